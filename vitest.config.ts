@@ -1,0 +1,40 @@
+import { defineConfig } from "vitest/config";
+
+/**
+ * Three projects by what a test needs: `unit` needs nothing, `integration` a real PostgreSQL or
+ * broker or spawned `pct`, `e2e` the whole system. The suffix of the file says which.
+ */
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["{shared,control-plane,node-agent,test,tools}/**/*.test.ts"],
+          exclude: ["**/node_modules/**", "**/*.integration.test.ts", "test/e2e/**", "test/chaos/**"],
+        },
+      },
+      {
+        test: {
+          name: "integration",
+          include: ["{shared,control-plane,node-agent,test,tools}/**/*.integration.test.ts"],
+          exclude: ["**/node_modules/**", "test/e2e/**", "test/chaos/**"],
+          globalSetup: ["test/support/postgres.global.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+          maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.e2e.ts", "test/chaos/**/*.chaos.ts"],
+          globalSetup: ["test/support/postgres.global.ts"],
+          testTimeout: 180_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
