@@ -1,0 +1,63 @@
+import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { AgentError } from "../agent-error.ts";
+import type { PctErrorCode } from "../pct/classify-pct-error.ts";
+
+/**
+ * Every way in which the agent can fail to give a container the wished state: what the host's
+ * programs report, and what the agent itself refuses or finds.
+ */
+export type ContainerFailureCode =
+  | PctErrorCode
+  /** The container on this VMID does not carry the pod's marker. */
+  | "VMID_CONFLICT"
+  /** The marker names a newer placement than the wish. */
+  | "STALE_GENERATION"
+  /** The wish needs a container that is not there. */
+  | "CONTAINER_MISSING"
+  /** The cluster keeps this container on another member. */
+  | "ON_OTHER_NODE"
+  /** The wished disk is smaller than the present one. */
+  | "DISK_SHRINK_UNSUPPORTED"
+  /** The wished user namespace differs from the present one, which cannot be changed. */
+  | "UNPRIVILEGED_MISMATCH"
+  /** The clone source is not a template. */
+  | "NOT_A_TEMPLATE"
+  /** A new container was wished without saying what to make it from. */
+  | "SOURCE_MISSING"
+  /** A destroy began and did not finish: only EnsureAbsent can go on. */
+  | "HALF_DESTROYED"
+  /** The program reported success and the container is not as wished. */
+  | "STEP_WITHOUT_EFFECT"
+  /** The disk grew and the file system in it did not. */
+  | "FILESYSTEM_NOT_GROWN"
+  /** The SSH keys that were read back are not those that were written. */
+  | "KEYS_NOT_PUSHED"
+  /** /etc/pve is not mounted or unreadable: nothing about the host is known. */
+  | "HOST_UNKNOWN"
+  /** The command ran out of time. */
+  | "DEADLINE_EXCEEDED"
+  /** The command was cancelled. */
+  | "CANCELLED";
+
+/** What was known when a wish failed. */
+export interface ContainerFailureDetails {
+  /** Whether the same wish can succeed later without anybody changing something. */
+  readonly retryable: boolean;
+  /** The container as it was found after the failure; absent when it could not be looked at. */
+  readonly observation?: ContainerObservation;
+  /** The exact command lines that were run before the failure. */
+  readonly commandLines?: readonly string[];
+}
+
+/** A wish that could not be fulfilled, with a code that the control plane understands. */
+export class ContainerFailure extends AgentError {
+  declare readonly code: ContainerFailureCode;
+  readonly observation: ContainerObservation | undefined;
+  readonly commandLines: readonly string[];
+
+  constructor(code: ContainerFailureCode, message: string, details: ContainerFailureDetails) {
+    super(code, message, { retryable: details.retryable });
+    this.observation = details.observation;
+    this.commandLines = details.commandLines ?? [];
+  }
+}

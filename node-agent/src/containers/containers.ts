@@ -1,0 +1,92 @@
+import type {
+  ContainerObservation,
+  HostCapacity,
+  Inventory,
+} from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { ContainerWish } from "./container-wish.ts";
+
+/** One report of a running wish. */
+export interface ContainerProgress {
+  /** Name of the step, e.g. "clone". */
+  readonly step: string;
+  /** 0 to 100. */
+  readonly percent: number;
+  /** One line for people. */
+  readonly detail: string;
+}
+
+/** Bounds and callbacks of one execution. */
+export interface ExecutionOptions {
+  /** Identity of the command (UUID); operations on the host are named after it. */
+  readonly commandId: string;
+  /**
+   * Cancels the command: a running program gets SIGTERM and time to roll back. An agent that only
+   * shuts down must not abort this signal: programs outlive the agent and `recover` finds them.
+   */
+  readonly signal: AbortSignal;
+  /** How long the whole may take, in ms from the call. */
+  readonly deadlineMs: number;
+  readonly onProgress?: (progress: ContainerProgress) => void;
+}
+
+/** What a create needs besides, so that a half-made container can be told from a stranger's. */
+export interface ConvergeOptions extends ExecutionOptions {
+  /** True when the journal holds that the VMID was free before this command's first create. */
+  readonly absentBefore: boolean;
+  /**
+   * Awaited before the first create or clone, once the VMID was seen to be free in the whole cluster:
+   * the journal must have it durably before this returns.
+   */
+  readonly recordAbsent: () => void | Promise<void>;
+}
+
+/** A fulfilled wish. */
+export interface ContainerOutcome {
+  /** The container now; undefined when it is gone. */
+  readonly observation: ContainerObservation | undefined;
+  /** The exact command lines that were run, for CommandResult.command_lines. */
+  readonly commandLines: readonly string[];
+}
+
+/** Who this host is in Proxmox. */
+export interface PveIdentity {
+  /** Directory below /etc/pve/nodes. */
+  readonly name: string;
+  /** Version of Proxmox VE; empty when unknown. */
+  readonly version: string;
+  /** Empty for a standalone host. */
+  readonly clusterName: string;
+}
+
+/** The containers of this host. All methods throw ContainerFailure and nothing else. */
+export interface Containers {
+  /** One container, or undefined when the VMID is free in the whole cluster. HOST_UNKNOWN when /etc/pve cannot be trusted. */
+  observe(vmid: number): Promise<ContainerObservation | undefined>;
+  /** Everything on the host; `known` is false when /etc/pve cannot be trusted. Never throws. */
+  inventory(): Promise<Inventory>;
+  hostCapacity(): Promise<HostCapacity>;
+  pveIdentity(): Promise<PveIdentity>;
+  /** The command lines that would fulfil a wish now. VMID 0 stands for a container that does not exist. */
+  planLines(wish: ContainerWish): Promise<string[]>;
+  /** Makes the container as wished; safe to call again after any failure or crash. */
+  converge(wish: ContainerWish, options: ConvergeOptions): Promise<ContainerOutcome>;
+  /** Restarts the container once; NOT_RUNNING when it is stopped. */
+  reboot(
+    wish: Pick<
+      ContainerWish,
+      "podId" | "vmid" | "fleetEpoch" | "generation" | "shutdownTimeoutSeconds"
+    >,
+    options: ExecutionOptions,
+  ): Promise<ContainerOutcome>;
+  /** Address of eth0 without prefix, waiting up to `ms` for DHCP; undefined when none came. */
+  awaitAddress(vmid: number, ms: number, signal: AbortSignal): Promise<string | undefined>;
+  /**
+   * After an agent restart: waits for programs that the former process left running for this
+   * container and answers with what is there now. `ran` says whether the command had started any
+   * program. Call `converge` afterwards to finish a wish.
+   */
+  recover(
+    vmid: number,
+    options: ExecutionOptions,
+  ): Promise<{ readonly ran: boolean; readonly observation: ContainerObservation | undefined }>;
+}
