@@ -1,0 +1,92 @@
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { runner } from "node-pg-migrate";
+import pg from "pg";
+
+const migrationsDirectory = join(import.meta.dirname, "../../migrations");
+
+/** Connection strings of the two logins. */
+export interface DatabaseLogins {
+  /** `cloudpods_system`: owns the tables; workers, ingest, gateway, sign-in, operators' requests. */
+  readonly systemUrl: string;
+  /** `cloudpods_api`: owns nothing, bypasses nothing; tenants' requests. */
+  readonly apiUrl: string;
+}
+
+/**
+ * Makes the two logins and the database with a superuser's connection (the embedded server's). The
+ * passwords are new each time; the superuser is not used afterwards.
+ */
+export async function createLogins(superuserUrl: string, database: string): Promise<DatabaseLogins> {
+  const systemPassword = randomBytes(24).toString("hex");
+  const apiPassword = randomBytes(24).toString("hex");
+  await withClient(superuserUrl, async (client) => {
+    for (const [role, password] of [["cloudpods_system", systemPassword], ["cloudpods_api", apiPassword]] as const) {
+      const known = await client.query("SELECT FROM pg_roles WHERE rolname = $1", [role]);
+      await client.query(
+        `${known.rowCount === 0 ? "CREATE" : "ALTER"} ROLE ${role} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '${password}'`,
+      );
+    }
+    const known = await client.query("SELECT FROM pg_database WHERE datname = $1", [database]);
+    if (known.rowCount === 0) {
+      await client.query(`CREATE DATABASE ${client.escapeIdentifier(database)} OWNER cloudpods_system`);
+    }
+  });
+  return {
+    systemUrl: loginUrl(superuserUrl, "cloudpods_system", systemPassword, database),
+    apiUrl: loginUrl(superuserUrl, "cloudpods_api", apiPassword, database),
+  };
+}
+
+/**
+ * Makes the tenants' login with the owner's connection, where the owner may create roles.
+ * @throws Error naming the statement to run by hand where it may not.
+ */
+export async function createApiLogin(systemUrl: string): Promise<string> {
+  const password = randomBytes(24).toString("hex");
+  await withClient(systemUrl, async (client) => {
+    const known = await client.query("SELECT FROM pg_roles WHERE rolname = 'cloudpods_api'");
+    const verb = known.rowCount === 0 ? "CREATE" : "ALTER";
+    await client.query(`${verb} ROLE cloudpods_api LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '${password}'`).catch((error: unknown) => {
+      throw new Error(
+        "the login of CLOUDPODS_DATABASE_URL may not create roles: make one with CREATE ROLE cloudpods_api LOGIN PASSWORD '…' and set CLOUDPODS_DATABASE_API_URL",
+        { cause: error },
+      );
+    });
+  });
+  const url = new URL(systemUrl);
+  return loginUrl(systemUrl, "cloudpods_api", password, url.pathname.slice(1));
+}
+
+/** Brings the schema up to date. Several at once wait for each other. */
+export async function migrate(systemUrl: string): Promise<string[]> {
+  const done = await runner({
+    databaseUrl: systemUrl,
+    dir: migrationsDirectory,
+    direction: "up",
+    migrationsTable: "schema_migrations",
+    checkOrder: true,
+    singleTransaction: true,
+    log: () => {},
+  });
+  return done.map((migration) => migration.name);
+}
+
+function loginUrl(baseUrl: string, user: string, password: string, database: string): string {
+  const url = new URL(baseUrl);
+  url.username = user;
+  url.password = password;
+  url.pathname = `/${database}`;
+  return url.toString();
+}
+
+async function withClient(url: string, work: (client: pg.Client) => Promise<void>): Promise<void> {
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
+  client.on("error", () => {});
+  await client.connect();
+  try {
+    await work(client);
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,53 @@
+/** A statement with its parameters apart; the only way statements are made from values. */
+export interface Sql {
+  readonly text: string;
+  readonly values: readonly unknown[];
+}
+
+class Fragment implements Sql {
+  readonly strings: readonly string[];
+  readonly parts: readonly unknown[];
+
+  constructor(strings: readonly string[], parts: readonly unknown[]) {
+    this.strings = strings;
+    this.parts = parts;
+  }
+
+  get text(): string {
+    return this.render().text;
+  }
+
+  get values(): readonly unknown[] {
+    return this.render().values;
+  }
+
+  private render(): { text: string; values: unknown[] } {
+    const values: unknown[] = [];
+    return { text: appendFragment(this, values), values };
+  }
+}
+
+function appendFragment(fragment: Fragment, values: unknown[]): string {
+  let text = fragment.strings[0] ?? "";
+  fragment.parts.forEach((part, index) => {
+    if (part instanceof Fragment) text += appendFragment(part, values);
+    else text += `$${values.push(part)}`;
+    text += fragment.strings[index + 1] ?? "";
+  });
+  return text;
+}
+
+/**
+ * Tagged template for SQL: every `${value}` becomes a numbered parameter, every `${sql`…`}` is
+ * spliced in with its own parameters. Text from outside can only ever arrive as a parameter.
+ */
+export function sql(strings: TemplateStringsArray, ...parts: readonly unknown[]): Sql {
+  return new Fragment(strings, parts);
+}
+
+/** Fragments joined by a fragment, e.g. conditions by `` sql` AND ` ``; an empty list gives an empty fragment. */
+export function joinSql(fragments: readonly Sql[], separator: Sql): Sql {
+  const strings = fragments.length === 0 ? [""] : ["", ...fragments.slice(1).flatMap(() => ["", ""]), ""];
+  const parts = fragments.flatMap((fragment, index) => (index === 0 ? [fragment] : [separator, fragment]));
+  return new Fragment(strings, parts);
+}

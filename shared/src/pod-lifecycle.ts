@@ -1,0 +1,89 @@
+/** Life of a pod as the customer is told it. Power is a separate matter (running, stopped). */
+export const podStatuses = ["provisioning", "active", "suspended", "failed", "deleting", "deleted"] as const;
+export type PodStatus = (typeof podStatuses)[number];
+
+/** What can happen to a pod. */
+export const podEvents = ["activated", "provisioning-failed", "suspended", "resumed", "delete-asked", "delete-failed", "gone"] as const;
+export type PodEvent = (typeof podEvents)[number];
+
+/**
+ * Every state with every event; `undefined` means refused.
+ *
+ * ```
+ * provisioning ─activated→ active ⇄ suspended
+ *      └─provisioning-failed→ failed
+ * active, suspended, failed ─delete-asked→ deleting ─gone→ deleted
+ *                                   └─delete-failed→ failed
+ * ```
+ */
+export const podTransitions = {
+  provisioning: {
+    activated: "active",
+    "provisioning-failed": "failed",
+    suspended: undefined,
+    resumed: undefined,
+    "delete-asked": "deleting",
+    "delete-failed": undefined,
+    gone: undefined,
+  },
+  active: {
+    activated: undefined,
+    "provisioning-failed": undefined,
+    suspended: "suspended",
+    resumed: undefined,
+    "delete-asked": "deleting",
+    "delete-failed": undefined,
+    gone: undefined,
+  },
+  suspended: {
+    activated: undefined,
+    "provisioning-failed": undefined,
+    suspended: undefined,
+    resumed: "active",
+    "delete-asked": "deleting",
+    "delete-failed": undefined,
+    gone: undefined,
+  },
+  failed: {
+    activated: undefined,
+    "provisioning-failed": undefined,
+    suspended: undefined,
+    resumed: undefined,
+    "delete-asked": "deleting",
+    "delete-failed": undefined,
+    gone: "deleted",
+  },
+  deleting: {
+    activated: undefined,
+    "provisioning-failed": undefined,
+    suspended: undefined,
+    resumed: undefined,
+    "delete-asked": undefined,
+    "delete-failed": "failed",
+    gone: "deleted",
+  },
+  deleted: {
+    activated: undefined,
+    "provisioning-failed": undefined,
+    suspended: undefined,
+    resumed: undefined,
+    "delete-asked": undefined,
+    "delete-failed": undefined,
+    gone: undefined,
+  },
+} as const satisfies Record<PodStatus, Record<PodEvent, PodStatus | undefined>>;
+
+/** The state after the event, or undefined when the event is refused in this state. */
+export function nextPodStatus(status: PodStatus, event: PodEvent): PodStatus | undefined {
+  return podTransitions[status][event];
+}
+
+/** States in which the event is accepted; for messages and for enabling buttons. */
+export function podStatusesAccepting(event: PodEvent): PodStatus[] {
+  return podStatuses.filter((status) => podTransitions[status][event] !== undefined);
+}
+
+/** Only these count against a tenant's quota. */
+export function countsAgainstQuota(status: PodStatus): boolean {
+  return status === "provisioning" || status === "active";
+}
