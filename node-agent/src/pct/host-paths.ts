@@ -19,6 +19,8 @@ export interface HostPaths {
   readonly cgroupRoot: string;
   /** procfs. */
   readonly procRoot: string;
+  /** Network interfaces as sysfs shows them; `<name>/ifindex` tells a recreated one from its former self. */
+  readonly netClassRoot: string;
   /** Task logs; `active` lists the running ones. */
   readonly taskLogRoot: string;
   /** Configuration locks of `pct` (flock files). */
@@ -39,6 +41,7 @@ export const PROXMOX_PATHS: HostPaths = {
   pveRoot: "/etc/pve",
   cgroupRoot: "/sys/fs/cgroup",
   procRoot: "/proc",
+  netClassRoot: "/sys/class/net",
   taskLogRoot: "/var/log/pve/tasks",
   lockRoot: "/run/lock/lxc",
   lxcRoot: "/var/lib/lxc",
