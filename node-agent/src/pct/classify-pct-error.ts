@@ -35,6 +35,7 @@ const RULES = [
   },
   { code: "LOCK_TIMEOUT", retryable: true, text: /can't lock file '.*' - got timeout/u },
   { code: "LOCKED", retryable: true, text: /CT is locked \([a-z-]+\)/u },
+  { code: "NOT_LOCKED", retryable: false, text: /no lock found trying to remove/u },
   { code: "ALREADY_EXISTS", retryable: false, text: /(?:CT|VM) \d+ already exists on node/u },
   { code: "ALREADY_RUNNING", retryable: false, text: /CT \d+ already running/u },
   {
