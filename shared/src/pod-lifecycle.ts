@@ -3,7 +3,15 @@ export const podStatuses = ["provisioning", "active", "suspended", "failed", "de
 export type PodStatus = (typeof podStatuses)[number];
 
 /** What can happen to a pod. */
-export const podEvents = ["activated", "provisioning-failed", "suspended", "resumed", "delete-asked", "delete-failed", "gone"] as const;
+export const podEvents = [
+  "activated",
+  "provisioning-failed",
+  "suspended",
+  "resumed",
+  "delete-asked",
+  "delete-failed",
+  "gone",
+] as const;
 export type PodEvent = (typeof podEvents)[number];
 
 /**

@@ -10,8 +10,12 @@ afterAll(() => db.close());
 
 test("a transaction of a tenant sees its own rows and none without a tenant", async () => {
   const [mine, other] = ["019a0000-0000-7000-8000-000000000001", "019a0000-0000-7000-8000-000000000002"];
-  await db.system.execute(sql`INSERT INTO tenants (id, slug, name) VALUES (${mine}, 'mine', 'Mine'), (${other}, 'other', 'Other')`);
-  const seen = await db.api.transaction((tx) => tx.query<{ slug: string }>(sql`SELECT slug FROM tenants`), { tenantId: mine });
+  await db.system.execute(
+    sql`INSERT INTO tenants (id, slug, name) VALUES (${mine}, 'mine', 'Mine'), (${other}, 'other', 'Other')`,
+  );
+  const seen = await db.api.transaction((tx) => tx.query<{ slug: string }>(sql`SELECT slug FROM tenants`), {
+    tenantId: mine,
+  });
   expect(seen).toEqual([{ slug: "mine" }]);
   expect(await db.api.query(sql`SELECT FROM tenants`)).toEqual([]);
   // negative control: the owner, whom the policy does not bind, sees both

@@ -72,7 +72,12 @@ export function openDatabase(options: DatabaseOptions): Database {
   } as pg.PoolConfig); // `pipeline` is newer than the type package
   // A connection that dies while idle is replaced on the next use; without a listener it would end the process.
   pool.on("error", () => {});
-  return { ...queryable(pool), pool, transaction: (work, how = {}) => transact(pool, work, how), close: () => pool.end() };
+  return {
+    ...queryable(pool),
+    pool,
+    transaction: (work, how = {}) => transact(pool, work, how),
+    close: () => pool.end(),
+  };
 }
 
 function queryable(runner: pg.Pool | pg.PoolClient): Queryable {

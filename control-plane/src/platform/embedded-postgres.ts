@@ -89,7 +89,8 @@ async function nativeDirectory(user: UnixUser): Promise<string> {
   const root = dirname(dirname(inner.resolve(name)));
   if (user.uid === undefined) return join(root, "native");
   const manifest: unknown = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
-  const version = typeof manifest === "object" && manifest !== null && "version" in manifest ? String(manifest.version) : "0";
+  const version =
+    typeof manifest === "object" && manifest !== null && "version" in manifest ? String(manifest.version) : "0";
   const target = join("/var/lib/cloudpods/pg", version);
   if (!(await exists(target))) {
     const half = `${target}.${process.pid}`;
@@ -101,7 +102,13 @@ async function nativeDirectory(user: UnixUser): Promise<string> {
   return target;
 }
 
-async function initialise(native: string, directory: string, data: string, password: string, user: UnixUser): Promise<void> {
+async function initialise(
+  native: string,
+  directory: string,
+  data: string,
+  password: string,
+  user: UnixUser,
+): Promise<void> {
   // An initdb that was killed leaves half a directory without PG_VERSION.
   await rm(data, { recursive: true, force: true });
   await mkdir(data, { mode: 0o700 });
@@ -114,7 +121,15 @@ async function initialise(native: string, directory: string, data: string, passw
   try {
     const initdb = spawn(
       join(native, "bin", "initdb"),
-      [`--pgdata=${data}`, "--auth=scram-sha-256", "--username=postgres", `--pwfile=${passwordFile}`, "--encoding=UTF8", "--locale=C", "--no-sync"],
+      [
+        `--pgdata=${data}`,
+        "--auth=scram-sha-256",
+        "--username=postgres",
+        `--pwfile=${passwordFile}`,
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-sync",
+      ],
       { stdio: ["ignore", "ignore", "pipe"], ...user },
     );
     const error = await failure(initdb).catch((reason: unknown) => reason);
@@ -174,7 +189,7 @@ async function endStaleServer(data: string): Promise<void> {
   const pid = Number((await readFile(pidFile, "utf8").catch(() => "")).split("\n")[0]);
   if (!Number.isInteger(pid) || pid <= 0 || !(await isPostgres(pid))) return;
   process.kill(pid, "SIGINT");
-  for (const deadline = Date.now() + 20_000; Date.now() < deadline; ) {
+  for (const deadline = Date.now() + 20_000; Date.now() < deadline;) {
     if (!(await isPostgres(pid))) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

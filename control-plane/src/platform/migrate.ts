@@ -21,7 +21,10 @@ export async function createLogins(superuserUrl: string, database: string): Prom
   const systemPassword = randomBytes(24).toString("hex");
   const apiPassword = randomBytes(24).toString("hex");
   await withClient(superuserUrl, async (client) => {
-    for (const [role, password] of [["cloudpods_system", systemPassword], ["cloudpods_api", apiPassword]] as const) {
+    for (const [role, password] of [
+      ["cloudpods_system", systemPassword],
+      ["cloudpods_api", apiPassword],
+    ] as const) {
       const known = await client.query("SELECT FROM pg_roles WHERE rolname = $1", [role]);
       await client.query(
         `${known.rowCount === 0 ? "CREATE" : "ALTER"} ROLE ${role} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '${password}'`,
@@ -47,12 +50,14 @@ export async function createApiLogin(systemUrl: string): Promise<string> {
   await withClient(systemUrl, async (client) => {
     const known = await client.query("SELECT FROM pg_roles WHERE rolname = 'cloudpods_api'");
     const verb = known.rowCount === 0 ? "CREATE" : "ALTER";
-    await client.query(`${verb} ROLE cloudpods_api LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '${password}'`).catch((error: unknown) => {
-      throw new Error(
-        "the login of CLOUDPODS_DATABASE_URL may not create roles: make one with CREATE ROLE cloudpods_api LOGIN PASSWORD '…' and set CLOUDPODS_DATABASE_API_URL",
-        { cause: error },
-      );
-    });
+    await client
+      .query(`${verb} ROLE cloudpods_api LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '${password}'`)
+      .catch((error: unknown) => {
+        throw new Error(
+          "the login of CLOUDPODS_DATABASE_URL may not create roles: make one with CREATE ROLE cloudpods_api LOGIN PASSWORD '…' and set CLOUDPODS_DATABASE_API_URL",
+          { cause: error },
+        );
+      });
   });
   const url = new URL(systemUrl);
   return loginUrl(systemUrl, "cloudpods_api", password, url.pathname.slice(1));

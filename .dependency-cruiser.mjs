@@ -1,0 +1,47 @@
+/** Who may import whom. A module of the control plane is a folder below control-plane/src. */
+export default {
+  forbidden: [
+    { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },
+    { name: "not-to-unresolvable", severity: "error", from: {}, to: { couldNotResolve: true } },
+    {
+      name: "shared-is-pure",
+      comment: "shared/ also runs in the browser: no Node modules, no other package of ours",
+      severity: "error",
+      from: { path: "^shared/", pathNot: "\\.test\\.ts$" },
+      to: { path: "^(control-plane|node-agent|proto|test|tools)/|^node:", dependencyTypesNot: ["npm"] },
+    },
+    {
+      name: "agent-and-control-plane-meet-on-the-wire-only",
+      severity: "error",
+      from: { path: "^node-agent/src", pathNot: "\\.test\\.ts$" },
+      to: { path: "^(control-plane|test|tools)/" },
+    },
+    {
+      name: "control-plane-without-agent",
+      severity: "error",
+      from: { path: "^control-plane/src", pathNot: "\\.test\\.ts$" },
+      to: { path: "^(node-agent|test|tools)/" },
+    },
+    {
+      name: "platform-is-below-everything",
+      severity: "error",
+      from: { path: "^control-plane/src/platform", pathNot: "\\.test\\.ts$" },
+      to: { path: "^control-plane/src/(?!platform)" },
+    },
+    {
+      name: "edges-are-not-imported",
+      comment: "routes, sagas and loops are connected in compose.ts only",
+      severity: "error",
+      from: { path: "^control-plane/src", pathNot: "(compose[^/]*|main)\\.ts$|\\.test\\.ts$" },
+      to: { path: "\\.http\\.ts$" },
+    },
+  ],
+  options: {
+    doNotFollow: { path: "node_modules" },
+    exclude: { path: "shared/gen|node_modules" },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: "tsconfig.json" },
+    parser: "swc",
+    enhancedResolveOptions: { exportsFields: ["exports"], conditionNames: ["import", "require", "node", "default", "types"] },
+  },
+};
