@@ -1,0 +1,20 @@
+import { z } from "@hono/zod-openapi";
+
+/** An instant; a Date in the program, RFC 3339 in UTC on the wire. */
+export const timestamp = z.date().openapi({ type: "string", format: "date-time", example: "2026-01-31T12:00:00.000Z" });
+
+/** A 64-bit counter; a bigint in the program, a decimal string on the wire because JSON numbers end at 2^53. */
+export const counter = z.bigint().openapi({ type: "string", pattern: "^-?[0-9]+$", example: "1048576" });
+
+/** An id that the control plane made. */
+export const uuid = z.uuid().openapi({ example: "019a0000-0000-7000-8000-000000000001" });
+
+/** `?dryRun=true`: nothing is written, the answer is the plan. */
+export const dryRun = z
+  .enum(["true", "false"])
+  .optional()
+  .transform((text) => text === "true")
+  .openapi({ type: "string", enum: ["true", "false"], description: "Answer what would happen and change nothing." });
+
+/** Schema of an answer without a body (204). */
+export const noBody = z.undefined();

@@ -1,0 +1,107 @@
+import type { z } from "@hono/zod-openapi";
+import type { PlatformRole, Scope } from "../security/scopes.ts";
+import type { PublicContext, TenantContext, UserContext } from "./context.ts";
+import type { RouteTable } from "./route-table.ts";
+
+/**
+ * Who may call a route.
+ * - `public`: anyone; credentials are ignored.
+ * - `scope`: a caller who has the scope in the tenant he acts in. With `credential: "session"` API tokens are refused.
+ * - `platform`: a user with the platform role (an administrator is an operator too).
+ * - `session`: any user who is signed in, not an API token.
+ */
+export type Access =
+  | "public"
+  | { readonly scope: Scope; readonly credential?: "session" }
+  | { readonly platform: Exclude<PlatformRole, "USER"> }
+  | { readonly session: true };
+
+/** The context that a handler gets, by the access of its route. */
+export type ContextOf<A extends Access> = A extends "public"
+  ? PublicContext
+  : A extends { readonly scope: Scope }
+    ? TenantContext
+    : UserContext;
+
+/** Parameters of a path: `/a/:pod/b/:id` has `pod` and `id`. */
+export type ParamsOf<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
+  ? { readonly [K in Name]: string } & ParamsOf<`/${Rest}`>
+  : Path extends `${string}:${infer Name}`
+    ? { readonly [K in Name]: string }
+    : unknown;
+
+/** A request whose parts have passed their schemas. */
+export interface ValidRequest<Params, Query, Body> {
+  readonly params: Params;
+  readonly query: Query;
+  readonly body: Body;
+  /** Version named by If-Match; undefined when the caller did not ask. See `checkVersion`. */
+  readonly ifMatch: number | undefined;
+  readonly headers: Headers;
+}
+
+/** Answers by status; the body of 204 is `noBody`. */
+export type Responses = Readonly<Record<number, z.ZodType>>;
+
+/** What a handler gives back: one of the declared statuses with its body. The schema strips undeclared members. */
+export type AnswerOf<R extends Responses> = {
+  [S in keyof R & number]: {
+    readonly status: S;
+    readonly headers?: Readonly<Record<string, string>>;
+  } & (undefined extends z.input<R[S]> ? { readonly body?: undefined } : { readonly body: z.input<R[S]> });
+}[keyof R & number];
+
+/** Idempotency of a POST that creates or charges. */
+export type Idempotency =
+  | true
+  /** For answers with a secret that is shown once: tells the id of what was made, kept in place of the answer. */
+  | { readonly shownOnce: (body: never) => string };
+
+/** One route: everything that serving, documenting and testing it needs. */
+export interface RouteDefinition<
+  Path extends string,
+  A extends Access,
+  Query extends z.ZodObject,
+  Body extends z.ZodType,
+  R extends Responses,
+> {
+  readonly method: "get" | "post" | "put" | "patch" | "delete";
+  /**
+   * With `:name` parameters. `:pod` matches a VMID or a UUID, `:node` a name or a UUID, `:id` and `:task` a
+   * UUID only, others any segment; what does not match is 404. Literal segments win over parameters.
+   */
+  readonly path: Path;
+  readonly summary: string;
+  readonly tags: readonly string[];
+  readonly access: A;
+  /**
+   * The route takes Idempotency-Key. Its handler runs in ONE transaction, with or without a key (`ctx.inTenant`
+   * joins it; `ctx.inSystem` where the route acts in no tenant), because key, effect and answer must commit
+   * together: so answer from within, throw to undo, wake others in `ctx.afterCommit`, and expect to be run
+   * again after a deadlock. `?dryRun=true` runs without key and without the one transaction.
+   */
+  readonly idempotent?: Idempotency;
+  readonly request?: {
+    readonly query?: Query;
+    readonly body?: Body;
+    /** A valid body, for the reference page and for the generated test of every route. */
+    readonly example?: NoInfer<z.input<Body>>;
+  };
+  readonly responses: R;
+  readonly handler: (
+    request: ValidRequest<ParamsOf<Path>, z.output<Query>, z.output<Body>>,
+    ctx: ContextOf<A>,
+  ) => Promise<AnswerOf<R>>;
+}
+
+/** Adds a route to the table. */
+export function route<
+  const Path extends string,
+  const A extends Access,
+  R extends Responses,
+  Query extends z.ZodObject = z.ZodObject<Record<never, never>>,
+  Body extends z.ZodType = z.ZodUndefined,
+>(routes: RouteTable, definition: RouteDefinition<Path, A, Query, Body, R>): void {
+  // The table calls `handler` only with what this definition's own schemas and access gave.
+  routes.add(definition as unknown as Parameters<RouteTable["add"]>[0]);
+}
