@@ -1,0 +1,183 @@
+import type { AddressInfo } from "node:net";
+import { createServer, type TLSSocket } from "node:tls";
+import { Aedes, type AedesPublishPacket, type Client, type PublishPacket } from "aedes";
+import type { Logger } from "pino";
+import { Counter, Gauge, type Registry } from "prom-client";
+import { MAX_MESSAGE_BYTES } from "@cloudpods/shared/topics";
+import { mayPublish, maySubscribe, parseIdentity, type BrokerIdentity } from "./access-rules.ts";
+import { limitPacketBytes } from "./limit-packet-bytes.ts";
+
+/** A server certificate with its key, and the authorities whose clients are let in; all PEM. */
+export interface BrokerTls {
+  readonly cert: string;
+  readonly key: string;
+  /** One PEM block for each authority that is not retired. */
+  readonly ca: readonly string[];
+}
+
+/** What the embedded broker needs. */
+export interface BrokerOptions {
+  readonly tls: BrokerTls;
+  /** Address to listen on. */
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  /**
+   * Whether a node with a valid certificate may connect now; asked once for each connection. A removed
+   * node or a revoked serial (lower-case hex) is answered false.
+   */
+  readonly authorizeNode: (nodeId: string, certificateSerial: string) => Promise<boolean>;
+  readonly log: Logger;
+  readonly registry: Registry;
+}
+
+/** A running broker. */
+export interface Broker {
+  readonly port: number;
+  /** Closes the connections of a node, e.g. after its removal; returns how many there were. */
+  disconnectNode(nodeId: string): number;
+  /** Uses a new certificate or new authorities for connections made from now on. */
+  updateTls(tls: BrokerTls): void;
+  /** Closes all connections and stops listening. */
+  close(): Promise<void>;
+}
+
+/** TLS records, headers and topic around a payload of the largest size. */
+const packetBytesMax = MAX_MESSAGE_BYTES + 1_024;
+
+/**
+ * Starts an MQTT 3.1.1 broker inside this process. Every client shows a certificate of our authority;
+ * its common name decides what it may publish and read, whatever it claims in its messages.
+ */
+export async function startBroker(options: BrokerOptions): Promise<Broker> {
+  const sessions = new Map<Client, BrokerIdentity>();
+  const refusals = new Counter({
+    name: "cloudpods_broker_refusals_total",
+    help: "Connections, messages and subscriptions that the embedded broker refused.",
+    labelNames: ["reason"],
+    registers: [options.registry],
+  });
+  new Gauge({
+    name: "cloudpods_broker_connections",
+    help: "Clients connected to the embedded broker.",
+    registers: [options.registry],
+    collect() {
+      this.set(sessions.size);
+    },
+  });
+  const refuse = (reason: string, commonName: string): Error => {
+    refusals.inc({ reason });
+    options.log.warn({ reason, commonName }, "broker refused a client");
+    return new Error(`refused: ${reason}`);
+  };
+  const aedes = await Aedes.createBroker({ id: "cloudpods" });
+  applyAccessRules(aedes, sessions, options.authorizeNode, refuse);
+  aedes.on("clientDisconnect", (client) => sessions.delete(client));
+  aedes.on("connectionError", (_client, error) => options.log.debug({ err: error }, "broker connection failed"));
+
+  const server = createServer(tlsOptions(options.tls), (socket) => {
+    limitPacketBytes(socket, packetBytesMax, () => refuse("MESSAGE_TOO_LARGE", commonNameOf(socket)));
+    aedes.handle(socket);
+  });
+  server.on("tlsClientError", (error) => {
+    refusals.inc({ reason: "TLS" });
+    options.log.debug({ err: error }, "broker refused a TLS handshake");
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(options.port, options.host, resolve);
+  });
+  // A TLS server that listens on a port has an address with one.
+  const { port } = server.address() as AddressInfo;
+  return {
+    port,
+    updateTls: (tls) => server.setSecureContext(tlsOptions(tls)),
+    disconnectNode(nodeId) {
+      const clients = [...sessions].filter(([, identity]) => identity.kind === "node" && identity.nodeId === nodeId);
+      for (const [client] of clients) client.conn.destroy();
+      return clients.length;
+    },
+    async close() {
+      const closed = new Promise((resolve) => server.close(resolve));
+      await new Promise<void>((resolve) => aedes.close(resolve));
+      await closed;
+    },
+  };
+}
+
+function tlsOptions(tls: BrokerTls) {
+  return {
+    cert: tls.cert,
+    key: tls.key,
+    ca: [...tls.ca],
+    requestCert: true,
+    rejectUnauthorized: true,
+    minVersion: "TLSv1.3" as const,
+  };
+}
+
+function commonNameOf(socket: TLSSocket): string {
+  const name: unknown = socket.getPeerCertificate().subject?.CN;
+  return typeof name === "string" ? name : "";
+}
+
+function applyAccessRules(
+  aedes: Aedes,
+  sessions: Map<Client, BrokerIdentity>,
+  authorizeNode: BrokerOptions["authorizeNode"],
+  refuse: (reason: string, commonName: string) => Error,
+): void {
+  aedes.preConnect = (client, packet, done) => {
+    const identity = parseIdentity(commonNameOf(socketOf(client)));
+    if (identity === undefined) return done(refuse("UNKNOWN_IDENTITY", commonNameOf(socketOf(client))), false);
+    // A client id is a claim: with the identity in front nobody can displace somebody else's session.
+    packet.clientId = `${identity.commonName}/${packet.clientId}`;
+    // Nothing is kept for absent clients: what matters is offered again by its sender.
+    packet.clean = true;
+    const will = packet.will;
+    if (will !== undefined && !mayPublish(identity, { topic: will.topic, qos: will.qos ?? 0, retain: will.retain ?? false })) {
+      return done(refuse("FOREIGN_WILL", identity.commonName), false);
+    }
+    sessions.set(client, identity);
+    socketOf(client).once("close", () => sessions.delete(client));
+    done(null, true);
+  };
+  aedes.authenticate = (client, _username, _password, done) => {
+    const identity = sessions.get(client);
+    if (identity === undefined) return done(notAuthorized("refused"), false);
+    if (identity.kind === "control-plane") return done(null, true);
+    const serial = socketOf(client).getPeerCertificate().serialNumber.toLowerCase();
+    authorizeNode(identity.nodeId, serial).then(
+      (allowed) => (allowed ? done(null, true) : done(notAuthorized(refuse("NODE_REFUSED", identity.commonName).message), false)),
+      (error: unknown) => done(unavailable(error), false),
+    );
+  };
+  aedes.authorizePublish = (client, packet: PublishPacket | AedesPublishPacket, done) => {
+    const identity = client === null ? undefined : sessions.get(client);
+    if (identity !== undefined && mayPublish(identity, packet)) return done(null);
+    // An error closes the connection: an acknowledged and dropped message would look like a stored one.
+    done(refuse("FOREIGN_TOPIC", identity?.commonName ?? ""));
+  };
+  aedes.authorizeSubscribe = (client, subscription, done) => {
+    const identity = sessions.get(client);
+    // Shared subscriptions are not implemented here: a granted one would never deliver anything.
+    if (identity?.kind === "control-plane" && subscription.topic.startsWith("$share/")) return done(null, null);
+    if (identity !== undefined && maySubscribe(identity, subscription.topic)) return done(null, subscription);
+    done(refuse("FOREIGN_SUBSCRIPTION", identity?.commonName ?? ""));
+  };
+}
+
+function socketOf(client: Client): TLSSocket {
+  // Only connections of the TLS server are handed to the broker.
+  return client.conn as TLSSocket;
+}
+
+/** MQTT 3.1.1, section 3.2.2.3: 5 is "not authorized". */
+function notAuthorized(message: string): Error & { returnCode: 5 } {
+  return Object.assign(new Error(message), { returnCode: 5 as const });
+}
+
+/** MQTT 3.1.1, section 3.2.2.3: 3 is "server unavailable". */
+function unavailable(cause: unknown): Error & { returnCode: 3 } {
+  return Object.assign(new Error("the node cannot be looked up now", { cause }), { returnCode: 3 as const });
+}
