@@ -1,0 +1,47 @@
+import { layoutOf, openHost } from "./layout.ts";
+import type { Host } from "./layout.ts";
+import { acquireMutex } from "./mutex.ts";
+import { publishContainer, publishHost } from "./publish.ts";
+import { allRunning, readRunning } from "./running-record.ts";
+import { sweepTasks } from "./task-log.ts";
+
+/** Distance between two updates of the counters. */
+const TICK_MS = 250;
+/** The list of tasks is looked through once a second. */
+const TICKS_PER_SWEEP = 4;
+
+/**
+ * The part of a host that lives without being called: brings all counters up to the present, four
+ * times a second, until its parent ends. `kernel.ts ROOT`, with an IPC channel to the parent.
+ */
+async function run(root: string): Promise<void> {
+  const layout = layoutOf(root);
+  // A second kernel of one host would do all work twice: it waits for the first to end.
+  while ((await acquireMutex(layout.root, "kernel", 60_000)) === undefined);
+  const host = openHost(root);
+  process.send?.("ready");
+  for (let tick = 0; ; tick += 1) {
+    const started = performance.now();
+    await advance(host);
+    if (tick % TICKS_PER_SWEEP === 0) await sweepTasks(host);
+    const rest = TICK_MS - (performance.now() - started);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(10, rest)));
+  }
+}
+
+async function advance(host: Host): Promise<void> {
+  const { layout } = host;
+  for (const { vmid, initPid } of allRunning(layout)) {
+    const release = await acquireMutex(layout.root, `running-${vmid}`, 0);
+    if (release === undefined) continue;
+    const running = readRunning(layout, vmid);
+    if (running?.initPid === initPid) {
+      publishContainer(host, running, process.hrtime.bigint(), "counters");
+    }
+    await release();
+  }
+  await publishHost(host);
+}
+
+process.on("disconnect", () => process.exit(0));
+await run(process.argv[2] ?? "");

@@ -1,0 +1,82 @@
+import { appendFileSync } from "node:fs";
+import { join } from "node:path";
+import { readCall, usage } from "./call.ts";
+import type { Command } from "./call.ts";
+import { writeMembers } from "./cluster-files.ts";
+import { CommandFailure, messageOf } from "./failure.ts";
+import { applyClusterFileSystem, effectsFor, hasFault } from "./faults.ts";
+import { strikeAfter, strikeBefore } from "./front-faults.ts";
+import { openHost } from "./layout.ts";
+import type { Host } from "./layout.ts";
+import { pauseUnscaled } from "./pace.ts";
+import { printError } from "./terminal.ts";
+
+/** What one call of a real tool costs before it does anything: Perl starting. */
+const REAL_STARTUP_MS: Record<string, number> = { pct: 600, pvesm: 360, vzdump: 600 };
+
+/**
+ * Entry of all executables of a simulated host:
+ * `main.ts --host-root ROOT --program pct -- ARGUMENTS` or, for the worker that a long operation
+ * forks, `main.ts --host-root ROOT --worker TYPE`.
+ */
+async function main(argv: string[]): Promise<number> {
+  const [, root = "", mode = "", name = "", , ...words] = argv;
+  const host = openHost(root);
+  if (mode === "--worker") {
+    const [{ serveTask }, { loadTask }] = await Promise.all([import("./task-worker.ts"), import("./tasks.ts")]);
+    return serveTask(host, loadTask);
+  }
+  const id = `${process.pid}-${Date.now()}`;
+  logInvocation(host, { id, argv: [name, ...words], startedAt: Date.now() });
+  let exitCode: number;
+  try {
+    exitCode = await runProgram(host, name, words);
+  } catch (error) {
+    printError(`${messageOf(error)}\n`);
+    exitCode = error instanceof CommandFailure ? error.exitCode : 255;
+  }
+  logInvocation(host, { id, endedAt: Date.now(), exitCode });
+  return exitCode;
+}
+
+async function runProgram(host: Host, program: string, words: string[]): Promise<number> {
+  const startup = (REAL_STARTUP_MS[program] ?? 0) * host.settings.speed;
+  await pauseUnscaled(startup - performance.now());
+  applyClusterFileSystem(host.layout);
+  const [command, ...rest] = program === "pct" || program === "pvesm" ? words : ["", ...words];
+  const vmids = rest.filter((word) => /^[1-9]\d{2,8}$/u.test(word)).map(Number);
+  const effects = await effectsFor(host.layout, { program, command, vmids });
+  const struck = await strikeBefore(effects);
+  if (struck !== undefined) return struck;
+  if (hasFault(host.layout, "pmxcfsDown")) {
+    await pauseUnscaled(10_000 * host.settings.speed);
+    const refused = "ipcc_send_rec[1] failed: Connection refused\n".repeat(3);
+    throw new CommandFailure(`${refused}Unable to load access control list: Connection refused`, 111);
+  }
+  writeMembers(host);
+  const commands = await commandsOf(program);
+  const found = commands[command ?? ""];
+  if (found === undefined) throw new CommandFailure(unknownCommand(program, command, commands));
+  const call = { ...readCall(host, program, command ?? "", found, rest), effects };
+  const exitCode = (await found.run(call)) ?? 0;
+  strikeAfter(effects);
+  return exitCode;
+}
+
+async function commandsOf(program: string): Promise<Record<string, Command>> {
+  if (program === "pct") return (await import("./pct/commands.ts")).PCT_COMMANDS;
+  throw new Error(`unknown program '${program}'`);
+}
+
+function unknownCommand(program: string, command: string | undefined, commands: Record<string, Command>): string {
+  const complaint =
+    command === undefined ? "ERROR: no command specified" : `ERROR: unknown command '${program} ${command}'`;
+  const lines = Object.entries(commands).map(([name, known]) => `       ${usage(program, name, known)}`);
+  return [complaint, `USAGE: ${program} <COMMAND> [ARGS] [OPTIONS]`, "", ...lines].join("\n");
+}
+
+function logInvocation(host: Host, entry: object): void {
+  appendFileSync(join(host.layout.stateRoot, "invocations.jsonl"), `${JSON.stringify(entry)}\n`);
+}
+
+process.exit(await main(process.argv.slice(2)));
