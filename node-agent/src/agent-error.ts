@@ -8,11 +8,7 @@ export class AgentError extends Error {
   /** Whether trying again later can help. */
   readonly retryable: boolean;
 
-  constructor(
-    code: string,
-    message: string,
-    options: { readonly retryable?: boolean; readonly cause?: unknown } = {},
-  ) {
+  constructor(code: string, message: string, options: { readonly retryable?: boolean; readonly cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.retryable = options.retryable ?? false;

@@ -75,8 +75,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     problems.push(`${prefix}${name}: "${value}" is not a whole number from ${least} to ${most}`);
     return fallback;
   };
-  const hostPath = (name: keyof HostPaths): string =>
-    path(hostPathVariables[name], PROXMOX_PATHS[name]);
+  const hostPath = (name: keyof HostPaths): string => path(hostPathVariables[name], PROXMOX_PATHS[name]);
 
   const config: AgentConfig = {
     stateDir: path("STATE_DIR", "/var/lib/cloudpods-agent"),
@@ -102,8 +101,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     },
   };
   for (const name of Object.keys(environment)) {
-    if (name.startsWith(prefix) && !known.has(name))
-      problems.push(`${name}: there is no such setting`);
+    if (name.startsWith(prefix) && !known.has(name)) problems.push(`${name}: there is no such setting`);
   }
   if (problems.length > 0) throw new AgentError("INVALID_CONFIGURATION", problems.join("\n"));
   return config;

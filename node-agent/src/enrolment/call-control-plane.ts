@@ -15,11 +15,7 @@ export interface HttpAnswer {
  *
  * @throws AgentError CONTROL_PLANE_UNREACHABLE (retryable) when no JSON answer came.
  */
-export async function callControlPlane(
-  serverUrl: string,
-  path: string,
-  body: object | undefined,
-): Promise<HttpAnswer> {
+export async function callControlPlane(serverUrl: string, path: string, body: object | undefined): Promise<HttpAnswer> {
   try {
     const response = await fetch(new URL(path, withSlash(serverUrl)), {
       method: body === undefined ? "GET" : "POST",
@@ -35,8 +31,7 @@ export async function callControlPlane(
     if (text.length > maxAnswerBytes) throw new Error("the answer is too large");
     return { status: response.status, body: text === "" ? undefined : JSON.parse(text) };
   } catch (error) {
-    const cause =
-      error instanceof Error && error.cause instanceof Error ? `: ${error.cause.message}` : "";
+    const cause = error instanceof Error && error.cause instanceof Error ? `: ${error.cause.message}` : "";
     throw new AgentError("CONTROL_PLANE_UNREACHABLE", `${serverUrl}: ${messageOf(error)}${cause}`, {
       retryable: true,
       cause: error,
@@ -53,8 +48,7 @@ export async function callControlPlane(
 export function expectSuccess(answer: HttpAnswer): unknown {
   if (answer.status >= 200 && answer.status < 300) return answer.body;
   const code = textField(answer.body, "error") ?? `HTTP_${answer.status}`;
-  const message =
-    textField(answer.body, "message") ?? textField(answer.body, "detail") ?? "no explanation";
+  const message = textField(answer.body, "message") ?? textField(answer.body, "detail") ?? "no explanation";
   throw new AgentError(code, `The control plane answered ${answer.status}: ${message}`, {
     retryable: answer.status >= 500 || answer.status === 429 || answer.status === 408,
   });

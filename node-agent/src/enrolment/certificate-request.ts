@@ -47,9 +47,6 @@ export function requestFromPem(pem: string): Buffer {
 function der(tag: number, ...parts: readonly Buffer[]): Buffer {
   const content = Buffer.concat(parts);
   if (content.length < 0x80) return Buffer.concat([Buffer.from([tag, content.length]), content]);
-  const length = Buffer.from(
-    content.length.toString(16).padStart(content.length > 0xff ? 4 : 2, "0"),
-    "hex",
-  );
+  const length = Buffer.from(content.length.toString(16).padStart(content.length > 0xff ? 4 : 2, "0"), "hex");
   return Buffer.concat([Buffer.from([tag, 0x80 | length.length]), length, content]);
 }

@@ -28,15 +28,9 @@ export function readCertificate(certificatePem: string): CertificateFacts {
 }
 
 /** Looks at the host's own certificate as a peer would. `nowMs` is ms since 1970 UTC. */
-export function checkCertificate(
-  certificatePem: string,
-  caPem: string,
-  nowMs: number,
-): CertificateFault | undefined {
+export function checkCertificate(certificatePem: string, caPem: string, nowMs: number): CertificateFault | undefined {
   const certificate = new X509Certificate(certificatePem);
-  const authority = certificatesIn(caPem).find(
-    (ca) => certificate.checkIssued(ca) && certificate.verify(ca.publicKey),
-  );
+  const authority = certificatesIn(caPem).find((ca) => certificate.checkIssued(ca) && certificate.verify(ca.publicKey));
   if (authority === undefined) {
     return {
       code: "WRONG_CA",

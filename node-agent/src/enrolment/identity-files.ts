@@ -50,10 +50,7 @@ export function isEnrolled(stateDir: string): boolean {
 export function loadIdentity(stateDir: string): Identity {
   const paths = identityPaths(stateDir);
   if (!existsSync(paths.facts)) {
-    throw new AgentError(
-      "NOT_ENROLLED",
-      `No identity in ${stateDir}: run "cloudpods-agent join" first.`,
-    );
+    throw new AgentError("NOT_ENROLLED", `No identity in ${stateDir}: run "cloudpods-agent join" first.`);
   }
   finishKeyChange(stateDir);
   try {
@@ -69,13 +66,9 @@ export function loadIdentity(stateDir: string): Identity {
     }
     return identity;
   } catch (error) {
-    throw new AgentError(
-      "IDENTITY_UNREADABLE",
-      `The identity in ${stateDir} is damaged: ${messageOf(error)}`,
-      {
-        cause: error,
-      },
-    );
+    throw new AgentError("IDENTITY_UNREADABLE", `The identity in ${stateDir} is damaged: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 
@@ -105,8 +98,7 @@ export function saveAddresses(
   const path = identityPaths(stateDir).facts;
   const facts = parseFacts(readFileSync(path, "utf8"));
   const changed = { ...facts, ...addresses };
-  if (changed.brokerUrl === facts.brokerUrl && changed.gatewayAddress === facts.gatewayAddress)
-    return;
+  if (changed.brokerUrl === facts.brokerUrl && changed.gatewayAddress === facts.gatewayAddress) return;
   writeDurableFile(path, `${JSON.stringify(changed, null, 2)}\n`, 0o644);
 }
 
@@ -147,8 +139,7 @@ export function spkiOf(publicKey: KeyObject): Buffer {
 
 /** Splits a bundle into its certificates. @throws when one cannot be parsed. */
 export function certificatesIn(bundlePem: string): X509Certificate[] {
-  const blocks =
-    bundlePem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  const blocks = bundlePem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
   return blocks.map((pem) => new X509Certificate(pem));
 }
 
@@ -166,9 +157,7 @@ function parseFacts(text: string): IdentityFacts {
   const value: unknown = JSON.parse(text);
   const field = (name: string): string => {
     const found =
-      typeof value === "object" && value !== null
-        ? Object.getOwnPropertyDescriptor(value, name)?.value
-        : undefined;
+      typeof value === "object" && value !== null ? Object.getOwnPropertyDescriptor(value, name)?.value : undefined;
     if (typeof found !== "string" || found === "") throw new Error(`identity.json has no ${name}`);
     return found;
   };

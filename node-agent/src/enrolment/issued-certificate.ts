@@ -29,24 +29,13 @@ export function checkIssuedCertificate(
   nodeId: string,
 ): void {
   const certificate = new X509Certificate(certificatePem);
-  const signed = authorities.some(
-    (ca) => ca.ca && certificate.checkIssued(ca) && certificate.verify(ca.publicKey),
-  );
+  const signed = authorities.some((ca) => ca.ca && certificate.checkIssued(ca) && certificate.verify(ca.publicKey));
   if (!signed)
-    throw new AgentError(
-      "WRONG_CA",
-      "The certificate in the answer is not signed by the trusted authority.",
-    );
+    throw new AgentError("WRONG_CA", "The certificate in the answer is not signed by the trusted authority.");
   if (!certificateBelongsToKey(certificatePem, keyPem)) {
-    throw new AgentError(
-      "INVALID_CERTIFICATE",
-      "The certificate in the answer is for another key.",
-    );
+    throw new AgentError("INVALID_CERTIFICATE", "The certificate in the answer is for another key.");
   }
   if (!certificate.subject.split("\n").includes(`CN=${nodeId}`)) {
-    throw new AgentError(
-      "INVALID_CERTIFICATE",
-      "The certificate in the answer is for another node.",
-    );
+    throw new AgentError("INVALID_CERTIFICATE", "The certificate in the answer is for another node.");
   }
 }

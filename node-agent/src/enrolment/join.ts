@@ -3,19 +3,8 @@ import { rmSync } from "node:fs";
 import { AgentError } from "../agent-error.ts";
 import { writeDurableFile } from "../durable-file.ts";
 import { callControlPlane, expectSuccess, requireText } from "./call-control-plane.ts";
-import {
-  makeCertificateRequest,
-  makePrivateKey,
-  requestFromPem,
-  requestToPem,
-} from "./certificate-request.ts";
-import {
-  type Identity,
-  identityPaths,
-  isEnrolled,
-  readIfThere,
-  saveIdentity,
-} from "./identity-files.ts";
+import { makeCertificateRequest, makePrivateKey, requestFromPem, requestToPem } from "./certificate-request.ts";
+import { type Identity, identityPaths, isEnrolled, readIfThere, saveIdentity } from "./identity-files.ts";
 import { checkIssuedCertificate, pinnedAuthority } from "./issued-certificate.ts";
 import { joinProof, parseJoinToken } from "./join-token.ts";
 import { retryWithBackoff } from "./retry.ts";
@@ -48,10 +37,7 @@ export async function joinControlPlane(
     throw new AgentError("INVALID_SERVER_URL", `"${serverUrl}" is not an http or https address.`);
   }
   if (isEnrolled(stateDir)) {
-    throw new AgentError(
-      "ALREADY_ENROLLED",
-      `${stateDir} already holds an identity; remove it to join anew.`,
-    );
+    throw new AgentError("ALREADY_ENROLLED", `${stateDir} already holds an identity; remove it to join anew.`);
   }
   const { keyPem, csrPem } = prepareRequest(stateDir, token.tokenId);
   const request = {

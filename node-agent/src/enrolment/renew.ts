@@ -28,15 +28,13 @@ export async function renewCertificate(stateDir: string): Promise<Identity> {
   const waitingKey = readIfThere(paths.nextKey);
   const nextKey = waitingKey ?? makePrivateKey();
   if (waitingKey === undefined) writeDurableFile(paths.nextKey, nextKey, 0o600);
-  const answer = await requestCertificate(identity, nextKey, identity.keyPem).catch(
-    async (error: unknown) => {
-      // An earlier attempt may have succeeded without our hearing of it: then the waiting key is the
-      // key of the last issued certificate.
-      const refused = error instanceof AgentError && !error.retryable;
-      if (!refused || waitingKey === undefined) throw error;
-      return requestCertificate(identity, nextKey, nextKey);
-    },
-  );
+  const answer = await requestCertificate(identity, nextKey, identity.keyPem).catch(async (error: unknown) => {
+    // An earlier attempt may have succeeded without our hearing of it: then the waiting key is the
+    // key of the last issued certificate.
+    const refused = error instanceof AgentError && !error.retryable;
+    if (!refused || waitingKey === undefined) throw error;
+    return requestCertificate(identity, nextKey, nextKey);
+  });
   const bundle = certificatesIn(requireText(answer, "caBundle"));
   const trusted = trustedAfterRenewal(identity, bundle);
   const certificatePem = requireText(answer, "certificate");
@@ -46,11 +44,7 @@ export async function renewCertificate(stateDir: string): Promise<Identity> {
   return loadIdentity(stateDir);
 }
 
-async function requestCertificate(
-  identity: Identity,
-  nextKeyPem: string,
-  signingKeyPem: string,
-): Promise<unknown> {
+async function requestCertificate(identity: Identity, nextKeyPem: string, signingKeyPem: string): Promise<unknown> {
   const challengePath = `api/nodes/renew/challenge?node=${encodeURIComponent(identity.nodeId)}`;
   const nonce = requireText(
     expectSuccess(await callControlPlane(identity.serverUrl, challengePath, undefined)),
@@ -62,11 +56,7 @@ async function requestCertificate(
     nodeId: identity.nodeId,
     nonce,
     csr: requestToPem(csrDer),
-    signature: sign(
-      "sha256",
-      Buffer.from(signed, "utf8"),
-      createPrivateKey(signingKeyPem),
-    ).toString("hex"),
+    signature: sign("sha256", Buffer.from(signed, "utf8"), createPrivateKey(signingKeyPem)).toString("hex"),
   };
   return expectSuccess(await callControlPlane(identity.serverUrl, "api/nodes/renew", request));
 }
@@ -75,10 +65,7 @@ async function requestCertificate(
  * Authorities to trust afterwards. Over HTTPS the whole bundle is believed; in the clear only those
  * that are known already or that a known one has signed.
  */
-function trustedAfterRenewal(
-  identity: Identity,
-  bundle: readonly X509Certificate[],
-): X509Certificate[] {
+function trustedAfterRenewal(identity: Identity, bundle: readonly X509Certificate[]): X509Certificate[] {
   const known = certificatesIn(identity.caPem);
   const overHttps = new URL(identity.serverUrl).protocol === "https:";
   const added = bundle.filter(

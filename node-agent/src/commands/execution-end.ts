@@ -1,0 +1,53 @@
+import {
+  CommandOutcome,
+  type CommandResult,
+  type ContainerObservation,
+} from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { AgentError, messageOf } from "../agent-error.ts";
+import { ContainerFailure } from "../containers/container-failure.ts";
+
+/** How an execution ended, without the times. */
+export type ExecutionEnd = Pick<CommandResult, "outcome" | "error" | "observation" | "commandLines">;
+
+/** The wanted state was seen. */
+export function succeeded(
+  observation: ContainerObservation | undefined,
+  commandLines: readonly string[] = [],
+): ExecutionEnd {
+  const outcome = CommandOutcome.COMMAND_OUTCOME_SUCCEEDED;
+  return { outcome, error: undefined, observation, commandLines: [...commandLines] };
+}
+
+/** The end of a command that failed with `error`. */
+export function endOfFailure(error: unknown): ExecutionEnd {
+  const failure = error instanceof ContainerFailure ? error : undefined;
+  const { code, retryable } = error instanceof AgentError ? error : { code: "INTERNAL_ERROR", retryable: true };
+  return {
+    outcome: outcomeOf(failure),
+    error: { code, message: messageOf(error), retryable },
+    observation: failure?.observation,
+    commandLines: [...(failure?.commandLines ?? [])],
+  };
+}
+
+/** An end without success that the agent decides itself. Only an interruption is worth a repetition. */
+export function endWithout(
+  outcome: CommandOutcome,
+  code: string,
+  message: string,
+  observation?: ContainerObservation,
+): ExecutionEnd {
+  const retryable = outcome === CommandOutcome.COMMAND_OUTCOME_INTERRUPTED;
+  return { outcome, error: { code, message, retryable }, observation, commandLines: [] };
+}
+
+function outcomeOf(failure: ContainerFailure | undefined): CommandOutcome {
+  switch (failure?.code) {
+    case "STALE_GENERATION":
+      return CommandOutcome.COMMAND_OUTCOME_STALE_GENERATION;
+    case "CANCELLED":
+      return CommandOutcome.COMMAND_OUTCOME_CANCELLED;
+    default:
+      return CommandOutcome.COMMAND_OUTCOME_FAILED;
+  }
+}

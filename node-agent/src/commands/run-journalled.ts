@@ -1,0 +1,122 @@
+import { Command, CommandOutcome } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { ContainerProgress, ConvergeOptions } from "../containers/containers.ts";
+import type { Journal, JournalledCommand } from "../journal/journal.ts";
+import { isStillWanted } from "./admit-command.ts";
+import { type ExecutionDoors, executeCommand } from "./execute-command.ts";
+import { type ExecutionEnd, endOfFailure, endWithout } from "./execution-end.ts";
+import { type SupportedOperation, factsOf, isSupported } from "./operations.ts";
+
+/** What carrying out a journalled command needs. */
+export interface RunDoors extends ExecutionDoors {
+  readonly journal: Journal;
+  /** Disciplined time, ms since 1970 UTC. */
+  readonly nowMs: () => number;
+  readonly onProgress: (progress: ContainerProgress) => void;
+}
+
+/** A command that ended and how; the caller records it. */
+export interface EndedCommand {
+  readonly command: Command;
+  readonly end: ExecutionEnd;
+  readonly startedAtMs: number;
+}
+
+/**
+ * Carries out a command of the journal when its turn has come: for the first time, or again after the
+ * process that ran it died. Undefined when it was finished meanwhile. Rejects only if the journal fails.
+ */
+export async function runJournalled(
+  commandId: string,
+  signal: AbortSignal,
+  doors: RunDoors,
+): Promise<EndedCommand | undefined> {
+  const { journal, nowMs } = doors;
+  const row = journal.find(commandId);
+  if (row === undefined || row.state === "finished") return undefined;
+  const command = Command.decode(row.envelope);
+  const startedAtMs = row.startedAtMs ?? nowMs();
+  const end = (value: ExecutionEnd): EndedCommand => ({ command, end: value, startedAtMs });
+  if (!isSupported(command.op)) {
+    const { COMMAND_OUTCOME_UNSUPPORTED } = CommandOutcome;
+    return end(endWithout(COMMAND_OUTCOME_UNSUPPORTED, "UNSUPPORTED", "Unknown to this version of the agent."));
+  }
+  const { op } = command;
+  const notStarted = reasonNotToStart(row, command, op, signal, doors);
+  if (notStarted !== undefined) return end(notStarted);
+  journal.start(commandId, startedAtMs);
+  try {
+    const options = boundsOf(command, op, signal, doors);
+    const recovered = row.state === "running" ? await recover(command, op, options, doors) : undefined;
+    const fence = journal.findFence(command.podId);
+    const value = recovered ?? (await executeCommand(command, op, fence, options, doors));
+    const isComplete = op.$case === "ensureContainer" || op.$case === "ensureAbsent";
+    if (recovered === undefined && isComplete) journal.forgetVmidAbsent(command.podId);
+    return end(value);
+  } catch (error) {
+    return end(endOfFailure(error));
+  }
+}
+
+/** Why a command whose turn has come is answered instead. One that ran before must be looked after first. */
+function reasonNotToStart(
+  row: JournalledCommand,
+  command: Command,
+  op: SupportedOperation,
+  signal: AbortSignal,
+  { journal, nowMs }: RunDoors,
+): ExecutionEnd | undefined {
+  if (row.state === "running") return undefined;
+  if (signal.aborted) {
+    return endWithout(CommandOutcome.COMMAND_OUTCOME_CANCELLED, "CANCELLED", "Cancelled before it began.");
+  }
+  const { kind } = factsOf(op);
+  const ageMs = nowMs() - row.acceptedAtMs;
+  if (kind === "deed" && command.ttlMs > 0n && BigInt(Math.floor(ageMs)) > command.ttlMs) {
+    const message = `It waited ${Math.floor(ageMs)} ms; its time to live was ${command.ttlMs} ms.`;
+    return endWithout(CommandOutcome.COMMAND_OUTCOME_EXPIRED, "EXPIRED", message);
+  }
+  return kind === "wish" && !isStillWanted(command, journal.findFence(command.podId)) ? superseded() : undefined;
+}
+
+/**
+ * Waits for what a former process left running. Undefined when the command shall go on: a wish is
+ * simply wished again; a deed that had begun must not happen twice.
+ */
+async function recover(
+  command: Command,
+  op: SupportedOperation,
+  options: ConvergeOptions,
+  { containers, journal }: RunDoors,
+): Promise<ExecutionEnd | undefined> {
+  const { kind } = factsOf(op);
+  if (kind === "look" || kind === "control") return undefined;
+  const { ran, observation } = await containers.recover(command.vmid, options);
+  if (kind === "wish") {
+    return isStillWanted(command, journal.findFence(command.podId)) ? undefined : { ...superseded(), observation };
+  }
+  if (!ran) return undefined;
+  const message = "The agent was restarted in the middle; the observation says what it found.";
+  return endWithout(CommandOutcome.COMMAND_OUTCOME_INTERRUPTED, "INTERRUPTED", message, observation);
+}
+
+function boundsOf(
+  command: Command,
+  op: SupportedOperation,
+  signal: AbortSignal,
+  { journal, onProgress }: RunDoors,
+): ConvergeOptions {
+  const { commandId, podId, vmid, timeoutMs } = command;
+  return {
+    commandId,
+    signal,
+    deadlineMs: timeoutMs > 0n ? Number(timeoutMs) : factsOf(op).defaultTimeoutMs,
+    onProgress,
+    absentBefore: journal.wasVmidAbsent(podId, vmid),
+    recordAbsent: () => journal.recordVmidAbsent(commandId),
+  };
+}
+
+function superseded(): ExecutionEnd {
+  const message = "A newer wish was accepted before this one's turn came.";
+  return endWithout(CommandOutcome.COMMAND_OUTCOME_SUPERSEDED, "SUPERSEDED", message);
+}
