@@ -7,20 +7,24 @@ CREATE TABLE node_spools (
   spool_id uuid NOT NULL,
   contiguous_seq bigint NOT NULL DEFAULT 0,
   complete_until timestamptz,
+  -- Set while the host writes to this spool under a revoked certificate: its samples are rejected.
+  refused_since timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
   UNIQUE (node_id, spool_id)
-);
+) WITH (fillfactor = 50);
 
--- Stored ranges above the watermark.
+-- Settled ranges above the watermark. complete_until comes into force when the watermark passes them.
 CREATE TABLE node_spool_pending (
   spool_no integer NOT NULL REFERENCES node_spools,
   seq_from bigint NOT NULL,
   seq_to bigint NOT NULL,
+  complete_until timestamptz,
   PRIMARY KEY (spool_no, seq_from),
   CHECK (seq_to >= seq_from)
 );
 
--- Ranges that the host lost; their time is "missing".
+-- Settled numbers for which nothing is stored: lost on the host or kept as dead letters. Their time is
+-- "missing". A number that arrives after all leaves its gap and counts.
 CREATE TABLE node_spool_gaps (
   spool_no integer NOT NULL REFERENCES node_spools,
   seq_from bigint NOT NULL,
@@ -41,8 +45,18 @@ CREATE TABLE node_coverage (
 );
 CREATE INDEX node_coverage_by_time ON node_coverage (covers_to);
 
--- A sample is [start_time, sample_time); integrals and maxima, so merging is addition. Daily
--- partitions by end, made ahead; no default partition.
+-- Days (UTC) whose partition was ever made. Sealing freezes a day's figures and comes before its partition
+-- goes. Ingest holds a shared advisory lock on the days that it writes to, sealing an exclusive one
+-- (control-plane/src/samples-intake/usage-days.ts).
+CREATE TABLE usage_days (
+  day date PRIMARY KEY,
+  made_at timestamptz NOT NULL DEFAULT now(),
+  sealed_at timestamptz
+);
+
+-- A sample is [start_time, sample_time); integrals and maxima, so merging is addition. Daily partitions,
+-- made ahead; no default partition. A partition begins 1 ms after midnight: a sample belongs to the day
+-- of its last millisecond, and one that ends at midnight to the day that ends there.
 CREATE TABLE cloud_pod_usage_samples (
   pod_id uuid NOT NULL,
   sample_time timestamptz NOT NULL,
