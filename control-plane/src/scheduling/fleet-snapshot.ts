@@ -1,0 +1,49 @@
+import type { Labels } from "./placement-request.ts";
+
+/** A storage as one node sees it. */
+export interface StorageSnapshot {
+  readonly id: string;
+  readonly name: string;
+  /** Seen by several nodes: its space is counted once. */
+  readonly shared: boolean;
+  readonly allocatableGb: number;
+  readonly allocatedGb: number;
+}
+
+/** What placement knows of a node. */
+export interface NodeSnapshot {
+  readonly id: string;
+  readonly name: string;
+  readonly role: string;
+  readonly region: string;
+  readonly labels: Labels;
+  readonly schedulable: boolean;
+  readonly state: string;
+  /** False: the node's cluster has lost its majority; null: not in a cluster or not known. */
+  readonly quorate: boolean | null;
+  readonly capabilities: readonly string[];
+  readonly templates: readonly string[];
+  /** What a pod that names no template is made from; null when the node has none. */
+  readonly defaultTemplate: string | null;
+  /** Name of the only storage for pods that name none; null: any. */
+  readonly defaultStorage: string | null;
+  readonly bridge: string;
+  readonly pool: string | null;
+  readonly cpuAllocatable: number;
+  readonly cpuAllocated: number;
+  readonly memoryAllocatableMb: number;
+  readonly memoryAllocatedMb: number;
+  /** Those that are there now and hold root disks. */
+  readonly storages: readonly StorageSnapshot[];
+  /** Measured, in hundredths of a percent; null before the first heartbeat. */
+  readonly cpuBusyBasisPoints: number | null;
+  /** Measured; null before the first heartbeat. */
+  readonly memoryAvailableMb: number | null;
+  readonly memoryTotalMb: number;
+}
+
+/** All nodes at one instant. */
+export interface FleetSnapshot {
+  readonly readAt: Date;
+  readonly nodes: readonly NodeSnapshot[];
+}

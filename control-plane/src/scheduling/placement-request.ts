@@ -1,0 +1,29 @@
+/** Labels of a node or a pod. */
+export type Labels = Readonly<Record<string, string>>;
+
+/** What a pod needs of a node. */
+export interface PlacementRequest {
+  readonly cores: number;
+  readonly memoryMb: number;
+  readonly diskGb: number;
+  /** Absent: any region. */
+  readonly region?: string;
+  /** Name of a template that the node must have; absent: the node's own default. */
+  readonly template?: string;
+  /** Name of the storage for the root disk; absent: the node's default, or the largest one with room. */
+  readonly storage?: string;
+  /** The node must have all of these. */
+  readonly nodeLabels?: Labels;
+  /** The node must offer all of these. */
+  readonly capabilities?: readonly string[];
+  /** Not beside pods of the same tenant that have all of these labels. */
+  readonly antiAffinity?: Labels;
+}
+
+/** Where the tenant has pods already, as far as a placement depends on it. */
+export interface TenantFootprint {
+  /** How many pods by node id; nodes without one are absent. */
+  readonly podsByNode: ReadonlyMap<string, number>;
+  /** Ids of nodes that hold a pod which the new one must keep away from. */
+  readonly conflictingNodes: ReadonlySet<string>;
+}
