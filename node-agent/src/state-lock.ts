@@ -8,6 +8,9 @@ export interface StateLock {
   release(): void;
 }
 
+/** `cloudpods-agent status` holds the lock for an instant to learn whether an agent runs. */
+const lockPatienceMs = 500;
+
 /**
  * Takes a state directory for this process, making it if need be. SQLite's exclusive lock is a record
  * lock of the kernel, so it ends with the process however that dies and never has to be broken.
@@ -17,7 +20,7 @@ export interface StateLock {
 export function lockStateDir(stateDir: string): StateLock {
   try {
     mkdirSync(stateDir, { recursive: true, mode: 0o700 });
-    const database = new DatabaseSync(join(stateDir, "agent.lock"), { timeout: 0 });
+    const database = new DatabaseSync(join(stateDir, "agent.lock"), { timeout: lockPatienceMs });
     try {
       database.exec("PRAGMA journal_mode = DELETE; BEGIN EXCLUSIVE");
     } catch (error) {

@@ -12,6 +12,8 @@ export interface AdmissionFacts {
   readonly markerGeneration: bigint | undefined;
   /** Highest fleet epoch ever met. */
   readonly fleetEpoch: bigint;
+  /** Names of the operations that this host carries out. */
+  readonly capabilities: readonly string[];
 }
 
 /** What to do with a command that arrived. */
@@ -39,7 +41,7 @@ export function admitCommand(command: Command, facts: AdmissionFacts): Admission
   if (facts.recorded?.result !== undefined) return { decision: "repeat", result: facts.recorded.result };
   if (facts.recorded !== undefined) return { decision: "known" };
   const { op } = command;
-  if (!isSupported(op)) {
+  if (!isSupported(op) || !facts.capabilities.includes(factsOf(op).name)) {
     // Not recorded: a newer agent may know the operation, and a truncated command may come whole.
     return refuse(CommandOutcome.COMMAND_OUTCOME_UNSUPPORTED, "UNSUPPORTED", operationMessage(command), false);
   }
@@ -72,16 +74,10 @@ export function admitCommand(command: Command, facts: AdmissionFacts): Admission
 export function isStillWanted(command: Command, fence: Fence | undefined): boolean {
   if (fence === undefined) return true;
   if (fence.fleetEpoch !== command.fleetEpoch || fence.generation !== command.generation) return false;
-  switch (command.op?.$case) {
-    case "ensureContainer":
-    case "ensurePower":
-      if (fence.revision === command.revision) return true;
-      return fence.present && (command.op.$case === "ensureContainer" || fence.power === command.op.value.power);
-    case "ensureAbsent":
-      return !fence.present;
-    default:
-      return true;
-  }
+  const { op } = command;
+  if (op?.$case === "ensureAbsent") return !fence.present;
+  if (op?.$case === "ensureContainer") return fence.present;
+  return op?.$case !== "ensurePower" || (fence.present && fence.power === op.value.power);
 }
 
 function compareWithFence(command: Command, fence: Fence | undefined): "older-placement" | "not-newer" | "newer" {
@@ -118,18 +114,12 @@ function moveFence(command: Command, op: SupportedOperation, fence: Fence | unde
     power: samePlacement ? fence.power : Power.POWER_UNSPECIFIED,
     shutdownTimeoutSeconds: samePlacement ? fence.shutdownTimeoutSeconds : 0,
   };
-  switch (op.$case) {
-    case "ensureContainer":
-      return { ...moved, spec: op.value.spec };
-    case "ensurePower":
-      return {
-        ...moved,
-        power: knownPower(op.value.power),
-        shutdownTimeoutSeconds: op.value.shutdownTimeoutSeconds,
-      };
-    default:
-      return { ...moved, spec: undefined, power: Power.POWER_UNSPECIFIED };
+  if (op.$case === "ensureContainer") return { ...moved, spec: op.value.spec };
+  if (op.$case === "ensurePower") {
+    const { power, shutdownTimeoutSeconds } = op.value;
+    return { ...moved, power: knownPower(power), shutdownTimeoutSeconds };
   }
+  return { ...moved, spec: undefined, power: Power.POWER_UNSPECIFIED };
 }
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -157,7 +147,7 @@ function envelopeFault(command: Command, op: SupportedOperation): string | undef
 function operationMessage(command: Command): string {
   return command.op === undefined
     ? "This agent does not know the operation of the command."
-    : `This agent does not carry out ${command.op.$case}.`;
+    : `This host does not carry out ${command.op.$case}.`;
 }
 
 function stale(message: string): Admission {

@@ -1,31 +1,15 @@
-import {
-  Command,
-  CommandOutcome,
-  CommandResult,
-  type ConnectRequest,
-} from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import type { Logger } from "pino";
-import { AgentError, messageOf } from "../agent-error.ts";
+import { Command, CommandOutcome, CommandResult } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { AgentError } from "../agent-error.ts";
 import type { Containers } from "../containers/containers.ts";
-import type { Journal } from "../journal/journal.ts";
 import { type Admission, admitCommand } from "./admit-command.ts";
-import { type CommandQueue, createCommandQueue } from "./command-queue.ts";
-import { type ExecutionEnd, endWithout } from "./execution-end.ts";
-import { type SupportedOperation, factsOf, isSupported } from "./operations.ts";
-import { type RunDoors, runJournalled } from "./run-journalled.ts";
-
-/** A message for the control plane. */
-export type AgentMessage = NonNullable<ConnectRequest["message"]>;
+import { type CommandScheduleOptions, createCommandSchedule } from "./command-schedule.ts";
+import { type ExecutionEnd, endOfFailure, endWithout } from "./execution-end.ts";
+import { factsOf, isSupported } from "./operations.ts";
 
 /** What the runner needs. */
-export interface CommandRunnerOptions extends Omit<RunDoors, "cancel" | "onProgress"> {
-  readonly containers: Containers;
-  readonly journal: Journal;
-  /** Work on containers goes through here, one at a time for each. */
-  readonly queue: CommandQueue;
-  /** Sends when there is a session. The link repeats results; the rest may be lost. */
-  readonly send: (message: AgentMessage) => void;
-  readonly log: Logger;
+export interface CommandRunnerOptions extends CommandScheduleOptions {
+  /** Names of the operations that this host carries out. */
+  readonly capabilities: readonly string[];
 }
 
 /** Takes commands on, carries each out once, and remembers how it ended. */
@@ -47,89 +31,29 @@ export interface CommandRunner {
 
 /** Beyond this many waiting commands a host is told to be busy; a control plane sends far fewer. */
 const maxWaitingCommands = 500;
-/** Looks change nothing and may wait long for an address, so they do not stand in the queue. */
-const lookBounds = { maxParallel: 64, maxWaiting: 1_000 };
-const progressIntervalMs = 1_000;
 
 /** Makes a runner over a journal. */
 export function createCommandRunner(options: CommandRunnerOptions): CommandRunner {
   const { journal, queue, nowMs, send, log } = options;
-  const looks = createCommandQueue(lookBounds);
-  const active = new Map<string, { readonly abort: AbortController; readonly ended: Promise<void> }>();
+  const schedule = createCommandSchedule(options);
   let state: "waiting" | "open" | "closed" = "waiting";
 
-  const answer = (command: Command, end: ExecutionEnd, startedAtMs: number): CommandResult => {
-    const { commandId, generation, podId, vmid } = command;
-    const result: CommandResult = {
-      commandId,
-      generation,
-      startedAtMs: BigInt(startedAtMs),
-      finishedAtMs: BigInt(nowMs()),
-      ...end,
-    };
-    const error = end.error === undefined ? {} : { code: end.error.code, reason: end.error.message };
-    log.info({ commandId, podId, vmid, outcome: end.outcome, ...error }, "command answered");
-    return result;
-  };
-  const finish = (command: Command, end: ExecutionEnd, startedAtMs: number): void => {
-    const result = answer(command, end, startedAtMs);
-    journal.finish(command.commandId, CommandResult.encode(result).finish(), nowMs());
-    send({ $case: "result", value: result });
-  };
-  const cancel = async (commandId: string, signal: AbortSignal): Promise<void> => {
-    const entry = active.get(commandId);
-    if (entry !== undefined) {
-      entry.abort.abort();
-      return unlessAborted(entry.ended, signal);
-    }
-    if (journal.find(commandId)?.state !== "finished") {
-      throw new AgentError("UNKNOWN_COMMAND", "This host has no such command.");
-    }
-  };
-  const schedule = (commandId: string, op: SupportedOperation, vmid: number): void => {
-    const abort = new AbortController();
-    const done = Promise.withResolvers<void>();
-    const { kind } = factsOf(op);
-    const work = async (): Promise<void> => {
-      try {
-        const onProgress = progressSender(commandId, send);
-        const doors = { ...options, cancel, onProgress };
-        const ended = await runJournalled(commandId, abort.signal, doors);
-        if (ended !== undefined) finish(ended.command, ended.end, ended.startedAtMs);
-      } catch (error) {
-        // Only the journal can fail here: the command stays unfinished and the next start resumes it.
-        log.error({ commandId, error: messageOf(error) }, "the end of a command could not be recorded");
-      } finally {
-        active.delete(commandId);
-        done.resolve();
-      }
-    };
-    active.set(commandId, { abort, ended: done.promise });
-    if (kind === "control") return void work();
-    if ((kind === "look" ? looks : queue).offer(vmid, work)) return;
-    active.delete(commandId);
-    log.error({ commandId }, "the queue is full; the command stays in the journal until the next start");
-  };
-  const accept = (command: Command, admission: Extract<Admission, { decision: "accept" }>): void => {
+  const accept = (command: Command, { op, fence }: Extract<Admission, { decision: "accept" }>): void => {
     const { commandId, podId, vmid } = command;
-    const envelope = Command.encode(command).finish();
-    const operation = factsOf(admission.op).name;
-    journal.accept({ commandId, operation, podId, vmid, envelope, acceptedAtMs: nowMs() }, admission.fence);
+    const operation = factsOf(op).name;
+    journal.accept({ ...journalRow(command), operation, acceptedAtMs: nowMs() }, fence);
     journal.raiseFleetEpoch(command.fleetEpoch);
     send({ $case: "accepted", value: { commandId } });
     log.info({ commandId, podId, vmid, operation }, "command accepted");
-    if (state === "open") schedule(commandId, admission.op, vmid);
+    if (state === "open") schedule.add(commandId, op, vmid);
   };
   const refuse = (command: Command, end: ExecutionEnd, record: boolean): void => {
     const now = nowMs();
-    if (!record) return send({ $case: "result", value: answer(command, end, now) });
-    const { commandId, podId, vmid } = command;
-    const operation = isSupported(command.op) ? factsOf(command.op).name : "";
-    const envelope = Command.encode(command).finish();
-    journal.accept({ commandId, operation, podId, vmid, envelope, acceptedAtMs: now }, undefined);
-    finish(command, end, now);
+    if (!record) return send({ $case: "result", value: schedule.resultOf(command, end, now) });
+    const operation = isSupported(command.op) ? factsOf(command.op).name : "unknown";
+    journal.accept({ ...journalRow(command), operation, acceptedAtMs: now }, undefined);
+    schedule.finish(command, end, now);
   };
-
   return {
     async receive(command) {
       if (state === "closed") return;
@@ -139,17 +63,19 @@ export function createCommandRunner(options: CommandRunnerOptions): CommandRunne
         fence: journal.findFence(command.podId),
         markerGeneration,
         fleetEpoch: journal.fleetEpoch(),
+        capabilities: options.capabilities,
       });
       switch (admission.decision) {
         case "repeat":
           return send({ $case: "result", value: CommandResult.decode(admission.result) });
         case "known":
           return send({ $case: "accepted", value: { commandId: command.commandId } });
-        case "refuse":
-          return refuse(command, endWithout(admission.outcome, admission.code, admission.message), admission.record);
+        case "refuse": {
+          const { outcome, code, message, record } = admission;
+          return refuse(command, endWithout(outcome, code, message), record);
+        }
         case "accept":
-          if (queue.size() < maxWaitingCommands) return accept(command, admission);
-          return refuse(command, busy(), false);
+          return queue.size() < maxWaitingCommands ? accept(command, admission) : refuse(command, busy(), false);
       }
     },
     open() {
@@ -157,7 +83,7 @@ export function createCommandRunner(options: CommandRunnerOptions): CommandRunne
       state = "open";
       for (const row of journal.unfinished()) {
         const { op } = Command.decode(row.envelope);
-        if (isSupported(op)) schedule(row.commandId, op, row.vmid);
+        if (isSupported(op)) schedule.add(row.commandId, op, row.vmid);
       }
     },
     abandon(isOwned) {
@@ -165,17 +91,21 @@ export function createCommandRunner(options: CommandRunnerOptions): CommandRunne
         const command = Command.decode(row.envelope);
         if (row.podId === "" || isOwned(row.podId, command.generation)) continue;
         const message = "The host restarted and the pod is no longer placed on it in this generation.";
-        const stale = CommandOutcome.COMMAND_OUTCOME_STALE_GENERATION;
-        finish(command, endWithout(stale, "STALE_GENERATION", message), row.acceptedAtMs);
+        const outcome = CommandOutcome.COMMAND_OUTCOME_STALE_GENERATION;
+        schedule.finish(command, endWithout(outcome, "STALE_GENERATION", message), row.acceptedAtMs);
       }
     },
     unfinishedIds: () => journal.unfinished().map(({ commandId }) => commandId),
     close() {
       state = "closed";
-      queue.close();
-      looks.close();
+      schedule.close();
     },
   };
+}
+
+function journalRow(command: Command) {
+  const { commandId, podId, vmid } = command;
+  return { commandId, podId, vmid, envelope: Command.encode(command).finish() };
 }
 
 /**
@@ -193,36 +123,5 @@ async function readMarker(command: Command, containers: Containers): Promise<big
 }
 
 function busy(): ExecutionEnd {
-  return {
-    outcome: CommandOutcome.COMMAND_OUTCOME_FAILED,
-    error: { code: "NODE_BUSY", message: "Too many commands wait on this host.", retryable: true },
-    observation: undefined,
-    commandLines: [],
-  };
-}
-
-/** Passes progress on, at most once a second unless the step changes. */
-function progressSender(commandId: string, send: (message: AgentMessage) => void): RunDoors["onProgress"] {
-  let lastStep = "";
-  let lastSentMs = Number.NEGATIVE_INFINITY;
-  return (progress) => {
-    const now = performance.now();
-    if (progress.step === lastStep && now - lastSentMs < progressIntervalMs) return;
-    lastStep = progress.step;
-    lastSentMs = now;
-    send({ $case: "progress", value: { commandId, ...progress } });
-  };
-}
-
-async function unlessAborted(ended: Promise<void>, signal: AbortSignal): Promise<void> {
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = (): void =>
-    aborted.reject(new AgentError("DEADLINE_EXCEEDED", "The command did not end in time.", { retryable: true }));
-  if (signal.aborted) onAbort();
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    await Promise.race([ended, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
+  return endOfFailure(new AgentError("NODE_BUSY", "Too many commands wait on this host.", { retryable: true }));
 }

@@ -42,12 +42,7 @@ export function endWithout(
 }
 
 function outcomeOf(failure: ContainerFailure | undefined): CommandOutcome {
-  switch (failure?.code) {
-    case "STALE_GENERATION":
-      return CommandOutcome.COMMAND_OUTCOME_STALE_GENERATION;
-    case "CANCELLED":
-      return CommandOutcome.COMMAND_OUTCOME_CANCELLED;
-    default:
-      return CommandOutcome.COMMAND_OUTCOME_FAILED;
-  }
+  if (failure?.code === "STALE_GENERATION") return CommandOutcome.COMMAND_OUTCOME_STALE_GENERATION;
+  if (failure?.code === "CANCELLED") return CommandOutcome.COMMAND_OUTCOME_CANCELLED;
+  return CommandOutcome.COMMAND_OUTCOME_FAILED;
 }

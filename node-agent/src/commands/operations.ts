@@ -32,8 +32,12 @@ export const operations = {
 /** An operation that this agent carries out. */
 export type SupportedOperation = Extract<CommandOperation, { $case: keyof typeof operations }>;
 
-/** Names for Hello.capabilities. */
-export const capabilities: readonly string[] = Object.values(operations).map(({ name }) => name);
+/** Names for Hello.capabilities: a host without containers carries out only what concerns the agent. */
+export function capabilitiesOf(hasContainers: boolean): string[] {
+  return Object.values(operations)
+    .filter(({ kind }) => hasContainers || kind === "control")
+    .map(({ name }) => name);
+}
 
 /** Narrows the operation of a command to those that this agent carries out. */
 export function isSupported(op: Command["op"]): op is SupportedOperation {

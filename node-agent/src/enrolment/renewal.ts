@@ -60,8 +60,12 @@ export function createRenewal(options: RenewalOptions): Renewal {
       return retryBackoff.baseMs + fullJitterMs(failures, Math.random(), retryBackoff);
     }
   };
+  const lookAndGoOn = async (): Promise<void> => {
+    const nextMs = await look();
+    if (timer !== undefined) schedule(nextMs);
+  };
   const schedule = (waitMs: number): void => {
-    timer = setTimeout(() => void look().then((next) => timer !== undefined && schedule(next)), waitMs);
+    timer = setTimeout(() => void lookAndGoOn(), waitMs);
   };
   return {
     renewNow,

@@ -77,6 +77,11 @@ export function openJournalFile(path: string): OpenedJournal {
   }
 }
 
+/** Opens the journal of a running agent to look at it. */
+export function openJournalForReading(path: string): DatabaseSync {
+  return new DatabaseSync(path, { readOnly: true, readBigInts: true, timeout: 5_000 });
+}
+
 function openSound(path: string): DatabaseSync {
   const database = new DatabaseSync(path, { readBigInts: true, timeout: 5_000 });
   try {

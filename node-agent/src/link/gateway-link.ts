@@ -3,7 +3,7 @@ import { credentials } from "@grpc/grpc-js";
 import { createAgentGatewayClient } from "@cloudpods/proto/agent-gateway-service";
 import { AgentError, messageOf } from "../agent-error.ts";
 import { fullJitterMs } from "../backoff.ts";
-import type { AgentMessage } from "../commands/command-runner.ts";
+import type { AgentMessage } from "../commands/command-schedule.ts";
 import { checkCertificate } from "../enrolment/check-certificate.ts";
 import type { Identity } from "../enrolment/identity-files.ts";
 import { diagnoseDial } from "./diagnose-dial.ts";
@@ -59,25 +59,8 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
   const stopping = new AbortController();
   let session: Session | undefined;
   let loop = Promise.resolve();
-  let renewedAtMs = Number.NEGATIVE_INFINITY;
+  const prepareIdentity = createIdentityPreparer(options);
 
-  /** Renews an expired certificate; at most once an hour, should the clock of the host be to blame. */
-  const prepareIdentity = async (): Promise<Identity> => {
-    const identity = options.loadIdentity();
-    const fault = checkCertificate(identity.certificatePem, identity.caPem, options.clock.epochMs());
-    if (fault === undefined) return identity;
-    log.warn({ code: fault.code }, fault.message);
-    if (fault.code !== "CERTIFICATE_EXPIRED") return identity;
-    if (performance.now() - renewedAtMs < hourMs) {
-      throw new AgentError(
-        "CLOCK_WRONG",
-        "A certificate that was renewed just now looks expired: set the clock of this host.",
-      );
-    }
-    await options.renewCertificate();
-    renewedAtMs = performance.now();
-    return options.loadIdentity();
-  };
   const runSession = async (): Promise<{ readonly reason: AgentError; readonly wasSound: boolean }> => {
     const identity = await prepareIdentity();
     const client = createAgentGatewayClient(
@@ -93,8 +76,8 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
     try {
       const opened = openSession(client.connect(), {
         ...options,
-        onWelcome: async (welcome) => {
-          await options.onWelcome(welcome);
+        onWelcome: (welcome) => {
+          options.onWelcome(welcome);
           log.info({ sessionEpoch: String(welcome.sessionEpoch), gateway: identity.gatewayAddress }, "session opened");
           onState({ isConnected: true });
         },
@@ -137,6 +120,27 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
       session?.close(stopped());
       await loop;
     },
+  };
+}
+
+/**
+ * Reads the identity before a dial and renews a certificate that has expired; at most once an hour,
+ * should the clock of the host be to blame.
+ */
+function createIdentityPreparer({ loadIdentity, renewCertificate, clock, log }: GatewayLinkOptions) {
+  let renewedAtMs = Number.NEGATIVE_INFINITY;
+  return async (): Promise<Identity> => {
+    const identity = loadIdentity();
+    const fault = checkCertificate(identity.certificatePem, identity.caPem, clock.epochMs());
+    if (fault === undefined) return identity;
+    log.warn({ code: fault.code }, fault.message);
+    if (fault.code !== "CERTIFICATE_EXPIRED") return identity;
+    if (performance.now() - renewedAtMs < hourMs) {
+      throw new AgentError("CLOCK_WRONG", "A certificate that was just renewed looks expired: set this host's clock.");
+    }
+    await renewCertificate();
+    renewedAtMs = performance.now();
+    return loadIdentity();
   };
 }
 

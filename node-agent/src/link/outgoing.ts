@@ -1,5 +1,5 @@
 import type { ConnectRequest } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import type { AgentMessage } from "../commands/command-runner.ts";
+import type { AgentMessage } from "../commands/command-schedule.ts";
 
 /** The writing half of a session's stream. */
 export interface MessageSink {

@@ -13,15 +13,15 @@ import { CommandResult } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_ga
 import type { Logger } from "pino";
 import { AgentError, messageOf } from "../agent-error.ts";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
-import type { AgentMessage } from "../commands/command-runner.ts";
+import type { AgentMessage } from "../commands/command-schedule.ts";
 import type { Journal } from "../journal/journal.ts";
 import { type Outgoing, createOutgoing } from "./outgoing.ts";
 
 /** What a session does with what it hears, and where it takes what it says. */
 export interface SessionDoors {
   readonly buildHello: () => Promise<Hello>;
-  /** Takes the Welcome over; commands are handed on after it has resolved. */
-  readonly onWelcome: (welcome: Welcome) => Promise<void>;
+  /** Takes the Welcome over; commands are handed on after it has returned. */
+  readonly onWelcome: (welcome: Welcome) => void;
   readonly onCommand: (command: Command) => Promise<void>;
   readonly answerQuery: (query: Query) => Promise<QueryAnswer>;
   readonly inventory: () => Promise<Inventory>;
@@ -73,20 +73,16 @@ export function openSession(stream: Stream, doors: SessionDoors): Session {
   };
   // After its end a stream may still report its cancellation; nobody is interested any more.
   stream.on("error", (error: ServiceError) => end(streamFailure(error)));
-  stream.on("end", () => end(new AgentError("SESSION_CLOSED", "The gateway closed the session.", { retryable: true })));
-  timers.push(
-    setTimeout(() => {
-      if (!isWelcomed)
-        end(new AgentError("NO_WELCOME", "The gateway did not welcome the agent in time.", { retryable: true }));
-    }, welcomeDeadlineMs),
-  );
+  stream.on("end", () => end(closed("SESSION_CLOSED", "The gateway closed the session.")));
+  const giveUp = (): void => void (isWelcomed || end(closed("NO_WELCOME", "The gateway sent no Welcome in time.")));
+  timers.push(setTimeout(giveUp, welcomeDeadlineMs));
 
   const reportInventory = createInventoryReporter(doors, outgoing);
   const queries = createQueryAnswerer(doors, outgoing);
-  const welcome = async (message: Welcome): Promise<void> => {
+  const welcome = (message: Welcome): void => {
     if (isWelcomed) return log.warn("a second Welcome in one session is ignored");
     isWelcomed = true;
-    await doors.onWelcome(message);
+    doors.onWelcome(message);
     const askTime = (): boolean =>
       outgoing.send({ $case: "clockRequest", value: { agentMonotonicUs: microseconds(doors.clock.monotonicMs()) } });
     const repeatResults = (): void => sendUnconfirmed(doors, outgoing);
@@ -127,9 +123,7 @@ export function openSession(stream: Stream, doors: SessionDoors): Session {
         if (isOver) return;
       }
     } catch (error) {
-      end(
-        error instanceof AgentError ? error : new AgentError("SESSION_FAILED", messageOf(error), { retryable: true }),
-      );
+      end(error instanceof AgentError ? error : closed("SESSION_FAILED", messageOf(error)));
     }
   })();
   return {
@@ -184,6 +178,10 @@ function streamFailure(error: ServiceError): AgentError {
     retryable: true,
     cause: error,
   });
+}
+
+function closed(code: string, message: string): AgentError {
+  return new AgentError(code, message, { retryable: true });
 }
 
 function microseconds(ms: number): bigint {
