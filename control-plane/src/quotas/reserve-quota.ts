@@ -1,5 +1,9 @@
+import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
-import type { RequestedResources } from "./tenant-quota.ts";
+import { sql, type Sql } from "../platform/sql.ts";
+import { compareWithQuota } from "./compare-with-quota.ts";
+import { DEFAULT_TENANT_QUOTA, type QuotaCheck, type RequestedResources } from "./quota.ts";
+import { readQuotaLocked } from "./quota-row.ts";
 
 /**
  * Counts more (or, where negative, less) against a tenant's quota in the caller's transaction and keeps the
@@ -8,10 +12,64 @@ import type { RequestedResources } from "./tenant-quota.ts";
  * @throws DomainError `quota-exceeded` QUOTA_EXCEEDED with the figures as details
  */
 export async function reserveQuota(tx: Queryable, tenantId: string, requested: RequestedResources): Promise<void> {
-  throw new Error(`cannot reserve ${tenantId} ${String(requested)} ${String(tx)}`);
+  // The usual case is one statement: the row exists and the request fits.
+  if (await count(tx, tenantId, requested, fits(requested))) return;
+  await makeQuotaRow(tx, tenantId);
+  const { limits, usage } = await readQuotaLocked(tx, tenantId);
+  const check = compareWithQuota(limits, usage, requested);
+  if (!check.allowed) throw quotaExceeded(check);
+  await count(tx, tenantId, requested, sql`true`);
 }
 
 /** Gives back what a pod counted against its tenant's quota; never refused. */
 export async function releaseQuota(tx: Queryable, tenantId: string, released: RequestedResources): Promise<void> {
-  throw new Error(`cannot release ${tenantId} ${String(released)} ${String(tx)}`);
+  const less = {
+    pods: -released.pods,
+    cpuCores: -released.cpuCores,
+    memoryMb: -released.memoryMb,
+    diskGb: -released.diskGb,
+  };
+  await count(tx, tenantId, less, sql`true`);
+}
+
+/** The refusal of a request that does not fit, e.g. for a dry run that used `checkTenantQuota`. */
+export function quotaExceeded(check: QuotaCheck): DomainError {
+  return new DomainError("quota-exceeded", "QUOTA_EXCEEDED", check.message ?? "The quota would be exceeded.", {
+    details: { ...check.details },
+  });
+}
+
+/**
+ * A row to count in and to lock. It says `default`, because a row must not change the limits of a tenant
+ * whom nobody gave others: the column defaults are those of a row that an administrator makes.
+ */
+export async function makeQuotaRow(tx: Queryable, tenantId: string): Promise<void> {
+  const { max_pods, max_cpu_cores, max_memory_mb, max_disk_gb } = DEFAULT_TENANT_QUOTA;
+  await tx.execute(sql`
+    INSERT INTO cloud_pod_quotas (tenant_id, source, max_cloud_pods, max_cpu_cores, max_ram_mb, max_disk_gb)
+    VALUES (${tenantId}, 'default', ${max_pods}, ${max_cpu_cores}, ${max_memory_mb}, ${max_disk_gb})
+    ON CONFLICT (tenant_id) DO NOTHING`);
+}
+
+async function count(tx: Queryable, tenantId: string, more: RequestedResources, condition: Sql): Promise<boolean> {
+  // Giving back stops at nought: a wrong counter is the recount's business and must not block a release.
+  const touched = await tx.execute(sql`
+    UPDATE cloud_pod_quotas SET
+      used_cloud_pods = greatest(0, used_cloud_pods + ${more.pods}),
+      used_cpu_cores = greatest(0, used_cpu_cores + ${more.cpuCores}),
+      used_ram_mb = greatest(0, used_ram_mb + ${more.memoryMb}),
+      used_disk_gb = greatest(0, used_disk_gb + ${more.diskGb}),
+      updated_at = now()
+    WHERE tenant_id = ${tenantId} AND ${condition}`);
+  return touched === 1;
+}
+
+/** True where every increase stays below its limit; PostgreSQL asks it again of the newest row after waiting for the lock. */
+function fits(more: RequestedResources): Sql {
+  const { max_pods, max_cpu_cores, max_memory_mb, max_disk_gb } = DEFAULT_TENANT_QUOTA;
+  return sql`
+    (${more.pods} <= 0 OR used_cloud_pods + ${more.pods} <= CASE source WHEN 'default' THEN ${max_pods} ELSE max_cloud_pods END)
+    AND (${more.cpuCores} <= 0 OR used_cpu_cores + ${more.cpuCores} <= CASE source WHEN 'default' THEN ${max_cpu_cores} ELSE max_cpu_cores END)
+    AND (${more.memoryMb} <= 0 OR used_ram_mb + ${more.memoryMb} <= CASE source WHEN 'default' THEN ${max_memory_mb} ELSE max_ram_mb END)
+    AND (${more.diskGb} <= 0 OR used_disk_gb + ${more.diskGb} <= CASE source WHEN 'default' THEN ${max_disk_gb} ELSE max_disk_gb END)`;
 }
