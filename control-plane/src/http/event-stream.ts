@@ -50,6 +50,7 @@ export function eventStream<
   routes.add({
     ...rest,
     method: "get",
+    streams: true,
     responses: { 200: zod.string().openapi({ description: "text/event-stream" }) },
     handler: async (request, ctx): Promise<Answer> => {
       // The table calls `open` only with what this definition's own schemas and access gave.

@@ -81,13 +81,17 @@ export function problemOf(error: unknown, requestId: string): ProblemAnswer {
   }
   const mapping: Mapping = ofKind[refusal.kind];
   const retryAfterSeconds = refusal.retryAfterSeconds ?? mapping.retryAfterSeconds;
+  const headers = {
+    ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(Math.ceil(retryAfterSeconds)) }),
+    ...(mapping.status === 401 ? { "www-authenticate": "Bearer" } : {}),
+  };
   return {
     problem: {
       ...problem(mapping.status, mapping.title, refusal.code, refusal.message, requestId),
       ...(refusal.details === undefined ? {} : { details: refusal.details }),
       ...(refusal.errors === undefined ? {} : { errors: refusal.errors }),
     },
-    headers: retryAfterSeconds === undefined ? {} : { "retry-after": String(Math.ceil(retryAfterSeconds)) },
+    headers,
   };
 }
 

@@ -22,6 +22,8 @@ export interface Route {
   readonly idempotent?: true | { readonly shownOnce: (body: unknown) => string };
   readonly request?: { readonly query?: z.ZodObject; readonly body?: z.ZodType; readonly example?: unknown };
   readonly responses: Responses;
+  /** Answers with events instead of JSON. */
+  readonly streams?: true;
   readonly handler: (
     request: ValidRequest<Readonly<Record<string, string>>, unknown, unknown>,
     ctx: TenantContext,

@@ -43,13 +43,22 @@ export interface ValidRequest<Params, Query, Body> {
 /** Answers by status; the body of 204 is `noBody`. */
 export type Responses = Readonly<Record<number, z.ZodType>>;
 
+/** A type whose parts may be read-only, so that handlers can give what they got from elsewhere. */
+export type Readable<T> = T extends Date
+  ? T
+  : T extends readonly (infer Item)[]
+    ? readonly Readable<Item>[]
+    : T extends object
+      ? { readonly [K in keyof T]: Readable<T[K]> }
+      : T;
+
 /** What a handler gives back: one of the declared statuses with its body. The schema strips undeclared members. */
 export type AnswerOf<R extends Responses> = {
-  [S in keyof R & number]: {
+  [S in keyof R]: {
     readonly status: S;
     readonly headers?: Readonly<Record<string, string>>;
-  } & (undefined extends z.input<R[S]> ? { readonly body?: undefined } : { readonly body: z.input<R[S]> });
-}[keyof R & number];
+  } & (undefined extends z.input<R[S]> ? { readonly body?: undefined } : { readonly body: Readable<z.input<R[S]>> });
+}[keyof R];
 
 /** Idempotency of a POST that creates or charges. */
 export type Idempotency =
@@ -64,6 +73,7 @@ export interface RouteDefinition<
   Query extends z.ZodObject,
   Body extends z.ZodType,
   R extends Responses,
+  Given extends AnswerOf<R>,
 > {
   readonly method: "get" | "post" | "put" | "patch" | "delete";
   /**
@@ -91,7 +101,7 @@ export interface RouteDefinition<
   readonly handler: (
     request: ValidRequest<ParamsOf<Path>, z.output<Query>, z.output<Body>>,
     ctx: ContextOf<A>,
-  ) => Promise<AnswerOf<R>>;
+  ) => Promise<Given>;
 }
 
 /** Adds a route to the table. */
@@ -101,7 +111,9 @@ export function route<
   R extends Responses,
   Query extends z.ZodObject = z.ZodObject<Record<never, never>>,
   Body extends z.ZodType = z.ZodUndefined,
->(routes: RouteTable, definition: RouteDefinition<Path, A, Query, Body, R>): void {
+  // Inferred from what the handler returns, as constants: `status: 200` must not become a number.
+  const Given extends AnswerOf<R> = AnswerOf<R>,
+>(routes: RouteTable, definition: RouteDefinition<Path, A, Query, Body, R, Given>): void {
   // The table calls `handler` only with what this definition's own schemas and access gave.
   routes.add(definition as unknown as Parameters<RouteTable["add"]>[0]);
 }

@@ -1,0 +1,72 @@
+import type { Context } from "hono";
+import type { z } from "@hono/zod-openapi";
+import { DomainError } from "../../../shared/src/errors.ts";
+import { HttpRefusal } from "./problem.ts";
+import { parameterNames, type Route } from "./route-table.ts";
+import type { ValidRequest } from "./route.ts";
+import { parseIfMatch } from "./version-check.ts";
+
+/** A request whose parts have passed their schemas, and those parts as one JSON text. */
+export interface ReadRequest {
+  readonly valid: ValidRequest<Readonly<Record<string, string>>, unknown, unknown>;
+  readonly json: string;
+}
+
+/**
+ * Reads and validates a request.
+ * @throws DomainError `invalid` VALIDATION_FAILED with the JSON pointer of each problem; HttpRefusal for what is
+ *   not JSON at all.
+ */
+export async function readRequest(route: Route, c: Context): Promise<ReadRequest> {
+  const params = Object.fromEntries(parameterNames(route.path).map((name) => [name, c.req.param(name) ?? ""]));
+  const query = validate(route.request?.query, flattened(c.req.queries()), "/query");
+  const body = validate(route.request?.body, route.request?.body === undefined ? undefined : await readJson(c), "");
+  const json = JSON.stringify({ params, query, body }, bigintAsText);
+  // PostgreSQL's text cannot hold it; no name, key or label needs it.
+  if (/(?<!\\)(?:\\\\)*\\u0000/.test(json)) {
+    throw new DomainError("invalid", "VALIDATION_FAILED", "The request has a NUL character.");
+  }
+  const valid = { params, query, body, ifMatch: parseIfMatch(c.req.header("if-match")), headers: c.req.raw.headers };
+  return { valid, json };
+}
+
+/** For JSON.stringify: 64-bit numbers as decimal text. */
+export function bigintAsText(_key: string, value: unknown): unknown {
+  return typeof value === "bigint" ? value.toString() : value;
+}
+
+async function readJson(c: Context): Promise<unknown> {
+  const text = await c.req.text();
+  if (text === "") return undefined;
+  const mediaType = (c.req.header("content-type") ?? "").split(";")[0]?.trim().toLowerCase();
+  if (mediaType !== "application/json") {
+    throw new HttpRefusal(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be sent as application/json.");
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new HttpRefusal(400, "MALFORMED_JSON", "The body is not JSON.");
+  }
+}
+
+/** A parameter that is given once as text, one that is given several times as a list. */
+function flattened(queries: Record<string, string[]>): Record<string, string | string[]> {
+  return Object.fromEntries(
+    Object.entries(queries).map(([name, values]) => [name, values.length === 1 ? (values[0] ?? "") : values]),
+  );
+}
+
+function validate(schema: z.ZodType | undefined, value: unknown, pointerBase: string): unknown {
+  if (schema === undefined) return pointerBase === "/query" ? {} : undefined;
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new DomainError("invalid", "VALIDATION_FAILED", "The request does not have the expected form.", {
+    errors: result.error.issues.flatMap((issue) => pointersOf(issue, pointerBase)),
+  });
+}
+
+function pointersOf(issue: z.core.$ZodIssue, base: string): { pointer: string; detail: string }[] {
+  const path = issue.path.map((part) => `/${String(part).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+  if (issue.code !== "unrecognized_keys") return [{ pointer: base + path, detail: issue.message }];
+  return issue.keys.map((key) => ({ pointer: `${base}${path}/${key}`, detail: "There is no such member." }));
+}
