@@ -48,6 +48,9 @@ export interface ContainerOutcome {
   readonly commandLines: readonly string[];
 }
 
+/** Which container to restart, under which placement. */
+export type RebootWish = Pick<ContainerWish, "podId" | "vmid" | "fleetEpoch" | "generation" | "shutdownTimeoutSeconds">;
+
 /** Who this host is in Proxmox. */
 export interface PveIdentity {
   /** Directory below /etc/pve/nodes. */
@@ -71,13 +74,7 @@ export interface Containers {
   /** Makes the container as wished; safe to call again after any failure or crash. */
   converge(wish: ContainerWish, options: ConvergeOptions): Promise<ContainerOutcome>;
   /** Restarts the container once; NOT_RUNNING when it is stopped. */
-  reboot(
-    wish: Pick<
-      ContainerWish,
-      "podId" | "vmid" | "fleetEpoch" | "generation" | "shutdownTimeoutSeconds"
-    >,
-    options: ExecutionOptions,
-  ): Promise<ContainerOutcome>;
+  reboot(wish: RebootWish, options: ExecutionOptions): Promise<ContainerOutcome>;
   /** Address of eth0 without prefix, waiting up to `ms` for DHCP; undefined when none came. */
   awaitAddress(vmid: number, ms: number, signal: AbortSignal): Promise<string | undefined>;
   /**

@@ -12,8 +12,7 @@ const PATTERNS = {
   tag: /^[a-z0-9_][a-z0-9_\-+.]{0,123}$/u,
   storage: /^[a-zA-Z](?:[a-zA-Z0-9\-_.]{0,98}[a-zA-Z0-9])$/u,
   pool: /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,60})(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,60}){0,2}$/u,
-  volume:
-    /^[a-zA-Z][a-zA-Z0-9\-_.]{0,98}[a-zA-Z0-9]:(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+@/-]{0,254}$/u,
+  volume: /^[a-zA-Z][a-zA-Z0-9\-_.]{0,98}[a-zA-Z0-9]:(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+@/-]{0,254}$/u,
   bridge: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/u,
   // The second digit is even: a unicast address. Upper case, as Proxmox writes it.
   mac: /^[0-9A-F][02468ACE](?::[0-9A-F]{2}){5}$/u,
@@ -21,6 +20,7 @@ const PATTERNS = {
   features: /^[a-z_]+=[A-Za-z0-9;_]+(?:,[a-z_]+=[A-Za-z0-9;_]+)*$/u,
   // Properties of an interface that this agent does not set but keeps, e.g. mtu, ip6, trunks.
   property: /^[A-Za-z0-9.:;/_-]{1,200}$/u,
+  uuid: /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/u,
   propertyName: /^[a-z][a-z0-9-]{0,30}$/u,
 } as const;
 
@@ -68,9 +68,7 @@ export function checkedGateway(value: string): string {
 
 /** Resolver addresses separated by single spaces. */
 export function checkedNameservers(value: string): string {
-  const valid = value
-    .split(" ")
-    .every((part) => IPV4.test(part) || (IPV6.test(part) && part.includes(":")));
+  const valid = value.split(" ").every((part) => IPV4.test(part) || (IPV6.test(part) && part.includes(":")));
   return valid ? value : refuse("nameserver", value);
 }
 

@@ -59,7 +59,7 @@ const RULES = [
   {
     code: "STORAGE_FULL",
     retryable: false,
-    text: /No space left on device|not enough (?:free )?space|insufficient free space|out of space|Disk quota exceeded/iu,
+    text: /No space left on device|not enough (?:free )?space|insufficient free space|free space in thin pool .* reached threshold|out of space|Disk quota exceeded/iu,
   },
   {
     code: "STORAGE_UNAVAILABLE",
@@ -112,8 +112,18 @@ const RULES = [
 
 const MESSAGE_LIMIT = 400;
 
-/** Reads the reason out of what a failed program wrote to stderr. */
-export function classifyPctError(stderr: string): PctError {
+/**
+ * Reads the reason out of what a failed program wrote. stderr decides; where it only quotes an exit
+ * code ("command 'tar …' failed"), the reason was printed to stdout by the program behind it.
+ */
+export function classifyPctError(stderr: string, stdout = ""): PctError {
+  const error = classifyText(stderr);
+  if (error.code !== "UNKNOWN_ERROR") return error;
+  const cause = classifyText(stdout);
+  return cause.code === "UNKNOWN_ERROR" ? error : cause;
+}
+
+function classifyText(stderr: string): PctError {
   const lines = stderr
     .split("\n")
     .map((line) => line.trim())
@@ -137,9 +147,7 @@ export function hiddenFailure(output: string): string | undefined {
     .split("\n")
     .map((text) => text.trim())
     .find((text) =>
-      /^command '.*' failed: exit code \d+|Failed to update the container's filesystem|^failed to /u.test(
-        text,
-      ),
+      /^command '.*' failed: exit code \d+|Failed to update the container's filesystem|^failed to /u.test(text),
     );
   return line?.slice(0, MESSAGE_LIMIT);
 }

@@ -9,9 +9,7 @@ export function argumentVector(paths: HostPaths, invocation: Invocation): string
 
 /** An argument vector for people to read: words that a shell would split or change are quoted. */
 export function readableCommandLine(argv: readonly string[]): string {
-  return argv
-    .map((word) => (/^[A-Za-z0-9_@%+=:,./-]+$/u.test(word) ? word : quoted(word)))
-    .join(" ");
+  return argv.map((word) => (/^[A-Za-z0-9_@%+=:,./-]+$/u.test(word) ? word : quoted(word))).join(" ");
 }
 
 function quoted(word: string): string {

@@ -38,8 +38,7 @@ const OPERATION_ID = /^[0-9a-zA-Z][0-9a-zA-Z-]{0,79}$/u;
 
 /** The files of an operation. @throws Error when the id could leave the directory */
 export function operationFiles(directory: string, operationId: string): OperationFiles {
-  if (!OPERATION_ID.test(operationId))
-    throw new Error(`not an operation id: ${JSON.stringify(operationId)}`);
+  if (!OPERATION_ID.test(operationId)) throw new Error(`not an operation id: ${JSON.stringify(operationId)}`);
   const base = join(directory, operationId);
   return { record: `${base}.json`, stdout: `${base}.stdout`, stderr: `${base}.stderr` };
 }
@@ -52,14 +51,9 @@ export function writeOperationRecord(directory: string, record: OperationRecord)
 }
 
 /** One record; undefined when there is none or it is not one of ours. */
-export function readOperationRecord(
-  directory: string,
-  operationId: string,
-): OperationRecord | undefined {
+export function readOperationRecord(directory: string, operationId: string): OperationRecord | undefined {
   try {
-    const value: unknown = JSON.parse(
-      readFileSync(operationFiles(directory, operationId).record, "utf8"),
-    );
+    const value: unknown = JSON.parse(readFileSync(operationFiles(directory, operationId).record, "utf8"));
     return isRecord(value) ? value : undefined;
   } catch (error) {
     if (codeOf(error) === "ENOENT" || error instanceof SyntaxError) return undefined;

@@ -8,13 +8,7 @@ import {
   writeOperationRecord,
 } from "./operation-record.ts";
 import type { OperationFiles, OperationRecord } from "./operation-record.ts";
-import {
-  findProgram,
-  hasSystemd,
-  startDetached,
-  startUnit,
-  unitMainPid,
-} from "./operation-start.ts";
+import { findProgram, hasSystemd, startDetached, startUnit, unitMainPid } from "./operation-start.ts";
 import type { ProgramEnd } from "./operation-start.ts";
 import { processStart } from "./process-start.ts";
 
@@ -71,9 +65,12 @@ export interface OperationRunner {
   attach(operationId: string): Promise<Operation | undefined>;
   /** Records of a container's operations that were not forgotten, oldest first. */
   recorded(vmid: number): OperationRecord[];
+  /** Removes the records and output of a container's ended operations. */
+  forgetEnded(vmid: number): Promise<void>;
 }
 
-const OUTPUT_LIMIT_BYTES = 16_384;
+/** How much of the end of each output is kept. */
+export const OUTPUT_LIMIT_BYTES = 16_384;
 const LINE_LIMIT = 500;
 const POLL_MS = 100;
 
@@ -88,9 +85,7 @@ export function createOperationRunner(directory: string): OperationRunner {
   const systemd = hasSystemd();
   const attach = async (operationId: string): Promise<Operation | undefined> => {
     const record = readOperationRecord(directory, operationId);
-    return record === undefined
-      ? undefined
-      : openOperation(directory, await withProcess(record), undefined);
+    return record === undefined ? undefined : openOperation(directory, await withProcess(record), undefined);
   };
   return {
     start: async ({ operationId, commandId, vmid, argv }) => {
@@ -119,6 +114,12 @@ export function createOperationRunner(directory: string): OperationRunner {
     },
     attach,
     recorded: (vmid) => readOperationRecords(directory, vmid),
+    forgetEnded: async (vmid) => {
+      for (const { operationId } of readOperationRecords(directory, vmid)) {
+        const operation = await attach(operationId);
+        if (operation !== undefined && !(await operation.isAlive())) operation.forget();
+      }
+    },
   };
 }
 
@@ -127,19 +128,12 @@ async function withProcess(record: OperationRecord): Promise<OperationRecord> {
   if (record.process !== undefined || record.bootId !== (await bootId())) return record;
   const pid = record.unit === undefined ? undefined : await unitMainPid(record.unit);
   const start = pid === undefined ? undefined : await processStart("/proc", pid);
-  const found =
-    pid === undefined || start === undefined
-      ? await findProgram(record.operationId)
-      : { pid, start };
+  const found = pid === undefined || start === undefined ? await findProgram(record.operationId) : { pid, start };
   if (found === undefined) return record;
   return { ...record, process: { pid: found.pid, start: String(found.start) } };
 }
 
-function openOperation(
-  directory: string,
-  record: OperationRecord,
-  end: Promise<ProgramEnd> | undefined,
-): Operation {
+function openOperation(directory: string, record: OperationRecord, end: Promise<ProgramEnd> | undefined): Operation {
   const files = operationFiles(directory, record.operationId);
   const isAlive = async (): Promise<boolean> => {
     if (record.process === undefined || record.bootId !== (await bootId())) return false;
@@ -169,11 +163,7 @@ function openOperation(
       await follower?.();
       if (ended !== undefined) return ended;
       if (end === undefined && !(await isAlive())) return { kind: "unobserved" };
-      const reason = signal.aborted
-        ? "cancelled"
-        : performance.now() >= until
-          ? "deadline"
-          : undefined;
+      const reason = signal.aborted ? "cancelled" : performance.now() >= until ? "deadline" : undefined;
       if (reason !== undefined) return { kind: "terminated", reason, ended: await terminate() };
     }
   };
@@ -191,16 +181,10 @@ function openOperation(
   };
 }
 
-async function settledWithin<T>(
-  promise: Promise<T> | undefined,
-  ms: number,
-): Promise<T | undefined> {
+async function settledWithin<T>(promise: Promise<T> | undefined, ms: number): Promise<T | undefined> {
   if (promise === undefined) return pause(ms, undefined);
   const timer = new AbortController();
-  const result = await Promise.race([
-    promise,
-    pause(ms, undefined, { signal: timer.signal }).catch(() => undefined),
-  ]);
+  const result = await Promise.race([promise, pause(ms, undefined, { signal: timer.signal }).catch(() => undefined)]);
   timer.abort();
   return result;
 }
@@ -229,12 +213,7 @@ async function readChunk(path: string, offset: number): Promise<Buffer> {
   const file = await open(path, "r").catch(() => undefined);
   if (file === undefined) return Buffer.alloc(0);
   try {
-    const { buffer, bytesRead } = await file.read(
-      Buffer.alloc(OUTPUT_LIMIT_BYTES),
-      0,
-      OUTPUT_LIMIT_BYTES,
-      offset,
-    );
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(OUTPUT_LIMIT_BYTES), 0, OUTPUT_LIMIT_BYTES, offset);
     return buffer.subarray(0, bytesRead);
   } finally {
     await file.close();

@@ -36,10 +36,7 @@ export function hasSystemd(): boolean {
  * Starts a program in a session of its own with its output in files: neither the end of this
  * process nor a reader that goes away can reach it. @throws Error when it cannot be started
  */
-export async function startDetached(
-  record: OperationRecord,
-  files: OperationFiles,
-): Promise<StartedProgram> {
+export async function startDetached(record: OperationRecord, files: OperationFiles): Promise<StartedProgram> {
   const [program = "", ...args] = record.argv;
   const stdout = openSync(files.stdout, "a", 0o600);
   const stderr = openSync(files.stderr, "a", 0o600);
@@ -69,11 +66,7 @@ export async function startDetached(
  * stopping or upgrading the agent's service does not reach it. The `systemd-run` that waits for it
  * tells the exit code and may die without harm.
  */
-export async function startUnit(
-  record: OperationRecord,
-  files: OperationFiles,
-  unit: string,
-): Promise<StartedProgram> {
+export async function startUnit(record: OperationRecord, files: OperationFiles, unit: string): Promise<StartedProgram> {
   const child = spawn("systemd-run", systemdRunArguments(record, files, unit), {
     detached: true,
     stdio: "ignore",
@@ -95,11 +88,7 @@ export async function startUnit(
 }
 
 /** The arguments of `systemd-run`; KillMode and SendSIGKILL keep systemd from ever killing a worker. */
-export function systemdRunArguments(
-  record: OperationRecord,
-  files: OperationFiles,
-  unit: string,
-): string[] {
+export function systemdRunArguments(record: OperationRecord, files: OperationFiles, unit: string): string[] {
   const properties = [
     `StandardOutput=append:${files.stdout}`,
     `StandardError=append:${files.stderr}`,
@@ -149,11 +138,7 @@ export async function findProgram(
 function endOf(child: ReturnType<typeof spawn>): Promise<ProgramEnd> {
   return new Promise((resolve) => {
     child.once("exit", (exitCode, signal) => {
-      resolve(
-        signal === null
-          ? { kind: "exited", exitCode: exitCode ?? 255 }
-          : { kind: "killed", signal },
-      );
+      resolve(signal === null ? { kind: "exited", exitCode: exitCode ?? 255 } : { kind: "killed", signal });
     });
     child.once("error", () => resolve({ kind: "exited", exitCode: 127 }));
   });

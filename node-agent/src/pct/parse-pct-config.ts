@@ -74,9 +74,7 @@ export function decodeText(text: string): string {
   if (!text.includes("%")) return text;
   const bytes = text
     .split(/(%[0-9A-Fa-f]{2})/u)
-    .map((part) =>
-      /^%[0-9A-Fa-f]{2}$/u.test(part) ? Buffer.from(part.slice(1), "hex") : Buffer.from(part),
-    );
+    .map((part) => (/^%[0-9A-Fa-f]{2}$/u.test(part) ? Buffer.from(part.slice(1), "hex") : Buffer.from(part)));
   return Buffer.concat(bytes).toString("utf8");
 }
 
@@ -133,7 +131,5 @@ const UNIT_BYTES = new Map([
 export function parseSize(text: string): number | undefined {
   const [, digits, unit] = /^(\d+(?:\.\d+)?)([KMGT]?)$/u.exec(text) ?? [];
   const factor = UNIT_BYTES.get(unit ?? "");
-  return digits === undefined || factor === undefined
-    ? undefined
-    : Math.round(Number(digits) * factor);
+  return digits === undefined || factor === undefined ? undefined : Math.round(Number(digits) * factor);
 }

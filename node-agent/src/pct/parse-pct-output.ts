@@ -10,8 +10,7 @@ export interface StorageStatus {
 export function parseStorageStatus(stdout: string): StorageStatus[] {
   return stdout.split("\n").flatMap((line) => {
     const [, storage, status, total, used] =
-      /^(\S+)\s+\S+\s+(active|inactive|disabled)\s+(\d+|N\/A)\s+(\d+|N\/A)\s/u.exec(`${line} `) ??
-      [];
+      /^(\S+)\s+\S+\s+(active|inactive|disabled)\s+(\d+|N\/A)\s+(\d+|N\/A)\s/u.exec(`${line} `) ?? [];
     if (storage === undefined || total === undefined || used === undefined) return [];
     return [
       {

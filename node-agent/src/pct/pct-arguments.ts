@@ -65,9 +65,7 @@ export function pctClone(clone: {
     `--hostname=${checkedText("hostname", clone.hostname)}`,
     `--description=${checkedDescription(clone.description)}`,
     `--full=${clone.full ? 1 : 0}`,
-    ...(clone.full && clone.storage !== ""
-      ? [`--storage=${checkedText("storage", clone.storage)}`]
-      : []),
+    ...(clone.full && clone.storage !== "" ? [`--storage=${checkedText("storage", clone.storage)}`] : []),
     ...poolArgument(clone.pool),
   );
 }
@@ -92,9 +90,7 @@ export function pctCreate(create: {
     `--rootfs=${storage}:${size}`,
     "--unprivileged=1",
     ...optionArguments(create.options),
-    ...(create.keysFile === undefined
-      ? []
-      : [`--ssh-public-keys=${checkedText("path", create.keysFile)}`]),
+    ...(create.keysFile === undefined ? [] : [`--ssh-public-keys=${checkedText("path", create.keysFile)}`]),
     ...poolArgument(create.pool),
   );
 }
@@ -216,8 +212,7 @@ function optionArguments(options: ConfigOptions): string[] {
   const { hostname, description, tags, cores, memoryMb, swapMb, net0, features } = options;
   if (hostname !== undefined) args.push(`--hostname=${checkedText("hostname", hostname)}`);
   if (description !== undefined) args.push(`--description=${checkedDescription(description)}`);
-  if (tags !== undefined)
-    args.push(`--tags=${tags.map((tag) => checkedText("tag", tag)).join(";")}`);
+  if (tags !== undefined) args.push(`--tags=${tags.map((tag) => checkedText("tag", tag)).join(";")}`);
   if (cores !== undefined) args.push(`--cores=${checkedInteger(cores, 1, 8192, "cores")}`);
   if (memoryMb !== undefined) {
     args.push(`--memory=${checkedInteger(memoryMb, 16, 1 << 30, "memory_mb")}`);

@@ -18,7 +18,6 @@ export async function processStart(procRoot: string, pid: number): Promise<bigin
 export function parseProcessStart(stat: string): bigint | undefined {
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   const [state, start] = [fields[0], fields[19]];
-  if (state === "Z" || state === "X" || start === undefined || !/^\d+$/u.test(start))
-    return undefined;
+  if (state === "Z" || state === "X" || start === undefined || !/^\d+$/u.test(start)) return undefined;
   return BigInt(start);
 }

@@ -52,11 +52,7 @@ async function readClusterNow(pveRoot: string): Promise<ClusterState | undefined
 }
 
 /** One container's file of a node; undefined when the node has no such container. */
-export async function readConfigFile(
-  pveRoot: string,
-  node: string,
-  vmid: number,
-): Promise<ConfigFile | undefined> {
+export async function readConfigFile(pveRoot: string, node: string, vmid: number): Promise<ConfigFile | undefined> {
   const path = join(pveRoot, "nodes", node, "lxc", `${vmid}.conf`);
   try {
     const text = await withinDeadline(readFile(path, "utf8"));
@@ -114,10 +110,7 @@ export async function answers(path: string): Promise<boolean> {
 async function withinDeadline<T>(work: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new Error("the file system does not answer")),
-      READ_DEADLINE_MS,
-    );
+    timer = setTimeout(() => reject(new Error("the file system does not answer")), READ_DEADLINE_MS);
   });
   try {
     return await Promise.race([work, timeout]);

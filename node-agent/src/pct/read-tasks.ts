@@ -27,9 +27,7 @@ export async function readLiveTasks(paths: HostPaths): Promise<LiveTask[]> {
 }
 
 function runningLines(text: string): { upid: Upid; line: string }[] {
-  return text
-    .split("\n")
-    .flatMap((line) => parseRunningTasks(line).map((upid) => ({ upid, line })));
+  return text.split("\n").flatMap((line) => parseRunningTasks(line).map((upid) => ({ upid, line })));
 }
 
 /** The log of a clone begins with "creating a clone of container 100 with ID 102". */

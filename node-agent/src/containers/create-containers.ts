@@ -1,0 +1,153 @@
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import type { Logger } from "pino";
+import { argumentVector, readableCommandLine } from "../pct/command-line.ts";
+import type { HostPaths } from "../pct/host-paths.ts";
+import { createOperationRunner } from "../pct/operation-runner.ts";
+import type { OperationRunner } from "../pct/operation-runner.ts";
+import { parseInterfaceAddress, parsePveVersion } from "../pct/parse-pct-output.ts";
+import { pctExec } from "../pct/pct-arguments.ts";
+import { readHostSize } from "../pct/read-kernel.ts";
+import type { ContainerWish } from "./container-wish.ts";
+import type { Containers } from "./containers.ts";
+import { asFailure, converge, planHost } from "./converge.ts";
+import type { ConvergeDoors } from "./converge.ts";
+import { beginExecution } from "./execution.ts";
+import { createHostView } from "./host-view.ts";
+import { createKeysFiles } from "./keys-files.ts";
+import { look } from "./look.ts";
+import { networkOf } from "./observed-container.ts";
+import type { PatienceLimits } from "./patience.ts";
+import { planContainer } from "./plan-container.ts";
+import { reboot } from "./reboot.ts";
+import { attachRunning } from "./recover.ts";
+import { createStorageSizes, takeInventory } from "./take-inventory.ts";
+import { createKeyedTurns, createTurns } from "./turns.ts";
+
+/** What the containers of a host need. */
+export interface ContainersOptions {
+  readonly paths: HostPaths;
+  /** Keeps the records of running programs and the keys of containers; survives restarts of the agent. */
+  readonly operationsDir: string;
+  /** The disciplined clock. */
+  readonly clock: { epochMs(): number };
+  readonly log: Logger;
+  /** Creates, clones, resizes and destroys at a time; 3 by default. */
+  readonly maxParallelOperations?: number;
+  /** How long failures are waited out; a part replaces its default. */
+  readonly patience?: Partial<PatienceLimits>;
+  /** How long a lock must be without a holder before it is broken; 5 s by default. */
+  readonly staleLockGraceMs?: number;
+}
+
+const PATIENCE: PatienceLimits = { baseMs: 500, capMs: 10_000, clusterMs: 60_000, lockMs: 300_000 };
+
+/** Stands for the VMID of a container that only a dry run knows. */
+const EXAMPLE_VMID = 100_000;
+
+/** Makes the door to the containers of this host. Starts nothing and reads nothing yet. */
+export function createContainers(options: ContainersOptions): Containers {
+  const { paths, operationsDir, log } = options;
+  const runner = createOperationRunner(operationsDir);
+  const view = createHostView(paths, options.staleLockGraceMs ?? 5_000);
+  const keys = createKeysFiles(join(operationsDir, "keys"));
+  const sizes = createStorageSizes(paths, runner);
+  const doors: ConvergeDoors = {
+    paths,
+    runner,
+    view,
+    keys,
+    log,
+    patience: { ...PATIENCE, ...options.patience },
+    containerTurns: createKeyedTurns(),
+    templateTurns: createKeyedTurns(),
+    heavyTurns: createTurns(options.maxParallelOperations ?? 3),
+  };
+  const version = once(async () => {
+    const never = new AbortController().signal;
+    const output = await look(runner, [paths.pveversionPath], never, 30_000);
+    return parsePveVersion(output?.stdout ?? "") ?? "";
+  });
+  return {
+    observe: (vmid) => named(async () => view.describe(vmid, await view.observe(vmid))),
+    inventory: () => takeInventory(paths, view, sizes, BigInt(Math.round(options.clock.epochMs()))),
+    hostCapacity: () => named(() => readHostSize(paths)),
+    pveIdentity: () =>
+      named(async () => {
+        const { nodeName, clusterName } = await view.cluster();
+        return { name: nodeName, clusterName, version: await version() };
+      }),
+    planLines: (wish) => named(() => planLines(wish, doors)),
+    converge: (wish, bounds) => converge(wish, bounds, doors),
+    reboot: (wish, bounds) => reboot(wish, bounds, doors),
+    awaitAddress: (vmid, ms, signal) => named(() => awaitAddress(vmid, ms, signal, doors)),
+    recover: (vmid, bounds) =>
+      named(async () => {
+        const execution = beginExecution(paths, runner, bounds);
+        try {
+          const ran = await attachRunning(runner, vmid, execution);
+          return { ran, observation: view.describe(vmid, await view.observe(vmid)) };
+        } finally {
+          execution.close();
+        }
+      }),
+  };
+}
+
+async function planLines(wish: ContainerWish, doors: ConvergeDoors): Promise<string[]> {
+  const { spec, podId } = wish;
+  const vmid = wish.vmid === 0 ? EXAMPLE_VMID : wish.vmid;
+  const keys =
+    spec === undefined ? doors.keys.find(vmid, podId) : doors.keys.preview(vmid, podId, spec.sshAuthorizedKeys);
+  const observed = wish.vmid === 0 ? { where: "nowhere" as const } : await doors.view.observe(vmid);
+  const wanted = { ...wish, vmid };
+  const steps = planContainer(wanted, observed, await planHost(wanted, keys, false, doors));
+  return steps.flatMap(({ invocations }) =>
+    invocations.map((invocation) => readableCommandLine(argumentVector(doors.paths, invocation))),
+  );
+}
+
+/** Asks the container itself until DHCP has given it an address. */
+async function awaitAddress(
+  vmid: number,
+  ms: number,
+  signal: AbortSignal,
+  { paths, runner, view }: { paths: HostPaths; runner: OperationRunner; view: ConvergeDoors["view"] },
+): Promise<string | undefined> {
+  const argv = argumentVector(paths, pctExec(vmid, ["ip", "-4", "-o", "addr", "show", "dev", "eth0"]));
+  const until = performance.now() + ms;
+  for (let attempt = 0; ; attempt += 1) {
+    signal.throwIfAborted();
+    const observed = await view.observe(vmid);
+    if (observed.where !== "here") return undefined;
+    const configured = networkOf(observed.config).get("ip") ?? "";
+    if (configured.includes("/")) return configured.split("/")[0];
+    if (observed.running) {
+      const output = await look(runner, argv, signal, 20_000);
+      const address = parseInterfaceAddress(output?.stdout ?? "");
+      if (address !== undefined) {
+        view.learnAddress(vmid, observed, address);
+        return address;
+      }
+    }
+    const leftMs = until - performance.now();
+    if (leftMs <= 0) return undefined;
+    // Each question costs half a second of a processor on a real host.
+    await pause(Math.min(leftMs, 500 * 2 ** Math.min(attempt, 3)), undefined, { signal });
+  }
+}
+
+/** Gives every failure a code. */
+async function named<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw asFailure(error);
+  }
+}
+
+/** Asks once and remembers an answer; a failure is asked again. */
+function once(ask: () => Promise<string>): () => Promise<string> {
+  let answer = "";
+  return async () => (answer === "" ? (answer = await ask()) : answer);
+}

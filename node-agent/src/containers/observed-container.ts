@@ -1,0 +1,97 @@
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { parseProperties, parseRootDisk } from "../pct/parse-pct-config.ts";
+import type { ContainerConfig } from "../pct/parse-pct-config.ts";
+import { parseMarker } from "./marker.ts";
+
+/** What a VMID is in the cluster, seen from this host. */
+export type ObservedContainer =
+  | { readonly where: "nowhere" }
+  | { readonly where: "elsewhere"; readonly node: string; readonly type: "lxc" | "qemu" }
+  | ContainerHere;
+
+/** A container of this host. */
+export interface ContainerHere {
+  readonly where: "here";
+  readonly config: ContainerConfig;
+  /** SHA-256 (hex) of the configuration file. */
+  readonly configSha256: string;
+  readonly running: boolean;
+  /** The lock has no living holder and had none for a while. */
+  readonly lockIsStale: boolean;
+}
+
+/** Value of the lock in a configuration; empty for none. */
+export function lockOf(config: ContainerConfig): string {
+  return config.options.get("lock") ?? "";
+}
+
+/**
+ * A configuration that holds nothing but the lock of its making or of its end: what a killed create
+ * or destroy leaves.
+ */
+export function isNamelessHalf(config: ContainerConfig): boolean {
+  return (
+    ["create", "destroyed"].includes(lockOf(config)) &&
+    config.options.size === 1 &&
+    config.description === "" &&
+    config.raw.length === 0 &&
+    config.pending.options.size === 0 &&
+    config.pending.deletes.length === 0 &&
+    config.snapshots.length === 0
+  );
+}
+
+/** What Proxmox assumes where a configuration is silent (pct.conf(5)). */
+export const CONFIG_DEFAULTS = { cores: 0, memoryMb: 512, swapMb: 512 } as const;
+
+/** A whole number of a configuration. */
+export function numberOf(config: ContainerConfig, key: string, otherwise: number): number {
+  const value = Number(config.options.get(key) ?? otherwise);
+  return Number.isFinite(value) ? value : otherwise;
+}
+
+/** eth0's properties; empty without a network. */
+export function networkOf(config: ContainerConfig): Map<string, string> {
+  return parseProperties(config.options.get("net0") ?? "", "name");
+}
+
+/** Rate limit of an interface in KiB/s; Proxmox writes MiB/s with fractions. 0 for none. */
+export function rateKibOf(network: ReadonlyMap<string, string>): number {
+  const rate = Number(network.get("rate") ?? 0);
+  return Number.isFinite(rate) ? Math.round(rate * 1024) : 0;
+}
+
+/**
+ * The wire form of a container. `address` is what DHCP gave, when that is known; a static address
+ * comes from the configuration.
+ */
+export function observationOf(
+  vmid: number,
+  container: ContainerHere,
+  address: string | undefined,
+): ContainerObservation {
+  const { config } = container;
+  const marker = parseMarker(config.description);
+  const network = networkOf(config);
+  const disk = parseRootDisk(config.options.get("rootfs") ?? "");
+  const configured = network.get("ip") ?? "";
+  return {
+    vmid,
+    podId: marker?.podId ?? "",
+    generation: marker?.generation ?? 0n,
+    power: container.running ? Power.POWER_RUNNING : Power.POWER_STOPPED,
+    cores: numberOf(config, "cores", CONFIG_DEFAULTS.cores),
+    memoryMb: numberOf(config, "memory", CONFIG_DEFAULTS.memoryMb),
+    swapMb: numberOf(config, "swap", CONFIG_DEFAULTS.swapMb),
+    diskGb: Math.ceil((disk?.sizeBytes ?? 0) / 2 ** 30),
+    hostname: config.options.get("hostname") ?? "",
+    ip: configured.includes("/") ? (configured.split("/")[0] ?? "") : (address ?? ""),
+    mac: network.get("hwaddr") ?? "",
+    storage: disk?.storage ?? "",
+    lock: lockOf(config),
+    configSha256: container.configSha256,
+    rateLimitKibPerSecond: rateKibOf(network),
+    template: config.options.get("template") === "1",
+  };
+}

@@ -1,0 +1,25 @@
+import { invocationDeadlineMs } from "../pct/command-line.ts";
+import type { OperationRunner } from "../pct/operation-runner.ts";
+import type { Execution } from "./execution.ts";
+
+/**
+ * Waits for every program that a former agent process left running for a container. Returns whether
+ * any program was ever started for the command.
+ * @throws ContainerFailure CANCELLED or DEADLINE_EXCEEDED; the program was then asked to end
+ */
+export async function attachRunning(runner: OperationRunner, vmid: number, execution: Execution): Promise<boolean> {
+  let ran = false;
+  for (const record of runner.recorded(vmid)) {
+    if (record.commandId === execution.commandId) ran = true;
+    const operation = await runner.attach(record.operationId);
+    if (operation === undefined || !(await operation.isAlive())) continue;
+    const [, subcommand = ""] = record.argv;
+    execution.report({ step: subcommand, percent: 0, detail: "continues after a restart of the agent" });
+    await operation.wait({
+      signal: execution.signal,
+      deadlineMs: invocationDeadlineMs({ program: "pct", args: record.argv.slice(1) }),
+    });
+    execution.check();
+  }
+  return ran;
+}
