@@ -24,7 +24,9 @@ export type FaultEffect =
   | { kind: "die-at"; point: string; signal: "KILL" | "TERM" | "INT" }
   | { kind: "lie"; stdout?: string; stderr?: string }
   | { kind: "fail-after"; code: number; stderr: string }
+  | { kind: "fail-at"; point: string; message: string }
   | { kind: "deaf-guest" }
+  | { kind: "grow-failure" }
   | { kind: "hotplug-failure"; option: string };
 
 /** A fault that strikes single invocations, at most `times` times. */

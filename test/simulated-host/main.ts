@@ -9,7 +9,7 @@ import { strikeAfter, strikeBefore } from "./front-faults.ts";
 import { openHost } from "./layout.ts";
 import type { Host } from "./layout.ts";
 import { pauseUnscaled } from "./pace.ts";
-import { printError } from "./terminal.ts";
+import { printError, printLine } from "./terminal.ts";
 
 /** What one call of a real tool costs before it does anything: Perl starting. */
 const REAL_STARTUP_MS: Record<string, number> = { pct: 600, pvesm: 360, vzdump: 600 };
@@ -48,13 +48,18 @@ async function runProgram(host: Host, program: string, words: string[]): Promise
   const effects = await effectsFor(host.layout, { program, command, vmids });
   const struck = await strikeBefore(effects);
   if (struck !== undefined) return struck;
-  if (hasFault(host.layout, "pmxcfsDown")) {
+  if (program === "umount") return (await import("./small-programs.ts")).umount(host, words);
+  if (hasFault(host.layout, "pmxcfsDown") && program !== "pveversion") {
     await pauseUnscaled(10_000 * host.settings.speed);
     const refused = "ipcc_send_rec[1] failed: Connection refused\n".repeat(3);
     throw new CommandFailure(`${refused}Unable to load access control list: Connection refused`, 111);
   }
   writeMembers(host);
   const commands = await commandsOf(program);
+  if (command === "help") {
+    printLine(helpText(program, rest[0], commands));
+    return 0;
+  }
   const found = commands[command ?? ""];
   if (found === undefined) throw new CommandFailure(unknownCommand(program, command, commands));
   const call = { ...readCall(host, program, command ?? "", found, rest), effects };
@@ -65,14 +70,26 @@ async function runProgram(host: Host, program: string, words: string[]): Promise
 
 async function commandsOf(program: string): Promise<Record<string, Command>> {
   if (program === "pct") return (await import("./pct/commands.ts")).PCT_COMMANDS;
-  throw new Error(`unknown program '${program}'`);
+  if (program === "pvesm") return (await import("./pvesm.ts")).PVESM_COMMANDS;
+  if (program === "vzdump") return (await import("./vzdump.ts")).VZDUMP_COMMANDS;
+  return (await import("./small-programs.ts")).PVEVERSION_COMMANDS;
 }
 
 function unknownCommand(program: string, command: string | undefined, commands: Record<string, Command>): string {
   const complaint =
     command === undefined ? "ERROR: no command specified" : `ERROR: unknown command '${program} ${command}'`;
-  const lines = Object.entries(commands).map(([name, known]) => `       ${usage(program, name, known)}`);
-  return [complaint, `USAGE: ${program} <COMMAND> [ARGS] [OPTIONS]`, "", ...lines].join("\n");
+  return `${complaint}\n${helpText(program, undefined, commands)}`;
+}
+
+/** `pct help [COMMAND]`: what the command takes, for callers that look for a feature. */
+function helpText(program: string, name: string | undefined, commands: Record<string, Command>): string {
+  const known = commands[name ?? ""];
+  if (known === undefined) {
+    const lines = Object.entries(commands).map(([other, command]) => `       ${usage(program, other, command)}`);
+    return [`USAGE: ${program} <COMMAND> [ARGS] [OPTIONS]`, "", ...lines].join("\n");
+  }
+  const options = Object.entries(known.options).map(([option, { type }]) => `  -${option.padEnd(12)} <${type}>`);
+  return [`USAGE: ${usage(program, name ?? "", known)}`, "", ...options].join("\n");
 }
 
 function logInvocation(host: Host, entry: object): void {

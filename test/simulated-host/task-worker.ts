@@ -56,7 +56,7 @@ export async function serveTask(host: Host, load: (type: string) => Promise<Task
     warnings += 1;
     say(`WARN: ${line}`);
   };
-  const reach = (point: string): Promise<void> => dieAt(order, point);
+  const reach = (point: string): Promise<void> => reachPoint(order, point);
   let report: TaskReport;
   try {
     await body({ host, payload: order.payload, effects: order.effects, say, warn, reach });
@@ -69,9 +69,12 @@ export async function serveTask(host: Host, load: (type: string) => Promise<Task
   return report.failure === undefined ? 0 : 255;
 }
 
-/** Ends the tool at a named moment when a fault says so. */
-export async function dieAt(order: TaskOrder, point: string): Promise<void> {
+/** Ends the tool, or fails, at a named moment when a fault says so. */
+async function reachPoint(order: TaskOrder, point: string): Promise<void> {
   for (const effect of order.effects) {
+    if (effect.kind === "fail-at" && effect.point === point) {
+      throw new CommandFailure(effect.message);
+    }
     if (effect.kind !== "die-at" || effect.point !== point) continue;
     process.kill(order.frontPid, `SIG${effect.signal}`);
     // The killed tool cannot read any more, which a worker notices at its next print.

@@ -12,6 +12,16 @@ const TASKS: Record<string, Loader> = {
   vzshutdown: async () => (await import("./pct/power.ts")).shutdownTask,
   vzreboot: async () => (await import("./pct/power.ts")).rebootTask,
   vzdestroy: async () => (await import("./pct/destroy.ts")).destroyTask,
+  vzsnapshot: async () => (await import("./pct/snapshots.ts")).snapshotTask,
+  vzrollback: async () => (await import("./pct/snapshots.ts")).rollbackTask,
+  vzdelsnapshot: async () => (await import("./pct/snapshots.ts")).delsnapshotTask,
+  vzpush: async () => (await import("./pct/guest.ts")).pushTask,
+  vzpull: async () => (await import("./pct/guest.ts")).pullTask,
+  resize: async () => (await import("./pct/disks.ts")).resizeTask,
+  vztemplate: async () => (await import("./pct/disks.ts")).templateTask,
+  move_volume: async () => (await import("./pct/disks.ts")).moveVolumeTask,
+  vzmigrate: async () => (await import("./pct/migrate.ts")).migrateTask,
+  vzdump: async () => (await import("./vzdump.ts")).vzdumpTask,
 };
 
 /** The code of a task type. @throws Error for a type that no command starts */

@@ -8,6 +8,7 @@ import {
   flag,
   integer,
   nodeName,
+  size,
   storageId,
   text,
   vmid,
@@ -106,5 +107,93 @@ export const PCT_COMMANDS: Record<string, Command> = {
     words: [id],
     options: { "destroy-unreferenced-disks": flag, force: flag, purge: flag },
     run: async (call) => (await import("./destroy.ts")).destroy(call),
+  },
+  snapshot: {
+    words: [id, ["snapname", configId]],
+    options: { description: text },
+    run: async (call) => (await import("./snapshots.ts")).snapshot(call),
+  },
+  rollback: {
+    words: [id, ["snapname", configId]],
+    options: { start: flag },
+    run: async (call) => (await import("./snapshots.ts")).rollback(call),
+  },
+  delsnapshot: {
+    words: [id, ["snapname", configId]],
+    options: { force: flag },
+    run: async (call) => (await import("./snapshots.ts")).delsnapshot(call),
+  },
+  listsnapshot: {
+    words: [id],
+    options: {},
+    run: async (call) => (await import("./snapshots.ts")).listsnapshot(call),
+  },
+  exec: {
+    words: [id],
+    options: { "keep-env": flag },
+    takesExtra: true,
+    run: async (call) => (await import("./guest.ts")).exec(call),
+  },
+  push: {
+    words: [id, ["file", text], ["destination", text]],
+    options: { group: text, perms: text, user: text },
+    run: async (call) => (await import("./guest.ts")).push(call),
+  },
+  pull: {
+    words: [id, ["path", text], ["destination", text]],
+    options: { group: text, perms: text, user: text },
+    run: async (call) => (await import("./guest.ts")).pull(call),
+  },
+  resize: {
+    words: [id, ["disk", text], ["size", size]],
+    options: { digest: text },
+    run: async (call) => (await import("./disks.ts")).resize(call),
+  },
+  template: {
+    words: [id],
+    options: {},
+    run: async (call) => (await import("./disks.ts")).template(call),
+  },
+  "move-volume": {
+    words: [id, ["volume", text], ["storage", storageId]],
+    options: { bwlimit: decimal(0), delete: flag, digest: text },
+    run: async (call) => (await import("./disks.ts")).moveVolume(call),
+  },
+  rescan: {
+    words: [],
+    options: { dryrun: flag, vmid },
+    run: async (call) => (await import("./disks.ts")).rescan(call),
+  },
+  migrate: {
+    words: [id, ["target", nodeName]],
+    options: {
+      bwlimit: decimal(0),
+      online: flag,
+      restart: flag,
+      "target-storage": text,
+      timeout: integer(0),
+    },
+    run: async (call) => (await import("./migrate.ts")).migrate(call),
+  },
+  unlock: {
+    words: [id],
+    options: {},
+    run: async (call) => (await import("./upkeep.ts")).unlock(call),
+  },
+  df: { words: [id], options: {}, run: async (call) => (await import("./upkeep.ts")).df(call) },
+  mount: {
+    words: [id],
+    options: {},
+    run: async (call) => (await import("./upkeep.ts")).mount(call),
+  },
+  unmount: {
+    words: [id],
+    options: {},
+    run: async (call) => (await import("./upkeep.ts")).unmount(call),
+  },
+  fstrim: {
+    words: [id],
+    options: { "ignore-mountpoints": flag },
+    run: async (call) => (await import("./upkeep.ts")).fstrim(call),
   },
 };
