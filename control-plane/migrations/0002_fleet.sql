@@ -43,7 +43,7 @@ CREATE TABLE clusters (
 -- Identity and configuration of a host. What changes by itself is in node_status and node_capacity.
 CREATE TABLE nodes (
   id uuid PRIMARY KEY,
-  name text NOT NULL UNIQUE,
+  name text NOT NULL,
   pve_name text,
   cluster_id uuid REFERENCES clusters,
   role text NOT NULL DEFAULT 'hypervisor' CONSTRAINT node_role CHECK (role IN ('hypervisor', 'web', 'mail', 'dns', 'cloud', 'db', 'backup')),
@@ -62,6 +62,8 @@ CREATE TABLE nodes (
   created_at timestamptz NOT NULL DEFAULT now(),
   removed_at timestamptz
 );
+-- The name of a removed host is free again.
+CREATE UNIQUE INDEX one_live_node_per_name ON nodes (name) WHERE removed_at IS NULL;
 
 -- What the host says and how it is connected; written by the gateway and by telemetry only.
 CREATE TABLE node_status (
@@ -90,7 +92,9 @@ CREATE TABLE node_status (
   spool_oldest_at timestamptz,
   running_containers integer,
   inventory_at timestamptz,
-  recent_displacements timestamptz[] NOT NULL DEFAULT '{}'
+  recent_displacements timestamptz[] NOT NULL DEFAULT '{}',
+  -- Who asked for a session lately, [{at, machineId, bootId}]: tells a cloned host from its original.
+  recent_hellos jsonb NOT NULL DEFAULT '[]'
 ) WITH (fillfactor = 70);
 
 CREATE TABLE node_conditions (

@@ -1,0 +1,97 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { Actor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
+import { nodeNotFound } from "./find-node.ts";
+import { appendNodeEvents } from "./node-events.ts";
+
+/** Who changes a host, and the version that he decided on. */
+export interface NodeChangeBy {
+  readonly actor: Actor;
+  readonly requestId: string | undefined;
+}
+
+/** Settings of a host; absent members stay as they are, null empties them. */
+export interface NodeChanges {
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  readonly cpuReserved?: number | undefined;
+  readonly cpuOvercommit?: number | undefined;
+  readonly memoryReservedMb?: number | undefined;
+  readonly memoryOvercommit?: number | undefined;
+  readonly defaultStorage?: string | null | undefined;
+  readonly bridge?: string | undefined;
+  readonly pool?: string | null | undefined;
+  readonly templateVmid?: number | null | undefined;
+  readonly templateArchive?: string | null | undefined;
+  readonly maintenanceNote?: string | null | undefined;
+}
+
+/** Version of a host that may still be changed, with its row locked. @throws DomainError `not-found` NODE_NOT_FOUND. */
+export async function lockNode(tx: Transaction, nodeId: string): Promise<{ version: number; name: string }> {
+  const [node] = await tx.query<{ version: number; name: string }>(sql`
+    SELECT version, name FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR UPDATE`);
+  if (node === undefined) throw nodeNotFound();
+  return node;
+}
+
+/**
+ * Changes settings of a locked host. Promises that were made stay valid when less may be promised now:
+ * the condition CapacityBelowAllocation shows it.
+ * @throws DomainError `invalid` STORAGE_NOT_ON_NODE.
+ */
+export async function changeNode(tx: Transaction, nodeId: string, changes: NodeChanges, by: NodeChangeBy): Promise<void> {
+  if (changes.defaultStorage !== undefined && changes.defaultStorage !== null) await refuseForeignStorage(tx, nodeId, changes.defaultStorage);
+  await tx.execute(sql`
+    UPDATE nodes SET
+      labels = coalesce(${changes.labels === undefined ? null : JSON.stringify(changes.labels)}::jsonb, labels),
+      bridge = coalesce(${changes.bridge ?? null}, bridge),
+      default_storage = CASE WHEN ${changes.defaultStorage !== undefined} THEN ${changes.defaultStorage ?? null} ELSE default_storage END,
+      pool = CASE WHEN ${changes.pool !== undefined} THEN ${changes.pool ?? null} ELSE pool END,
+      template_vmid = CASE WHEN ${changes.templateVmid !== undefined} THEN ${changes.templateVmid ?? null}::integer ELSE template_vmid END,
+      template_archive = CASE WHEN ${changes.templateArchive !== undefined} THEN ${changes.templateArchive ?? null} ELSE template_archive END,
+      maintenance_note = CASE WHEN ${changes.maintenanceNote !== undefined} THEN ${changes.maintenanceNote ?? null} ELSE maintenance_note END,
+      version = version + 1
+    WHERE id = ${nodeId}`);
+  await tx.execute(sql`
+    UPDATE node_capacity SET
+      cpu_reserved = coalesce(${changes.cpuReserved ?? null}, cpu_reserved), cpu_overcommit = coalesce(${changes.cpuOvercommit ?? null}, cpu_overcommit),
+      memory_reserved_mb = coalesce(${changes.memoryReservedMb ?? null}, memory_reserved_mb),
+      memory_overcommit = coalesce(${changes.memoryOvercommit ?? null}, memory_overcommit)
+    WHERE node_id = ${nodeId}`);
+  await recordChange(tx, nodeId, by, { action: "node.change", kind: "SETTINGS_CHANGED", message: `changed: ${Object.keys(changes).join(", ")}`, detail: { ...changes } });
+}
+
+async function refuseForeignStorage(tx: Transaction, nodeId: string, storage: string): Promise<void> {
+  const [known] = await tx.query(sql`
+    SELECT FROM node_storages v JOIN storages s ON s.id = v.storage_id WHERE v.node_id = ${nodeId} AND s.name = ${storage} AND s.holds_root_disks`);
+  if (known !== undefined) return;
+  throw new DomainError("invalid", "STORAGE_NOT_ON_NODE", `The node has no storage "${storage}" for root disks.`, {
+    errors: [{ pointer: "/defaultStorage", detail: "not a storage for root disks of this node" }],
+  });
+}
+
+/** Stops new placements on a locked host; what runs there stays. Doing it again changes the reason. */
+export async function cordonNode(tx: Transaction, nodeId: string, reason: string, by: NodeChangeBy): Promise<void> {
+  await tx.execute(sql`
+    UPDATE nodes SET schedulable = false, cordon_reason = ${reason}, cordoned_at = coalesce(cordoned_at, now()), version = version + 1 WHERE id = ${nodeId}`);
+  await recordChange(tx, nodeId, by, { action: "node.cordon", kind: "CORDONED", message: reason, detail: { reason } });
+}
+
+/** Allows new placements on a locked host again. */
+export async function uncordonNode(tx: Transaction, nodeId: string, reason: string | undefined, by: NodeChangeBy): Promise<void> {
+  await tx.execute(sql`
+    UPDATE nodes SET schedulable = true, cordon_reason = NULL, cordoned_at = NULL, version = version + 1 WHERE id = ${nodeId}`);
+  await recordChange(tx, nodeId, by, { action: "node.uncordon", kind: "UNCORDONED", message: reason ?? "open for new pods", detail: { reason } });
+}
+
+/** Writes a change into the host's history and into the audit log. */
+export async function recordChange(
+  tx: Transaction,
+  nodeId: string,
+  by: NodeChangeBy,
+  change: { readonly action: string; readonly kind: string; readonly message: string; readonly detail: Readonly<Record<string, unknown>> },
+): Promise<void> {
+  await appendNodeEvents(tx, [{ nodeId, kind: change.kind, message: change.message, detail: { ...change.detail, by: by.actor.id } }]);
+  await recordAudit(tx, { ...by, tenantId: undefined, action: change.action, targetType: "node", targetId: nodeId, detail: change.detail });
+}

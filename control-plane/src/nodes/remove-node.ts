@@ -1,0 +1,42 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { lockNode, recordChange, type NodeChangeBy } from "./change-node.ts";
+import { revokeCertificates } from "./node-certificates.ts";
+
+/**
+ * Takes a host out of the fleet: its certificates are revoked, its sessions end within a second, its
+ * capacity is nothing. Its history stays. After the commit send the hint `node_sessions`.
+ *
+ * @returns ids of commands that were still open and are cancelled now.
+ * @throws DomainError `not-found` NODE_NOT_FOUND; `wrong-state` NODE_NOT_EMPTY.
+ */
+export async function removeNode(tx: Transaction, nodeId: string, by: NodeChangeBy): Promise<string[]> {
+  const { name } = await lockNode(tx, nodeId);
+  // An order claims by this row: after the lock none is under way, afterwards none finds room.
+  await tx.query(sql`SELECT FROM node_capacity WHERE node_id = ${nodeId} FOR UPDATE`);
+  await refuseOccupied(tx, nodeId);
+  await tx.execute(sql`UPDATE nodes SET removed_at = now(), schedulable = false, version = version + 1 WHERE id = ${nodeId}`);
+  await tx.execute(sql`UPDATE node_capacity SET cpu_total = 0, memory_total_mb = 0 WHERE node_id = ${nodeId}`);
+  await tx.execute(sql`UPDATE storages SET total_gb = 0 WHERE node_id = ${nodeId}`);
+  await tx.execute(sql`
+    UPDATE node_status SET state = 'removed', state_since = now(), session_epoch = session_epoch + 1, session_connected = false WHERE node_id = ${nodeId}`);
+  await revokeCertificates(tx, nodeId);
+  await tx.execute(sql`UPDATE join_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE node_id = ${nodeId} OR replaces_node = ${nodeId}`);
+  await tx.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId}`);
+  await tx.execute(sql`DELETE FROM unmanaged_containers WHERE node_id = ${nodeId}`);
+  await tx.execute(sql`DELETE FROM node_storages WHERE node_id = ${nodeId}`);
+  const cancelled = await tx.query<{ id: string }>(sql`
+    UPDATE node_commands SET state = 'cancelled', finished_at = now(), error_code = 'NODE_REMOVED', error_message = 'The node was removed.'
+    WHERE node_id = ${nodeId} AND state IN ('pending', 'sent', 'accepted', 'running') RETURNING id`);
+  await recordChange(tx, nodeId, by, { action: "node.remove", kind: "REMOVED", message: `${name} was removed`, detail: { name } });
+  return cancelled.map((command) => command.id);
+}
+
+async function refuseOccupied(tx: Transaction, nodeId: string): Promise<void> {
+  const [held] = await tx.query<{ pods: number; claims: number }>(sql`
+    SELECT (SELECT count(*)::integer FROM cloud_pods WHERE node_id = ${nodeId} AND status <> 'deleted') AS pods,
+      (SELECT count(*)::integer FROM node_claims WHERE node_id = ${nodeId}) AS claims`);
+  if (held === undefined || (held.pods === 0 && held.claims === 0)) return;
+  throw new DomainError("wrong-state", "NODE_NOT_EMPTY", "The node still holds pods or room for pods; move or destroy them first.", { details: { ...held } });
+}
