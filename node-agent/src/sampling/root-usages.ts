@@ -1,0 +1,80 @@
+import { join } from "node:path";
+import type { FilesystemProbe } from "./filesystem-probe.ts";
+import type { RootUsage } from "./read-container.ts";
+
+/** A running container whose root file system can be asked. */
+export interface RootTarget {
+  readonly vmid: number;
+  /** Proxmox storage of the root disk. */
+  readonly storage: string;
+  /** Host's pid of its first process: /proc/<pid>/root is the container's view of its root. */
+  readonly initPid: number;
+}
+
+/** The fill levels of the containers' root file systems. */
+export interface RootUsages {
+  /** Asks again for the targets whose figures are oldest, those without one first. */
+  refresh(targets: readonly RootTarget[]): Promise<void>;
+  /** The last figure; undefined while there is none or the file system does not answer. */
+  of(vmid: number): RootUsage | undefined;
+  /** The last figure even of a file system that does not answer any more. */
+  lastOf(vmid: number): RootUsage | undefined;
+  /** Forgets containers that are not in the set. */
+  retain(vmids: ReadonlySet<number>): void;
+}
+
+/** A healthy file system answers in microseconds; a disk that spins up in less than this. */
+const DEADLINE_MS = 1000;
+/**
+ * Questions in one tick. Each passes through a thread and costs 40 µs of processor, ten times as much
+ * as the other files of a container; with more containers than this a figure is some ticks old.
+ */
+const MAX_QUESTIONS = 200;
+
+interface Entry {
+  usage: RootUsage | undefined;
+  isResponsive: boolean;
+  /** Number of the round that asked last. */
+  askedInRound: number;
+}
+
+/** Makes an empty memory of fill levels. */
+export function createRootUsages(procRoot: string, probe: FilesystemProbe): RootUsages {
+  const entries = new Map<number, Entry>();
+  let round = 0;
+
+  function entryOf(vmid: number): Entry {
+    const entry = entries.get(vmid) ?? { usage: undefined, isResponsive: true, askedInRound: 0 };
+    entries.set(vmid, entry);
+    return entry;
+  }
+
+  async function ask({ vmid, storage, initPid }: RootTarget): Promise<void> {
+    const entry = entryOf(vmid);
+    entry.askedInRound = round;
+    const path = join(procRoot, String(initPid), "root");
+    const answer = await probe.measure(`storage ${storage}`, path, DEADLINE_MS);
+    entry.isResponsive = answer.kind !== "unresponsive";
+    // A failure means that this process has ended: the figure of the volume still holds.
+    if (answer.kind !== "measured") return;
+    entry.usage = { usedBytes: answer.totalBytes - answer.freeBytes, device: answer.device };
+  }
+
+  return {
+    async refresh(targets) {
+      round += 1;
+      const oldest = [...targets]
+        .toSorted((a, b) => entryOf(a.vmid).askedInRound - entryOf(b.vmid).askedInRound)
+        .slice(0, Math.max(MAX_QUESTIONS, targets.filter(({ vmid }) => !entries.get(vmid)?.usage).length));
+      await Promise.all(oldest.map(ask));
+    },
+    of(vmid) {
+      const entry = entries.get(vmid);
+      return entry?.isResponsive === true ? entry.usage : undefined;
+    },
+    lastOf: (vmid) => entries.get(vmid)?.usage,
+    retain(vmids) {
+      for (const vmid of entries.keys()) if (!vmids.has(vmid)) entries.delete(vmid);
+    },
+  };
+}

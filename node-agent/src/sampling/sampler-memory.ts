@@ -1,0 +1,61 @@
+import { deserialize, serialize } from "node:v8";
+import type { Before, Reading } from "./sample-interval.ts";
+
+/** What the sampler knows about one container. */
+export interface KnownContainer extends Before {
+  readonly podId: string;
+}
+
+/** What the sampler knows between two ticks; stored with each tick, so that an agent's end costs nothing. */
+export interface SamplerMemory {
+  readonly bootId: string;
+  /** Start of the last look at all containers, monotonic ms; undefined before the first in this boot. */
+  readonly lookedAtMs: number | undefined;
+  /** End of the time that was covered, monotonic ms. */
+  readonly coveredToMs: number | undefined;
+  /** Only containers that run, or that could not be read since they ran. */
+  readonly containers: ReadonlyMap<number, KnownContainer>;
+}
+
+/** Changes with the shape of SamplerMemory; a memory of another version is not understood. */
+const VERSION = 1;
+
+/** For the spool. */
+export function encodeMemory(memory: SamplerMemory): Uint8Array {
+  return serialize({ version: VERSION, memory });
+}
+
+/**
+ * Brings a memory back. One of an earlier boot only says that every run of this boot is new; without
+ * any memory nothing is known about runs that are under way.
+ */
+export function decodeMemory(bytes: Uint8Array | undefined, bootId: string): SamplerMemory {
+  const nothing = { bootId, coveredToMs: undefined, containers: new Map<number, KnownContainer>() };
+  const memory = bytes === undefined ? undefined : storedMemory(bytes);
+  if (memory === undefined) return { ...nothing, lookedAtMs: undefined };
+  // Monotonic time starts at zero with each boot.
+  return memory.bootId === bootId ? memory : { ...nothing, lookedAtMs: 0 };
+}
+
+function storedMemory(bytes: Uint8Array): SamplerMemory | undefined {
+  try {
+    // Written by `encodeMemory` of the same version only.
+    const stored = deserialize(bytes) as { version?: unknown; memory: SamplerMemory };
+    return stored.version === VERSION ? stored.memory : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What is known about a container before it is read. */
+export function beforeOf(memory: SamplerMemory, vmid: number, podId: string, nowMs: number): Before {
+  const known = memory.containers.get(vmid);
+  if (known?.podId === podId) return known;
+  // Never read: it did not run at the last look. Without any look it may have run for days.
+  return { reading: undefined, knownUntilMs: memory.lookedAtMs ?? nowMs };
+}
+
+/** What is known about a container after it was read. */
+export function afterReading(podId: string, reading: Reading): KnownContainer {
+  return { podId, reading, knownUntilMs: reading.atMs };
+}
