@@ -1,8 +1,17 @@
-import type { Heartbeat } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { type FilesystemStatus, Heartbeat } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
 import type { FilesystemProbe } from "../sampling/filesystem-probe.ts";
 import type { Spool } from "../spool/spool.ts";
+import {
+  type HostCpuTime,
+  busyBasisPoints,
+  parseHostCpuTime,
+  parseLoad1Centi,
+  parseMemoryMb,
+} from "./parse-host.ts";
 
 /** A file system whose fill level the heartbeat tells. */
 export interface WatchedFilesystem {
@@ -34,9 +43,69 @@ export interface HostHealthOptions {
 
 /** Looks at the host without starting any process. */
 export interface HostHealth {
-  /** A heartbeat of now; takes at most two seconds, and never rejects. */
+  /** A heartbeat of now. What cannot be read is left at zero; a dead file system costs two seconds. */
   collectHeartbeat(): Promise<Heartbeat>;
 }
 
+/** How long a file system may take to tell its size, ms. */
+const FILESYSTEM_DEADLINE_MS = 2000;
+
 /** Makes the collector. */
-export declare function createHostHealth(options: HostHealthOptions): HostHealth;
+export function createHostHealth(options: HostHealthOptions): HostHealth {
+  const { clock, probe } = options;
+  let sequence = 0n;
+  let cpuBefore: HostCpuTime | undefined;
+
+  const readProc = (name: string): string => readFileSync(join(options.paths.procRoot, name), "utf8");
+
+  function cpuBusy(): number {
+    const now = parseHostCpuTime(readProc("stat"));
+    if (now === undefined) return 0;
+    const points = busyBasisPoints(cpuBefore, now);
+    cpuBefore = now;
+    return points;
+  }
+
+  async function statusOf({ name, path }: WatchedFilesystem): Promise<FilesystemStatus> {
+    const answer = await probe.measure(`watched ${name}`, path, FILESYSTEM_DEADLINE_MS);
+    if (answer.kind !== "measured") {
+      return { name, totalBytes: 0n, availableBytes: 0n, responsive: answer.kind === "failed" };
+    }
+    const { totalBytes, availableBytes } = answer;
+    return { name, totalBytes, availableBytes, responsive: true };
+  }
+
+  return {
+    async collectHeartbeat() {
+      const filesystems = await Promise.all(options.filesystems().map(statusOf));
+      const meminfo = readProc("meminfo");
+      const spool = options.spool.status();
+      const certificate = options.certificate();
+      sequence += 1n;
+      return Heartbeat.fromPartial({
+        bootId: clock.bootId,
+        sequence,
+        wallClockMs: BigInt(Date.now()),
+        disciplinedMs: BigInt(clock.epochMs()),
+        synchronised: clock.isSynchronised(),
+        cpuBusyBasisPoints: cpuBusy(),
+        load1Centi: parseLoad1Centi(readProc("loadavg")) ?? 0,
+        memoryTotalMb: parseMemoryMb(meminfo, "MemTotal") ?? 0,
+        memoryAvailableMb: parseMemoryMb(meminfo, "MemAvailable") ?? 0,
+        spoolDepth: BigInt(spool.depth),
+        spoolOldestMs: BigInt(spool.oldestEndMs),
+        spoolBytes: BigInt(spool.bytes),
+        spoolId: spool.spoolId,
+        spoolOverLimit: spool.isOverLimit,
+        commandsInProgress: options.commandsInProgress(),
+        runningContainers: options.runningContainers(),
+        filesystems,
+        agentVersion: options.agentVersion,
+        certificateNotAfterMs: BigInt(certificate.notAfterMs),
+        certificateNotBeforeMs: BigInt(certificate.notBeforeMs),
+        certificateSerial: certificate.serial,
+        agentRssBytes: BigInt(process.memoryUsage.rss()),
+      });
+    },
+  };
+}

@@ -2,7 +2,9 @@ import { readFileSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { codeOf } from "../agent-error.ts";
 import { parseMarker } from "../containers/marker.ts";
+import type { HostPaths } from "../pct/host-paths.ts";
 import { parseContainerConfig, parseRootDisk } from "../pct/parse-pct-config.ts";
+import { parseCpuCount } from "./parse-kernel.ts";
 import type { MeteredPod } from "./sample-interval.ts";
 
 /** A container of ours as its configuration file has it. */
@@ -37,12 +39,12 @@ interface CachedConfig {
   readonly container: MeteredContainer | undefined;
 }
 
-/**
- * @param pveRoot the cluster file system, /etc/pve
- * @param hostCores what a container without a `cores` line may use
- */
-export function createMeteredContainers(pveRoot: string, hostCores: number): MeteredContainers {
-  const folder = join(pveRoot, "lxc");
+/** Makes an empty memory of the configuration files of a host. */
+export function createMeteredContainers(
+  paths: Pick<HostPaths, "pveRoot" | "procRoot">,
+): MeteredContainers {
+  const folder = join(paths.pveRoot, "lxc");
+  const hostCores = parseCpuCount(readFileSync(join(paths.procRoot, "stat"), "utf8"));
   let configs: Map<number, CachedConfig> | undefined;
 
   function lookAt(vmid: number): CachedConfig {
@@ -72,7 +74,11 @@ export function createMeteredContainers(pveRoot: string, hostCores: number): Met
   };
 }
 
-/** A container of ours, out of the text of its file; undefined when it carries no marker of ours. */
+/**
+ * A container of ours, out of the text of its file; undefined when it carries no marker of ours.
+ *
+ * @param hostCores logical processors of the host: what a container without a `cores` line may use
+ */
 export function meteredContainer(
   vmid: number,
   text: string,

@@ -76,6 +76,11 @@ export function parseUptimeMs(text: string): number | undefined {
   return seconds === undefined ? undefined : Math.round(Number(seconds) * 1000);
 }
 
+/** Logical processors, out of /proc/stat. */
+export function parseCpuCount(stat: string): number {
+  return stat.match(/^cpu\d+ /gmu)?.length ?? 1;
+}
+
 /** The first pid of a cgroup.procs file; undefined when the cgroup is empty. */
 export function parseFirstPid(text: string): number | undefined {
   const first = /^[1-9]\d*(?=\n|$)/u.exec(text)?.[0];

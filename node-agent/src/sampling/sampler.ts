@@ -13,8 +13,6 @@ import { type SamplerMemory, decodeMemory, encodeMemory } from "./sampler-memory
 /** What the sampler needs. */
 export interface SamplerOptions {
   readonly paths: Pick<HostPaths, "pveRoot" | "cgroupRoot" | "procRoot" | "netClassRoot">;
-  /** Logical processors of the host: what a container without a `cores` line may use. */
-  readonly hostCores: number;
   readonly clock: DisciplinedClock;
   readonly spool: Pick<Spool, "append" | "samplerState">;
   readonly probe: FilesystemProbe;
@@ -62,7 +60,7 @@ const CONFIG_DEADLINE_MS = 1000;
 /** Makes the sampler; it continues where the process before it ended. */
 export function createSampler(options: SamplerOptions): Sampler {
   const { clock, spool, probe, log, paths } = options;
-  const metered = createMeteredContainers(paths.pveRoot, options.hostCores);
+  const metered = createMeteredContainers(paths);
   const reader = createContainerReader(paths);
   const roots = createRootUsages(paths.procRoot, probe);
   let memory = decodeMemory(spool.samplerState(), clock.bootId);
