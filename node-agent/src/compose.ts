@@ -8,6 +8,7 @@ import { capabilitiesOf } from "./commands/operations.ts";
 import { createOwnership } from "./commands/ownership.ts";
 import type { AgentConfig } from "./config.ts";
 
+import type { Containers } from "./containers/containers.ts";
 import { createContainers } from "./containers/create-containers.ts";
 import { readCertificate } from "./enrolment/check-certificate.ts";
 import { loadIdentity } from "./enrolment/identity-files.ts";
@@ -37,7 +38,8 @@ export interface RunningAgent {
 
 /** Until the first Welcome says otherwise. */
 const initialIntervals = { sampleMs: 60_000, heartbeatMs: 10_000 };
-const maxWaitingCommands = 1_000;
+/** Wide, so that stopping a container need not wait for copies; what is heavy is bounded by its own setting. */
+const queueBounds = { maxParallel: 16, maxWaiting: 1_000 };
 /** Results are kept this long so that a control plane that was restored can ask for them again. */
 const keepResultsMs = 30 * 24 * 3_600_000;
 const pruneIntervalMs = 3_600_000;
@@ -47,13 +49,15 @@ const pruneIntervalMs = 3_600_000;
  *
  * @throws AgentError STATE_DIR_IN_USE, NOT_ENROLLED, IDENTITY_UNREADABLE, MACHINE_ID_UNREADABLE
  */
-export function startAgent(config: AgentConfig, log: Logger): RunningAgent {
+export async function startAgent(config: AgentConfig, log: Logger): Promise<RunningAgent> {
   const { stateDir } = config;
   const lock = lockStateDir(stateDir);
   const { nodeId } = loadIdentity(stateDir);
   const clock = createDisciplinedClock({ bootId: readBootId(config.host.procRoot) });
   const journal = openJournal(stateDir, log);
-  const metering = composeMetering(config, clock, log, () => work.runner.unfinishedIds().length);
+  const containers = composeContainers(config, clock, log);
+  const { cpuCores } = await containers.hostCapacity();
+  const metering = composeMetering(config, clock, cpuCores, log, () => work.runner.unfinishedIds().length);
   const { spool, sampler, telemetry } = metering;
   const renewal: Renewal = createRenewal({
     stateDir,
@@ -64,7 +68,7 @@ export function startAgent(config: AgentConfig, log: Logger): RunningAgent {
     },
     log,
   });
-  const work = composeWork(config, { clock, journal, renewal, ...metering }, log);
+  const work = composeWork(config, { clock, journal, containers, renewal, ...metering }, log);
   log.info({ nodeId, agentVersion: readAgentVersion(), role: config.role, stateDir }, "agent starts");
 
   const endWatch = watchStartOwned({
@@ -101,6 +105,7 @@ interface Metering {
 function composeMetering(
   config: AgentConfig,
   clock: DisciplinedClock,
+  hostCores: number,
   log: Logger,
   commandsInProgress: () => number,
 ): Metering {
@@ -112,6 +117,7 @@ function composeMetering(
     config.role === "hypervisor"
       ? createSampler({
           paths: config.host,
+          hostCores,
           clock,
           spool,
           probe,
@@ -150,18 +156,15 @@ function composeMetering(
 interface WorkParts extends Metering {
   readonly clock: DisciplinedClock;
   readonly journal: Journal;
+  readonly containers: Containers;
   readonly renewal: Renewal;
 }
 
 function composeWork(config: AgentConfig, parts: WorkParts, log: Logger) {
   const { stateDir } = config;
-  const { clock, journal, renewal, sampler, spool, telemetry } = parts;
-  const isHypervisor = config.role === "hypervisor";
-  const capabilities = capabilitiesOf(isHypervisor);
-  const containers = isHypervisor
-    ? createContainers({ paths: config.host, stateDir, nowMs: () => clock.epochMs(), log })
-    : createHostWithoutContainers(() => clock.epochMs());
-  const queue = createCommandQueue({ maxParallel: config.maxParallelOperations, maxWaiting: maxWaitingCommands });
+  const { clock, journal, containers, renewal, sampler, spool, telemetry } = parts;
+  const capabilities = capabilitiesOf(config.role === "hypervisor");
+  const queue = createCommandQueue(queueBounds);
   const sampleFinal = (vmid: number): Promise<void> => sampler?.sampleFinal(vmid) ?? Promise.resolve();
   const runner = createCommandRunner({
     containers,
@@ -213,6 +216,17 @@ function composeWork(config: AgentConfig, parts: WorkParts, log: Logger) {
   // Last: it may open the runner, whose commands send through the link.
   const ownership = createOwnership({ bootId: clock.bootId, journal, containers, queue, runner, sampleFinal, log });
   return { runner, link, ownership };
+}
+
+function composeContainers(config: AgentConfig, clock: DisciplinedClock, log: Logger): Containers {
+  if (config.role !== "hypervisor") return createHostWithoutContainers(() => clock.epochMs());
+  return createContainers({
+    paths: config.host,
+    operationsDir: join(config.stateDir, "operations"),
+    clock,
+    log,
+    maxParallelOperations: config.maxParallelOperations,
+  });
 }
 
 function openJournal(stateDir: string, log: Logger): Journal {
