@@ -156,7 +156,8 @@ class Convergence {
     if (["create", "clone", "destroy"].includes(step.name)) this.#ownHalf = true;
     const result = await this.#inTurn(step, async () => {
       await requireQuorum(this.#doors.view);
-      return runStep(step, this.#wish.vmid, this.#execution, this.#doors.paths, this.#keys);
+      const { paths } = this.#doors;
+      return runStep(step, vmid, this.#execution, paths, { keys: this.#keys, percent });
     });
     if (result.taken) this.#ownHalf = false;
     this.#hidden = result.hidden;
@@ -244,7 +245,7 @@ class Convergence {
           if (step === undefined) return;
           await this.#doors.heavyTurns.take(execution.signal, async () => {
             await requireQuorum(view);
-            await runStep(step, vmid, execution, paths, undefined);
+            await runStep(step, vmid, execution, paths);
           });
           patience.refill();
         } catch (error) {

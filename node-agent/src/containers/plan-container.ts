@@ -7,6 +7,7 @@ import {
   pctDestroy,
   pctExec,
   pctPush,
+  pctSet,
   pctShutdown,
   pctStart,
   pctStop,
@@ -243,9 +244,8 @@ function planPresent(
   const willRun = running || power === Power.POWER_RUNNING;
   const { keys } = host;
   if (willRun && keys !== undefined && keys.digest !== marker.keys) {
-    const marked = markedConfig(config, wanted);
-    steps.push(pushKeys(vmid, keys));
-    steps.push(...configSteps(vmid, marked, true, { ...wanted, keys: keys.digest }, undefined));
+    const marked = replaceMarker(config.description, { ...wanted, keys: keys.digest });
+    steps.push(pushKeys(vmid, keys, marked));
   }
   return steps;
 }
@@ -255,29 +255,24 @@ function haltStep(wish: ContainerWish): Step {
   return seconds === 0 ? step("stop", pctStop(wish.vmid)) : step("shutdown", pctShutdown(wish.vmid, seconds));
 }
 
-/** Reads what root has, writes it back with our block replaced, and reads again: `push` always says success. */
-function pushKeys(vmid: number, keys: WantedKeys): Step {
+/**
+ * Reads what root has, writes it back with our block replaced, and reads again, because `push` always
+ * says success; then the marker remembers which keys are there.
+ */
+function pushKeys(vmid: number, keys: WantedKeys, description: string): Step {
   return step(
     "push-keys",
-    pctExec(vmid, ["mkdir", "-p", "-m", "700", "/root/.ssh"]),
+    pctExec(vmid, ["mkdir", "-p", "-m700", "/root/.ssh"]),
     readKeys(vmid),
     pctPush(vmid, keys.pushFile, KEYS_PATH),
     readKeys(vmid),
+    pctSet(vmid, { options: { description } }),
   );
 }
 
 /** Prints root's authorized_keys; fails when there is none yet. */
 function readKeys(vmid: number): Invocation {
   return pctExec(vmid, ["cat", KEYS_PATH]);
-}
-
-/** A configuration after its marker and tag were set. */
-function markedConfig(config: ContainerConfig, marker: Marker): ContainerConfig {
-  const options = new Map(config.options);
-  const tags = new Set((options.get("tags") ?? "").split(/[,;\s]+/u).filter((tag) => tag !== ""));
-  tags.add("cloudpods");
-  options.set("tags", [...tags].join(";"));
-  return { ...config, options, description: replaceMarker(config.description, marker) };
 }
 
 function newMarker(wish: ContainerWish): Marker {

@@ -48,7 +48,7 @@ async function rebootInTurn(wish: RebootWish, execution: Execution, doors: Conve
   if (initPid === undefined) {
     throw new ContainerFailure("NOT_RUNNING", `container ${vmid} is not running`, { retryable: false });
   }
-  for (let restarts = 0; ; ) {
+  for (let restarts = 0; ;) {
     try {
       const observed = requireHere(vmid, await doors.view.observe(vmid));
       const now = observed.running ? await readInitPid(doors.paths, vmid) : undefined;
@@ -84,7 +84,7 @@ async function restart(
   execution.report({ step: "reboot", percent: 0, detail: "" });
   const timeoutSeconds = Math.max(1, wish.shutdownTimeoutSeconds ?? 60);
   const restartStep = step("reboot", pctReboot(vmid, timeoutSeconds));
-  await runStep(restartStep, vmid, execution, doors.paths, undefined);
+  await runStep(restartStep, vmid, execution, doors.paths);
 }
 
 function withoutEffect(vmid: number): ContainerFailure {

@@ -25,6 +25,8 @@ const LOOK_AGAIN: ReadonlySet<string> = new Set<PctErrorCode>([
   "NOT_LOCKED",
 ]);
 
+const INCOMPLETE = "a push-keys step has five programs";
+
 /** What a step left to know. */
 export interface StepResult {
   /** The VMID was taken by somebody between the look and the create. */
@@ -44,13 +46,14 @@ export async function runStep(
   vmid: number,
   execution: Execution,
   paths: HostPaths,
-  keys: WantedKeys | undefined,
+  options: { readonly keys?: WantedKeys | undefined; readonly percent?: number } = {},
 ): Promise<StepResult> {
-  if (step.name === "push-keys") return pushKeys(step, vmid, execution, keys);
+  if (step.name === "push-keys") return pushKeys(step, vmid, execution, paths, options.keys);
+  const percent = options.percent ?? 0;
   let result = DONE;
   for (const invocation of step.invocations) {
     const ended = await execution.run(vmid, invocation, (detail) =>
-      execution.report({ step: step.name, percent: 50, detail }),
+      execution.report({ step: step.name, percent, detail }),
     );
     // Before a clean-up there may be nothing mounted and, after an interrupted one, no lock.
     const isOptional = step.name === "clean-up" && invocation !== step.invocations.at(-1);
@@ -96,32 +99,32 @@ async function pushKeys(
   step: Step,
   vmid: number,
   execution: Execution,
+  paths: HostPaths,
   keys: WantedKeys | undefined,
 ): Promise<StepResult> {
-  const [makeDirectory, read, push, readAgain] = step.invocations;
-  if (makeDirectory === undefined || read === undefined || push === undefined || readAgain === undefined) {
-    throw new Error("a push-keys step has four programs");
-  }
+  const [makeDirectory, read, push, readAgain, mark] = step.invocations;
+  if (makeDirectory === undefined || read === undefined || push === undefined) throw new Error(INCOMPLETE);
+  if (readAgain === undefined || mark === undefined) throw new Error(INCOMPLETE);
   if (keys === undefined) throw new Error("a push-keys step needs keys");
-  await insist(await execution.run(vmid, makeDirectory));
+  insist(await execution.run(vmid, makeDirectory));
   const before = await execution.run(vmid, read);
   const isThere = before.end.kind === "exited" && before.end.exitCode === 0;
-  if (!isThere && !/No such file/u.test(before.output.stderr)) await insist(before);
+  if (!isThere && !/No such file/u.test(before.output.stderr)) insist(before);
   const existing = isThere ? before.output.stdout : "";
   if (Buffer.byteLength(existing) >= OUTPUT_LIMIT_BYTES)
     throw notPushed("authorized_keys is too large to be kept", false);
   const merged = mergeAuthorizedKeys(existing, await readFile(keys.keysFile, "utf8"));
   mkdirSync(dirname(keys.pushFile), { recursive: true, mode: 0o700 });
   writeFileSync(keys.pushFile, merged, { mode: 0o600 });
-  await insist(await execution.run(vmid, push));
+  insist(await execution.run(vmid, push));
   const after = await execution.run(vmid, readAgain);
-  await insist(after);
+  insist(after);
   if (after.output.stdout !== merged)
     throw notPushed("the keys that were read back are not those that were written", true);
-  return DONE;
+  return judge(mark, await execution.run(vmid, mark), vmid, paths);
 }
 
-async function insist({ end, output }: InvocationEnd): Promise<void> {
+function insist({ end, output }: InvocationEnd): void {
   if (end.kind === "exited" && end.exitCode === 0) return;
   const { code, message } = classifyPctError(output.stderr, output.stdout);
   // The container was stopped meanwhile: the next look decides.
