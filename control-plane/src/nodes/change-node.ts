@@ -30,7 +30,7 @@ export interface NodeChanges {
 /** Version of a host that may still be changed, with its row locked. @throws DomainError `not-found` NODE_NOT_FOUND. */
 export async function lockNode(tx: Transaction, nodeId: string): Promise<{ version: number; name: string }> {
   const [node] = await tx.query<{ version: number; name: string }>(sql`
-    SELECT version, name FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR UPDATE`);
+    SELECT version, name FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`);
   if (node === undefined) throw nodeNotFound();
   return node;
 }

@@ -13,14 +13,14 @@ import { revokeCertificates } from "./node-certificates.ts";
  */
 export async function removeNode(tx: Transaction, nodeId: string, by: NodeChangeBy): Promise<string[]> {
   const { name } = await lockNode(tx, nodeId);
+  await tx.execute(sql`
+    UPDATE node_status SET state = 'removed', state_since = now(), session_epoch = session_epoch + 1, session_connected = false WHERE node_id = ${nodeId}`);
   // An order claims by this row: after the lock none is under way, afterwards none finds room.
   await tx.query(sql`SELECT FROM node_capacity WHERE node_id = ${nodeId} FOR UPDATE`);
   await refuseOccupied(tx, nodeId);
   await tx.execute(sql`UPDATE nodes SET removed_at = now(), schedulable = false, version = version + 1 WHERE id = ${nodeId}`);
   await tx.execute(sql`UPDATE node_capacity SET cpu_total = 0, memory_total_mb = 0 WHERE node_id = ${nodeId}`);
   await tx.execute(sql`UPDATE storages SET total_gb = 0 WHERE node_id = ${nodeId}`);
-  await tx.execute(sql`
-    UPDATE node_status SET state = 'removed', state_since = now(), session_epoch = session_epoch + 1, session_connected = false WHERE node_id = ${nodeId}`);
   await revokeCertificates(tx, nodeId);
   await tx.execute(sql`UPDATE join_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE node_id = ${nodeId} OR replaces_node = ${nodeId}`);
   await tx.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId}`);

@@ -21,7 +21,7 @@ export async function makeRenewalChallenge(db: Database, nodeId: string): Promis
   const nonce = randomBytes(32).toString("hex");
   return await db.transaction(async (tx) => {
     // The node's row lock makes the count below exact.
-    const [node] = await tx.query(sql`SELECT FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR UPDATE`);
+    const [node] = await tx.query(sql`SELECT FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`);
     if (node === undefined) throw nodeNotFound();
     await tx.execute(sql`DELETE FROM renewal_challenges WHERE node_id = ${nodeId} AND (expires_at < now() OR used_at IS NOT NULL)`);
     const made = await tx.execute(sql`
@@ -57,7 +57,7 @@ export async function renewNodeCertificate(db: Database, deps: IssuingDeps, requ
   await useChallenge(db, request);
   return await db.transaction(async (tx) => {
     // Renewals of one node wait for each other and for its removal.
-    const [node] = await tx.query(sql`SELECT FROM nodes WHERE id = ${request.nodeId} AND removed_at IS NULL FOR UPDATE`);
+    const [node] = await tx.query(sql`SELECT FROM nodes WHERE id = ${request.nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`);
     const known = node === undefined ? [] : await recentCertificates(tx, request.nodeId);
     const signed = Buffer.from(`${request.nodeId}\n${request.nonce}\n${csr.der.toString("base64")}`, "utf8");
     if (!known.some((certificate) => isSignedBy(certificate, signed, request.signature))) {
