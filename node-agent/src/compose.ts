@@ -49,15 +49,14 @@ const pruneIntervalMs = 3_600_000;
  *
  * @throws AgentError STATE_DIR_IN_USE, NOT_ENROLLED, IDENTITY_UNREADABLE, MACHINE_ID_UNREADABLE
  */
-export async function startAgent(config: AgentConfig, log: Logger): Promise<RunningAgent> {
+export function startAgent(config: AgentConfig, log: Logger): RunningAgent {
   const { stateDir } = config;
   const lock = lockStateDir(stateDir);
   const { nodeId } = loadIdentity(stateDir);
   const clock = createDisciplinedClock({ bootId: readBootId(config.host.procRoot) });
   const journal = openJournal(stateDir, log);
   const containers = composeContainers(config, clock, log);
-  const { cpuCores } = await containers.hostCapacity();
-  const metering = composeMetering(config, clock, cpuCores, log, () => work.runner.unfinishedIds().length);
+  const metering = composeMetering(config, clock, log, () => work.runner.unfinishedIds().length);
   const { spool, sampler, telemetry } = metering;
   const renewal: Renewal = createRenewal({
     stateDir,
@@ -105,7 +104,6 @@ interface Metering {
 function composeMetering(
   config: AgentConfig,
   clock: DisciplinedClock,
-  hostCores: number,
   log: Logger,
   commandsInProgress: () => number,
 ): Metering {
@@ -117,7 +115,6 @@ function composeMetering(
     config.role === "hypervisor"
       ? createSampler({
           paths: config.host,
-          hostCores,
           clock,
           spool,
           probe,

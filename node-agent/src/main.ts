@@ -80,7 +80,7 @@ async function run(config: AgentConfig): Promise<void> {
     import("./stop-on-signals.ts"),
   ]);
   const log = createAgentLog(config.logLevel);
-  const agent = await startAgent(config, log);
+  const agent = startAgent(config, log);
   stopOnSignals(agent, log);
 }
 
