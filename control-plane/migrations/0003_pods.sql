@@ -84,10 +84,11 @@ CREATE TABLE cloud_pods (
   memory_mb integer NOT NULL CHECK (memory_mb >= 16),
   swap_mb integer NOT NULL DEFAULT 512 CHECK (swap_mb >= 0),
   disk_gb integer NOT NULL CHECK (disk_gb > 0),
-  storage text NOT NULL,
-  bridge text NOT NULL,
+  -- Given with the place on a host.
+  storage text,
+  bridge text,
   pool text,
-  template text NOT NULL,                 -- "ct:9000" or a volume id
+  template text,                          -- "ct:9000" or a volume id
   template_digest text,
   unprivileged boolean NOT NULL DEFAULT true,
   nesting boolean NOT NULL DEFAULT true,
@@ -109,7 +110,8 @@ CREATE TABLE cloud_pods (
   deleted_at timestamptz,
   updated_at timestamptz NOT NULL DEFAULT now(),
   UNIQUE (tenant_id, id),
-  FOREIGN KEY (tenant_id, subscription_id) REFERENCES subscriptions (tenant_id, id)
+  FOREIGN KEY (tenant_id, subscription_id) REFERENCES subscriptions (tenant_id, id),
+  CONSTRAINT a_place_is_whole CHECK (node_id IS NULL OR num_nulls(storage, bridge, template) = 0)
 );
 CREATE UNIQUE INDEX one_live_pod_per_vmid ON cloud_pods (vmid) WHERE status <> 'deleted';
 CREATE INDEX cloud_pods_of_tenant ON cloud_pods (tenant_id, id);
@@ -147,6 +149,7 @@ CREATE TABLE node_claims (
   UNIQUE (pod_id, generation)
 );
 CREATE INDEX node_claims_on_node ON node_claims (node_id);
+CREATE INDEX node_claims_of_tenant ON node_claims (tenant_id, node_id);
 
 -- Where a pod was, and when: late samples of a former host count by this.
 CREATE TABLE cloud_pod_placements (

@@ -22,11 +22,14 @@ GRANT USAGE ON SCHEMA public TO cloudpods_api;
 REVOKE ALL ON FUNCTION next_vmid() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION next_vmid(), app_tenant_id() TO cloudpods_api;
 
-GRANT SELECT ON tenants, memberships TO cloudpods_api;
+GRANT SELECT ON tenants TO cloudpods_api;
+GRANT SELECT, INSERT, DELETE ON memberships TO cloudpods_api;
 GRANT SELECT, INSERT ON audit_log TO cloudpods_api;
 GRANT SELECT, INSERT, UPDATE ON api_tokens, idempotency_keys, cloud_pod_quotas, subscriptions, cloud_pods, cloud_pod_holds,
   cloud_pod_placements, cloud_pod_addresses, cloud_pod_provisioning_tasks, node_claims TO cloudpods_api;
 GRANT SELECT, INSERT ON cloud_pod_task_events, node_commands, placement_failures TO cloudpods_api;
+-- A command that no host has heard of yet can be cancelled where it lies.
+GRANT UPDATE (state, error_code, finished_at) ON node_commands TO cloudpods_api;
 GRANT SELECT ON cloud_pod_allocations, usage_adjustments TO cloudpods_api;
 
 -- The fleet holds no tenant's data; a tenant's order must find and claim a place in it.
@@ -34,6 +37,9 @@ GRANT SELECT ON cloud_pod_plans, cloud_pod_plan_prices, control_plane_epoch, clu
   storages, node_storages, node_templates TO cloudpods_api;
 GRANT UPDATE (cpu_allocated, memory_allocated_mb) ON node_capacity TO cloudpods_api;
 GRANT UPDATE (allocated_gb) ON storages TO cloudpods_api;
+-- A claim locks the node's row FOR SHARE against a cordon at the same moment, which asks for the right to
+-- update some column. This one decides nothing.
+GRANT UPDATE (maintenance_note) ON nodes TO cloudpods_api;
 GRANT SELECT, INSERT ON node_queries TO cloudpods_api;
 
 -- Usage has no grant: it is read through views that join the pod.

@@ -12,7 +12,8 @@ export function compareWithQuota(limits: TenantQuota, usage: TenantUsage, reques
   const exceeded = resources.filter(({ of, max }) => requested[of] > 0 && usage[of] + requested[of] > limits[max]);
   if (exceeded.length === 0) return { allowed: true };
   const sentences = exceeded.map(
-    ({ of, max, name, unit }) => `${name}: ${usage[of]} of ${limits[max]}${unit} in use, ${requested[of]}${unit} more asked`,
+    ({ of, max, name, unit }) =>
+      `${name}: ${usage[of]} of ${limits[max]}${unit} in use, ${requested[of]}${unit} more asked`,
   );
   return {
     allowed: false,

@@ -79,7 +79,12 @@ async function readDifferences(db: Queryable, tenantId: string | null): Promise<
     ORDER BY "tenantId"`);
   return rows.map((row) => ({
     tenantId: row.tenantId,
-    counted: { pods: row.countedPods, cpuCores: row.countedCores, memoryMb: row.countedMemoryMb, diskGb: row.countedDiskGb },
+    counted: {
+      pods: row.countedPods,
+      cpuCores: row.countedCores,
+      memoryMb: row.countedMemoryMb,
+      diskGb: row.countedDiskGb,
+    },
     actual: { pods: row.pods, cpuCores: row.cores, memoryMb: row.memoryMb, diskGb: row.diskGb },
   }));
 }

@@ -1,6 +1,8 @@
+import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
 
-/** What a claim occupies, or by how much it changes. */
+/** What a pod occupies, or by how much that changes. */
 export interface Footprint {
   readonly cores: number;
   readonly memoryMb: number;
@@ -9,16 +11,74 @@ export interface Footprint {
 
 /**
  * Gives back what a placement of a pod occupies and ends its placement history. To be called when the
- * host confirmed that the container is gone. Doing it twice is as good as once. Owner's login.
+ * host confirmed that the container is gone. Doing it twice is as good as once. Owner's login only.
  */
 export async function releaseClaim(tx: Queryable, podId: string, generation: bigint): Promise<void> {
-  throw new Error(`cannot release ${podId} ${generation} ${String(tx)}`);
+  await tx.execute(sql`
+    WITH held AS MATERIALIZED (
+      SELECT k.id FROM node_claims k JOIN node_capacity c ON c.node_id = k.node_id
+      WHERE k.pod_id = ${podId} AND k.generation = ${generation} FOR NO KEY UPDATE OF c),
+    gone AS (
+      DELETE FROM node_claims k USING held WHERE k.id = held.id
+      RETURNING k.node_id, k.storage_id, k.cpu, k.memory_mb, k.disk_gb),
+    freed AS (
+      UPDATE node_capacity c SET cpu_allocated = c.cpu_allocated - gone.cpu, memory_allocated_mb = c.memory_allocated_mb - gone.memory_mb
+      FROM gone WHERE c.node_id = gone.node_id RETURNING gone.storage_id, gone.disk_gb),
+    emptied AS (
+      UPDATE storages s SET allocated_gb = s.allocated_gb - freed.disk_gb FROM freed WHERE s.id = freed.storage_id)
+    UPDATE cloud_pod_placements SET placed_to = now()
+    WHERE pod_id = ${podId} AND generation = ${generation} AND placed_to IS NULL`);
+}
+
+interface ClaimedPlace {
+  readonly claimId: string;
+  readonly nodeId: string;
+  readonly storageId: string;
 }
 
 /**
- * Changes what a pod occupies on its node. Less is always possible.
+ * Changes what a pod occupies where it is now. Less is always possible, even on a node that shrank below
+ * what is promised of it. Works under both logins.
  * @throws DomainError `no-capacity` NO_CAPACITY when an increase does not fit the node or its storage
  */
 export async function growClaim(tx: Queryable, podId: string, delta: Footprint): Promise<void> {
-  throw new Error(`cannot grow ${podId} ${String(delta)} ${String(tx)}`);
+  if (delta.cores === 0 && delta.memoryMb === 0 && delta.diskGb === 0) return;
+  const [place] = await tx.query<ClaimedPlace>(sql`
+    SELECT k.id AS "claimId", k.node_id AS "nodeId", k.storage_id AS "storageId"
+    FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id AND p.generation = k.generation
+    JOIN node_capacity c ON c.node_id = k.node_id
+    WHERE k.pod_id = ${podId} FOR NO KEY UPDATE OF c`);
+  if (place === undefined) throw new Error(`pod ${podId} occupies no node`);
+  const { cores, memoryMb, diskGb } = delta;
+  const onNode = await tx.execute(sql`
+    UPDATE node_capacity SET cpu_allocated = cpu_allocated + ${cores}, memory_allocated_mb = memory_allocated_mb + ${memoryMb}
+    WHERE node_id = ${place.nodeId} AND (${cores} <= 0 OR cpu_allocated + ${cores} <= cpu_allocatable)
+      AND (${memoryMb} <= 0 OR memory_allocated_mb + ${memoryMb} <= memory_allocatable_mb)`);
+  if (onNode === 0) throw await noRoom(tx, place, delta);
+  const onStorage = await tx.execute(sql`
+    UPDATE storages SET allocated_gb = allocated_gb + ${diskGb}
+    WHERE id = ${place.storageId} AND (${diskGb} <= 0 OR allocated_gb + ${diskGb} <= allocatable_gb)`);
+  if (onStorage === 0) throw await noRoom(tx, place, delta);
+  await tx.execute(sql`
+    UPDATE node_claims SET cpu = cpu + ${cores}, memory_mb = memory_mb + ${memoryMb}, disk_gb = disk_gb + ${diskGb}
+    WHERE id = ${place.claimId}`);
+}
+
+/** Which resources of the pod's own node are short; no customer learns by how much. */
+async function noRoom(tx: Queryable, place: ClaimedPlace, delta: Footprint): Promise<DomainError> {
+  const [short] = await tx.query<{ cpu: boolean; memory: boolean; disk: boolean }>(sql`
+    SELECT ${delta.cores} > 0 AND c.cpu_allocated + ${delta.cores} > c.cpu_allocatable AS cpu,
+      ${delta.memoryMb} > 0 AND c.memory_allocated_mb + ${delta.memoryMb} > c.memory_allocatable_mb AS memory,
+      ${delta.diskGb} > 0 AND s.allocated_gb + ${delta.diskGb} > s.allocatable_gb AS disk
+    FROM node_capacity c, storages s WHERE c.node_id = ${place.nodeId} AND s.id = ${place.storageId}`);
+  const names = (["cpu", "memory", "disk"] as const).filter((name) => short?.[name] === true);
+  return new DomainError(
+    "no-capacity",
+    "NO_CAPACITY",
+    `The pod's node has no room for this size (${names.join(", ")}).`,
+    {
+      details: { nodes: names.map((filter) => ({ filter, nodes: 1 })) },
+      retryAfterSeconds: 60,
+    },
+  );
 }

@@ -47,3 +47,21 @@ export interface FleetSnapshot {
   readonly readAt: Date;
   readonly nodes: readonly NodeSnapshot[];
 }
+
+/**
+ * The storage that a pod's root disk would go to: the one that is asked for, else the node's default, else
+ * the one with the most room.
+ */
+export function storageFor(node: NodeSnapshot, asked: string | undefined): StorageSnapshot | undefined {
+  const name = asked ?? node.defaultStorage;
+  if (name !== null) return node.storages.find((storage) => storage.name === name);
+  return node.storages.reduce<StorageSnapshot | undefined>(
+    (best, storage) => (best === undefined || roomGb(storage) > roomGb(best) ? storage : best),
+    undefined,
+  );
+}
+
+/** What can still be promised of a storage; negative when it shrank below what is promised. */
+export function roomGb(storage: StorageSnapshot): number {
+  return storage.allocatableGb - storage.allocatedGb;
+}

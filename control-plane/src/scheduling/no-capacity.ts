@@ -1,6 +1,9 @@
 import { DomainError } from "@cloudpods/shared/errors";
+import { newId } from "@cloudpods/shared/ids";
 import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
 import type { Actor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
 import type { PlacementRequest } from "./placement-request.ts";
 import type { PlacementVerdict } from "./verdict.ts";
 
@@ -28,7 +31,10 @@ export class NoCapacityError extends DomainError {
   }
 }
 
-/** Keeps what was asked and why there was no place. Call it in a transaction of its own: the order's is rolled back. */
+/**
+ * Keeps what was asked and why there was no place, with a row of the audit log. Call it in a transaction of
+ * its own: that of the order is rolled back.
+ */
 export async function recordPlacementFailure(
   tx: Queryable,
   failure: {
@@ -38,5 +44,19 @@ export async function recordPlacementFailure(
     readonly error: NoCapacityError;
   },
 ): Promise<void> {
-  throw new Error(`cannot keep ${failure.tenantId} ${String(tx)}`);
+  const { tenantId, actor, requestId, error } = failure;
+  const { request, verdict } = error;
+  const id = newId();
+  await tx.execute(sql`
+    INSERT INTO placement_failures (id, tenant_id, request, verdicts, summary)
+    VALUES (${id}, ${tenantId}, ${JSON.stringify(request)}, ${JSON.stringify(verdict)}, ${verdict.summary})`);
+  await recordAudit(tx, {
+    actor,
+    requestId,
+    tenantId,
+    action: "placement.fail",
+    targetType: "placement_failure",
+    targetId: id,
+    detail: { summary: verdict.summary },
+  });
 }

@@ -1,7 +1,11 @@
 import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { claimNode } from "./claim-node.ts";
 import type { FleetView } from "./fleet-view.ts";
-import type { PlacementRequest } from "./placement-request.ts";
-import type { PlacementVerdict } from "./verdict.ts";
+import { NoCapacityError } from "./no-capacity.ts";
+import type { PlacementRequest, TenantFootprint } from "./placement-request.ts";
+import { regardTenant, type Candidate, type Ranking } from "./rank-nodes.ts";
+import { keptVerdict, verdictOf, type PlacementVerdict, type VerdictLimits } from "./verdict.ts";
 
 /** A pod that looks for its place. Its row exists already in the transaction. */
 export interface PodToPlace {
@@ -29,22 +33,74 @@ export interface Placement {
   readonly verdict: PlacementVerdict;
 }
 
+/** Looks at the fleet before giving up; more than one, because others may take what the last look found. */
+const freshLooksMax = 3;
+
 /**
- * Chooses a node, claims its capacity and writes the claim and the placement history. Call it as the last
- * but the writes that need its answer: it holds the node's row until the transaction ends. Works under
- * both logins. Losing a race means the next candidate; before it gives up it looks at the fleet afresh.
+ * Chooses a node, claims its capacity and writes the claim and the placement history. Call it after
+ * everything that does not need its answer: it holds the node's row until the transaction ends. Losing a
+ * race means the next candidate, and nothing is refused on an old view of the fleet. Works under both logins.
  * @throws NoCapacityError (NO_CAPACITY, 503) when no node can take the pod
  */
 export async function placePod(tx: Queryable, fleet: FleetView, pod: PodToPlace): Promise<Placement> {
-  throw new Error(`no place for ${pod.podId} before ${String(fleet)} and ${String(tx)} exist`);
+  const { request } = pod;
+  const tenant = await readFootprint(tx, pod.tenantId, request.antiAffinity);
+  let snapshot = await fleet.recent(tx);
+  for (let look = 0; ; look++) {
+    const ranking = regardTenant(fleet.rank(request, snapshot), tenant);
+    const chosen = await claimNode(tx, { ...pod, ...request }, ranking.candidates);
+    if (chosen !== undefined) return placementOf(ranking, chosen, request);
+    const isFinal = look === freshLooksMax || (look > 0 && ranking.candidates.length === 0);
+    if (isFinal) throw new NoCapacityError(request, verdictOf(ranking, undefined, keptVerdict));
+    snapshot = await fleet.fresh(tx);
+  }
 }
 
-/** Where a pod would be placed now; nothing is claimed. `chosen` is null when there is no place. */
+/** Where a pod of a tenant would be placed now; nothing is claimed. `chosen` is null when there is no place. */
 export async function previewPlacement(
   tx: Queryable,
   fleet: FleetView,
   tenantId: string,
   request: PlacementRequest,
+  limits: VerdictLimits = keptVerdict,
 ): Promise<PlacementVerdict> {
-  throw new Error(`no preview for ${tenantId} ${String(tx)} ${String(fleet)} ${String(request)}`);
+  const tenant = await readFootprint(tx, tenantId, request.antiAffinity);
+  const ranking = regardTenant(fleet.rank(request, await fleet.fresh(tx)), tenant);
+  return verdictOf(ranking, ranking.candidates[0], limits);
+}
+
+/** Where the tenant's pods occupy nodes, whatever their state. */
+async function readFootprint(
+  tx: Queryable,
+  tenantId: string,
+  apartFrom: PlacementRequest["antiAffinity"],
+): Promise<TenantFootprint> {
+  const rows = await tx.query<{ nodeId: string; pods: number; conflicts: boolean }>(
+    apartFrom === undefined
+      ? sql`SELECT node_id AS "nodeId", count(*)::integer AS pods, false AS conflicts FROM node_claims WHERE tenant_id = ${tenantId} GROUP BY node_id`
+      : sql`
+        SELECT k.node_id AS "nodeId", count(*)::integer AS pods, bool_or(p.labels @> ${JSON.stringify(apartFrom)}::jsonb) AS conflicts
+        FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id WHERE k.tenant_id = ${tenantId} GROUP BY k.node_id`,
+  );
+  return {
+    podsByNode: new Map(rows.map(({ nodeId, pods }) => [nodeId, pods])),
+    conflictingNodes: new Set(rows.filter(({ conflicts }) => conflicts).map(({ nodeId }) => nodeId)),
+  };
+}
+
+function placementOf(ranking: Ranking, chosen: Candidate, request: PlacementRequest): Placement {
+  const { node, storage } = chosen;
+  const template = request.template ?? node.defaultTemplate;
+  if (template === null) throw new Error(`node ${node.name} was chosen without a template`);
+  return {
+    nodeId: node.id,
+    node: node.name,
+    region: node.region,
+    storageId: storage.id,
+    storage: storage.name,
+    bridge: node.bridge,
+    pool: node.pool,
+    template,
+    verdict: verdictOf(ranking, chosen, keptVerdict),
+  };
 }

@@ -7,17 +7,17 @@ export interface PlacementRequest {
   readonly memoryMb: number;
   readonly diskGb: number;
   /** Absent: any region. */
-  readonly region?: string;
+  readonly region?: string | undefined;
   /** Name of a template that the node must have; absent: the node's own default. */
-  readonly template?: string;
+  readonly template?: string | undefined;
   /** Name of the storage for the root disk; absent: the node's default, or the largest one with room. */
-  readonly storage?: string;
+  readonly storage?: string | undefined;
   /** The node must have all of these. */
-  readonly nodeLabels?: Labels;
+  readonly nodeLabels?: Labels | undefined;
   /** The node must offer all of these. */
-  readonly capabilities?: readonly string[];
+  readonly capabilities?: readonly string[] | undefined;
   /** Not beside pods of the same tenant that have all of these labels. */
-  readonly antiAffinity?: Labels;
+  readonly antiAffinity?: Labels | undefined;
 }
 
 /** Where the tenant has pods already, as far as a placement depends on it. */

@@ -1,5 +1,6 @@
 import type { FilterName } from "./filters.ts";
-import type { ScoreName } from "./scores.ts";
+import type { Candidate, Ranking, ReasonGroup, Rejection } from "./rank-nodes.ts";
+import type { Scores } from "./scores.ts";
 
 /** A node that could take the pod, with the points of each score; the most points win. */
 export interface CandidateVerdict {
@@ -7,7 +8,7 @@ export interface CandidateVerdict {
   readonly node: string;
   readonly storage: string;
   readonly points: number;
-  readonly scores: Readonly<Record<ScoreName, number>>;
+  readonly scores: Scores;
 }
 
 /** A node that could not, and the first filter that said so. */
@@ -26,8 +27,8 @@ export interface ReasonCount {
 }
 
 /**
- * Why a pod sits where it sits, or why nowhere; stored as JSON. Of a large fleet it holds the best
- * candidates and a sample of the rejected nodes, and the counts of all.
+ * Why a pod sits where it sits, or why nowhere; kept as JSON. Of a large fleet it names the best
+ * candidates and some of the refused nodes, and counts all.
  */
 export interface PlacementVerdict {
   /** E.g. `0 of 3 nodes: 1 cordoned, 2 short of memory by 512 MB`. */
@@ -40,4 +41,61 @@ export interface PlacementVerdict {
   readonly reasons: readonly ReasonCount[];
   readonly candidates: readonly CandidateVerdict[];
   readonly rejected: readonly RejectedVerdict[];
+}
+
+/** How many nodes a verdict names. */
+export interface VerdictLimits {
+  readonly candidatesMax: number;
+  readonly rejectedMax: number;
+}
+
+/** For verdicts that are kept with every pod. */
+export const keptVerdict: VerdictLimits = { candidatesMax: 5, rejectedMax: 20 };
+
+/** The verdict of a ranking. */
+export function verdictOf(ranking: Ranking, chosen: Candidate | undefined, limits: VerdictLimits): PlacementVerdict {
+  return {
+    summary: summaryOf(ranking),
+    at: ranking.snapshot.readAt.toISOString(),
+    chosen: chosen === undefined ? null : candidateVerdict(chosen),
+    nodes: ranking.snapshot.nodes.length,
+    fitting: ranking.candidates.length,
+    reasons: countByFilter(ranking.reasons),
+    candidates: ranking.candidates.slice(0, limits.candidatesMax).map(candidateVerdict),
+    rejected: ranking.rejections.slice(0, limits.rejectedMax).map(rejectedVerdict),
+  };
+}
+
+/** The ranking in one line: how many nodes fit, and how many do not for which reason. */
+export function summaryOf(ranking: Ranking): string {
+  const total = ranking.snapshot.nodes.length;
+  const count = `${ranking.candidates.length} of ${total} ${total === 1 ? "node" : "nodes"}`;
+  const reasons = ranking.reasons.map((group) => `${group.nodes} ${reasonText(group)}`);
+  return reasons.length === 0 ? count : `${count}: ${reasons.join(", ")}`;
+}
+
+function reasonText({ reason, shortBy }: ReasonGroup): string {
+  if (shortBy === undefined) return reason;
+  const { least, most, unit } = shortBy;
+  return `${reason} by ${least === most ? "" : "at least "}${amount(least, unit)}`;
+}
+
+function amount(value: number, unit: string): string {
+  return unit === "" ? String(value) : `${value} ${unit}`;
+}
+
+function candidateVerdict({ node, storage, points, scores }: Candidate): CandidateVerdict {
+  return { nodeId: node.id, node: node.name, storage: storage.name, points, scores };
+}
+
+function rejectedVerdict({ node, filter, refusal }: Rejection): RejectedVerdict {
+  const { reason, shortBy } = refusal;
+  const text = shortBy === undefined ? reason : `${reason} by ${amount(shortBy.amount, shortBy.unit)}`;
+  return { nodeId: node.id, node: node.name, filter, reason: text };
+}
+
+function countByFilter(reasons: readonly ReasonGroup[]): ReasonCount[] {
+  const counts = new Map<FilterName, number>();
+  for (const { filter, nodes } of reasons) counts.set(filter, (counts.get(filter) ?? 0) + nodes);
+  return [...counts].map(([filter, nodes]) => ({ filter, nodes }));
 }

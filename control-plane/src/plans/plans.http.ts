@@ -1,0 +1,132 @@
+import { z } from "@hono/zod-openapi";
+import { route } from "../http/route.ts";
+import type { RouteTable } from "../http/route-table.ts";
+import { sql } from "../platform/sql.ts";
+import { comparePlans } from "./compare-plans.ts";
+import { listPlans, resolvePlan } from "./resolve-plan.ts";
+
+const price = z.object({
+  amount: z.string().openapi({ example: "1.49" }),
+  currency: z.string().openapi({ example: "USD" }),
+});
+
+const limit = z.number().int().nullable().openapi({ description: "null: not limited" });
+
+const planFields = z
+  .object({
+    code: z.string().openapi({ example: "CLOUD_POD_STARTER" }),
+    name: z.string(),
+    family: z.enum(["shared", "managed"]),
+    description: z.string(),
+    cores: z.number().int(),
+    memoryMb: z.number().int(),
+    swapMb: z.number().int(),
+    diskGb: z.number().int(),
+    bandwidthGb: limit,
+    overagePolicy: z.enum(["throttle", "charge", "none"]),
+    websitesMax: limit,
+    emailsMax: limit,
+    maxPerTenant: limit,
+    requiresVerifiedEmail: z.boolean(),
+    features: z.array(z.string()).readonly(),
+    prices: z.array(price).readonly().openapi({ description: "Per month, one for each currency." }),
+  })
+  .openapi("Plan");
+
+const comparison = z.object({
+  plans: z.array(planFields.pick({ code: true, name: true, family: true })).readonly(),
+  rows: z
+    .array(
+      z.object({
+        feature: z.string(),
+        name: z.string(),
+        unit: z.string().nullable(),
+        values: z.array(z.union([z.string(), z.number(), z.boolean(), z.null()])).readonly(),
+      }),
+    )
+    .readonly(),
+});
+
+const template = z.object({
+  template: z.string().openapi({ example: "ct:9000" }),
+  regions: z.array(z.string()),
+  nodes: z.number().int(),
+});
+
+const region = z.object({ region: z.string(), acceptsOrders: z.boolean() });
+
+const tags = ["Plans"];
+
+/** Adds what a visitor may know before he has an account: plans, regions and templates. */
+export function registerPlanRoutes(routes: RouteTable): void {
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/plans",
+    summary: "Plans that can be ordered, with their prices",
+    tags,
+    access: "public",
+    request: { query: z.object({ family: z.enum(["shared", "managed"]).optional() }) },
+    responses: { 200: z.object({ data: z.array(planFields).readonly() }) },
+    handler: async ({ query }, { system }) => {
+      const plans = await listPlans(system);
+      return {
+        status: 200,
+        body: { data: plans.filter((plan) => query.family === undefined || plan.family === query.family) },
+      };
+    },
+  });
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/plans/:code",
+    summary: "One plan, by its code or unambiguous short form",
+    tags,
+    access: "public",
+    responses: { 200: planFields },
+    handler: async ({ params }, { system }) => ({ status: 200, body: await resolvePlan(system, params.code) }),
+  });
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/compare",
+    summary: "Plans compared: features as rows, plans as columns",
+    tags,
+    access: "public",
+    responses: { 200: comparison },
+    handler: async (_, { system }) => {
+      return { status: 200, body: comparePlans(await listPlans(system)) };
+    },
+  });
+  registerFleetOffers(routes);
+}
+
+function registerFleetOffers(routes: RouteTable): void {
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/templates",
+    summary: "Templates that nodes have, and in which regions",
+    tags,
+    access: "public",
+    responses: { 200: z.object({ data: z.array(template) }) },
+    handler: async (_, { system }) => {
+      const data = await system.query<z.infer<typeof template>>(sql`
+        SELECT t.name AS template, array_agg(DISTINCT n.region ORDER BY n.region) AS regions, count(*)::integer AS nodes
+        FROM node_templates t JOIN nodes n ON n.id = t.node_id
+        WHERE n.removed_at IS NULL AND n.role = 'hypervisor' GROUP BY t.name ORDER BY t.name`);
+      return { status: 200, body: { data } };
+    },
+  });
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/regions",
+    summary: "Regions with nodes, and whether pods can be ordered there now",
+    tags,
+    access: "public",
+    responses: { 200: z.object({ data: z.array(region) }) },
+    handler: async (_, { system }) => {
+      const data = await system.query<z.infer<typeof region>>(sql`
+        SELECT n.region, bool_or(n.schedulable AND st.state = 'online') AS "acceptsOrders"
+        FROM nodes n JOIN node_status st ON st.node_id = n.id
+        WHERE n.removed_at IS NULL AND n.role = 'hypervisor' GROUP BY n.region ORDER BY n.region`);
+      return { status: 200, body: { data } };
+    },
+  });
+}

@@ -1,0 +1,29 @@
+import { newId } from "@cloudpods/shared/ids";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { planCatalogue, type PlanSeed } from "./plan-catalogue.ts";
+
+/** Before anything was ever sold, so that every usage finds a price. */
+const firstPricesFrom = "2025-01-01T00:00:00Z";
+
+/** Adds the plans and first prices that are missing. What exists, an administrator may have changed: it stays. */
+export async function seedPlans(tx: Queryable): Promise<void> {
+  for (const [sort, plan] of planCatalogue.entries()) {
+    await insertPlan(tx, plan, sort);
+    // Any price of the plan in the currency overlaps this open range, so a second run adds none.
+    await tx.execute(sql`
+      INSERT INTO cloud_pod_plan_prices (id, plan_code, currency, amount, valid)
+      VALUES (${newId()}, ${plan.code}, 'USD', ${plan.monthlyUsd}, tstzrange(${firstPricesFrom}, NULL))
+      ON CONFLICT DO NOTHING`);
+  }
+}
+
+async function insertPlan(tx: Queryable, plan: PlanSeed, sort: number): Promise<void> {
+  await tx.execute(sql`
+    INSERT INTO cloud_pod_plans (code, name, family, description, cores, memory_mb, disk_gb, bandwidth_gb, overage_policy,
+      websites_max, emails_max, max_per_tenant, requires_verified_email, features, sort)
+    VALUES (${plan.code}, ${plan.name}, ${plan.family}, ${plan.description}, ${plan.cores}, ${plan.memoryMb}, ${plan.diskGb},
+      ${plan.bandwidthGb}, ${plan.overagePolicy}, ${plan.websitesMax}, ${plan.emailsMax}, ${plan.maxPerTenant},
+      ${plan.requiresVerifiedEmail}, ${JSON.stringify(plan.features)}, ${sort})
+    ON CONFLICT (code) DO NOTHING`);
+}
