@@ -1,0 +1,83 @@
+import { stat, statfs } from "node:fs";
+import { tmpdir } from "node:os";
+import { expect, test } from "vitest";
+import { type FilesystemCalls, createFilesystemProbe } from "./filesystem-probe.ts";
+
+/** The kernel, except that some paths hang until they are released. */
+function kernelWithHungPaths(): FilesystemCalls & { asked: string[]; hang(path: string): void; release(): void } {
+  const hung = new Set<string>();
+  let held: (() => void)[] = [];
+  const asked: string[] = [];
+  const orHang = (path: string, call: () => void): void => {
+    if (hung.has(path)) held.push(call);
+    else call();
+  };
+  return {
+    asked,
+    hang: (path) => hung.add(path),
+    release() {
+      hung.clear();
+      for (const call of held) call();
+      held = [];
+    },
+    stat(path, done) {
+      asked.push(path);
+      orHang(path, () => stat(tmpdir(), { bigint: true }, done));
+    },
+    statfs: (path, done) => orHang(path, () => statfs(tmpdir(), { bigint: true }, done)),
+  };
+}
+
+test("a real file system tells its size and device", async () => {
+  const answer = await createFilesystemProbe().measure("tmp", tmpdir(), 2000);
+  expect(answer).toMatchObject({ kind: "measured", device: expect.stringMatching(/^\d+:\d+$/u) });
+  if (answer.kind === "measured") expect(answer.totalBytes).toBeGreaterThan(answer.freeBytes);
+});
+
+test("a path that is not there fails at once", async () => {
+  const answer = await createFilesystemProbe().measure("none", "/nowhere/at/all", 2000);
+  expect(answer).toEqual({ kind: "failed", code: "ENOENT" });
+});
+
+test("a hung mount costs its own answer; its neighbours on the storage and all others answer", async () => {
+  const kernel = kernelWithHungPaths();
+  const probe = createFilesystemProbe(kernel);
+  kernel.hang("a");
+  const kinds = async (...paths: string[]): Promise<string[]> => {
+    const answers = await Promise.all(paths.map((path) => probe.measure("storage", path, 30)));
+    return answers.map(({ kind }) => kind);
+  };
+  expect(await kinds("a", "b", "c")).toEqual(["unresponsive", "measured", "measured"]);
+  const other = await probe.measure("other storage", "d", 30);
+  expect(other.kind).toBe("measured");
+  kernel.asked.length = 0;
+  expect(await kinds("a", "b")).toEqual(["unresponsive", "measured"]);
+  expect(kernel.asked).toEqual(["b"]);
+});
+
+test("a storage with two hung mounts is not asked again until one of them answers", async () => {
+  const kernel = kernelWithHungPaths();
+  const probe = createFilesystemProbe(kernel);
+  kernel.hang("a");
+  kernel.hang("b");
+  const ask = (path: string) => probe.measure("storage", path, 20);
+  await Promise.all(["a", "b"].map(ask));
+  kernel.asked.length = 0;
+  expect(await ask("c")).toEqual({ kind: "unresponsive" });
+  expect(kernel.asked).toEqual([]);
+  const elsewhere = await probe.measure("other storage", "d", 2000);
+  expect(elsewhere.kind).toBe("measured");
+  kernel.release();
+  await expect.poll(async () => (await ask("c")).kind).toBe("measured");
+  await expect.poll(async () => (await ask("a")).kind).toBe("measured");
+});
+
+test("one thread of the pool is always left to others, however many storages hang", async () => {
+  const kernel = kernelWithHungPaths();
+  const probe = createFilesystemProbe(kernel);
+  const paths = ["a", "b", "c", "d", "e", "f"];
+  for (const path of paths) kernel.hang(path);
+  const answers = await Promise.all(paths.map((path) => probe.measure(`storage ${path}`, path, 20)));
+  expect(answers.every(({ kind }) => kind === "unresponsive")).toBe(true);
+  expect(kernel.asked.length).toBe(3);
+});

@@ -1,0 +1,27 @@
+import { Sample, SampleBatch } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
+import { MAX_MESSAGE_BYTES } from "@cloudpods/shared/topics";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { splitTick } from "./split-tick.ts";
+
+const largest = 2n ** 63n - 1n;
+const sampleOf = (length: number): Sample =>
+  Sample.fromPartial({ podId: "p".repeat(length), memoryByteMs: largest, incarnation: "i".repeat(length) });
+
+test("every part fits one message and together they are the tick", () => {
+  fc.assert(
+    fc.property(fc.array(fc.nat(2000).map(sampleOf), { maxLength: 400 }), (samples) => {
+      const parts = splitTick(samples);
+      expect(parts.flat()).toEqual(samples);
+      for (const part of parts) {
+        const bytes = SampleBatch.encode(SampleBatch.fromPartial({ samples: part })).finish().length;
+        expect(bytes).toBeLessThan(MAX_MESSAGE_BYTES);
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+test("a tick without samples is still a batch: it says that nothing ran", () => {
+  expect(splitTick([])).toEqual([[]]);
+});
