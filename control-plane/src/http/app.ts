@@ -2,7 +2,7 @@ import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { Logger } from "pino";
 import { Histogram, type Registry } from "prom-client";
-import { newId } from "../../../shared/src/ids.ts";
+import { newId } from "@cloudpods/shared/ids";
 import type { Database } from "../platform/database.ts";
 import { networksOf } from "../security/authenticate.ts";
 import { createCredentialWatch } from "../security/credential-watch.ts";

@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
-import { DomainError } from "../../../shared/src/errors.ts";
+import { DomainError } from "@cloudpods/shared/errors";
 import { sqlState, type Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import type { AnswerHeaders } from "./route-table.ts";
 
 /** What a key is unique for, and the request that it stands for. */
 export interface IdempotentRequest {
@@ -19,7 +20,7 @@ export interface StoredAnswer {
   readonly status: number;
   /** JSON; undefined: no body. */
   readonly text: string | undefined;
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: AnswerHeaders;
 }
 
 const waitMs = 2_000;
@@ -85,7 +86,7 @@ export async function claimKey(tx: Transaction, request: IdempotentRequest): Pro
 interface KeyRow {
   readonly body_sha256: Buffer;
   readonly status: number;
-  readonly response: { text?: string; headers: Record<string, string> } | null;
+  readonly response: { text?: string; headers: AnswerHeaders } | null;
   readonly unreplayable_id: string | null;
 }
 

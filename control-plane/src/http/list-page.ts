@@ -1,5 +1,6 @@
 import { z } from "@hono/zod-openapi";
-import { DomainError } from "../../../shared/src/errors.ts";
+import { DomainError } from "@cloudpods/shared/errors";
+import { isUuid } from "@cloudpods/shared/ids";
 
 /** Query members of every list. Extend it with the list's filters: `listQuery.extend({ status: … })`. */
 export const listQuery = z.object({
@@ -18,7 +19,11 @@ export function listOf<Item extends z.ZodType>(item: Item) {
   return z.object({ data: z.array(item), nextCursor: z.string().nullable() });
 }
 
-/** The sort key of one row, as strings that PostgreSQL can cast back, e.g. `[createdAt, id]`. */
+/**
+ * The sort key of one row, as strings that PostgreSQL can cast back. The last part is the row's id, which makes it
+ * unique; ids sort by time of making, so mostly it is the only part. A timestamp is no part: a Date has lost the
+ * microseconds that the rows are sorted by.
+ */
 export type SortKey = readonly string[];
 
 /** An opaque cursor that names the last row of a page. */
@@ -28,12 +33,12 @@ export function encodeCursor(key: SortKey): string {
 
 /**
  * The sort key of a cursor; undefined for the first page.
- * @throws DomainError `invalid` CURSOR_INVALID when it is not one of `length` parts that we gave out.
+ * @throws DomainError `invalid` CURSOR_INVALID when it does not have `length` parts with an id at the end.
  */
 export function decodeCursor(cursor: string | undefined, length: number): SortKey | undefined {
   if (cursor === undefined) return undefined;
   const parts = parse(cursor);
-  if (parts?.length !== length) {
+  if (parts?.length !== length || !isUuid(parts.at(-1) ?? "")) {
     throw new DomainError("invalid", "CURSOR_INVALID", "The cursor is not one that a list of this kind gave out.");
   }
   return parts;

@@ -1,4 +1,4 @@
-import { DomainError, type ErrorExtras, type ErrorKind } from "../../../shared/src/errors.ts";
+import { DomainError, type ErrorExtras, type ErrorKind } from "@cloudpods/shared/errors";
 import { sqlState } from "../platform/database.ts";
 
 /** The answer to a refused request: RFC 9457 and the project's own members. */

@@ -1,6 +1,6 @@
 import type { Context } from "hono";
 import type { z } from "@hono/zod-openapi";
-import { DomainError } from "../../../shared/src/errors.ts";
+import { DomainError } from "@cloudpods/shared/errors";
 import { HttpRefusal } from "./problem.ts";
 import { parameterNames, type Route } from "./route-table.ts";
 import type { ValidRequest } from "./route.ts";

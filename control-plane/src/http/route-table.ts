@@ -3,11 +3,14 @@ import type { TenantContext } from "./context.ts";
 import type { Access, Responses, ValidRequest } from "./route.ts";
 import type { ServerSentEvent, StreamPosition } from "./event-stream.ts";
 
+/** Headers of an answer; a list is sent as several headers of that name. */
+export type AnswerHeaders = Readonly<Record<string, string | readonly string[]>>;
+
 /** What a handler gave, with the types of its definition forgotten. */
 export interface Answer {
   readonly status: number;
   readonly body?: unknown;
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: AnswerHeaders;
   /** In place of a body: events that are sent as they come. */
   readonly events?: (position: StreamPosition) => AsyncIterable<ServerSentEvent>;
 }
@@ -67,6 +70,7 @@ const parameterPatterns: Readonly<Record<string, string>> = {
   node: "[0-9a-zA-Z][0-9a-zA-Z.-]*",
   id: uuidPattern,
   task: uuidPattern,
+  tenant: uuidPattern,
 };
 
 /** What values a path parameter can have, as the source of a regular expression; undefined: any segment. */

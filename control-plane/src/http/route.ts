@@ -1,7 +1,7 @@
 import type { z } from "@hono/zod-openapi";
 import type { PlatformRole, Scope } from "../security/scopes.ts";
 import type { PublicContext, TenantContext, UserContext } from "./context.ts";
-import type { RouteTable } from "./route-table.ts";
+import type { AnswerHeaders, RouteTable } from "./route-table.ts";
 
 /**
  * Who may call a route.
@@ -56,7 +56,7 @@ export type Readable<T> = T extends Date
 export type AnswerOf<R extends Responses> = {
   [S in keyof R]: {
     readonly status: S;
-    readonly headers?: Readonly<Record<string, string>>;
+    readonly headers?: AnswerHeaders;
   } & (undefined extends z.input<R[S]> ? { readonly body?: undefined } : { readonly body: Readable<z.input<R[S]>> });
 }[keyof R];
 

@@ -1,7 +1,7 @@
 /** Cookie with the session; not readable by scripts. */
 export const sessionCookie = "cloudpods_session";
 /** Cookie with the CSRF token, readable by the dashboard, which sends it back in `csrfHeader`. */
-export const csrfCookie = "cloudpods_csrf";
+const csrfCookie = "cloudpods_csrf";
 /** Header that every changing request with the session cookie needs: another site cannot set it. */
 export const csrfHeader = "x-csrf-token";
 
@@ -12,4 +12,17 @@ export function readCookie(header: string | undefined, name: string): string | u
     if (key === name && value !== undefined && value !== "") return value;
   }
   return undefined;
+}
+
+/** The Set-Cookie headers of a new session, or of none: both cookies end at once. */
+export function sessionCookies(
+  session: { readonly token: string; readonly csrfToken: string; readonly expiresAt: Date } | undefined,
+  secure: boolean,
+): string[] {
+  const ending = session === undefined ? "Max-Age=0" : `Expires=${session.expiresAt.toUTCString()}`;
+  const attributes = `Path=/; SameSite=Lax; ${ending}${secure ? "; Secure" : ""}`;
+  return [
+    `${sessionCookie}=${session?.token ?? ""}; HttpOnly; ${attributes}`,
+    `${csrfCookie}=${session?.csrfToken ?? ""}; ${attributes}`,
+  ];
 }

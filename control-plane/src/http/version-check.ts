@@ -1,4 +1,4 @@
-import { DomainError } from "../../../shared/src/errors.ts";
+import { DomainError } from "@cloudpods/shared/errors";
 
 /** ETag of a resource's version. */
 export function etagOf(version: number): string {

@@ -1,4 +1,4 @@
-import { newId } from "../../../shared/src/ids.ts";
+import { newId } from "@cloudpods/shared/ids";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Actor } from "./actor.ts";

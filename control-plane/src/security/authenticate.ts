@@ -1,5 +1,5 @@
 import { BlockList, isIP, isIPv4 } from "node:net";
-import { DomainError } from "../../../shared/src/errors.ts";
+import { DomainError } from "@cloudpods/shared/errors";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Caller } from "./actor.ts";

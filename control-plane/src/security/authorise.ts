@@ -1,5 +1,5 @@
-import { DomainError } from "../../../shared/src/errors.ts";
-import { isUuid } from "../../../shared/src/ids.ts";
+import { DomainError } from "@cloudpods/shared/errors";
+import { isUuid } from "@cloudpods/shared/ids";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Caller } from "./actor.ts";
