@@ -37,11 +37,15 @@ describe("a node", () => {
   });
 
   test("touches no topic that is not exactly its own", () => {
-    const part = fc.oneof(fc.constantFrom("cloudpods", "v1", "nodes", nodeId, otherId, "+", "#", "$share", "g", ""), fc.constantFrom(...nodeChannels));
+    const part = fc.oneof(
+      fc.constantFrom("cloudpods", "v1", "nodes", nodeId, otherId, "+", "#", "$share", "g", ""),
+      fc.constantFrom(...nodeChannels),
+    );
     fc.assert(
       fc.property(fc.array(part, { maxLength: 8 }), (parts) => {
         const topic = parts.join("/");
-        const own = (channels: readonly string[]) => channels.some((channel) => topic === `cloudpods/v1/nodes/${nodeId}/${channel}`);
+        const own = (channels: readonly string[]) =>
+          channels.some((channel) => topic === `cloudpods/v1/nodes/${nodeId}/${channel}`);
         expect(mayPublish(node, { topic, qos: 1, retain: false })).toBe(own(["samples", "heartbeat", "status"]));
         expect(maySubscribe(node, topic)).toBe(own(["acks"]));
       }),

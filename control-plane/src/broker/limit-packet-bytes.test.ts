@@ -26,10 +26,14 @@ function acceptsInPieces(bytes: Buffer, cuts: readonly number[], bytesMax: numbe
 describe("PacketLengthGuard", () => {
   test("refuses a stream exactly when one of its packets is too long, however it is cut", () => {
     fc.assert(
-      fc.property(fc.array(fc.nat(600), { minLength: 1, maxLength: 8 }), fc.array(fc.nat(), { maxLength: 8 }), (sizes, cuts) => {
-        const stream = Buffer.concat(sizes.map(packet));
-        expect(acceptsInPieces(stream, cuts, 300)).toBe(sizes.every((size) => size <= 300));
-      }),
+      fc.property(
+        fc.array(fc.nat(600), { minLength: 1, maxLength: 8 }),
+        fc.array(fc.nat(), { maxLength: 8 }),
+        (sizes, cuts) => {
+          const stream = Buffer.concat(sizes.map(packet));
+          expect(acceptsInPieces(stream, cuts, 300)).toBe(sizes.every((size) => size <= 300));
+        },
+      ),
     );
   });
 

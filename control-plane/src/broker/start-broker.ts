@@ -135,7 +135,10 @@ function applyAccessRules(
     // Nothing is kept for absent clients: what matters is offered again by its sender.
     packet.clean = true;
     const will = packet.will;
-    if (will !== undefined && !mayPublish(identity, { topic: will.topic, qos: will.qos ?? 0, retain: will.retain ?? false })) {
+    if (
+      will !== undefined &&
+      !mayPublish(identity, { topic: will.topic, qos: will.qos ?? 0, retain: will.retain ?? false })
+    ) {
       return done(refuse("FOREIGN_WILL", identity.commonName), false);
     }
     sessions.set(client, identity);
@@ -148,7 +151,8 @@ function applyAccessRules(
     if (identity.kind === "control-plane") return done(null, true);
     const serial = socketOf(client).getPeerCertificate().serialNumber.toLowerCase();
     authorizeNode(identity.nodeId, serial).then(
-      (allowed) => (allowed ? done(null, true) : done(notAuthorized(refuse("NODE_REFUSED", identity.commonName).message), false)),
+      (allowed) =>
+        allowed ? done(null, true) : done(notAuthorized(refuse("NODE_REFUSED", identity.commonName).message), false),
       (error: unknown) => done(unavailable(error), false),
     );
   };

@@ -5,7 +5,14 @@ import { admitBatches, type OfferedBatch, type SpoolState } from "./admit-batche
 const empty: SpoolState = { contiguousSeq: 0n, completeUntilMs: 0, pending: [], gaps: [] };
 
 function offer(from: number, to = from, extras: Partial<OfferedBatch> = {}): OfferedBatch {
-  return { from: BigInt(from), to: BigInt(to), lowestUnackedSeq: 1n, completeUntilMs: 0, quarantined: false, ...extras };
+  return {
+    from: BigInt(from),
+    to: BigInt(to),
+    lowestUnackedSeq: 1n,
+    completeUntilMs: 0,
+    quarantined: false,
+    ...extras,
+  };
 }
 
 /** The same rules over plain sets of numbers. */
@@ -32,16 +39,28 @@ function span(from: number, to: number): number[] {
 }
 
 function settledNumbers(state: SpoolState): number[] {
-  return [{ from: 1n, to: state.contiguousSeq }, ...state.pending].flatMap(({ from, to }) => span(Number(from), Number(to)));
+  return [{ from: 1n, to: state.contiguousSeq }, ...state.pending].flatMap(({ from, to }) =>
+    span(Number(from), Number(to)),
+  );
 }
 
 const anyBatch = fc
-  .record({ from: fc.integer({ min: 1, max: 40 }), length: fc.integer({ min: 1, max: 6 }), lowest: fc.integer({ min: 1, max: 45 }), quarantined: fc.boolean() })
-  .map(({ from, length, lowest, quarantined }) => offer(from, from + length - 1, { lowestUnackedSeq: BigInt(lowest % 3 === 0 ? lowest : 1), quarantined }));
+  .record({
+    from: fc.integer({ min: 1, max: 40 }),
+    length: fc.integer({ min: 1, max: 6 }),
+    lowest: fc.integer({ min: 1, max: 45 }),
+    quarantined: fc.boolean(),
+  })
+  .map(({ from, length, lowest, quarantined }) =>
+    offer(from, from + length - 1, { lowestUnackedSeq: BigInt(lowest % 3 === 0 ? lowest : 1), quarantined }),
+  );
 
 /** An honest host's history: 1..n cut into batches, delivered in any order, again and again, some while we crash. */
 const delivery = fc
-  .record({ sizes: fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 15 }), repeats: fc.integer({ min: 1, max: 4 }) })
+  .record({
+    sizes: fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 15 }),
+    repeats: fc.integer({ min: 1, max: 4 }),
+  })
   .chain(({ sizes, repeats }) => {
     let next = 1;
     const batches = sizes.map((size) => offer(next, (next += size) - 1));
@@ -49,7 +68,10 @@ const delivery = fc
     return fc.record({
       batches: fc.constant(batches),
       order: fc.shuffledSubarray(copies, { minLength: 0 }).map((some) => [...some, ...batches]),
-      groups: fc.array(fc.record({ size: fc.integer({ min: 1, max: 6 }), crash: fc.boolean() }), { minLength: 1, maxLength: 40 }),
+      groups: fc.array(fc.record({ size: fc.integer({ min: 1, max: 6 }), crash: fc.boolean() }), {
+        minLength: 1,
+        maxLength: 40,
+      }),
     });
   });
 
@@ -103,7 +125,10 @@ describe("admitBatches", () => {
   test("passes numbers that the host lost and says which", () => {
     const { state } = admitBatches(empty, [offer(1), offer(4), offer(9, 9, { lowestUnackedSeq: 7n })]);
     expect(state.contiguousSeq).toBe(6n);
-    expect(state.gaps).toEqual([{ from: 2n, to: 3n }, { from: 5n, to: 6n }]);
+    expect(state.gaps).toEqual([
+      { from: 2n, to: 3n },
+      { from: 5n, to: 6n },
+    ]);
     expect(state.pending).toEqual([{ from: 9n, to: 9n, completeUntilMs: 0 }]);
   });
 
@@ -111,7 +136,10 @@ describe("admitBatches", () => {
     const lost = admitBatches(empty, [offer(5, 5, { lowestUnackedSeq: 5n })]).state;
     const { verdicts, state } = admitBatches(lost, [offer(2, 3), offer(2, 3)]);
     expect(verdicts).toEqual(["new", "duplicate"]);
-    expect(state.gaps).toEqual([{ from: 1n, to: 1n }, { from: 4n, to: 4n }]);
+    expect(state.gaps).toEqual([
+      { from: 1n, to: 1n },
+      { from: 4n, to: 4n },
+    ]);
   });
 
   test("quarantined numbers do not hold up those behind them and can be delivered again", () => {
@@ -122,9 +150,15 @@ describe("admitBatches", () => {
   });
 
   test("completeness follows the watermark, not the newest batch", () => {
-    const early = admitBatches(empty, [offer(1, 1, { completeUntilMs: 100 }), offer(3, 3, { completeUntilMs: 300 })]).state;
+    const early = admitBatches(empty, [
+      offer(1, 1, { completeUntilMs: 100 }),
+      offer(3, 3, { completeUntilMs: 300 }),
+    ]).state;
     expect(early.completeUntilMs).toBe(100);
-    expect(admitBatches(early, [offer(2, 2, { completeUntilMs: 200 })]).state).toMatchObject({ contiguousSeq: 3n, completeUntilMs: 300 });
+    expect(admitBatches(early, [offer(2, 2, { completeUntilMs: 200 })]).state).toMatchObject({
+      contiguousSeq: 3n,
+      completeUntilMs: 300,
+    });
   });
 
   test.each([

@@ -27,7 +27,12 @@ export interface OfferedBatch extends SeqRange {
   readonly quarantined: boolean;
 }
 
-export type BatchFault = "RANGE_INVALID" | "RANGE_TOO_LONG" | "RANGE_TOO_FAR" | "RANGE_TOO_SCATTERED" | "RANGE_OVERLAPS";
+export type BatchFault =
+  | "RANGE_INVALID"
+  | "RANGE_TOO_LONG"
+  | "RANGE_TOO_FAR"
+  | "RANGE_TOO_SCATTERED"
+  | "RANGE_OVERLAPS";
 
 /** `new` is stored, `duplicate` was stored before, `quarantined` is kept as a dead letter, anything else is the sender's fault. */
 export type Verdict = "new" | "duplicate" | "quarantined" | BatchFault;

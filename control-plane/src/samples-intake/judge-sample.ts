@@ -52,7 +52,8 @@ export function judgeValues(sample: Sample, nowMs: number): RejectionReason | un
   if (hasNegative || sample.runningMs > durationMs || sample.sampleCount < 1) return "VALUE_OUT_OF_RANGE";
   const { sampleCount, cores, memoryMb, diskGb, cpuMaxBasisPoints } = sample;
   if (Math.max(sampleCount, cores, memoryMb, diskGb, cpuMaxBasisPoints) > integerMax) return "VALUE_OUT_OF_RANGE";
-  if (sample.incarnation.length > incarnationLengthMax || sample.incarnation.includes("\0")) return "INCARNATION_INVALID";
+  if (sample.incarnation.length > incarnationLengthMax || sample.incarnation.includes("\0"))
+    return "INCARNATION_INVALID";
   return undefined;
 }
 

@@ -20,7 +20,12 @@ export interface BatchHeader {
 /** A message that was understood, or why not and what can still be said of it. */
 export type ReadMessage =
   | { readonly batch: SampleBatch; readonly header: BatchHeader }
-  | { readonly batch: undefined; readonly header: BatchHeader | undefined; readonly reason: "MALFORMED_PROTOBUF" | "SPOOL_ID_INVALID"; readonly detail: string };
+  | {
+      readonly batch: undefined;
+      readonly header: BatchHeader | undefined;
+      readonly reason: "MALFORMED_PROTOBUF" | "SPOOL_ID_INVALID";
+      readonly detail: string;
+    };
 
 /** Reads the payload of a `samples` message. */
 export function readSamplesMessage(payload: Uint8Array): ReadMessage {

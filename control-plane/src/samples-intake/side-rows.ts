@@ -44,7 +44,11 @@ export interface DeadLetter {
 /** Coverage, dirty marks and watermarks in one statement, because each is a round trip per group of messages. */
 export async function writeCoverageAndWatermarks(
   tx: Queryable,
-  rows: { readonly coverage: readonly Coverage[]; readonly dirtyHours: readonly DirtyHour[]; readonly changes: readonly SpoolChange[] },
+  rows: {
+    readonly coverage: readonly Coverage[];
+    readonly dirtyHours: readonly DirtyHour[];
+    readonly changes: readonly SpoolChange[];
+  },
 ): Promise<void> {
   const { coverage, dirtyHours, changes } = rows;
   if (coverage.length + dirtyHours.length + changes.length === 0) return;

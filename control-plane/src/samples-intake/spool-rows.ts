@@ -75,7 +75,10 @@ export async function lockSpools(
     ...key,
     spoolNo: row.spool_no,
     refused: row.refused,
-    state: stateOf(row, ranges.filter((range) => range.spool_no === row.spool_no)),
+    state: stateOf(
+      row,
+      ranges.filter((range) => range.spool_no === row.spool_no),
+    ),
   }));
 }
 
@@ -137,7 +140,8 @@ function difference(
   changes: readonly SpoolChange[],
   rangesOf: (state: SpoolState) => readonly (SeqRange | PendingRange)[],
 ): { removed: NumberedRange[]; added: NumberedRange[] } {
-  const isIn = (ranges: readonly SeqRange[], range: SeqRange) => ranges.some((other) => other.from === range.from && other.to === range.to);
+  const isIn = (ranges: readonly SeqRange[], range: SeqRange) =>
+    ranges.some((other) => other.from === range.from && other.to === range.to);
   const missingIn = (side: "before" | "after", other: "before" | "after") =>
     changes.flatMap((change) =>
       rangesOf(change[side])

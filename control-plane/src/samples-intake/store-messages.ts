@@ -66,7 +66,10 @@ interface Judged {
  * Stores a group of messages in one transaction. When it returns, everything in the acknowledgements is
  * durable; when it throws, nothing was stored and the same group may be given again.
  */
-export async function storeMessages(context: StoreContext, messages: readonly IncomingMessage[]): Promise<StoreOutcome> {
+export async function storeMessages(
+  context: StoreContext,
+  messages: readonly IncomingMessage[],
+): Promise<StoreOutcome> {
   const nodes = await context.hosting.load(new Set(messages.map((m) => m.nodeId).filter(isUuid)));
   const letters: DeadLetter[] = [];
   const judged: Judged[] = [];
@@ -75,7 +78,12 @@ export async function storeMessages(context: StoreContext, messages: readonly In
     const node = nodes.get(message.nodeId);
     const read = readSamplesMessage(message.payload);
     if (node === undefined || node.state === "unknown") {
-      letters.push({ message, nodeId: isUuid(message.nodeId) ? message.nodeId : undefined, reason: "NODE_UNKNOWN", detail: "" });
+      letters.push({
+        message,
+        nodeId: isUuid(message.nodeId) ? message.nodeId : undefined,
+        reason: "NODE_UNKNOWN",
+        detail: "",
+      });
     } else if (read.batch !== undefined) {
       judged.push(judgeBatch(message, read.header, read.batch, node, nowMs));
     } else if (read.header !== undefined) {
@@ -85,12 +93,22 @@ export async function storeMessages(context: StoreContext, messages: readonly In
     }
   }
   await admitFormerStays(context.hosting, judged);
-  const days = new Set(judged.flatMap(({ accepted }) => [...new Set(accepted.flatMap((s) => [s.firstDay, s.lastDay]))]));
+  const days = new Set(
+    judged.flatMap(({ accepted }) => [...new Set(accepted.flatMap((s) => [s.firstDay, s.lastDay]))]),
+  );
   await context.days.make([...days].filter((day) => mayOpenDay(day, nowMs)));
-  return await context.pool.transaction(transactionDeadlineMs, (tx) => storeJudged(tx, judged, letters, [...days], nowMs));
+  return await context.pool.transaction(transactionDeadlineMs, (tx) =>
+    storeJudged(tx, judged, letters, [...days], nowMs),
+  );
 }
 
-function judgeBatch(message: IncomingMessage, header: BatchHeader, batch: SampleBatch, node: NodeHosting, nowMs: number): Judged {
+function judgeBatch(
+  message: IncomingMessage,
+  header: BatchHeader,
+  batch: SampleBatch,
+  node: NodeHosting,
+  nowMs: number,
+): Judged {
   const accepted: JudgedSample[] = [];
   const rejected: Judged["rejected"] = [];
   const letter = message.poison === undefined ? undefined : { reason: "REFUSED_BY_DATABASE", detail: message.poison };
@@ -113,12 +131,16 @@ async function admitFormerStays(hosting: Hosting, judged: readonly Judged[]): Pr
   const misplaced = judged.filter(({ rejected }) => rejected.some(({ reason }) => reason === "POD_NOT_PLACED_HERE"));
   if (misplaced.length === 0) return;
   const questions: StayQuestion[] = misplaced.flatMap(({ message, rejected }) =>
-    rejected.filter(({ reason }) => reason === "POD_NOT_PLACED_HERE").map(({ sample }) => ({ nodeId: message.nodeId, podId: sample.podId })),
+    rejected
+      .filter(({ reason }) => reason === "POD_NOT_PLACED_HERE")
+      .map(({ sample }) => ({ nodeId: message.nodeId, podId: sample.podId })),
   );
   const stays = await hosting.lookUp(questions);
   for (const { message, accepted, rejected } of misplaced) {
     for (const entry of rejected.splice(0)) {
-      const isHere = entry.reason === "POD_NOT_PLACED_HERE" && isWithinStay(entry.sample, stays.get(`${message.nodeId}/${entry.sample.podId}`));
+      const isHere =
+        entry.reason === "POD_NOT_PLACED_HERE" &&
+        isWithinStay(entry.sample, stays.get(`${message.nodeId}/${entry.sample.podId}`));
       if (isHere) accepted.push(withDays(entry.sample));
       else rejected.push(entry);
     }
@@ -135,18 +157,27 @@ async function storeJudged(
   nowMs: number,
 ): Promise<StoreOutcome> {
   const bySpool = Map.groupBy(judged, (item) => keyOf({ nodeId: item.message.nodeId, spoolId: item.header.spoolId }));
-  const keys = [...bySpool.values()].flatMap(([item]) => (item === undefined ? [] : [{ nodeId: item.message.nodeId, spoolId: item.header.spoolId }]));
+  const keys = [...bySpool.values()].flatMap(([item]) =>
+    item === undefined ? [] : [{ nodeId: item.message.nodeId, spoolId: item.header.spoolId }],
+  );
   const offeredFor = (key: SpoolKey) => bySpool.get(keyOf(key)) ?? [];
-  const lowestOf = (key: SpoolKey) => offeredFor(key).reduce((lowest, { header }) => (header.seqFrom < lowest ? header.seqFrom : lowest), 2n ** 62n);
+  const lowestOf = (key: SpoolKey) =>
+    offeredFor(key).reduce((lowest, { header }) => (header.seqFrom < lowest ? header.seqFrom : lowest), 2n ** 62n);
   const openDays = days.length === 0 ? new Set<number>() : await lockOpenDays(tx, days);
   const spools = keys.length === 0 ? [] : await lockSpools(tx, keys, lowestOf);
 
-  const work = new GroupRows(openDays, judged.reduce((sum, { accepted }) => sum + accepted.length, 0));
+  const work = new GroupRows(
+    openDays,
+    judged.reduce((sum, { accepted }) => sum + accepted.length, 0),
+  );
   const verdicts: Verdict[] = [];
   const changes: SpoolChange[] = [];
   for (const spool of spools) {
     const offered = offeredFor(spool);
-    const admission = admitBatches(spool.state, offered.map((item) => offerOf(item)));
+    const admission = admitBatches(
+      spool.state,
+      offered.map((item) => offerOf(item)),
+    );
     offered.forEach((item, index) => {
       const verdict = admission.verdicts[index];
       if (verdict === undefined) return;
@@ -191,7 +222,8 @@ function offerOf({ message, header, batch }: Judged): OfferedBatch {
 
 function letterOf(item: Judged, verdict: Verdict): DeadLetter {
   const range = `${item.header.spoolId} ${item.header.seqFrom}-${item.header.seqTo}`;
-  const { reason, detail } = verdict === "quarantined" && item.letter !== undefined ? item.letter : { reason: verdict, detail: range };
+  const { reason, detail } =
+    verdict === "quarantined" && item.letter !== undefined ? item.letter : { reason: verdict, detail: range };
   return { message: item.message, nodeId: item.message.nodeId, reason, detail };
 }
 
@@ -211,7 +243,8 @@ class GroupRows {
 
   addBatch(spool: LockedSpool, { message, header, batch, accepted, rejected }: Judged, nowMs: number): void {
     const { spoolNo, nodeId } = spool;
-    const reject = (sample: Sample, reason: RejectionReason) => this.rejected.push({ nodeId, spoolNo, seq: header.seqFrom, sample, reason });
+    const reject = (sample: Sample, reason: RejectionReason) =>
+      this.rejected.push({ nodeId, spoolNo, seq: header.seqFrom, sample, reason });
     for (const { sample, reason } of rejected) reject(sample, reason);
     for (const { sample, firstDay, lastDay } of accepted) {
       if (spool.refused) {
@@ -223,7 +256,8 @@ class GroupRows {
       (isOpen ? this.stored : this.late).add(sample, spoolNo, header.seqFrom);
       this.#markDirty(nodeId, Number(sample.startMs), Number(sample.endMs));
     }
-    if (batch !== undefined && !spool.refused) this.#addCoverage(spoolNo, header, batch, Math.max(nowMs, message.receivedAtMs));
+    if (batch !== undefined && !spool.refused)
+      this.#addCoverage(spoolNo, header, batch, Math.max(nowMs, message.receivedAtMs));
   }
 
   dirtyHours(): DirtyHour[] {

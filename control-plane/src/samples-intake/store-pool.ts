@@ -65,7 +65,11 @@ async function transact<T>(pool: pg.Pool, deadlineMs: number, work: (tx: StoreTr
   try {
     return await Promise.race([commitWork(client, work), deadline.promise]);
   } catch (error) {
-    if (!broken) broken = await client.query("ROLLBACK").then(() => false, () => true);
+    if (!broken)
+      broken = await client.query("ROLLBACK").then(
+        () => false,
+        () => true,
+      );
     throw error;
   } finally {
     clearTimeout(timer);

@@ -57,8 +57,14 @@ async function makeDay(tx: StoreTransaction, day: number): Promise<void> {
   const from = `${isoDay(day)} 00:00:00.001+00`;
   const to = `${isoDay(day + 1)} 00:00:00.001+00`;
   // Made of digits only; a definition takes no parameters.
-  await tx.query({ text: `CREATE TABLE ${name} (LIKE cloud_pod_usage_samples INCLUDING DEFAULTS INCLUDING CONSTRAINTS)`, values: [] });
-  await tx.query({ text: `ALTER TABLE cloud_pod_usage_samples ATTACH PARTITION ${name} FOR VALUES FROM ('${from}') TO ('${to}')`, values: [] });
+  await tx.query({
+    text: `CREATE TABLE ${name} (LIKE cloud_pod_usage_samples INCLUDING DEFAULTS INCLUDING CONSTRAINTS)`,
+    values: [],
+  });
+  await tx.query({
+    text: `ALTER TABLE cloud_pod_usage_samples ATTACH PARTITION ${name} FOR VALUES FROM ('${from}') TO ('${to}')`,
+    values: [],
+  });
   await tx.query(sql`INSERT INTO usage_days (day) VALUES (${isoDay(day)})`);
 }
 
@@ -68,7 +74,9 @@ async function makeDay(tx: StoreTransaction, day: number): Promise<void> {
  */
 export async function lockOpenDays(tx: Queryable, days: readonly number[]): Promise<Set<number>> {
   // Two statements: the second must see what a sealing that we waited for has committed.
-  await tx.query(sql`SELECT pg_advisory_xact_lock_shared(hashtext('usage_days'), day) FROM unnest(${days}::integer[]) AS day ORDER BY day`);
+  await tx.query(
+    sql`SELECT pg_advisory_xact_lock_shared(hashtext('usage_days'), day) FROM unnest(${days}::integer[]) AS day ORDER BY day`,
+  );
   const rows = await tx.query<{ day: number }>(
     sql`SELECT day - date '1970-01-01' AS day FROM usage_days WHERE day = ANY(${days.map(isoDay)}::date[]) AND sealed_at IS NULL`,
   );

@@ -58,7 +58,8 @@ export function openWriteLanes(limits: LaneLimits, patience: Patience): WriteLan
       lane.running ??= run(lane);
       return true;
     },
-    room: () => (queuedBytes < limits.queueBytesMax ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
+    room: () =>
+      queuedBytes < limits.queueBytesMax ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve)),
     queuedBytes: () => queuedBytes,
     async drain() {
       open = false;
