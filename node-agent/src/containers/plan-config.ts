@@ -189,9 +189,9 @@ function staleWaits(config: ContainerConfig, spec: ContainerSpec): RevertableKey
 
 /**
  * The values that net0 must take one after the other; none when it is right. Always the present
- * properties with ours replaced: leaving out `hwaddr` would give a new MAC and cut the link. On a
- * running container Proxmox ignores a property that is removed together with a change of bridge or
- * VLAN, so the removals go first.
+ * properties with ours replaced: leaving out `hwaddr` would give a new MAC and cut the link. A live
+ * change that plugs the interface anew copies only properties that are set, so that a removed rate
+ * or filter would stay: such removals go first, each alone.
  */
 export function networkSequence(
   present: ReadonlyMap<string, string>,
@@ -200,21 +200,20 @@ export function networkSequence(
 ): ReadonlyMap<string, string>[] {
   const target = wantedNetwork(present, wanted);
   if (sameNetwork(present, target)) return [];
-  const moved = present.get("bridge") !== target.get("bridge") || addsOrChanges(present, target, "tag");
-  const removed = ["firewall", "rate", "tag"].filter((key) => present.has(key) && !target.has(key));
-  if (!running || !moved || removed.length === 0) return [target];
-  const between = new Map(present);
-  for (const key of removed) between.delete(key);
-  if (wanted.mac !== "") between.set("hwaddr", wanted.mac.toUpperCase());
-  return [between, target];
-}
-
-function addsOrChanges(
-  present: ReadonlyMap<string, string>,
-  target: ReadonlyMap<string, string>,
-  key: string,
-): boolean {
-  return target.has(key) && present.get(key) !== target.get(key);
+  const differs = (key: string): boolean => present.get(key) !== target.get(key);
+  // Another MAC makes another interface, which takes everything as it is given.
+  if (!running || differs("hwaddr")) return [target];
+  const isMoved = differs("bridge") || differs("tag");
+  const alone = [
+    ...(present.has("rate") && !target.has("rate") && (isMoved || differs("firewall")) ? ["rate"] : []),
+    ...(present.has("firewall") && !target.has("firewall") && isMoved ? ["firewall"] : []),
+  ];
+  const left = new Map(present);
+  const before = alone.map((key) => {
+    left.delete(key);
+    return new Map(left);
+  });
+  return [...before, target];
 }
 
 function wantedNetwork(present: ReadonlyMap<string, string>, wanted: NetworkSpec): Map<string, string> {
