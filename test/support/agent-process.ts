@@ -11,7 +11,7 @@ import { type SimulatedHost, createSimulatedHost } from "../simulated-host/host.
 import { certifyKey } from "./test-authority.ts";
 import { until } from "./until.ts";
 
-const mainPath = fileURLToPath(new URL("../../node-agent/src/main.ts", import.meta.url));
+const programPath = fileURLToPath(new URL("../../node-agent/bin/cloudpods-agent", import.meta.url));
 
 /** A simulated host with a real agent process on it. */
 export interface AgentOnHost {
@@ -87,12 +87,12 @@ export async function createAgentOnHost(options: AgentOnHostOptions = {}): Promi
     host,
     stateDir,
     start() {
-      child = spawn(process.execPath, [mainPath, "run"], { env: environment, stdio: ["ignore", "pipe", "pipe"] });
+      child = spawn(programPath, ["run"], { env: environment, stdio: ["ignore", "pipe", "pipe"] });
       collect(child);
     },
     kill,
     async run(...argv) {
-      const process_ = spawn(process.execPath, [mainPath, ...argv], {
+      const process_ = spawn(programPath, argv, {
         env: environment,
         stdio: ["ignore", "pipe", "pipe"],
       });
