@@ -1,8 +1,8 @@
-import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatConfig, parseConfig } from "./container-config.ts";
 import type { ContainerConfig } from "./container-config.ts";
-import { CommandFailure, errorCode } from "./failure.ts";
+import { CommandFailure } from "./failure.ts";
 import { hasFault } from "./faults.ts";
 import { namesIn, readIfPresent, readState, replaceFile, writeState } from "./files.ts";
 import { pveContent } from "./layout.ts";
@@ -10,7 +10,7 @@ import type { Host } from "./layout.ts";
 import { withMutex } from "./mutex.ts";
 
 /** A member of the simulated cluster. */
-export interface ClusterMember {
+interface ClusterMember {
   id: number;
   ip: string;
   /** The root of that member's tree: what ssh would reach. */
@@ -18,7 +18,7 @@ export interface ClusterMember {
 }
 
 /** The membership that the hosts of one cluster share; kept beside the shared `/etc/pve`. */
-export interface ClusterMembership {
+interface ClusterMembership {
   version: number;
   members: Record<string, ClusterMember>;
 }
@@ -82,7 +82,7 @@ export function requireQuorum(host: Host): void {
 }
 
 /** The file of a container of `node` (this host by default). */
-export function configPath(host: Host, vmid: number, node = host.settings.nodeName): string {
+function configPath(host: Host, vmid: number, node = host.settings.nodeName): string {
   return join(pveContent(host), "nodes", node, "lxc", `${vmid}.conf`);
 }
 
@@ -192,7 +192,7 @@ function recordOwner(host: Host, vmid: number, node: string | undefined): void {
 }
 
 /** The content of `.vmlist`: every id of the cluster with its node. */
-export function readVmList(host: Host): VmList {
+function readVmList(host: Host): VmList {
   const text = readIfPresent(join(commonRoot(host), ".vmlist"));
   // Only `recordOwner` writes the file.
   return text === undefined ? { version: 0, ids: {} } : (JSON.parse(text) as VmList);
@@ -212,20 +212,4 @@ export function removeFirewall(host: Host, vmid: number): void {
 /** Where the firewall rules of a container lie. */
 export function firewallPath(host: Host, vmid: number): string {
   return join(pveContent(host), "firewall", `${vmid}.fw`);
-}
-
-/** Makes a folder of the shared tree; fine when it exists. */
-export function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true });
-  } catch (error) {
-    if (errorCode(error) !== "EEXIST") throw error;
-  }
-}
-
-/** The text of a container's file on whichever node has it; undefined when none has. */
-export function readAnyConfigText(host: Host, vmid: number): string | undefined {
-  const owner = findVmid(host, vmid);
-  if (owner === undefined || owner.type !== "CT") return undefined;
-  return readFileSync(configPath(host, vmid, owner.node), "utf8");
 }

@@ -45,7 +45,7 @@ export type FaultRule =
   | { storageOffline: string };
 
 /** The states of a whole host. */
-export type HostFault = "noQuorum" | "pmxcfsDown" | "storageFull" | "storageOffline";
+type HostFault = "noQuorum" | "pmxcfsDown" | "storageFull" | "storageOffline";
 
 interface FaultCounters {
   seen: number[];
@@ -53,14 +53,14 @@ interface FaultCounters {
 }
 
 /** One invocation, as the rules see it. */
-export interface InvocationSubject {
+interface InvocationSubject {
   program: string;
   command: string | undefined;
   vmids: number[];
 }
 
 /** The rules that hold now; none when there is no file. */
-export function readFaults(layout: HostLayout): FaultRule[] {
+function readFaults(layout: HostLayout): FaultRule[] {
   return readState<FaultRule[]>(layout.faultsFile) ?? [];
 }
 

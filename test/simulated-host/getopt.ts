@@ -4,7 +4,7 @@ import { CommandFailure } from "./failure.ts";
 export type OptionKinds = Map<string, "string" | "boolean">;
 
 /** The words of a command line, sorted into options and the rest. */
-export interface ParsedWords {
+interface ParsedWords {
   /** Values in the order given; an option given twice has both. */
   options: Map<string, string[]>;
   rest: string[];

@@ -1,14 +1,5 @@
 /** What a container's load consumes; cpu in microseconds, the rest in bytes. */
-export const METERED = [
-  "cpuUsec",
-  "throttledUsec",
-  "netInBytes",
-  "netOutBytes",
-  "ioReadBytes",
-  "ioWriteBytes",
-] as const;
-
-export type Metered = (typeof METERED)[number];
+type Metered = "cpuUsec" | "throttledUsec" | "netInBytes" | "netOutBytes" | "ioReadBytes" | "ioWriteBytes";
 
 /** An amount, or a rate per second, of everything that is metered. */
 export type Amounts = Record<Metered, bigint>;

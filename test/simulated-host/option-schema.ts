@@ -1,7 +1,7 @@
-import { parseProperties, parseSize } from "./properties.ts";
+import { parseProperties } from "./properties.ts";
 
 /** A check of one value; the result is the tool's message, undefined when the value is fine. */
-export type ValueCheck = (value: string) => string | undefined;
+type ValueCheck = (value: string) => string | undefined;
 
 /** What one option or positional word may hold. */
 export interface OptionRule {
@@ -183,11 +183,6 @@ export function checkValue(rule: OptionRule, value: string): string | undefined 
     return parseBoolean(value) === undefined ? `type check ('boolean') failed - got '${value}'` : undefined;
   }
   return rule.check?.(value);
-}
-
-/** True for a size that `pct resize` understands as an addition. */
-export function isAddition(value: string): boolean {
-  return value.startsWith("+") && !Number.isNaN(parseSize(value.slice(1)));
 }
 
 function tooLong(value: string, most: number): string | undefined {

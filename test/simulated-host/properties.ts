@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 
 /** A property string such as `name=eth0,bridge=vmbr0`, in the order it was written. */
-export type Properties = Map<string, string>;
+type Properties = Map<string, string>;
 
 /** Parses a property string; a first part without `=` is stored under `defaultKey`. */
 export function parseProperties(text: string, defaultKey: string): Properties {

@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, mkdirSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, renameSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { errorCode } from "./failure.ts";
 import { namesIn, replaceFile } from "./files.ts";
@@ -6,6 +6,7 @@ import { hostProcFiles } from "./host-proc.ts";
 import type { Host, HostLayout } from "./layout.ts";
 import { readMeter } from "./meter.ts";
 import { withMutex } from "./mutex.ts";
+import { processStart } from "./process-start.ts";
 import { PAGE_CACHE_BYTES, allRunning, interfaceName, memoryCurrent, readBoot } from "./running-record.ts";
 import type { GuestNic, RunningContainer } from "./running-record.ts";
 
@@ -21,7 +22,7 @@ export function publishContainer(host: Host, running: RunningContainer, nowNs: b
   const cgroup = cgroupOf(host.layout, running.vmid);
   if (what === "all") {
     mkdirSync(join(cgroup, "ns/init.scope"), { recursive: true });
-    writeFiles(cgroup, limitFiles(running));
+    writeFiles(cgroup, steadyFiles(running));
     publishProcess(host.layout, running);
     for (const nic of running.nics) publishInterface(host.layout, running.vmid, nic);
   }
@@ -62,7 +63,6 @@ function counterFiles(running: RunningContainer, nowNs: bigint): Record<string, 
   const elapsedUsec = (nowNs - running.startNs) / 1000n;
   const limited = running.limits.cpulimit > 0;
   const io = `rbytes=${used.ioReadBytes} wbytes=${used.ioWriteBytes} rios=${used.ioReadBytes / 4096n} wios=${used.ioWriteBytes / 4096n} dbytes=0 dios=0`;
-  const memory = memoryCurrent(running);
   return {
     "cpu.stat": lines([
       `usage_usec ${used.cpuUsec}`,
@@ -77,13 +77,6 @@ function counterFiles(running: RunningContainer, nowNs: bigint): Record<string, 
       "burst_usec 0",
     ]),
     "io.stat": lines(ioDevices(running.rootfs).map((device) => `${device} ${io}`)),
-    "memory.current": `${memory}\n`,
-    "memory.stat": lines([
-      `anon ${memory > PAGE_CACHE_BYTES ? memory - PAGE_CACHE_BYTES : 0n}`,
-      `file ${memory > PAGE_CACHE_BYTES ? PAGE_CACHE_BYTES : 0n}`,
-      "kernel 1048576",
-      "shmem 65536",
-    ]),
   };
 }
 
@@ -104,8 +97,10 @@ function deviceNumber(path: string): string {
   return `${major}:${minor}`;
 }
 
-function limitFiles(running: RunningContainer): Record<string, string> {
+/** What changes with the configuration or the load only, and not with time. */
+function steadyFiles(running: RunningContainer): Record<string, string> {
   const { cores, cpulimit, cpuunits, memoryMb, swapMb } = running.limits;
+  const memory = memoryCurrent(running);
   const memoryMax = BigInt(memoryMb) * MIB;
   const high = memoryMb >= 16_384 ? memoryMax - 128n * MIB : BigInt(memoryMb) * 1024n * 1016n;
   const pressure = "some avg10=0.00 avg60=0.00 avg300=0.00 total=0";
@@ -117,6 +112,13 @@ function limitFiles(running: RunningContainer): Record<string, string> {
     "memory.max": `${memoryMax}\n`,
     "memory.high": `${high}\n`,
     "memory.swap.max": `${BigInt(swapMb) * MIB}\n`,
+    "memory.current": `${memory}\n`,
+    "memory.stat": lines([
+      `anon ${memory > PAGE_CACHE_BYTES ? memory - PAGE_CACHE_BYTES : 0n}`,
+      `file ${memory > PAGE_CACHE_BYTES ? PAGE_CACHE_BYTES : 0n}`,
+      "kernel 1048576",
+      "shmem 65536",
+    ]),
     "memory.swap.current": "0\n",
     "memory.events": lines(["low 0", "high 0", "max 0", "oom 0", "oom_kill 0"]),
     "cpu.pressure": both,
@@ -179,7 +181,7 @@ function dropEndedProcesses(layout: HostLayout): void {
   for (const name of namesIn(layout.procRoot)) {
     const path = join(layout.procRoot, name);
     if (!/^\d+$/u.test(name) || !lstatSync(path).isSymbolicLink()) continue;
-    if (!existsSync(readlinkSync(path))) rmSync(path, { force: true });
+    if (processStart(Number(name)) === undefined) rmSync(path, { force: true });
   }
 }
 

@@ -1,9 +1,10 @@
-import { appendFileSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
+import { appendFileSync, mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { errorCode } from "./failure.ts";
 import { readIfPresent, replaceFileDeep } from "./files.ts";
 import type { Host } from "./layout.ts";
 import { withMutex } from "./mutex.ts";
+import { processStart } from "./process-start.ts";
 
 /** Finished tasks that `tasks/active` keeps showing, as the real one. */
 const FINISHED_SHOWN = 25;
@@ -13,23 +14,6 @@ interface TaskLine {
   upid: string;
   /** Hex end time and status of a finished task. */
   end?: { time: string; status: string };
-}
-
-/** The start time of a process in clock ticks since boot, or undefined when it has gone. */
-export function processStart(pid: number): bigint | undefined {
-  const stat = readProcessStat(pid);
-  // The name in parentheses may hold anything; field 22 is the 20th behind it (proc(5)).
-  const field = stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
-  return field === undefined ? undefined : BigInt(field);
-}
-
-function readProcessStat(pid: number): string | undefined {
-  try {
-    return readFileSync(`/proc/${pid}/stat`, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT" || errorCode(error) === "ESRCH") return undefined;
-    throw error;
-  }
 }
 
 /** The name of a task: node, pid, the process's start and the time, type, id and user. */

@@ -10,7 +10,7 @@ import type { TaskOrder, TaskReport } from "./task-worker.ts";
 import { printError, writeAll } from "./terminal.ts";
 
 /** What a caller wants of a task's end. */
-export interface TaskOptions {
+interface TaskOptions {
   /** False for the commands that never look at their worker's status (resize, template, push, pull). */
   checked?: boolean;
 }

@@ -13,7 +13,7 @@ export function configValues(call: Call): Record<string, string> {
 }
 
 /** A net value as it is written back: sorted, with a type, and a MAC of its own when it names none. */
-export function storedNet(value: string): string {
+function storedNet(value: string): string {
   const net = parseProperties(value, "name");
   const mac = net.get("hwaddr") ?? randomMac();
   net.set("hwaddr", mac.toUpperCase());
@@ -22,7 +22,7 @@ export function storedNet(value: string): string {
 }
 
 /** Tags as they are written back: lower case, each once, sorted. */
-export function storedTags(value: string): string {
+function storedTags(value: string): string {
   const tags = value
     .toLowerCase()
     .split(/[,; ]/u)

@@ -4,7 +4,7 @@ import { errorCode } from "../failure.ts";
 import type { RunningContainer } from "../running-record.ts";
 
 /** What a command in a guest left behind. */
-export interface GuestResult {
+interface GuestResult {
   exitCode: number;
   stdout: string;
   stderr: string;
