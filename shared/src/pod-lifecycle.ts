@@ -6,6 +6,7 @@ export type PodStatus = (typeof podStatuses)[number];
 export const podEvents = [
   "activated",
   "provisioning-failed",
+  "retried",
   "suspended",
   "resumed",
   "delete-asked",
@@ -19,7 +20,7 @@ export type PodEvent = (typeof podEvents)[number];
  *
  * ```
  * provisioning ─activated→ active ⇄ suspended
- *      └─provisioning-failed→ failed
+ *      └─provisioning-failed→ failed ─retried→ provisioning
  * active, suspended, failed ─delete-asked→ deleting ─gone→ deleted
  *                                   └─delete-failed→ failed
  * ```
@@ -28,6 +29,7 @@ export const podTransitions = {
   provisioning: {
     activated: "active",
     "provisioning-failed": "failed",
+    retried: undefined,
     suspended: undefined,
     resumed: undefined,
     "delete-asked": "deleting",
@@ -37,6 +39,7 @@ export const podTransitions = {
   active: {
     activated: undefined,
     "provisioning-failed": undefined,
+    retried: undefined,
     suspended: "suspended",
     resumed: undefined,
     "delete-asked": "deleting",
@@ -46,6 +49,7 @@ export const podTransitions = {
   suspended: {
     activated: undefined,
     "provisioning-failed": undefined,
+    retried: undefined,
     suspended: undefined,
     resumed: "active",
     "delete-asked": "deleting",
@@ -55,6 +59,7 @@ export const podTransitions = {
   failed: {
     activated: undefined,
     "provisioning-failed": undefined,
+    retried: "provisioning",
     suspended: undefined,
     resumed: undefined,
     "delete-asked": "deleting",
@@ -64,6 +69,7 @@ export const podTransitions = {
   deleting: {
     activated: undefined,
     "provisioning-failed": undefined,
+    retried: undefined,
     suspended: undefined,
     resumed: undefined,
     "delete-asked": undefined,
@@ -73,6 +79,7 @@ export const podTransitions = {
   deleted: {
     activated: undefined,
     "provisioning-failed": undefined,
+    retried: undefined,
     suspended: undefined,
     resumed: undefined,
     "delete-asked": undefined,

@@ -19,7 +19,7 @@ export default async function startPostgres(project: TestProject): Promise<() =>
   const directory = await mkdtemp(join(tmpdir(), "cloudpods-test-pg-"));
   const server = await startEmbeddedPostgres({ directory, volatile: true });
   const logins = await createLogins(server.superuserUrl, template);
-  await migrate(logins.systemUrl);
+  await migrate(logins.systemUrl, logins.apiUrl);
   project.provide("postgres", { superuserUrl: server.superuserUrl, logins, template });
   return async () => {
     await server.stop();

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import type { Logger } from "pino";
 
@@ -182,16 +183,7 @@ function keepListening(options: HintsOptions, onPayload: (payload: string) => vo
   };
 }
 
-/** Waits; ends early, without an error, when the signal is aborted. */
+/** Waits; ends early when the signal is aborted. */
 async function delay(ms: number, signal?: AbortSignal): Promise<void> {
-  if (ms <= 0 || signal?.aborted === true) return;
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener("abort", done, { once: true });
-  });
+  if (ms > 0) await sleep(ms, undefined, signal === undefined ? {} : { signal }).catch(() => {});
 }

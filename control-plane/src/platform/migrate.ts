@@ -1,8 +1,10 @@
-import { randomBytes } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { runner } from "node-pg-migrate";
 import pg from "pg";
 
+/** Of advisory locks: one migration at a time. */
+const migrationLock = 0x6d69_0001;
 const migrationsDirectory = join(import.meta.dirname, "../../migrations");
 
 /** Connection strings of the two logins. */
@@ -42,39 +44,48 @@ export async function createLogins(superuserUrl: string, database: string): Prom
 }
 
 /**
- * Makes the tenants' login with the owner's connection, where the owner may create roles.
- * @throws Error naming the statement to run by hand where it may not.
+ * The tenants' login, made with the owner's connection where the owner may create roles. Its password
+ * follows from the owner's, so that every replica knows it without being told.
+ * @throws Error naming the statement to run by hand where the owner may not create roles.
  */
-export async function createApiLogin(systemUrl: string): Promise<string> {
-  const password = randomBytes(24).toString("hex");
-  await withClient(systemUrl, async (client) => {
-    const known = await client.query("SELECT FROM pg_roles WHERE rolname = 'cloudpods_api'");
-    const verb = known.rowCount === 0 ? "CREATE" : "ALTER";
-    await client
-      .query(`${verb} ROLE cloudpods_api LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '${password}'`)
-      .catch((error: unknown) => {
-        throw new Error(
-          "the login of CLOUDPODS_DATABASE_URL may not create roles: make one with CREATE ROLE cloudpods_api LOGIN PASSWORD '…' and set CLOUDPODS_DATABASE_API_URL",
-          { cause: error },
-        );
-      });
-  });
+async function ensureApiLogin(client: pg.Client, systemUrl: string): Promise<string> {
   const url = new URL(systemUrl);
+  const password = createHmac("sha256", url.password).update("cloudpods_api").digest("hex");
+  const known = await client.query("SELECT FROM pg_roles WHERE rolname = 'cloudpods_api'");
+  const verb = known.rowCount === 0 ? "CREATE" : "ALTER";
+  try {
+    await client.query(`${verb} ROLE cloudpods_api LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '${password}'`);
+  } catch (error) {
+    throw new Error(
+      "the login of CLOUDPODS_DATABASE_URL may not create roles: make one with CREATE ROLE cloudpods_api LOGIN PASSWORD '…' and set CLOUDPODS_DATABASE_API_URL",
+      { cause: error },
+    );
+  }
   return loginUrl(systemUrl, "cloudpods_api", password, url.pathname.slice(1));
 }
 
-/** Brings the schema up to date. Several at once wait for each other. */
-export async function migrate(systemUrl: string): Promise<string[]> {
-  const done = await runner({
-    databaseUrl: systemUrl,
-    dir: migrationsDirectory,
-    direction: "up",
-    migrationsTable: "schema_migrations",
-    checkOrder: true,
-    singleTransaction: true,
-    log: () => {},
+/**
+ * Brings the schema up to date and makes sure of the tenants' login. Several replicas at once wait for
+ * each other.
+ */
+export async function migrate(systemUrl: string, apiUrl?: string): Promise<DatabaseLogins & { readonly applied: readonly string[] }> {
+  let result: (DatabaseLogins & { readonly applied: readonly string[] }) | undefined;
+  await withClient(systemUrl, async (client) => {
+    await client.query("SELECT pg_advisory_lock($1)", [migrationLock]);
+    const api = apiUrl ?? (await ensureApiLogin(client, systemUrl));
+    const done = await runner({
+      databaseUrl: systemUrl,
+      dir: migrationsDirectory,
+      direction: "up",
+      migrationsTable: "schema_migrations",
+      checkOrder: true,
+      singleTransaction: true,
+      log: () => {},
+    });
+    result = { systemUrl, apiUrl: api, applied: done.map((migration) => migration.name) };
   });
-  return done.map((migration) => migration.name);
+  if (result === undefined) throw new Error("the migration did not run");
+  return result;
 }
 
 function loginUrl(baseUrl: string, user: string, password: string, database: string): string {

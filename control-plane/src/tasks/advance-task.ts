@@ -6,6 +6,8 @@ export interface Advance {
   readonly state: TaskState;
   readonly step: string;
   readonly commandId: string | null;
+  /** Host that the command is for, when it was written just now. */
+  readonly nodeId: string | undefined;
   readonly attempts: number;
   readonly percent: number;
   /** When a worker should look again. */
@@ -30,11 +32,14 @@ export function backoffMs(attempt: number, random: number): number {
 export function advance(saga: Saga, task: Task, step: Step, outcome: StepOutcome, random: number): Advance {
   switch (outcome.kind) {
     case "wait":
-      return stay(task, {
-        state: task.state === "compensating" ? "compensating" : "waiting",
-        commandId: outcome.commandId,
-        message: outcome.message,
-      });
+      return {
+        ...stay(task, {
+          state: task.state === "compensating" ? "compensating" : "waiting",
+          commandId: outcome.commandId,
+          message: outcome.message,
+        }),
+        nodeId: outcome.nodeId,
+      };
     case "done": {
       const next = stepAfter(saga, step.name);
       return next === undefined ? finish(task, outcome.message) : enter(task, next, outcome.message);
@@ -85,6 +90,7 @@ function enter(task: Task, step: Step, message: string): Advance {
     state: task.state === "compensating" ? "compensating" : "running",
     step: step.name,
     commandId: null,
+    nodeId: undefined,
     attempts: 0,
     percent: task.state === "compensating" ? task.percent : Math.max(task.percent, step.percent),
     runAfterMs: 0,
@@ -97,6 +103,7 @@ function enter(task: Task, step: Step, message: string): Advance {
 function stay(task: Task, change: { state: TaskState; commandId: string | null; message: string }): Advance {
   return {
     ...change,
+    nodeId: undefined,
     step: task.step,
     attempts: task.attempts,
     percent: task.percent,

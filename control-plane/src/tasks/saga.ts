@@ -33,7 +33,7 @@ export type StepOutcome =
   /** On to the next step. */
   | { readonly kind: "done"; readonly message: string }
   /** Wait until the command on the host has finished, then call `resume`. */
-  | { readonly kind: "wait"; readonly commandId: string; readonly message: string }
+  | { readonly kind: "wait"; readonly commandId: string; readonly nodeId: string; readonly message: string }
   /** Try the step again later, as often as the step allows. */
   | { readonly kind: "retry"; readonly code: string; readonly message: string }
   /** Give up: take back what was done. */

@@ -103,7 +103,7 @@ async function carry(options: TaskWorkerOptions, sagas: ReadonlyMap<TaskType, Sa
   await options.onBoundary?.("claimed", claimed);
   try {
     for (;;) {
-      const change = await stepOnce(options, sagas, claimed.id);
+      const change = await stepOnce(options, sagas, claimed);
       if (change === undefined || change.commandId !== null || change.runAfterMs > 0 || change.end !== undefined)
         return;
     }
@@ -118,10 +118,12 @@ async function carry(options: TaskWorkerOptions, sagas: ReadonlyMap<TaskType, Sa
 async function stepOnce(
   options: TaskWorkerOptions,
   sagas: ReadonlyMap<TaskType, Saga>,
-  taskId: string,
+  claimed: Task,
 ): Promise<Advance | undefined> {
   const result = await options.db.transaction(async (tx) => {
-    const task = await lockOwnTask(tx, taskId, options.workerId);
+    // Pod before task, as everyone who asks for work on a pod locks them.
+    await tx.execute(sql`SELECT FROM cloud_pods WHERE id = ${claimed.podId} FOR UPDATE`);
+    const task = await lockOwnTask(tx, claimed.id, options.workerId);
     const saga = task === undefined ? undefined : sagas.get(task.type);
     const step = task === undefined || saga === undefined ? undefined : currentStep(saga, task);
     // Another worker took over after our lease, or a newer replica knows what this one does not.
@@ -132,8 +134,7 @@ async function stepOnce(
     if (change === undefined) await keepWaiting(tx, task);
     else {
       await applyChange(tx, task, change);
-      if (change.end !== undefined)
-        await saga.finish({ tx, task: { ...task, ...change, state: change.end }, now }, change.end);
+      if (change.end !== undefined) await saga.finish({ tx, task: ended(task, change), now }, change.end);
     }
     await options.onBoundary?.("stepped", task);
     return { task, change };
@@ -217,4 +218,15 @@ async function postpone(options: TaskWorkerOptions, taskId: string): Promise<voi
   await options.db.execute(sql`
     UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() + interval '2 s'
     WHERE id = ${taskId} AND worker_id = ${options.workerId}`);
+}
+
+/** The task as its row is now that the change is written. */
+function ended(task: Task, change: Advance): Task {
+  return {
+    ...task,
+    state: change.end ?? change.state,
+    step: change.step,
+    errorCode: change.error?.code ?? task.errorCode,
+    errorMessage: change.error?.message ?? task.errorMessage,
+  };
 }

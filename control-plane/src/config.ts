@@ -1,0 +1,149 @@
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { z } from "zod";
+
+/** What one replica does; without `broker` a broker's address must be given. */
+export const roles = ["api", "gateway", "ingest", "worker", "broker"] as const;
+export type Role = (typeof roles)[number];
+
+/** Configuration as the program uses it: parsed once, frozen, passed down as values. */
+export interface Config {
+  readonly roles: ReadonlySet<Role>;
+  /** Undefined: an embedded PostgreSQL in the data directory. */
+  readonly databaseUrl: string | undefined;
+  /** Login of tenants' requests; undefined: made by `migrate`. */
+  readonly databaseApiUrl: string | undefined;
+  /** Undefined: the embedded broker, here or on the replica that has the role. */
+  readonly mqttUrl: string | undefined;
+  readonly dataDirectory: string;
+  /** 32 bytes that seal secrets at rest; undefined: made once in the data directory. */
+  readonly masterKey: Buffer | undefined;
+  readonly httpHost: string;
+  readonly httpPort: number;
+  readonly gatewayHost: string;
+  readonly gatewayPort: number;
+  readonly brokerHost: string;
+  readonly brokerPort: number;
+  /** Name under which agents reach gateway and broker; in the server certificate. */
+  readonly publicHost: string;
+  readonly defaultRegion: string;
+  readonly sampleIntervalMs: number;
+  readonly heartbeatIntervalMs: number;
+  readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
+  /** Secure flag of the session cookie: on unless the site is served over plain HTTP. */
+  readonly secureCookies: boolean;
+}
+
+const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
+
+const environmentSchema = z.object({
+  CLOUDPODS_ROLES: z
+    .string()
+    .default(roles.join(","))
+    .transform((text) => text.split(",").map((part) => part.trim()))
+    .pipe(z.array(z.enum(roles)).min(1)),
+  CLOUDPODS_DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
+  CLOUDPODS_DATABASE_API_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
+  CLOUDPODS_MQTT_URL: z.url({ protocol: /^mqtts?$/ }).optional(),
+  CLOUDPODS_DATA_DIR: z.string().min(1).default(".cloudpods"),
+  CLOUDPODS_MASTER_KEY: z
+    .string()
+    .regex(/^[0-9a-fA-F]{64}$/, "must be 64 hexadecimal digits (32 bytes)")
+    .optional(),
+  CLOUDPODS_HTTP_HOST: z.string().min(1).default("127.0.0.1"),
+  CLOUDPODS_HTTP_PORT: port(8080),
+  CLOUDPODS_GATEWAY_HOST: z.string().min(1).default("0.0.0.0"),
+  CLOUDPODS_GATEWAY_PORT: port(7443),
+  CLOUDPODS_BROKER_HOST: z.string().min(1).default("0.0.0.0"),
+  CLOUDPODS_BROKER_PORT: port(8883),
+  CLOUDPODS_PUBLIC_HOST: z.string().min(1).default("localhost"),
+  CLOUDPODS_DEFAULT_REGION: z
+    .string()
+    .regex(/^[a-z0-9-]{1,40}$/, "must be lower-case letters, digits and dashes")
+    .default("local"),
+  CLOUDPODS_SAMPLE_INTERVAL_SECONDS: z.coerce.number().int().min(1).max(3_600).default(60),
+  CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS: z.coerce.number().int().min(1).max(60).default(10),
+  CLOUDPODS_LOG_LEVEL: z.enum(["debug", "info", "warn", "error", "silent"]).default("info"),
+  CLOUDPODS_SECURE_COOKIES: z.stringbool().default(true),
+});
+
+/** Every fault of the configuration at once, each with the name of its variable. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(
+      `The configuration has ${problems.length === 1 ? "a fault" : `${problems.length} faults`}:\n${problems.map((line) => `  ${line}`).join("\n")}`,
+    );
+    this.problems = problems;
+  }
+}
+
+/**
+ * Reads the environment. `NAME_FILE` gives the value of `NAME` from a file, for secrets.
+ * @throws ConfigError
+ */
+export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
+  const problems: string[] = [];
+  const parsed = environmentSchema.safeParse(withFiles(environment, problems));
+  if (!parsed.success)
+    problems.push(...parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`));
+  problems.push(...unknownVariables(environment));
+  if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
+  const values = parsed.data;
+  const ours = new Set(values.CLOUDPODS_ROLES);
+  if (values.CLOUDPODS_DATABASE_URL !== undefined && values.CLOUDPODS_MASTER_KEY === undefined) {
+    // Replicas of one database must open what the others sealed.
+    throw new ConfigError([
+      "CLOUDPODS_MASTER_KEY: required with CLOUDPODS_DATABASE_URL (32 bytes as 64 hexadecimal digits)",
+    ]);
+  }
+  return Object.freeze({
+    roles: ours,
+    databaseUrl: values.CLOUDPODS_DATABASE_URL,
+    databaseApiUrl: values.CLOUDPODS_DATABASE_API_URL,
+    mqttUrl: values.CLOUDPODS_MQTT_URL,
+    dataDirectory: resolve(values.CLOUDPODS_DATA_DIR),
+    masterKey: values.CLOUDPODS_MASTER_KEY === undefined ? undefined : Buffer.from(values.CLOUDPODS_MASTER_KEY, "hex"),
+    httpHost: values.CLOUDPODS_HTTP_HOST,
+    httpPort: values.CLOUDPODS_HTTP_PORT,
+    gatewayHost: values.CLOUDPODS_GATEWAY_HOST,
+    gatewayPort: values.CLOUDPODS_GATEWAY_PORT,
+    brokerHost: values.CLOUDPODS_BROKER_HOST,
+    brokerPort: values.CLOUDPODS_BROKER_PORT,
+    publicHost: values.CLOUDPODS_PUBLIC_HOST,
+    defaultRegion: values.CLOUDPODS_DEFAULT_REGION,
+    sampleIntervalMs: values.CLOUDPODS_SAMPLE_INTERVAL_SECONDS * 1_000,
+    heartbeatIntervalMs: values.CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS * 1_000,
+    logLevel: values.CLOUDPODS_LOG_LEVEL,
+    secureCookies: values.CLOUDPODS_SECURE_COOKIES,
+  });
+}
+
+function withFiles(
+  environment: Readonly<Record<string, string | undefined>>,
+  problems: string[],
+): Record<string, string | undefined> {
+  const values: Record<string, string | undefined> = {};
+  for (const name of Object.keys(environmentSchema.shape)) {
+    const path = environment[`${name}_FILE`];
+    // An empty variable is an unset one: that is how unit files and containers unset.
+    values[name] = environment[name] === "" ? undefined : environment[name];
+    if (path === undefined || path === "") continue;
+    try {
+      values[name] = readFileSync(path, "utf8").trim();
+    } catch {
+      problems.push(`${name}_FILE: cannot be read`);
+    }
+  }
+  return values;
+}
+
+/** A misspelt variable would silently mean its default. */
+function unknownVariables(environment: Readonly<Record<string, string | undefined>>): string[] {
+  const known = new Set(Object.keys(environmentSchema.shape).flatMap((name) => [name, `${name}_FILE`]));
+  return Object.keys(environment)
+    .filter((name) => name.startsWith("CLOUDPODS_") && !name.startsWith("CLOUDPODS_AGENT_") && !known.has(name))
+    .map((name) => `${name}: there is no such setting`);
+}

@@ -1,0 +1,104 @@
+import { createInterface } from "node:readline";
+import { Command, InvalidArgumentError } from "commander";
+import { startControlPlane } from "./compose.ts";
+import { ConfigError, readConfig, roles } from "./config.ts";
+import { prepareDatabase } from "./data-directory.ts";
+import { openDatabase } from "./platform/database.ts";
+import { createLog } from "./platform/log.ts";
+import { createUser } from "./tenancy/create-user.ts";
+
+/** EX_CONFIG of sysexits.h: starting again will not help. */
+const configurationExitCode = 78;
+
+const program = new Command("cloudpods").description("Turns Proxmox VE hosts into a hosting company.");
+
+program
+  .command("serve")
+  .description("run the control plane")
+  .option("--roles <list>", `what this replica does, of ${roles.join(",")}`)
+  .action(async (options: { roles?: string }) => {
+    await guarded(() =>
+      serve({ ...process.env, ...(options.roles === undefined ? {} : { CLOUDPODS_ROLES: options.roles }) }),
+    );
+  });
+
+program
+  .command("migrate")
+  .description("bring the database's schema up to date")
+  .action(async () => {
+    await guarded(async () => {
+      const database = await prepareDatabase(readConfig(process.env));
+      await database.stop();
+      console.log(
+        database.applied.length === 0 ? "The schema is up to date." : `Applied: ${database.applied.join(", ")}`,
+      );
+    });
+  });
+
+const admin = program.command("admin").description("things that need no running control plane");
+
+admin
+  .command("create-user")
+  .description("make a user; the password is read from the standard input")
+  .requiredOption("--email <address>")
+  .option("--platform-role <role>", "ADMINISTRATOR, OPERATOR or USER", platformRole, "USER")
+  .action(async (options: { email: string; platformRole: "ADMINISTRATOR" | "OPERATOR" | "USER" }) => {
+    await guarded(async () => {
+      const config = readConfig(process.env);
+      const database = await prepareDatabase(config);
+      const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods admin", connectionsMax: 2 });
+      try {
+        const password = await readPassword();
+        const user = await system.transaction((tx) =>
+          createUser(tx, { email: options.email, password, platformRole: options.platformRole }),
+        );
+        console.log(`Made ${options.email} (${options.platformRole}), id ${user.id}.`);
+      } finally {
+        await system.close();
+        await database.stop();
+      }
+    });
+  });
+
+await program.parseAsync();
+
+async function serve(environment: NodeJS.ProcessEnv): Promise<void> {
+  const config = readConfig(environment);
+  const log = createLog({ level: config.logLevel });
+  const controlPlane = await startControlPlane(config, log);
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.once(signal, () => {
+      log.info({ signal }, "stopping");
+      controlPlane.stop().then(
+        () => process.exit(0),
+        (error: unknown) => {
+          log.error({ err: error }, "not everything stopped in time");
+          process.exit(1);
+        },
+      );
+    });
+  }
+}
+
+async function guarded(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : String(error));
+    process.exit(error instanceof ConfigError ? configurationExitCode : 1);
+  }
+}
+
+function platformRole(text: string): "ADMINISTRATOR" | "OPERATOR" | "USER" {
+  if (text === "ADMINISTRATOR" || text === "OPERATOR" || text === "USER") return text;
+  throw new InvalidArgumentError("ADMINISTRATOR, OPERATOR or USER");
+}
+
+async function readPassword(): Promise<string> {
+  const lines = createInterface({ input: process.stdin });
+  for await (const line of lines) {
+    lines.close();
+    if (line.length > 0) return line;
+  }
+  throw new Error("no password came over the standard input");
+}

@@ -1,0 +1,39 @@
+import type { Database } from "./platform/database.ts";
+import type { Loop } from "./platform/loops.ts";
+import { sql } from "./platform/sql.ts";
+import { recountQuotas } from "./quotas/recount-quotas.ts";
+import { recountClaims } from "./scheduling/recount-claims.ts";
+import { pruneIdentity } from "./security/prune-identity.ts";
+
+const minuteMs = 60_000;
+
+/** What keeps the tables in order while nobody looks. */
+export function maintenanceLoops(db: Database): Loop[] {
+  return [
+    { name: "recount-quotas", everyMs: 10 * minuteMs, run: async () => corrections(await recountQuotas(db)) },
+    { name: "recount-claims", everyMs: 10 * minuteMs, run: async () => corrections(await recountClaims(db)) },
+    {
+      name: "prune-identity",
+      everyMs: 10 * minuteMs,
+      async run() {
+        await pruneIdentity(db, new Date());
+        return undefined;
+      },
+    },
+    { name: "prune-fleet", everyMs: minuteMs, run: () => pruneFleet(db) },
+  ];
+}
+
+function corrections(differences: readonly unknown[]): Readonly<Record<string, unknown>> | undefined {
+  return differences.length === 0
+    ? undefined
+    : { corrected: differences.length, differences: differences.slice(0, 20) };
+}
+
+/** Host metrics are kept two weeks, answered questions a minute, used challenges an hour. */
+async function pruneFleet(db: Database): Promise<undefined> {
+  await db.execute(sql`DELETE FROM node_samples WHERE at < now() - interval '14 days'`);
+  await db.execute(sql`DELETE FROM node_queries WHERE asked_at < now() - interval '1 minute'`);
+  await db.execute(sql`DELETE FROM renewal_challenges WHERE expires_at < now() - interval '1 hour'`);
+  return undefined;
+}

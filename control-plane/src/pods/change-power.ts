@@ -1,0 +1,101 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { reserveQuota } from "../quotas/reserve-quota.ts";
+import type { Task } from "../tasks/task.ts";
+import { powerDeadlineMs } from "./change-power.saga.ts";
+import { changePodStatus } from "./change-status.ts";
+import { addSuspendHold, liftSuspendHold, requireStartable, type HoldKind } from "./holds.ts";
+import { lockPod, type Pod } from "./pod.ts";
+import { freeQuota, quotaOf } from "./release-pod.ts";
+import { requestWork, type Requester } from "./request-work.ts";
+
+/** What a request for work gives back. */
+export interface Accepted {
+  readonly pod: Pod;
+  readonly task: Task;
+}
+
+/**
+ * Start, stop or restart; the lifecycle status stays active.
+ * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `POD_BUSY`
+ */
+export async function changePower(
+  tx: Transaction,
+  who: Requester,
+  reference: string,
+  verb: "start" | "stop" | "restart",
+): Promise<Accepted> {
+  const pod = await lockPod(tx, who.tenantId, reference);
+  if (pod.status !== "active") {
+    throw new DomainError(
+      "wrong-state",
+      "POD_WRONG_STATE",
+      `The pod is ${pod.status}; this needs a pod that is active.`,
+      {
+        details: { status: pod.status, allowed: ["active"] },
+      },
+    );
+  }
+  if (verb !== "stop") await requireStartable(tx, pod);
+  await wantPower(tx, pod, verb === "stop" ? "stopped" : "running");
+  const task = await requestWork(tx, who, pod, {
+    type: verb,
+    step: verb === "restart" ? "reboot" : verb,
+    deadlineMs: powerDeadlineMs,
+    message: "Accepted",
+  });
+  return { pod: await lockPod(tx, who.tenantId, pod.id), task };
+}
+
+/**
+ * Suspends: the container is stopped and the quota is free again.
+ * @throws DomainError `POD_WRONG_STATE`, `POD_BUSY`
+ */
+export async function suspendPod(
+  tx: Transaction,
+  who: Requester,
+  reference: string,
+  kind: HoldKind,
+  reason: string | undefined,
+): Promise<Accepted> {
+  const pod = await lockPod(tx, who.tenantId, reference);
+  await freeQuota(tx, pod);
+  await changePodStatus(tx, pod, "suspended");
+  await addSuspendHold(tx, pod, kind, `${who.actor.kind}:${who.actor.id}`, reason);
+  await wantPower(tx, pod, "stopped");
+  const task = await requestWork(tx, who, pod, {
+    type: "suspend",
+    step: "stop",
+    deadlineMs: powerDeadlineMs,
+    message: "Accepted",
+    detail: { kind, reason: reason ?? null },
+  });
+  return { pod: await lockPod(tx, who.tenantId, pod.id), task };
+}
+
+/**
+ * Resumes: the quota is checked again, since suspended pods do not count.
+ * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `QUOTA_EXCEEDED`, `POD_BUSY`
+ */
+export async function resumePod(tx: Transaction, who: Requester, reference: string, kind: HoldKind): Promise<Accepted> {
+  const pod = await lockPod(tx, who.tenantId, reference);
+  await changePodStatus(tx, pod, "resumed");
+  await liftSuspendHold(tx, pod, kind);
+  await reserveQuota(tx, pod.tenantId, quotaOf(pod));
+  await wantPower(tx, pod, "running");
+  const task = await requestWork(tx, who, pod, {
+    type: "resume",
+    step: "start",
+    deadlineMs: powerDeadlineMs,
+    message: "Accepted",
+    detail: { kind },
+  });
+  return { pod: await lockPod(tx, who.tenantId, pod.id), task };
+}
+
+async function wantPower(tx: Transaction, pod: Pod, power: "running" | "stopped"): Promise<void> {
+  await tx.execute(
+    sql`UPDATE cloud_pods SET desired_power = ${power}, version = version + 1, updated_at = now() WHERE id = ${pod.id}`,
+  );
+}

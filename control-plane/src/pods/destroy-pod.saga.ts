@@ -1,0 +1,50 @@
+import { sql } from "../platform/sql.ts";
+import { systemActor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
+import type { Saga, Step } from "../tasks/saga.ts";
+import { changePodStatus } from "./change-status.ts";
+import { lockPodById } from "./pod.ts";
+import { vacate } from "./release-pod.ts";
+import { removeContainerStep } from "./remove-container-step.ts";
+
+/** The host may be away for a day; the customer's bill ended with the request. */
+export const destroyDeadlineMs = 86_400_000;
+
+const releaseStep: Step = {
+  name: "release",
+  percent: 90,
+  attemptsMax: 10,
+  async begin({ tx, task, now }) {
+    const pod = await lockPodById(tx, task.podId);
+    await vacate(tx, pod, now);
+    await changePodStatus(tx, pod, "gone");
+    await tx.execute(sql`UPDATE cloud_pods SET deleted_at = ${now} WHERE id = ${pod.id}`);
+    await tx.execute(
+      sql`UPDATE subscriptions SET state = 'CANCELLED', ended_at = ${now} WHERE id = ${pod.subscriptionId} AND ended_at IS NULL`,
+    );
+    await recordAudit(tx, {
+      actor: systemActor("provisioning"),
+      requestId: task.requestId ?? undefined,
+      tenantId: pod.tenantId,
+      action: "pod.deleted",
+      targetType: "pod",
+      targetId: pod.id,
+    });
+    return { kind: "done", message: "The pod is deleted" };
+  },
+};
+
+/** The pod and everything of it goes. */
+export const destroyPod: Saga = {
+  type: "destroy",
+  deadlineMs: destroyDeadlineMs,
+  steps: [removeContainerStep("remove"), releaseStep],
+  undo: [],
+  async finish({ tx, task }, end) {
+    if (end === "succeeded") return;
+    const pod = await lockPodById(tx, task.podId);
+    await changePodStatus(tx, pod, "delete-failed");
+    await tx.execute(sql`
+      UPDATE cloud_pods SET last_error_code = ${task.errorCode}, last_error_message = ${task.errorMessage} WHERE id = ${pod.id}`);
+  },
+};

@@ -1,0 +1,173 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import { newId } from "@cloudpods/shared/ids";
+import { resolvePlan, type Plan } from "../plans/resolve-plan.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { reserveQuota } from "../quotas/reserve-quota.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import type { Actor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
+import { createTask } from "../tasks/create-task.ts";
+import type { Task } from "../tasks/task.ts";
+import { sendWish } from "./command-steps.ts";
+import { newMacAddress } from "./mac-address.ts";
+import { findPod, type Pod } from "./pod.ts";
+import { createWish, provisionDeadlineMs } from "./provision-pod.saga.ts";
+import { quotaOf } from "./release-pod.ts";
+import type { PlacementWish } from "./placement-wish.ts";
+import { reservePlace } from "./reserve-place.ts";
+
+/** What a customer orders, after validation. Either a plan or resources of his own. */
+export interface PodOrder {
+  readonly planCode?: string | undefined;
+  readonly resources?:
+    | {
+        readonly cores: number;
+        readonly memoryMb: number;
+        readonly swapMb?: number | undefined;
+        readonly diskGb: number;
+      }
+    | undefined;
+  readonly name?: string | undefined;
+  readonly hostname: string;
+  readonly domain?: string | undefined;
+  readonly region?: string | undefined;
+  readonly template?: string | undefined;
+  readonly sshKeys?: readonly string[] | undefined;
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  readonly placement?: PlacementWish | undefined;
+}
+
+/** Who orders, for whom. */
+export interface Ordering {
+  readonly tenantId: string;
+  readonly actor: Actor;
+  readonly requestId: string;
+  readonly defaultRegion: string;
+  readonly fleet: FleetView;
+  /** Whether the address of the user who orders is proven; asked only for plans that need it. */
+  readonly isEmailVerified: () => Promise<boolean>;
+}
+
+/** What a pod of an order is made of. */
+export interface OrderedSize {
+  readonly plan: Plan | undefined;
+  readonly cores: number;
+  readonly memoryMb: number;
+  readonly swapMb: number;
+  readonly diskGb: number;
+  readonly billingMode: "plan" | "metered";
+}
+
+const defaultSwapMb = 512;
+
+/**
+ * Takes an order: quota, pod, subscription, place, first command and task in the caller's one
+ * transaction, so that there is either all of it or nothing. The claim of the place comes after all
+ * that does not depend on it, since it locks a row that other orders want.
+ * @throws DomainError `PLAN_NOT_FOUND`, `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `NO_CAPACITY`
+ */
+export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder): Promise<{ pod: Pod; task: Task }> {
+  const size = await orderedSize(tx, order);
+  await reserveQuota(tx, who.tenantId, quotaOf(size));
+  if (size.plan !== undefined) await checkPlanLimits(tx, who, size.plan);
+  const podId = newId();
+  await insertPod(tx, who, podId, order, size);
+  await recordAudit(tx, {
+    actor: who.actor,
+    requestId: who.requestId,
+    tenantId: who.tenantId,
+    action: "pod.order",
+    targetType: "pod",
+    targetId: podId,
+    detail: {
+      planCode: size.plan?.code ?? null,
+      cores: size.cores,
+      memoryMb: size.memoryMb,
+      diskGb: size.diskGb,
+      hostname: order.hostname,
+    },
+  });
+  const placed = await reservePlace(tx, who.fleet, await findPod(tx, who.tenantId, podId));
+  const taskId = newId();
+  const { commandId } = await sendWish(tx, placed, taskId, createWish(placed));
+  const task = await createTask(tx, {
+    id: taskId,
+    tenantId: who.tenantId,
+    podId,
+    type: "create",
+    step: "create",
+    commandId,
+    percent: 10,
+    input: {},
+    deadlineMs: provisionDeadlineMs,
+    requestedBy: `${who.actor.kind}:${who.actor.id}`,
+    requestId: who.requestId,
+    message: `Reserved on ${placed.nodeName ?? "a host"}; creating the container`,
+  });
+  return { pod: await findPod(tx, who.tenantId, podId), task };
+}
+
+/**
+ * The size that an order asks for.
+ * @throws DomainError `PLAN_NOT_FOUND`
+ */
+export async function orderedSize(
+  tx: Queryable,
+  order: Pick<PodOrder, "planCode" | "resources">,
+): Promise<OrderedSize> {
+  if (order.planCode !== undefined) {
+    const plan = await resolvePlan(tx, order.planCode);
+    const { cores, memoryMb, swapMb, diskGb } = plan;
+    return { plan, cores, memoryMb, swapMb, diskGb, billingMode: "plan" };
+  }
+  if (order.resources === undefined)
+    throw new DomainError("invalid", "ORDER_WITHOUT_SIZE", "Name a planCode or resources.");
+  return {
+    plan: undefined,
+    ...order.resources,
+    swapMb: order.resources.swapMb ?? defaultSwapMb,
+    billingMode: "metered",
+  };
+}
+
+/** Under the quota's lock, so that two orders at once cannot both be the last. */
+async function checkPlanLimits(tx: Transaction, who: Ordering, plan: Plan): Promise<void> {
+  if (plan.requiresVerifiedEmail && !(await who.isEmailVerified())) {
+    throw new DomainError("forbidden", "EMAIL_NOT_VERIFIED", `The plan ${plan.name} needs a verified e-mail address.`);
+  }
+  if (plan.maxPerTenant === null) return;
+  const [row] = await tx.query<{ count: bigint }>(sql`
+    SELECT count(*) FROM cloud_pods WHERE tenant_id = ${who.tenantId} AND plan_code = ${plan.code} AND status NOT IN ('failed', 'deleted')`);
+  if (row !== undefined && row.count < BigInt(plan.maxPerTenant)) return;
+  throw new DomainError(
+    "quota-exceeded",
+    "PLAN_LIMIT_REACHED",
+    `A tenant may have ${plan.maxPerTenant} of the plan ${plan.name}.`,
+    {
+      details: { planCode: plan.code, max: plan.maxPerTenant },
+    },
+  );
+}
+
+async function insertPod(
+  tx: Transaction,
+  who: Ordering,
+  podId: string,
+  order: PodOrder,
+  size: OrderedSize,
+): Promise<void> {
+  const subscriptionId = newId();
+  await tx.execute(sql`
+    WITH subscription AS (
+      INSERT INTO subscriptions (id, tenant_id, plan_code, external_ref, currency)
+      SELECT ${subscriptionId}, id, ${size.plan?.code ?? null}, ${podId}, currency FROM tenants WHERE id = ${who.tenantId})
+    INSERT INTO cloud_pods (id, tenant_id, vmid, name, hostname, domain, region, plan_code, billing_mode, cores, memory_mb, swap_mb, disk_gb,
+      template, mac, ssh_keys, labels, placement_request)
+    VALUES (${podId}, ${who.tenantId}, next_vmid(), ${order.name ?? order.hostname}, ${order.hostname}, ${order.domain ?? null},
+      ${order.region ?? who.defaultRegion}, ${size.plan?.code ?? null}, ${size.billingMode}, ${size.cores}, ${size.memoryMb}, ${size.swapMb},
+      ${size.diskGb}, ${order.template ?? null}, ${newMacAddress()}, ${order.sshKeys ?? []}, ${JSON.stringify(order.labels ?? {})},
+      ${JSON.stringify(order.placement ?? {})})`);
+  // The subscription refers to nothing; the pod's reference is checked once both rows are there.
+  await tx.execute(sql`UPDATE cloud_pods SET subscription_id = ${subscriptionId} WHERE id = ${podId}`);
+}

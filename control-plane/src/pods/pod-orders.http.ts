@@ -1,0 +1,214 @@
+import { z } from "@hono/zod-openapi";
+import type { TenantContext } from "../http/context.ts";
+import { dryRun } from "../http/fields.ts";
+import type { RouteTable } from "../http/route-table.ts";
+import { route } from "../http/route.ts";
+import { sql } from "../platform/sql.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import { NoCapacityError, recordPlacementFailure } from "../scheduling/no-capacity.ts";
+import { destroyPodNow } from "./destroy-pod.ts";
+import { dryRunOrder, dryRunScale } from "./dry-run.ts";
+import { domain, hostname, labels, sshKey } from "./hostnames.ts";
+import { orderPod } from "./order-pod.ts";
+import type { PodHints } from "./pod-hints.ts";
+import { accepted, requester } from "./pod-power.http.ts";
+import { acceptedView } from "./pod-view.ts";
+import { findPod } from "./pod.ts";
+import { scaledSize, scalePod } from "./scale-pod.ts";
+
+/** What the routes of orders need. */
+export interface PodOrderOptions {
+  readonly hints: PodHints;
+  readonly fleet: FleetView;
+  readonly defaultRegion: string;
+}
+
+const resources = z.strictObject({
+  cores: z.number().int().min(1).max(512),
+  memoryMb: z.number().int().min(64).max(4_194_304),
+  swapMb: z.number().int().min(0).max(1_048_576).optional(),
+  diskGb: z.number().int().min(1).max(65_536),
+});
+
+const orderBody = z
+  .strictObject({
+    planCode: z.string().min(1).max(64).optional(),
+    resources: resources.optional(),
+    name: z.string().min(1).max(100).optional(),
+    hostname,
+    domain: domain.optional(),
+    region: z
+      .string()
+      .regex(/^[a-z0-9-]{1,40}$/)
+      .optional(),
+    template: z.string().min(1).max(255).optional(),
+    sshKeys: z.array(sshKey).max(50).optional(),
+    labels: labels.optional(),
+    placement: z.strictObject({ nodeLabels: labels.optional(), antiAffinity: labels.optional() }).optional(),
+  })
+  .refine((body) => (body.planCode === undefined) !== (body.resources === undefined), {
+    path: ["planCode"],
+    error: "name either planCode or resources",
+  })
+  .openapi("PodOrder");
+
+const scaleBody = z
+  .strictObject({
+    planCode: z.string().min(1).max(64).optional(),
+    resources: resources.omit({ swapMb: true }).partial().optional(),
+  })
+  .refine((body) => (body.planCode === undefined) !== (body.resources === undefined), {
+    path: ["planCode"],
+    error: "name either planCode or resources",
+  })
+  .openapi("PodScale");
+
+const dryRunView = z
+  .object({
+    dryRun: z.literal(true),
+    quota: z.object({
+      allowed: z.boolean(),
+      message: z.string().optional(),
+      details: z.record(z.string(), z.number()).optional(),
+    }),
+    placement: z
+      .object({
+        node: z.string().nullable(),
+        summary: z.string(),
+        reasons: z.array(z.object({ filter: z.string(), nodes: z.number().int() })),
+      })
+      .nullable(),
+    commands: z.array(z.string()).nullable().openapi({
+      description: "What the host would run, as the host itself says; null with a reason when it did not answer.",
+    }),
+    commandsReason: z.string().nullable(),
+    dnsRecords: z.array(z.unknown()),
+    price: z.object({ amount: z.string(), currency: z.string(), per: z.literal("month") }).nullable(),
+  })
+  .openapi("DryRun");
+
+/** Order, scale and destroy. */
+export function registerPodOrderRoutes(routes: RouteTable, options: PodOrderOptions): void {
+  registerOrder(routes, options);
+  registerScale(routes, options);
+  registerDestroy(routes, options);
+}
+
+function registerOrder(routes: RouteTable, options: PodOrderOptions): void {
+  for (const path of ["/api/cloud-pods", "/api/cloud-pods/order"] as const) {
+    route(routes, {
+      method: "post",
+      path,
+      summary: "Order a pod",
+      tags: ["pods"],
+      access: { scope: "PROVISIONING" },
+      idempotent: true,
+      request: {
+        query: z.object({ dryRun }),
+        body: orderBody,
+        example: { planCode: "CLOUD_POD_STARTER", hostname: "shop-1" },
+      },
+      responses: { 202: acceptedView, 200: dryRunView },
+      async handler({ query, body }, ctx) {
+        const who = { ...requester(ctx), ...options, isEmailVerified: () => isEmailVerified(ctx) };
+        if (query.dryRun) {
+          const plan = await ctx.inTenant((tx) => dryRunOrder(tx, ctx.system, who, body));
+          return { status: 200, body: presentDryRun(plan) };
+        }
+        return accepted(
+          await keepingFailures(ctx, () => ctx.inTenant((tx) => orderPod(tx, who, body))),
+          ctx,
+          options.hints,
+        );
+      },
+    });
+  }
+}
+
+async function isEmailVerified(ctx: TenantContext): Promise<boolean> {
+  const rows = await ctx.system.query(sql`SELECT FROM users WHERE id = ${ctx.actor.userId} AND email_verified_at IS NOT NULL`);
+  return rows.length > 0;
+}
+
+/** An order without a place leaves nothing but the note that it was made, for headroom and the overview. */
+async function keepingFailures<T>(ctx: TenantContext, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof NoCapacityError) {
+      await ctx.system.transaction((tx) => recordPlacementFailure(tx, { ...requester(ctx), error }));
+      if (ctx.actor.platformRole !== "USER") throw error.forOperator();
+    }
+    throw error;
+  }
+}
+
+function registerScale(routes: RouteTable, options: PodOrderOptions): void {
+  for (const path of ["/api/cloud-pods/:pod/scale", "/api/cloud-pods/:pod/resize"] as const) {
+    route(routes, {
+      method: "post",
+      path,
+      summary: "Change the plan or the resources of a pod",
+      tags: ["pods"],
+      access: { scope: "PROVISIONING" },
+      idempotent: true,
+      request: { query: z.object({ dryRun }), body: scaleBody, example: { planCode: "CLOUD_POD_PREMIUM" } },
+      responses: { 202: acceptedView, 200: dryRunView },
+      async handler({ params, query, body }, ctx) {
+        if (!query.dryRun)
+          return accepted(
+            await ctx.inTenant((tx) => scalePod(tx, requester(ctx), params.pod, body)),
+            ctx,
+            options.hints,
+          );
+        const plan = await ctx.inTenant(async (tx) => {
+          const pod = await findPod(tx, ctx.tenantId, params.pod);
+          return await dryRunScale(tx, ctx.system, pod, await scaledSize(tx, pod, body));
+        });
+        return { status: 200, body: presentDryRun({ ...plan, price: null }) };
+      },
+    });
+  }
+}
+
+function presentDryRun({ quota, placement, commands, price }: Awaited<ReturnType<typeof dryRunOrder>>) {
+  return {
+    dryRun: true as const,
+    quota: {
+      allowed: quota.allowed,
+      ...(quota.message === undefined ? {} : { message: quota.message }),
+      ...(quota.details === undefined ? {} : { details: { ...quota.details } }),
+    },
+    placement:
+      placement === null
+        ? null
+        : { node: placement.chosen?.node ?? null, summary: placement.summary, reasons: [...placement.reasons] },
+    commands: commands.commandLines === null ? null : [...commands.commandLines],
+    commandsReason: commands.reason ?? null,
+    dnsRecords: [],
+    price,
+  };
+}
+
+function registerDestroy(routes: RouteTable, options: PodOrderOptions): void {
+  for (const [method, path] of [
+    ["delete", "/api/cloud-pods/:pod"],
+    ["post", "/api/cloud-pods/:pod/destroy"],
+  ] as const) {
+    route(routes, {
+      method,
+      path,
+      summary: "Destroy a pod with its disk",
+      tags: ["pods"],
+      access: { scope: "PROVISIONING" },
+      ...(method === "post" ? { idempotent: true as const } : {}),
+      responses: { 202: acceptedView },
+      handler: async ({ params }, ctx) =>
+        accepted(
+          await ctx.inTenant((tx) => destroyPodNow(tx, requester(ctx), params.pod, ctx.now)),
+          ctx,
+          options.hints,
+        ),
+    });
+  }
+}

@@ -1,0 +1,11 @@
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import type { Saga } from "../tasks/saga.ts";
+import { powerSagas } from "./change-power.saga.ts";
+import { changeSize } from "./change-size.saga.ts";
+import { destroyPod } from "./destroy-pod.saga.ts";
+import { provisionPod } from "./provision-pod.saga.ts";
+
+/** Everything that is done to pods over time. */
+export function podSagas(fleet: FleetView): Saga[] {
+  return [provisionPod(fleet), changeSize, destroyPod, ...powerSagas];
+}

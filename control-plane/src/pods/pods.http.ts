@@ -1,0 +1,251 @@
+import { z } from "@hono/zod-openapi";
+import { DomainError } from "@cloudpods/shared/errors";
+import { podStatuses } from "@cloudpods/shared/pod-lifecycle";
+import { timestamp } from "../http/fields.ts";
+import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import type { RouteTable } from "../http/route-table.ts";
+import { route } from "../http/route.ts";
+import { checkVersion, etagOf } from "../http/version-check.ts";
+import { joinSql, sql } from "../platform/sql.ts";
+import { recordAudit } from "../security/audit.ts";
+import { taskView, toTaskView } from "../tasks/task-view.ts";
+import { taskColumns, type Task } from "../tasks/task.ts";
+import { domain, labels } from "./hostnames.ts";
+import { podView, toPodView } from "./pod-view.ts";
+import { findPod, lockPod, selectPods, type Pod } from "./pod.ts";
+
+const listFilters = listQuery.extend({
+  status: z.enum(podStatuses).optional(),
+  planCode: z.string().max(64).optional(),
+  region: z.string().max(64).optional(),
+});
+
+/** Lists, details and changes that no host has to hear of. */
+export function registerPodRoutes(routes: RouteTable): void {
+  registerLists(routes);
+  registerDetails(routes);
+  registerPlacement(routes);
+  registerObservations(routes);
+}
+
+function registerLists(routes: RouteTable): void {
+  for (const path of ["/api/cloud-pods", "/api/cloud-pods/my-pods"] as const) {
+    route(routes, {
+      method: "get",
+      path,
+      summary: "Pods of the tenant",
+      tags: ["pods"],
+      access: { scope: "READ" },
+      request: { query: listFilters },
+      responses: { 200: listOf(podView) },
+      async handler({ query }, ctx) {
+        const after = decodeCursor(query.cursor, 1)?.[0];
+        const conditions = [
+          sql`p.tenant_id = ${ctx.tenantId}`,
+          query.status === undefined ? sql`p.status <> 'deleted'` : sql`p.status = ${query.status}`,
+          ...(query.planCode === undefined ? [] : [sql`p.plan_code = ${query.planCode.toUpperCase()}`]),
+          ...(query.region === undefined ? [] : [sql`p.region = ${query.region}`]),
+          ...(after === undefined ? [] : [sql`p.id < ${after}::uuid`]),
+        ];
+        const rows = await ctx.inTenant((tx) =>
+          tx.query<Pod>(
+            sql`${selectPods} WHERE ${joinSql(conditions, sql` AND `)} ORDER BY p.id DESC LIMIT ${query.limit + 1}`,
+          ),
+        );
+        return { status: 200, body: toPage(rows, query.limit, (pod) => [pod.id], toPodView) };
+      },
+    });
+  }
+}
+
+function registerDetails(routes: RouteTable): void {
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/:pod",
+    summary: "A pod",
+    tags: ["pods"],
+    access: { scope: "READ" },
+    responses: { 200: podView },
+    async handler({ params }, ctx) {
+      const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
+      return { status: 200, headers: { etag: etagOf(pod.version) }, body: toPodView(pod) };
+    },
+  });
+  route(routes, {
+    method: "put",
+    path: "/api/cloud-pods/:pod",
+    summary: "Rename a pod, change its labels or its domain",
+    tags: ["pods"],
+    access: { scope: "WRITE" },
+    request: {
+      body: z.strictObject({
+        name: z.string().min(1).max(100).optional(),
+        domain: domain.nullable().optional(),
+        labels: labels.optional(),
+      }),
+      example: { name: "Shop", labels: { tier: "web" } },
+    },
+    responses: { 200: podView },
+    async handler({ params, body, ifMatch }, ctx) {
+      const pod = await ctx.inTenant(async (tx) => {
+        const before = await lockPod(tx, ctx.tenantId, params.pod);
+        if (before.status === "deleted") throw new DomainError("not-found", "POD_NOT_FOUND", "There is no such pod.");
+        checkVersion(ifMatch, before.version);
+        await tx.execute(sql`
+          UPDATE cloud_pods SET name = ${body.name ?? before.name}, domain = ${body.domain === undefined ? before.domain : body.domain},
+            labels = ${JSON.stringify(body.labels ?? before.labels)}, version = version + 1, updated_at = now() WHERE id = ${before.id}`);
+        await recordAudit(tx, {
+          actor: ctx.actor,
+          requestId: ctx.requestId,
+          tenantId: ctx.tenantId,
+          action: "pod.update",
+          targetType: "pod",
+          targetId: before.id,
+          detail: body,
+        });
+        return await findPod(tx, ctx.tenantId, before.id);
+      });
+      return { status: 200, headers: { etag: etagOf(pod.version) }, body: toPodView(pod) };
+    },
+  });
+}
+
+const healthView = z
+  .object({
+    podId: z.string(),
+    status: z.enum(podStatuses),
+    power: z.enum(["running", "stopped", "unknown"]),
+    desiredPower: z.enum(["running", "stopped"]),
+    observedAt: timestamp.nullable(),
+    observationAgeSeconds: z.number().int().nullable(),
+    ip: z.string().nullable(),
+    healthy: z
+      .boolean()
+      .openapi({ description: "The host was seen lately and has the pod in the power that is wanted." }),
+    conditions: z
+      .array(z.object({ kind: z.string(), message: z.string() }))
+      .openapi({ description: "What is wrong with the pod's host." }),
+    lastError: z.object({ code: z.string(), message: z.string() }).nullable(),
+  })
+  .openapi("PodHealth");
+
+/** Inventories come every few minutes; an older observation says nothing about now. */
+const observationFreshMs = 600_000;
+
+const placementView = z
+  .object({
+    node: z.string().nullable(),
+    region: z.string(),
+    storage: z.string().nullable(),
+    generation: z.bigint().openapi({ type: "string" }),
+    summary: z.string().nullable(),
+    reasons: z.array(z.unknown()).openapi({ description: "How many hosts fell out for which reason." }),
+    hosts: z
+      .object({ candidates: z.array(z.unknown()), rejected: z.array(z.unknown()) })
+      .nullable()
+      .openapi({ description: "Points and reasons of each host; for operators." }),
+    history: z.array(
+      z.object({
+        node: z.string().nullable(),
+        generation: z.bigint().openapi({ type: "string" }),
+        from: timestamp,
+        to: timestamp.nullable(),
+      }),
+    ),
+  })
+  .openapi("PodPlacement");
+
+function registerPlacement(routes: RouteTable): void {
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/:pod/placement",
+    summary: "Why a pod sits where it sits",
+    tags: ["pods"],
+    access: { scope: "READ" },
+    responses: { 200: placementView },
+    async handler({ params }, ctx) {
+      const { pod, history } = await ctx.inTenant(async (tx) => {
+        const found = await findPod(tx, ctx.tenantId, params.pod);
+        const rows = await tx.query<{ node: string | null; generation: bigint; from: Date; to: Date | null }>(sql`
+          SELECT n.name AS node, l.generation, l.placed_from AS "from", l.placed_to AS "to"
+          FROM cloud_pod_placements l LEFT JOIN nodes n ON n.id = l.node_id WHERE l.pod_id = ${found.id} ORDER BY l.generation`);
+        return { pod: found, history: rows };
+      });
+      const { summary, reasons, candidates, rejected } = pod.placementVerdict;
+      const isOperator = ctx.actor.platformRole !== "USER";
+      return {
+        status: 200,
+        body: {
+          node: pod.nodeName,
+          region: pod.region,
+          storage: pod.storage,
+          generation: pod.generation,
+          summary: summary ?? null,
+          reasons: [...(reasons ?? [])],
+          hosts: isOperator ? { candidates: [...(candidates ?? [])], rejected: [...(rejected ?? [])] } : null,
+          history,
+        },
+      };
+    },
+  });
+}
+
+function registerObservations(routes: RouteTable): void {
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/:pod/health",
+    summary: "What the pod's host saw last",
+    tags: ["pods"],
+    access: { scope: "READ" },
+    responses: { 200: healthView },
+    async handler({ params }, ctx) {
+      const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
+      const conditions =
+        pod.nodeId === null
+          ? []
+          : await ctx.system.query<{ kind: string; message: string }>(sql`
+              SELECT kind, message FROM node_conditions WHERE node_id = ${pod.nodeId}
+              UNION ALL SELECT 'Host' || initcap(state), 'The host is ' || state FROM node_status WHERE node_id = ${pod.nodeId} AND state <> 'online'`);
+      const ageMs = pod.observedAt === null ? undefined : ctx.now.getTime() - pod.observedAt.getTime();
+      return {
+        status: 200,
+        body: {
+          podId: pod.id,
+          status: pod.status,
+          power: pod.observedPower,
+          desiredPower: pod.desiredPower,
+          observedAt: pod.observedAt,
+          observationAgeSeconds: ageMs === undefined ? null : Math.max(0, Math.round(ageMs / 1_000)),
+          ip: pod.ip,
+          healthy:
+            pod.status === "active" &&
+            pod.observedPower === pod.desiredPower &&
+            ageMs !== undefined &&
+            ageMs < observationFreshMs &&
+            conditions.length === 0,
+          conditions,
+          lastError: toPodView(pod).lastError,
+        },
+      };
+    },
+  });
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/:pod/tasks",
+    summary: "History of work on a pod",
+    tags: ["pods", "tasks"],
+    access: { scope: "READ" },
+    request: { query: listQuery },
+    responses: { 200: listOf(taskView) },
+    async handler({ params, query }, ctx) {
+      const before = decodeCursor(query.cursor, 1)?.[0];
+      const rows = await ctx.inTenant(async (tx) => {
+        const pod = await findPod(tx, ctx.tenantId, params.pod);
+        return await tx.query<Task>(sql`
+          SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = ${pod.id}
+            ${before === undefined ? sql`` : sql`AND t.id < ${before}::uuid`} ORDER BY t.id DESC LIMIT ${query.limit + 1}`);
+      });
+      return { status: 200, body: toPage(rows, query.limit, (task) => [task.id], toTaskView) };
+    },
+  });
+}

@@ -1,0 +1,35 @@
+import { countsAgainstQuota } from "@cloudpods/shared/pod-lifecycle";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { releaseQuota } from "../quotas/reserve-quota.ts";
+import { releaseClaim } from "../scheduling/change-claim.ts";
+import { releaseAddress } from "./addresses.ts";
+import { closeAllocation } from "./allocations.ts";
+import type { Pod } from "./pod.ts";
+
+/** What a pod takes of its tenant's quota. */
+export function quotaOf(pod: Pick<Pod, "cores" | "memoryMb" | "diskGb">): {
+  pods: 1;
+  cpuCores: number;
+  memoryMb: number;
+  diskGb: number;
+} {
+  return { pods: 1, cpuCores: pod.cores, memoryMb: pod.memoryMb, diskGb: pod.diskGb };
+}
+
+/** Gives the tenant's quota back, once: only pods in a state that counts hold any. Call it before the state changes. */
+export async function freeQuota(tx: Queryable, pod: Pod): Promise<void> {
+  if (countsAgainstQuota(pod.status)) await releaseQuota(tx, pod.tenantId, quotaOf(pod));
+}
+
+/**
+ * Gives the host's capacity back and ends the pod's place there. Only after the host confirmed that the
+ * container is gone, since until then it occupies the host.
+ */
+export async function vacate(tx: Queryable, pod: Pod, now: Date): Promise<void> {
+  await closeAllocation(tx, pod.id, pod.deletionRequestedAt ?? now);
+  await releaseAddress(tx, pod.id);
+  await releaseClaim(tx, pod.id, pod.generation);
+  await tx.execute(sql`
+    UPDATE cloud_pods SET node_id = NULL, ip = NULL, observed_power = 'unknown', observed_at = ${now} WHERE id = ${pod.id}`);
+}

@@ -1,0 +1,34 @@
+import type { Step } from "../tasks/saga.ts";
+import { sendWish } from "./command-steps.ts";
+import { lockPodById } from "./pod.ts";
+
+/** A destroy waits for the guest to stop and for the storage to free the volumes. */
+const removeTimeoutMs = 600_000;
+/** With the backoff's ceiling of a minute: an hour of a host that answers with faults that may pass. */
+const attemptsMax = 60;
+
+/** The container and its disks are gone from the host; nothing to do for a pod that never had a place. */
+export function removeContainerStep(name: string): Step {
+  return {
+    name,
+    percent: 10,
+    attemptsMax,
+    async begin({ tx, task }) {
+      const pod = await lockPodById(tx, task.podId);
+      if (pod.nodeId === null) return { kind: "done", message: "There is no container to remove" };
+      const sent = await sendWish(tx, pod, task.id, {
+        op: { $case: "ensureAbsent", value: {} },
+        timeoutMs: removeTimeoutMs,
+      });
+      return { kind: "wait", ...sent, message: "Removing the container" };
+    },
+    async resume(_, command) {
+      if (command.state === "succeeded")
+        return await Promise.resolve({ kind: "done", message: "The container is gone" });
+      const code = command.errorCode ?? command.state.toUpperCase();
+      const message = command.errorMessage ?? `The host answered ${command.state}`;
+      // What must go must go: only a refusal of principle (another's container) ends the tries early.
+      return { kind: code === "FOREIGN_CONTAINER" ? "fail" : "retry", code, message };
+    },
+  };
+}

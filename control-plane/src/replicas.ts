@@ -1,0 +1,46 @@
+import { hostname } from "node:os";
+import type { Role } from "./config.ts";
+import type { Queryable } from "./platform/database.ts";
+import { sql } from "./platform/sql.ts";
+
+/** What this replica tells the others. */
+export interface ReplicaFacts {
+  readonly id: string;
+  readonly roles: ReadonlySet<Role>;
+  readonly gatewayAddress: string | null;
+  /** Set where the embedded broker runs. */
+  readonly brokerUrl: string | null;
+}
+
+/** A replica that was not seen for so long has died. */
+const aliveSeconds = 60;
+
+/** Writes that the replica is alive; repeated every ten seconds. */
+export async function announceReplica(db: Queryable, replica: ReplicaFacts): Promise<void> {
+  await db.execute(sql`
+    INSERT INTO control_plane_replicas (id, hostname, roles, gateway_address, broker_url)
+    VALUES (${replica.id}, ${hostname()}, ${[...replica.roles]}, ${replica.gatewayAddress}, ${replica.brokerUrl})
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), gateway_address = excluded.gateway_address, broker_url = excluded.broker_url`);
+  await db.execute(sql`DELETE FROM control_plane_replicas WHERE seen_at < now() - interval '1 day'`);
+}
+
+/** The replica says good-bye. */
+export async function withdrawReplica(db: Queryable, id: string): Promise<void> {
+  await db.execute(sql`DELETE FROM control_plane_replicas WHERE id = ${id}`);
+}
+
+/** Where the embedded broker of any replica listens, or undefined when none runs. */
+export async function findEmbeddedBroker(db: Queryable): Promise<string | undefined> {
+  const [row] = await db.query<{ url: string }>(sql`
+    SELECT broker_url AS url FROM control_plane_replicas
+    WHERE broker_url IS NOT NULL AND seen_at > now() - ${aliveSeconds} * interval '1 second' ORDER BY seen_at DESC LIMIT 1`);
+  return row?.url;
+}
+
+/** Whether another living replica runs the embedded broker: two brokers would split the agents. */
+export async function isBrokerTaken(db: Queryable, ownId: string): Promise<boolean> {
+  const [row] = await db.query(sql`
+    SELECT FROM control_plane_replicas
+    WHERE broker_url IS NOT NULL AND id <> ${ownId} AND seen_at > now() - ${aliveSeconds} * interval '1 second' LIMIT 1`);
+  return row !== undefined;
+}

@@ -1,0 +1,95 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import { insertCommand } from "../nodes/send-command.ts";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { appendTaskEvent } from "./task-events.ts";
+import { isFinished, taskColumns, type Task } from "./task.ts";
+
+/**
+ * A task by id; under the tenants' login only the tenant's own.
+ * @throws DomainError `TASK_NOT_FOUND`
+ */
+export async function findTask(tx: Queryable, id: string, lock = false): Promise<Task> {
+  const [task] = await tx.query<Task>(sql`
+    SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE t.id = ${id} ${lock ? sql`FOR UPDATE` : sql``}`);
+  if (task === undefined) throw new DomainError("not-found", "TASK_NOT_FOUND", "There is no such task.");
+  return task;
+}
+
+/** What a cancellation did to the host's part of the work. */
+export interface Cancellation {
+  readonly task: Task;
+  /** Host that must be told to stop; undefined when nothing was under way there. */
+  readonly nodeId: string | undefined;
+}
+
+/**
+ * Asks a task to end. What was done is taken back by its saga; work that is past the point of return ends
+ * as succeeded.
+ * @throws DomainError `TASK_FINISHED`, `TASK_NOT_CANCELLABLE`
+ */
+export async function cancelTask(tx: Queryable, id: string): Promise<Cancellation> {
+  const task = await findTask(tx, id, true);
+  if (isFinished(task.state))
+    throw new DomainError("wrong-state", "TASK_FINISHED", `The task has ${task.state} already.`);
+  if (task.type === "destroy" || task.state === "compensating") {
+    throw new DomainError(
+      "wrong-state",
+      "TASK_NOT_CANCELLABLE",
+      "What is being removed or taken back is carried to its end.",
+    );
+  }
+  await tx.execute(sql`
+    UPDATE cloud_pod_provisioning_tasks SET cancel_requested_at = coalesce(cancel_requested_at, now()), run_after = now() WHERE id = ${id}`);
+  await appendTaskEvent(tx, { ...task, message: "Cancellation requested" });
+  const nodeId = await stopCommand(tx, task);
+  return { task: await findTask(tx, id), nodeId };
+}
+
+/** Tells the host to stop working on what the task waits for. */
+export async function stopCommand(tx: Queryable, task: Task): Promise<string | undefined> {
+  if (task.commandId === null) return undefined;
+  // A command that no host has heard of yet ends here; the row's lock decides against the gateway.
+  const unsent = await tx.execute(sql`
+    UPDATE node_commands SET state = 'cancelled', error_code = 'CANCELLED', finished_at = now()
+    WHERE id = ${task.commandId} AND state = 'pending'`);
+  if (unsent > 0) return undefined;
+  const [command] = await tx.query<{ nodeId: string; vmid: number; generation: bigint; revision: bigint }>(sql`
+    SELECT c.node_id AS "nodeId", p.vmid, c.generation, c.revision FROM node_commands c JOIN cloud_pods p ON p.id = c.pod_id
+    WHERE c.id = ${task.commandId} AND c.finished_at IS NULL`);
+  if (command === undefined) return undefined;
+  await insertCommand(tx, {
+    ...command,
+    tenantId: task.tenantId,
+    podId: task.podId,
+    op: { $case: "cancelCommand", value: { commandId: task.commandId } },
+  });
+  return command.nodeId;
+}
+
+/**
+ * Puts a failed task back into the queue, at its first step.
+ * @throws DomainError `TASK_NOT_FAILED`
+ */
+export async function requeueTask(tx: Queryable, task: Task, firstStep: string, deadlineMs: number): Promise<Task> {
+  if (task.state !== "failed") {
+    throw new DomainError(
+      "wrong-state",
+      "TASK_NOT_FAILED",
+      `Only a failed task can be tried again; this one is ${task.state}.`,
+    );
+  }
+  await tx.execute(sql`
+    UPDATE cloud_pod_provisioning_tasks SET state = 'queued', step = ${firstStep}, command_id = NULL, attempts = 0, percent = 0,
+      run_after = now(), deadline_at = now() + ${deadlineMs} * interval '1 ms', cancel_requested_at = NULL,
+      error_code = NULL, error_message = NULL, finished_at = NULL
+    WHERE id = ${task.id}`);
+  await appendTaskEvent(tx, {
+    id: task.id,
+    state: "queued",
+    step: firstStep,
+    percent: 0,
+    message: "Tried again on request",
+  });
+  return await findTask(tx, task.id);
+}

@@ -1,0 +1,49 @@
+import type { ServerSentEvent } from "../http/event-stream.ts";
+import type { Queryable } from "../platform/database.ts";
+import type { Hints } from "../platform/hints.ts";
+import { readTaskEvents } from "./task-events.ts";
+import { isFinished, taskStates, type TaskState } from "./task.ts";
+
+/** Even when every hint is lost a line is shown after this. */
+const pollMs = 2_000;
+
+/** Streams a task's story from after `lastEventId` to its end; waits without holding a connection. */
+export async function* followTask(options: {
+  readonly taskId: string;
+  readonly lastEventId: string | undefined;
+  readonly signal: AbortSignal;
+  readonly db: Queryable;
+  readonly hints: Hints;
+}): AsyncGenerator<ServerSentEvent> {
+  let seq = /^[0-9]{1,9}$/.test(options.lastEventId ?? "") ? Number(options.lastEventId) : 0;
+  while (!options.signal.aborted) {
+    const waiting = nextHint(options);
+    const events = await readTaskEvents(options.db, options.taskId, seq);
+    for (const event of events) {
+      yield { id: String(event.seq), event: "progress", data: event };
+      seq = event.seq;
+      if (isFinished(stateOf(event.state))) return;
+    }
+    await waiting;
+  }
+}
+
+function stateOf(text: string): TaskState {
+  return taskStates.find((state) => state === text) ?? "running";
+}
+
+function nextHint(options: { taskId: string; signal: AbortSignal; hints: Hints }): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      stopListening();
+      options.signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, pollMs);
+    const stopListening = options.hints.on("task_events", (key) => {
+      if (key === options.taskId) end();
+    });
+    options.signal.addEventListener("abort", end, { once: true });
+  });
+}
