@@ -11,7 +11,7 @@ import type { FaultRule } from "./faults.ts";
 import { readIfPresent } from "./files.ts";
 import { layoutOf, openHost } from "./layout.ts";
 import type { Host } from "./layout.ts";
-import { bringUp } from "./pct/power.ts";
+import { bringDown, bringUp } from "./pct/power.ts";
 import { publishHost } from "./publish.ts";
 import { allRunning, readBoot, readRunning } from "./running-record.ts";
 import type { GuestLoad, Truth } from "./running-record.ts";
@@ -115,10 +115,7 @@ export async function openSimulatedHost(root: string): Promise<SimulatedHost> {
     startKernel: () => startKernel(layout.root),
     setLoad: (vmid, load) => changeLoad(host, vmid, load),
     truth: (vmid) => readTruth(host, vmid),
-    crash: async (vmid) => {
-      await endLife(host, vmid);
-      unmountRootfs(layout, vmid);
-    },
+    crash: (vmid) => bringDown(host, vmid),
     leaveLock: (vmid, lock) => {
       const config = readConfig(host, vmid);
       writeConfig(host, vmid, { ...config, keys: { ...config.keys, lock } });

@@ -44,7 +44,7 @@ async function runProgram(host: Host, program: string, words: string[]): Promise
   await pauseUnscaled(startup - performance.now());
   applyClusterFileSystem(host.layout);
   const [command, ...rest] = program === "pct" || program === "pvesm" ? words : ["", ...words];
-  const vmids = rest.filter((word) => /^[1-9]\d{2,8}$/u.test(word)).map(Number);
+  const vmids = rest.filter((word, index) => isVmid(word, rest[index - 1])).map(Number);
   const effects = await effectsFor(host.layout, { program, command, vmids });
   const struck = await strikeBefore(effects);
   if (struck !== undefined) return struck;
@@ -66,6 +66,11 @@ async function runProgram(host: Host, program: string, words: string[]): Promise
   const exitCode = (await found.run(call)) ?? 0;
   strikeAfter(effects);
   return exitCode;
+}
+
+/** True for a word that names a container rather than an option's value. */
+function isVmid(word: string, before = ""): boolean {
+  return /^[1-9]\d{2,8}$/u.test(word) && !/^--?[^=]+$/u.test(before);
 }
 
 async function commandsOf(program: string): Promise<Record<string, Command>> {

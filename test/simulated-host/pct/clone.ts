@@ -117,8 +117,13 @@ async function linkTo(task: Task<CloneOrder>, from: Volume): Promise<Volume> {
   const { host, payload } = task;
   task.say(`create linked clone of mount point rootfs (${from.volid})`);
   await pause(host, 250);
-  await task.reach("half-extracted");
   const volume = cloneLinked(host, from, payload.newId);
+  try {
+    await task.reach("half-extracted");
+  } catch (error) {
+    freeVolume(host, volume);
+    throw error;
+  }
   const name = volume.volid.slice(volume.volid.indexOf(":") + 1);
   if (volume.storage.type === "lvmthin") task.say(`  Logical volume "${name}" created.`);
   return volume;
