@@ -3,8 +3,7 @@ import { createRouteTable, type RouteTable } from "../../control-plane/src/http/
 import type { App } from "../../control-plane/src/http/trail.ts";
 import { createLog } from "../../control-plane/src/platform/log.ts";
 import { createMetrics } from "../../control-plane/src/platform/metrics.ts";
-import { registerAuthRoutes } from "../../control-plane/src/security/auth.http.ts";
-import { registerTokenRoutes } from "../../control-plane/src/security/tokens.http.ts";
+import { registerSecurityRoutes } from "../../control-plane/src/security/security.http.ts";
 import { registerTenancyRoutes } from "../../control-plane/src/tenancy/tenancy.http.ts";
 import type { TestDatabase } from "./postgres.ts";
 
@@ -44,7 +43,6 @@ export function buildTestApp(db: Pick<TestDatabase, "system" | "api">, options: 
 
 /** Every route of the control plane. */
 function registerAllRoutes(routes: RouteTable): void {
-  registerAuthRoutes(routes, { secureCookies: true });
-  registerTokenRoutes(routes);
+  registerSecurityRoutes(routes, { secureCookies: true });
   registerTenancyRoutes(routes);
 }

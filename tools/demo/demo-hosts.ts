@@ -97,10 +97,10 @@ function agentEnvironment(host: SimulatedHost, stateDirectory: string): NodeJS.P
     CLOUDPODS_AGENT_CGROUP_ROOT: paths.cgroupRoot,
     CLOUDPODS_AGENT_PROC_ROOT: paths.procRoot,
     CLOUDPODS_AGENT_NET_CLASS_ROOT: paths.netClassRoot,
-    CLOUDPODS_AGENT_TASK_LOG_ROOT: paths.taskLogRoot,
-    CLOUDPODS_AGENT_LOCK_ROOT: paths.lockRoot,
+    CLOUDPODS_AGENT_TASK_LOG_ROOT: join(paths.taskLogRoot, "tasks"),
+    CLOUDPODS_AGENT_LOCK_ROOT: join(paths.lockRoot, "lxc"),
     CLOUDPODS_AGENT_LXC_ROOT: paths.lxcRoot,
-    CLOUDPODS_AGENT_RUN_ROOT: paths.runRoot,
+    CLOUDPODS_AGENT_RUN_ROOT: join(paths.runRoot, "pve"),
   };
 }
 

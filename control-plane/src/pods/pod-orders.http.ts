@@ -126,7 +126,9 @@ function registerOrder(routes: RouteTable, options: PodOrderOptions): void {
 }
 
 async function isEmailVerified(ctx: TenantContext): Promise<boolean> {
-  const rows = await ctx.system.query(sql`SELECT FROM users WHERE id = ${ctx.actor.userId} AND email_verified_at IS NOT NULL`);
+  const rows = await ctx.system.query(
+    sql`SELECT FROM users WHERE id = ${ctx.actor.userId} AND email_verified_at IS NOT NULL`,
+  );
   return rows.length > 0;
 }
 
