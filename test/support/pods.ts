@@ -11,7 +11,11 @@ export interface MadePod {
 }
 
 /** Writes a pod of a tenant as it is after its order: for tests of who may see it, not of its life. */
-export async function makePod(db: Pick<TestDatabase, "system">, tenantId: string, wish: { hostname: string }): Promise<MadePod> {
+export async function makePod(
+  db: Pick<TestDatabase, "system">,
+  tenantId: string,
+  wish: { hostname: string },
+): Promise<MadePod> {
   const [id, taskId, vmid] = [newId(), newId(), randomInt(100_000, 999_999)];
   await db.system.transaction(async (tx) => {
     await tx.execute(sql`

@@ -37,7 +37,12 @@ test("walking by cursors sees every row once, whatever the page size", () => {
       do {
         const after = decodeCursor(cursor, 1)?.[0] ?? "";
         const rows = sorted.filter((row) => row > after).slice(0, limit + 1);
-        const page = toPage(rows, limit, (row) => [row], (row) => row);
+        const page = toPage(
+          rows,
+          limit,
+          (row) => [row],
+          (row) => row,
+        );
         seen.push(...page.data);
         cursor = page.nextCursor ?? undefined;
       } while (cursor !== undefined);

@@ -3,7 +3,15 @@ import { expect, test } from "vitest";
 import { createRouteTable, parameterNames, parameterPattern, type Route } from "./route-table.ts";
 
 function routeAt(path: string, method: Route["method"] = "get"): Route {
-  return { method, path, summary: path, tags: [], access: "public", responses: { 200: z.string() }, handler: async () => ({ status: 200, body: path }) };
+  return {
+    method,
+    path,
+    summary: path,
+    tags: [],
+    access: "public",
+    responses: { 200: z.string() },
+    handler: async () => ({ status: 200, body: path }),
+  };
 }
 
 test("literal segments are tried before parameters, whoever came first", () => {

@@ -12,11 +12,15 @@ test.each([
 });
 
 test.each(['"abc"', "", '"7", "8"'])("If-Match %j is no version of ours", (header) => {
-  expect(() => parseIfMatch(header)).toThrow(expect.objectContaining({ kind: "precondition-failed", code: "VERSION_MISMATCH" }));
+  expect(() => parseIfMatch(header)).toThrow(
+    expect.objectContaining({ kind: "precondition-failed", code: "VERSION_MISMATCH" }),
+  );
 });
 
 test("a write decided on another version is refused, on this one or on none it is not", () => {
-  expect(() => checkVersion(6, 7)).toThrow(expect.objectContaining({ code: "VERSION_MISMATCH", details: { version: 7 } }));
+  expect(() => checkVersion(6, 7)).toThrow(
+    expect.objectContaining({ code: "VERSION_MISMATCH", details: { version: 7 } }),
+  );
   expect(() => checkVersion(7, 7)).not.toThrow();
   expect(() => checkVersion(undefined, 7)).not.toThrow();
 });

@@ -22,5 +22,7 @@ test("secrets tell by their form what they are, and nothing else does", () => {
   expect(credentialKindOf(token.secret)).toBe("token");
   expect(token.secret.startsWith(token.prefix)).toBe(true);
   expect(token.prefix).toHaveLength(12);
-  expect(["", "cpt_", "a".repeat(63), "A".repeat(64), `${"a".repeat(64)}\n`].map(credentialKindOf)).toEqual(Array(5).fill(undefined));
+  expect(["", "cpt_", "a".repeat(63), "A".repeat(64), `${"a".repeat(64)}\n`].map(credentialKindOf)).toEqual(
+    Array(5).fill(undefined),
+  );
 });

@@ -111,6 +111,6 @@ export async function ownerOfResource(system: Database, resource: ResourceInPath
   // A VMID names the pod that has it now, before those that had it and are gone.
   const which = isUuid(pod) ? sql`id = ${pod}` : sql`vmid = ${Number(pod)}`;
   const [row] = await system.query<{ tenant_id: string }>(sql`
-    SELECT tenant_id FROM cloud_pods WHERE ${which} ORDER BY status = 'deleted', created_at DESC LIMIT 1`);
+    SELECT tenant_id FROM cloud_pods WHERE ${which} ORDER BY status = 'deleted', ordered_at DESC LIMIT 1`);
   return row?.tenant_id;
 }

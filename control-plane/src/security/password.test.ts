@@ -2,7 +2,10 @@ import { expect, test } from "vitest";
 import { hashPassword, verifyPassword } from "./password.ts";
 
 test("a password opens its own hash and no other; hashes of one password differ", async () => {
-  const [first, second] = await Promise.all([hashPassword("correct horse battery"), hashPassword("correct horse battery")]);
+  const [first, second] = await Promise.all([
+    hashPassword("correct horse battery"),
+    hashPassword("correct horse battery"),
+  ]);
   expect(first).toMatch(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$/);
   expect(first).not.toBe(second);
   expect(await verifyPassword("correct horse battery", first)).toBe(true);

@@ -1,6 +1,14 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { includesPlatformRole, platformRoles, scopes, scopesInBoth, scopesOfRoles, tenantRoles, type Scope } from "./scopes.ts";
+import {
+  includesPlatformRole,
+  platformRoles,
+  scopes,
+  scopesInBoth,
+  scopesOfRoles,
+  tenantRoles,
+  type Scope,
+} from "./scopes.ts";
 
 const table = [
   ["owner", "READ WRITE ADMIN BILLING PROVISIONING SECURITY"],
@@ -22,12 +30,17 @@ test("a stranger may nothing, an operator neither money nor security, an adminis
 
 test("a token never does more than it was given, nor more than its user may now", () => {
   fc.assert(
-    fc.property(fc.subarray([...scopes]), fc.constantFrom(...platformRoles), fc.constantFrom(undefined, ...tenantRoles), (given, platformRole, role) => {
-      const now = scopesOfRoles(platformRole, role);
-      const acting = scopesInBoth(new Set<Scope>(given), now);
-      expect([...acting].every((scope) => given.includes(scope) && now.has(scope))).toBe(true);
-      expect(given.filter((scope) => now.has(scope)).every((scope) => acting.has(scope))).toBe(true);
-    }),
+    fc.property(
+      fc.subarray([...scopes]),
+      fc.constantFrom(...platformRoles),
+      fc.constantFrom(undefined, ...tenantRoles),
+      (given, platformRole, role) => {
+        const now = scopesOfRoles(platformRole, role);
+        const acting = scopesInBoth(new Set<Scope>(given), now);
+        expect([...acting].every((scope) => given.includes(scope) && now.has(scope))).toBe(true);
+        expect(given.filter((scope) => now.has(scope)).every((scope) => acting.has(scope))).toBe(true);
+      },
+    ),
   );
 });
 
