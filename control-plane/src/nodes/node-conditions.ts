@@ -1,6 +1,6 @@
-import type { Transaction } from "../platform/database.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { appendNodeEvents, type NodeEvent } from "./node-events.ts";
+import { appendNodeEvents } from "./node-events.ts";
 
 /** Conditions that this file alone sets and clears; each follows from what the tables hold. */
 const derivedKinds = [
@@ -12,7 +12,8 @@ const derivedKinds = [
   "VersionSkew",
 ] as const;
 
-interface ConditionRow {
+/** A condition of a host that began or ended. */
+export interface ConditionChange {
   readonly nodeId: string;
   readonly kind: string;
   readonly message: string;
@@ -21,10 +22,10 @@ interface ConditionRow {
 
 /**
  * Brings the conditions of all hosts into line with the tables; what begins and ends goes into their
- * histories. `agentVersion`: what this release expects of agents. @returns what began.
+ * histories. `agentVersion`: what this release expects of agents.
  */
-export async function deriveConditions(tx: Transaction, agentVersion: string): Promise<NodeEvent[]> {
-  const changes = await tx.query<ConditionRow>(sql`
+export async function deriveConditions(tx: Transaction, agentVersion: string): Promise<void> {
+  const changes = await tx.query<ConditionChange>(sql`
     WITH live AS (
       SELECT n.*, s.quorate, s.agent_version, s.inventory_at, s.fleet_epoch
       FROM nodes n JOIN node_status s ON s.node_id = n.id WHERE n.removed_at IS NULL),
@@ -66,7 +67,7 @@ export async function deriveConditions(tx: Transaction, agentVersion: string): P
     SELECT node_id AS "nodeId", kind, message, false AS cleared FROM stored s
     WHERE NOT EXISTS (SELECT FROM known k WHERE k.node_id = s.node_id AND k.kind = s.kind)
     UNION ALL SELECT node_id, kind, message, true FROM cleared`);
-  return await recordConditionEvents(tx, changes);
+  await recordConditionEvents(tx, changes);
 }
 
 /** The end of a clone's knocking: see the judgement of sessions. */
@@ -79,7 +80,8 @@ export async function clearQuietDuplicates(tx: Transaction): Promise<void> {
   await recordConditionEvents(tx, cleared.map((row) => ({ ...row, cleared: true })));
 }
 
-async function recordConditionEvents(tx: Transaction, changes: readonly ConditionRow[]): Promise<NodeEvent[]> {
+/** Adds conditions that began or ended to the histories of their hosts. */
+export async function recordConditionEvents(tx: Queryable, changes: readonly ConditionChange[]): Promise<void> {
   const events = changes.map(({ nodeId, kind, message, cleared }) => ({
     nodeId,
     kind: cleared ? "CONDITION_CLEARED" : "CONDITION_RAISED",
@@ -87,5 +89,4 @@ async function recordConditionEvents(tx: Transaction, changes: readonly Conditio
     detail: { condition: kind },
   }));
   await appendNodeEvents(tx, events);
-  return events.filter((event) => event.kind === "CONDITION_RAISED");
 }

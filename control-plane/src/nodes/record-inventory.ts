@@ -3,7 +3,7 @@ import { isUuid } from "@cloudpods/shared/ids";
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { recordStorages } from "./record-storages.ts";
-import { holdSession, type SessionRef } from "./session-fence.ts";
+import { SessionSuperseded, type SessionRef } from "./session-fence.ts";
 
 /** A pod whose address changed. */
 export interface AddressedPod {
@@ -28,10 +28,10 @@ export interface InventoryHooks {
 export async function recordInventory(db: Database, session: SessionRef, inventory: Inventory, hooks: InventoryHooks): Promise<boolean> {
   if (inventory.sessionEpoch !== 0n && inventory.sessionEpoch !== session.epoch) return false;
   return await db.transaction(async (tx) => {
-    await holdSession(tx, session);
-    await tx.execute(sql`
+    const held = await tx.execute(sql`
       UPDATE node_status SET quorate = ${inventory.quorate}, inventory_at = CASE WHEN ${inventory.known} THEN now() ELSE inventory_at END
-      WHERE node_id = ${session.nodeId}`);
+      WHERE node_id = ${session.nodeId} AND session_epoch = ${session.epoch}`);
+    if (held === 0) throw new SessionSuperseded();
     if (!inventory.known) return false;
     await recordStorages(tx, session.nodeId, inventory.storages);
     await recordTemplates(tx, session.nodeId, inventory);

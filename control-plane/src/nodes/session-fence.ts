@@ -22,6 +22,6 @@ export class SessionSuperseded extends Error {
  */
 export async function holdSession(tx: Transaction, session: SessionRef): Promise<void> {
   const [held] = await tx.query(sql`
-    SELECT FROM node_status WHERE node_id = ${session.nodeId} AND session_epoch = ${session.epoch} FOR NO KEY UPDATE`);
+    SELECT FROM node_status WHERE node_id = ${session.nodeId} AND session_epoch = ${session.epoch} FOR SHARE`);
   if (held === undefined) throw new SessionSuperseded();
 }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -42,7 +43,8 @@ export function startNodeWatch(options: NodeWatchOptions): NodeWatch {
       } catch (error) {
         options.log.warn({ err: error }, "the hosts could not be looked at");
       }
-      await pause(options.everyMs ?? 1_000, stopping.signal);
+      // Rejects when the watch is stopped, which the loop asks next.
+      await sleep(options.everyMs ?? 1_000, undefined, { signal: stopping.signal }).catch(() => {});
     }
   })();
   return {
@@ -135,17 +137,4 @@ async function storeBrake(tx: Transaction, rows: readonly StatusRow[], vanished:
     begun.map((row) => ({ nodeId: row.nodeId, kind: "CONDITION_RAISED", message: `MassVanishing: ${message}`, detail: { condition: "MassVanishing" } })),
   );
   return rows.some((row) => row.braked) ? [] : begun.map((row) => row.name);
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done, { once: true });
-    if (signal.aborted) done();
-  });
 }

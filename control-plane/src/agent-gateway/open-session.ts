@@ -1,0 +1,161 @@
+import { status } from "@grpc/grpc-js";
+import { Power, Welcome, type Hello, type OwnedPod } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { isUuid } from "@cloudpods/shared/ids";
+import { readAuthorityPems } from "../nodes/ensure-certificate-authority.ts";
+import { appendNodeEvents } from "../nodes/node-events.ts";
+import { registerHost } from "../nodes/register-host.ts";
+import type { SessionRef } from "../nodes/session-fence.ts";
+import type { Database, Queryable, Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { judgeHello, type HelloTrace } from "./duplicate-agent.ts";
+import { SessionEnd } from "./session-end.ts";
+
+/** Who asks for a session, as his certificate says. */
+export interface PeerIdentity {
+  readonly nodeId: string;
+  /** Lower-case hex. */
+  readonly serial: string;
+}
+
+/** What every agent is told when its session begins. */
+export interface SessionSettings {
+  readonly replicaId: string;
+  readonly sampleIntervalMs: number;
+  readonly heartbeatIntervalMs: number;
+  readonly inventoryIntervalMs: number;
+  readonly brokerUrl: () => Promise<string>;
+}
+
+/**
+ * Begins a session: checks the certificate against the database, takes over what the host says of
+ * itself and displaces an older session of the node.
+ *
+ * @throws SessionEnd CERTIFICATE_REFUSED, DUPLICATE_AGENT.
+ */
+export async function openSession(db: Database, settings: SessionSettings, peer: PeerIdentity, hello: Hello): Promise<{ session: SessionRef; welcome: Welcome }> {
+  const brokerUrl = await settings.brokerUrl();
+  const opened = await db.transaction(async (tx) => {
+    const known = await lockNodeStatus(tx, peer);
+    const judgement = await judge(tx, peer.nodeId, known, hello);
+    if (!judgement) return undefined;
+    const [status] = await tx.query<{ epoch: bigint }>(sql`
+      UPDATE node_status SET session_epoch = session_epoch + 1, session_replica = ${settings.replicaId}, session_connected = true,
+        session_seen_at = now(), boot_id = ${hello.bootId}, machine_id = coalesce(machine_id, ${hello.machineId}),
+        agent_version = ${hello.agentVersion}, pve_version = ${hello.pveVersion}, capabilities = ${hello.capabilities},
+        certificate_serial = ${peer.serial}, fleet_epoch = ${hello.fleetEpoch}
+      WHERE node_id = ${peer.nodeId} RETURNING session_epoch AS epoch`);
+    if (status === undefined) throw new Error(`node ${peer.nodeId} has no status row`);
+    await tx.execute(sql`UPDATE node_certificates SET first_used_at = now() WHERE serial = ${peer.serial} AND first_used_at IS NULL`);
+    await registerHost(tx, peer.nodeId, hello);
+    return { epoch: status.epoch, welcome: await readWelcome(tx, peer.nodeId, hello) };
+  });
+  if (opened === undefined) throw duplicateAgent();
+  const { epoch, welcome } = opened;
+  return {
+    session: { nodeId: peer.nodeId, epoch },
+    welcome: Welcome.fromPartial({
+      ...welcome,
+      sessionEpoch: epoch,
+      nodeId: peer.nodeId,
+      brokerUrl,
+      serverTimeMs: BigInt(Date.now()),
+      sampleIntervalMs: settings.sampleIntervalMs,
+      heartbeatIntervalMs: settings.heartbeatIntervalMs,
+      inventoryIntervalMs: settings.inventoryIntervalMs,
+    }),
+  };
+}
+
+interface KnownNode {
+  readonly connected: boolean;
+  readonly machineId: string | null;
+  readonly displacements: readonly Date[];
+  readonly hellos: readonly HelloTrace[];
+  readonly duplicateSince: Date | null;
+}
+
+/** Locks in the order of all who change hosts: node, then status. */
+async function lockNodeStatus(tx: Transaction, peer: PeerIdentity): Promise<KnownNode> {
+  const [admitted] = await tx.query(sql`
+    SELECT FROM nodes n JOIN node_certificates c ON c.node_id = n.id
+    WHERE n.id = ${peer.nodeId} AND n.removed_at IS NULL AND c.serial = ${peer.serial} AND c.revoked_at IS NULL
+    FOR NO KEY UPDATE OF n`);
+  if (admitted === undefined) {
+    throw new SessionEnd(status.PERMISSION_DENIED, "CERTIFICATE_REFUSED", "the certificate was revoked, is not of this fleet, or its node was removed");
+  }
+  const [known] = await tx.query<KnownNode>(sql`
+    SELECT session_connected AND session_seen_at > now() - interval '15 s' AS connected, machine_id AS "machineId",
+      recent_displacements AS displacements, recent_hellos AS hellos,
+      (SELECT since FROM node_conditions c WHERE c.node_id = s.node_id AND c.kind = 'DuplicateAgent') AS "duplicateSince"
+    FROM node_status s WHERE node_id = ${peer.nodeId} FOR NO KEY UPDATE`);
+  if (known === undefined) throw new Error(`node ${peer.nodeId} has no status row`);
+  return known;
+}
+
+/** Whether the session may begin; what was learned about duplicates is stored either way. */
+async function judge(tx: Transaction, nodeId: string, known: KnownNode, hello: Hello): Promise<boolean> {
+  const verdict = judgeHello(
+    {
+      duplicateSinceMs: known.duplicateSince?.getTime(),
+      displacementsMs: known.displacements.map((at) => at.getTime()),
+      hellos: known.hellos,
+      machineId: known.machineId,
+      connected: known.connected,
+    },
+    { atMs: Date.now(), machineId: hello.machineId, bootId: hello.bootId },
+  );
+  await tx.execute(sql`
+    UPDATE node_status SET recent_hellos = ${JSON.stringify(verdict.hellos)},
+      recent_displacements = ${verdict.displacementsMs.map((ms) => new Date(ms))}::timestamptz[]
+    WHERE node_id = ${nodeId}`);
+  if (known.connected && verdict.admitted) {
+    await appendNodeEvents(tx, [{ nodeId, kind: "SESSION_DISPLACED", message: "a newer session displaced a live one", detail: { bootId: hello.bootId } }]);
+  }
+  if (verdict.condition === "raise") await raiseDuplicate(tx, nodeId);
+  if (verdict.condition === "clear") await tx.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId} AND kind = 'DuplicateAgent'`);
+  return verdict.admitted;
+}
+
+/** Ends the live session too: nobody knows which of the two is the right one. */
+async function raiseDuplicate(tx: Transaction, nodeId: string): Promise<void> {
+  const message = "Two live agents use this node's identity (a cloned host?). Both are refused until their machine ids differ or one is gone.";
+  await tx.execute(sql`
+    INSERT INTO node_conditions (node_id, kind, message) VALUES (${nodeId}, 'DuplicateAgent', ${message}) ON CONFLICT (node_id, kind) DO NOTHING`);
+  await tx.execute(sql`UPDATE node_status SET session_epoch = session_epoch + 1, session_connected = false WHERE node_id = ${nodeId}`);
+  await appendNodeEvents(tx, [{ nodeId, kind: "CONDITION_RAISED", message: `DuplicateAgent: ${message}`, detail: { condition: "DuplicateAgent" } }]);
+}
+
+function duplicateAgent(): SessionEnd {
+  return new SessionEnd(status.FAILED_PRECONDITION, "DUPLICATE_AGENT", "two live agents use this node's identity; give the clone an identity of its own", 30_000);
+}
+
+async function readWelcome(tx: Queryable, nodeId: string, hello: Hello): Promise<Pick<Welcome, "fleetEpoch" | "spoolContiguousSeq" | "ownedPods" | "caBundlePem">> {
+  const spoolId = isUuid(hello.spoolId) ? hello.spoolId : null;
+  const [[facts], pods, authorities] = await Promise.all([
+    tx.query<{ fleetEpoch: bigint; watermark: bigint | null }>(sql`
+      SELECT epoch AS "fleetEpoch", (SELECT contiguous_seq FROM node_spools WHERE node_id = ${nodeId} AND spool_id = ${spoolId}) AS watermark
+      FROM control_plane_epoch`),
+    tx.query<{ podId: string; vmid: number; generation: bigint; run: boolean }>(sql`
+      SELECT id AS "podId", vmid, generation, desired_power = 'running' AND status IN ('provisioning', 'active') AND NOT EXISTS (
+          SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect IN ('suspend', 'stop')) AS run
+      FROM cloud_pods p WHERE node_id = ${nodeId} AND status <> 'deleted' ORDER BY vmid`),
+    readAuthorityPems(tx),
+  ]);
+  if (facts === undefined) throw new Error("control_plane_epoch has no row");
+  return {
+    fleetEpoch: facts.fleetEpoch,
+    spoolContiguousSeq: facts.watermark ?? -1n,
+    ownedPods: pods.map(({ run, ...pod }): OwnedPod => ({ ...pod, desiredPower: run ? Power.POWER_RUNNING : Power.POWER_STOPPED })),
+    caBundlePem: authorities.join(""),
+  };
+}
+
+/**
+ * Notes that a session has ended, unless a newer one has begun. `silentMs`: how long ago the host may have
+ * fallen silent already, for connections that broke.
+ */
+export async function closeSession(db: Queryable, session: SessionRef, silentMs: number): Promise<void> {
+  await db.execute(sql`
+    UPDATE node_status SET session_connected = false, session_seen_at = now() - ${silentMs} * interval '1 ms'
+    WHERE node_id = ${session.nodeId} AND session_epoch = ${session.epoch}`);
+}

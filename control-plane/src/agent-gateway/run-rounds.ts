@@ -1,0 +1,147 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import type { SessionRef } from "../nodes/session-fence.ts";
+import type { Database } from "../platform/database.ts";
+import type { Hints } from "../platform/hints.ts";
+import { sql } from "../platform/sql.ts";
+import { dispatchCommands, dispatchQueries } from "./dispatch-commands.ts";
+import type { GatewayMetrics } from "./gateway-metrics.ts";
+import type { LiveSession } from "./live-session.ts";
+import { superseded } from "./session-end.ts";
+
+/** What the rounds need. */
+export interface RoundsOptions {
+  readonly db: Database;
+  readonly hints: Hints;
+  readonly log: Logger;
+  readonly metrics: GatewayMetrics;
+  readonly sessions: ReadonlyMap<string, LiveSession>;
+  /** Between two looks for commands that no hint announced. */
+  readonly pollMs: number;
+}
+
+/** The work that a replica does for all its sessions together: one statement each, not one per session. */
+export interface Rounds {
+  /** Looks for commands of a node soon. */
+  wake(nodeId: string): void;
+  start(): void;
+  stop(): Promise<void>;
+}
+
+/** Nodes of one dispatching transaction. */
+const nodesAtOnce = 200;
+/** A row that was locked is free again after about this time. */
+const lockedRetryMs = 5;
+const checkMs = 1_000;
+const markMs = 5_000;
+
+/** Makes the rounds; they rest until `start`. */
+export function createRounds(options: RoundsOptions): Rounds {
+  const { db, hints, log, sessions } = options;
+  const stopping = new AbortController();
+  const dirty = new Set<string>();
+  const running: Promise<void>[] = [];
+  let dispatching = false;
+  let asking = false;
+
+  const wake = (nodeId: string): void => {
+    if (!sessions.has(nodeId) || stopping.signal.aborted) return;
+    dirty.add(nodeId);
+    // In a microtask, so that hints that came together share a transaction.
+    if (!dispatching) queueMicrotask(() => void dispatch());
+  };
+  const dispatch = async (): Promise<void> => {
+    if (dispatching) return;
+    dispatching = true;
+    try {
+      while (dirty.size > 0 && !stopping.signal.aborted) {
+        const batch = [...dirty].slice(0, nodesAtOnce);
+        for (const nodeId of batch) dirty.delete(nodeId);
+        const live = batch.flatMap((nodeId) => sessions.get(nodeId) ?? []);
+        if (live.length > 0) await dispatchTo(live);
+      }
+    } catch (error) {
+      log.warn({ err: error }, "commands could not be dispatched; the next look finds them");
+    } finally {
+      dispatching = false;
+    }
+  };
+  const dispatchTo = async (live: readonly LiveSession[]): Promise<void> => {
+    const round = await dispatchCommands(db, live);
+    for (const waitedMs of round.waitedMs) options.metrics.dispatchSeconds.observe(waitedMs / 1_000);
+    for (const commandId of round.superseded) hints.send("commands_finished", commandId);
+    if (round.notReached.length > 0) setTimeout(() => round.notReached.forEach(wake), lockedRetryMs).unref();
+  };
+  const ask = async (): Promise<void> => {
+    if (asking) return;
+    asking = true;
+    await dispatchQueries(db, sessions).catch((error: unknown) => log.warn({ err: error }, "questions could not be dispatched"));
+    asking = false;
+  };
+  const check = async (): Promise<void> => {
+    if (sessions.size === 0) return;
+    for (const over of await findOver(db, [...sessions.values()])) {
+      const live = sessions.get(over.nodeId);
+      // It may have been replaced by a newer one here while the question was under way.
+      if (live?.epoch === over.epoch) live.end(superseded());
+    }
+  };
+  const every = async (ms: number, name: string, work: () => Promise<void>): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      await work().catch((error: unknown) => log.warn({ err: error, round: name }, "a round of the gateway failed"));
+      // Rejects when the gateway stops, which the loop asks next.
+      await sleep(ms, undefined, { signal: stopping.signal }).catch(() => {});
+    }
+  };
+  const listening: (() => void)[] = [];
+  return {
+    wake,
+    start() {
+      listening.push(
+        hints.on("node_commands", wake),
+        hints.on("node_queries", (nodeId) => void (sessions.has(nodeId) && ask())),
+        hints.on("node_sessions", (nodeId) => {
+          if (sessions.has(nodeId)) check().catch((error: unknown) => log.debug({ err: error }, "sessions could not be checked"));
+        }),
+      );
+      running.push(
+        every(checkMs, "check", async () => {
+          await check();
+          await ask();
+        }),
+        every(markMs, "mark", () => markAlive(db, [...sessions.values()])),
+        every(options.pollMs, "poll", async () => {
+          for (const nodeId of sessions.keys()) wake(nodeId);
+          await db.execute(sql`DELETE FROM node_queries WHERE asked_at < now() - interval '1 minute'`);
+        }),
+      );
+    },
+    async stop() {
+      stopping.abort();
+      for (const end of listening) end();
+      await Promise.all(running);
+    },
+  };
+}
+
+/** Sessions here that are no longer their node's present one, or whose certificate no longer counts. */
+async function findOver(db: Database, sessions: readonly LiveSession[]): Promise<SessionRef[]> {
+  const held = JSON.stringify(sessions.map(({ nodeId, epoch, serial }) => ({ node_id: nodeId, epoch: String(epoch), serial })));
+  return await db.query<SessionRef>(sql`
+    SELECT x.node_id AS "nodeId", x.epoch FROM jsonb_to_recordset(${held}::jsonb) AS x(node_id uuid, epoch bigint, serial text)
+    WHERE NOT EXISTS (
+      SELECT FROM node_status s JOIN nodes n ON n.id = s.node_id JOIN node_certificates c ON c.node_id = n.id
+      WHERE s.node_id = x.node_id AND s.session_epoch = x.epoch AND n.removed_at IS NULL AND c.serial = x.serial AND c.revoked_at IS NULL)`);
+}
+
+/** Marks the sessions as alive. Locks in the order of ids, as the intake of heartbeats does. */
+async function markAlive(db: Database, sessions: readonly LiveSession[]): Promise<void> {
+  if (sessions.length === 0) return;
+  const held = JSON.stringify(sessions.map(({ nodeId, epoch }) => ({ node_id: nodeId, epoch: String(epoch) })));
+  await db.execute(sql`
+    WITH mine AS (
+      SELECT s.node_id FROM node_status s JOIN jsonb_to_recordset(${held}::jsonb) AS x(node_id uuid, epoch bigint)
+        ON x.node_id = s.node_id AND x.epoch = s.session_epoch
+      ORDER BY s.node_id FOR NO KEY UPDATE OF s)
+    UPDATE node_status s SET session_seen_at = now(), session_connected = true FROM mine WHERE s.node_id = mine.node_id`);
+}

@@ -1,0 +1,113 @@
+import { Server, status } from "@grpc/grpc-js";
+import { agentGatewayService } from "@cloudpods/proto/agent-gateway-service";
+import type { Logger } from "pino";
+import type { Registry } from "prom-client";
+import type { Database } from "../platform/database.ts";
+import type { Hints } from "../platform/hints.ts";
+import { createAdmission } from "./admission.ts";
+import { gatewayMetrics } from "./gateway-metrics.ts";
+import type { LiveSession } from "./live-session.ts";
+import type { SessionSettings } from "./open-session.ts";
+import { readRequest } from "./read-request.ts";
+import { createRounds } from "./run-rounds.ts";
+import { serveSession, type AgentCall, type SessionDeps } from "./serve-session.ts";
+import { renewableCredentials, type GatewayTls } from "./server-credentials.ts";
+import { SessionEnd } from "./session-end.ts";
+import type { ReportHooks } from "./store-report.ts";
+
+/** What the gateway needs. */
+export interface AgentGatewayOptions {
+  /** The owner's login. */
+  readonly db: Database;
+  readonly hints: Hints;
+  readonly log: Logger;
+  readonly registry: Registry;
+  readonly tls: GatewayTls;
+  /** Address to listen on. */
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly settings: SessionSettings;
+  readonly hooks: ReportHooks;
+  /** How many sessions may begin at once; default 50. */
+  readonly openingMax?: number;
+  /** Between two looks for what no hint announced, default 5 s. */
+  readonly pollMs?: number;
+}
+
+/** A running gateway. */
+export interface AgentGateway {
+  readonly port: number;
+  /** Agents connected here. */
+  sessionCount(): number;
+  /** Uses a new certificate or new authorities for connections made from now on. */
+  updateTls(tls: GatewayTls): void;
+  /** Sends all agents to other replicas and stops listening, within 5 s. */
+  stop(): Promise<void>;
+}
+
+/** A dead connection is noticed after the sum of both. */
+const keepaliveMs = 5_000;
+const keepaliveTimeoutMs = 4_000;
+const stopDeadlineMs = 5_000;
+const messageBytesMax = 8 * 1024 * 1024;
+
+const service = {
+  connect: { ...agentGatewayService.connect, requestDeserialize: readRequest },
+};
+
+/** Starts the server that agents dial. Any number of replicas may run one over the same database. */
+export async function startAgentGateway(options: AgentGatewayOptions): Promise<AgentGateway> {
+  const sessions = new Map<string, LiveSession>();
+  const metrics = gatewayMetrics(options.registry, () => sessions.size);
+  const { db, hints, log, settings, hooks } = options;
+  const rounds = createRounds({ db, hints, log, metrics, sessions, pollMs: options.pollMs ?? 5_000 });
+  const deps: SessionDeps = {
+    db,
+    hints,
+    log,
+    metrics,
+    settings,
+    hooks,
+    sessions,
+    admission: createAdmission(options.openingMax ?? 50, Math.random),
+    wake: rounds.wake,
+    silenceMs: keepaliveMs + keepaliveTimeoutMs,
+  };
+  const server = new Server({
+    "grpc.keepalive_time_ms": keepaliveMs,
+    "grpc.keepalive_timeout_ms": keepaliveTimeoutMs,
+    "grpc.max_receive_message_length": messageBytesMax,
+    "grpc.max_send_message_length": messageBytesMax,
+  });
+  server.addService(service, { connect: (call: AgentCall) => serveSession(deps, call) });
+  const renewable = renewableCredentials(options.tls);
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(`${bracketed(options.host)}:${options.port}`, renewable.credentials, (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    );
+  });
+  rounds.start();
+  return {
+    port,
+    sessionCount: () => sessions.size,
+    updateTls: renewable.update,
+    async stop() {
+      await rounds.stop();
+      for (const session of [...sessions.values()]) {
+        session.end(new SessionEnd(status.UNAVAILABLE, "GATEWAY_STOPPING", "this gateway stops; dial again"));
+      }
+      await new Promise<void>((resolve) => {
+        const force = setTimeout(() => server.forceShutdown(), stopDeadlineMs);
+        server.tryShutdown(() => {
+          clearTimeout(force);
+          resolve();
+        });
+      });
+    },
+  };
+}
+
+function bracketed(host: string): string {
+  return host.includes(":") ? `[${host}]` : host;
+}
