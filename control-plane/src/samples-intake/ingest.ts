@@ -1,17 +1,24 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { isUuid } from "@cloudpods/shared/ids";
+import { parseNodeTopic } from "@cloudpods/shared/topics";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Database } from "../platform/database.ts";
-
-/** A client certificate of the replica (CN `control-plane:<replica>`), and whom it trusts; all PEM. */
-export interface IngestTls {
-  readonly cert: string;
-  readonly key: string;
-  readonly ca: readonly string[];
-}
+import { openAcknowledgements } from "./acknowledgements.ts";
+import { openBrokerLink, type ArrivedMessage, type IngestTls, type SubscriptionMode } from "./broker-link.ts";
+import { heartbeatBuffer, type HeartbeatBuffer } from "./heartbeat-buffer.ts";
+import { pruneNodeSamples, writeHeartbeats } from "./heartbeats.ts";
+import { hostingCache } from "./hosting.ts";
+import { ingestMetrics, type IngestMetrics } from "./ingest-metrics.ts";
+import { readHeartbeat, readPresence } from "./read-heartbeat.ts";
+import { storeMessages, type StoreContext } from "./store-messages.ts";
+import { openStorePool } from "./store-pool.ts";
+import { usageDays } from "./usage-days.ts";
+import { openWriteLanes, type WriteLanes } from "./write-lanes.ts";
 
 /** What ingest needs. */
 export interface IngestOptions {
-  /** The owner's login, for the queries around the samples. */
+  /** The owner's login, for heartbeats. */
   readonly database: Database;
   /** The same login's connection string: COPY needs connections of its own, which do not pipeline. */
   readonly databaseUrl: string;
@@ -25,12 +32,138 @@ export interface IngestOptions {
   readonly registry: Registry;
 }
 
-/** `shared`: the broker splits the messages among replicas; `plain`: this replica gets all of them; `standby`: another one does. */
-export type SubscriptionMode = "connecting" | "shared" | "plain" | "standby";
-
 /** Running ingest. */
 export interface Ingest {
   readonly mode: () => SubscriptionMode;
   /** Stores what was received, at the latest within 10 s, and disconnects. */
   stop(): Promise<void>;
+}
+
+const laneLimits = { lanes: 2, groupBytesMax: 2 * 1024 * 1024, lingerMs: 5, queueBytesMax: 32 * 1024 * 1024 };
+/** How long a full queue holds up the broker before messages are let go; well below the keep-alive. */
+const patienceMs = 20_000;
+const heartbeatFlushMs = 250;
+const upkeepMs = 3_600_000;
+const stopDeadlineMs = 10_000;
+
+/** Starts to store what hosts send. What is not stored is not acknowledged, so hosts offer it again. */
+export function startIngest(options: IngestOptions): Ingest {
+  const { log } = options;
+  const stopping = new AbortController();
+  const pool = openStorePool(options.databaseUrl, laneLimits.lanes + 2);
+  const context: StoreContext = { pool, hosting: hostingCache(pool, Date.now), days: usageDays(pool), clock: Date.now };
+  const metrics: IngestMetrics = ingestMetrics(options.registry, {
+    queuedBytes: () => lanes.queuedBytes(),
+    lagSeconds: () => lanes.oldestAgeMs(Date.now()) / 1_000,
+    mode: () => link.mode(),
+  });
+  const acknowledgements = openAcknowledgements(
+    (topic, payload) => link.publish(topic, payload),
+    (error) => log.debug({ err: error }, "an acknowledgement was not delivered"),
+  );
+  const lanes = openWriteLanes(laneLimits, {
+    async store(messages) {
+      const startedMs = performance.now();
+      const outcome = await storeMessages(context, messages);
+      metrics.stored(outcome, (performance.now() - startedMs) / 1_000);
+      return outcome;
+    },
+    stored: (outcome) => acknowledgements.add(outcome.acknowledgements),
+    failed(error, attempt) {
+      metrics.failed();
+      log.warn({ err: error, attempt }, "samples could not be stored; trying again");
+    },
+    dropped(message, error) {
+      metrics.dropped("NOT_EVEN_DEAD_LETTER");
+      log.error({ err: error, nodeId: message.nodeId }, "a message could not be stored nor kept as a dead letter");
+    },
+    signal: stopping.signal,
+  });
+  const beats = heartbeatBuffer(
+    async (heartbeats, presences) => {
+      const refused = await writeHeartbeats(options.database, heartbeats, presences);
+      metrics.dropped("HEARTBEAT_REFUSED", refused);
+    },
+    (error) => log.warn({ err: error }, "heartbeats could not be written; trying again"),
+  );
+  const link = openBrokerLink({ ...options, arrived: receiver(lanes, beats, metrics) });
+  const loops = [
+    repeat(stopping.signal, heartbeatFlushMs, () => beats.flush()),
+    repeat(stopping.signal, upkeepMs, () => upkeep(options, context)),
+  ];
+
+  return {
+    mode: () => link.mode(),
+    async stop() {
+      const deadline = sleep(stopDeadlineMs, undefined, { ref: false });
+      await Promise.race([lanes.drain().then(() => acknowledgements.flushed()), deadline]);
+      stopping.abort();
+      await Promise.race([Promise.all([...loops, lanes.drain(), beats.flush()]), deadline]);
+      await link.close();
+      await pool.close();
+    },
+  };
+}
+
+/** Sorts messages by their channel. A full queue holds up the broker for a while, then messages are let go. */
+function receiver(lanes: WriteLanes, beats: HeartbeatBuffer, metrics: IngestMetrics) {
+  let fullSinceMs: number | undefined;
+
+  async function waitForRoom(message: Parameters<WriteLanes["offer"]>[0]): Promise<void> {
+    fullSinceMs ??= Date.now();
+    const leftMs = fullSinceMs + patienceMs - Date.now();
+    if (leftMs > 0) {
+      await Promise.race([lanes.room(), sleep(leftMs, undefined, { ref: false })]);
+      if (lanes.offer(message)) {
+        fullSinceMs = undefined;
+        return;
+      }
+    }
+    metrics.dropped("OVERLOADED");
+  }
+
+  return ({ topic, payload }: ArrivedMessage): Promise<void> | undefined => {
+    const target = parseNodeTopic(topic);
+    if (target === undefined || !isUuid(target.nodeId)) {
+      metrics.dropped("UNKNOWN_TOPIC");
+      return undefined;
+    }
+    const receivedAtMs = Date.now();
+    if (target.channel === "samples") {
+      const message = { nodeId: target.nodeId, payload, receivedAtMs };
+      if (!lanes.offer(message)) return waitForRoom(message);
+      fullSinceMs = undefined;
+    } else if (target.channel === "heartbeat") {
+      const heartbeat = readHeartbeat(payload);
+      if (heartbeat === undefined) metrics.dropped("MALFORMED_HEARTBEAT");
+      else beats.addHeartbeat({ nodeId: target.nodeId, receivedAtMs, heartbeat });
+    } else if (target.channel === "status") {
+      const online = readPresence(payload);
+      if (online === undefined) metrics.dropped("MALFORMED_HEARTBEAT");
+      else beats.addPresence({ nodeId: target.nodeId, online });
+    }
+    return undefined;
+  };
+}
+
+async function upkeep(options: IngestOptions, context: StoreContext): Promise<void> {
+  try {
+    await context.days.makeAhead(Date.now());
+    await pruneNodeSamples(options.database);
+  } catch (error) {
+    options.log.warn({ err: error }, "the upkeep of usage tables failed; trying again");
+    throw error;
+  }
+}
+
+/** Runs work at once and then again and again; a failure is tried again at the next turn, at the latest in a minute. */
+async function repeat(signal: AbortSignal, everyMs: number, work: () => Promise<void>): Promise<void> {
+  while (!signal.aborted) {
+    const pauseMs = await work().then(
+      () => everyMs,
+      () => Math.min(everyMs, 60_000),
+    );
+    // Rejects when stopped, which the condition asks next.
+    await sleep(pauseMs, undefined, { signal }).catch(() => {});
+  }
 }

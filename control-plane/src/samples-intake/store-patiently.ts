@@ -53,7 +53,7 @@ async function storeUnlessRefused(
 }
 
 /** SQLSTATE classes 22 "data exception" and 23 "integrity constraint violation"; anything else will pass or is ours. */
-function isAboutContent(error: unknown): boolean {
+export function isAboutContent(error: unknown): boolean {
   const state = sqlState(error) ?? "";
   return state.startsWith("22") || state.startsWith("23");
 }

@@ -18,19 +18,22 @@ export interface WriteLanes {
   offer(message: IncomingMessage): boolean;
   /** Resolves when there may be room. */
   room(): Promise<void>;
-  readonly queuedBytes: () => number;
+  queuedBytes(): number;
+  /** How long the oldest message waits. */
+  oldestAgeMs(nowMs: number): number;
   /** Takes nothing any more; resolves when all lanes are at rest. */
   drain(): Promise<void>;
 }
 
 interface Lane {
   readonly queue: IncomingMessage[];
+  group: readonly IncomingMessage[];
   running: Promise<void> | undefined;
 }
 
 /** Messages of one node stay in one lane, so that lanes do not wait for each other's spools. */
 export function openWriteLanes(limits: LaneLimits, patience: Patience): WriteLanes {
-  const lanes: Lane[] = Array.from({ length: limits.lanes }, () => ({ queue: [], running: undefined }));
+  const lanes: Lane[] = Array.from({ length: limits.lanes }, () => ({ queue: [], group: [], running: undefined }));
   let queuedBytes = 0;
   let open = true;
   let waiting: (() => void)[] = [];
@@ -38,9 +41,10 @@ export function openWriteLanes(limits: LaneLimits, patience: Patience): WriteLan
   async function run(lane: Lane): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, limits.lingerMs));
     while (lane.queue.length > 0 && !patience.signal.aborted) {
-      const group = takeGroup(lane.queue, limits.groupBytesMax);
-      await storePatiently(group, patience);
-      queuedBytes -= bytesOf(group);
+      lane.group = takeGroup(lane.queue, limits.groupBytesMax);
+      await storePatiently(lane.group, patience);
+      queuedBytes -= bytesOf(lane.group);
+      lane.group = [];
       const waiters = waiting;
       waiting = [];
       for (const resume of waiters) resume();
@@ -61,6 +65,10 @@ export function openWriteLanes(limits: LaneLimits, patience: Patience): WriteLan
     room: () =>
       queuedBytes < limits.queueBytesMax ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve)),
     queuedBytes: () => queuedBytes,
+    oldestAgeMs(nowMs) {
+      const oldest = lanes.map(({ group, queue }) => (group[0] ?? queue[0])?.receivedAtMs ?? nowMs);
+      return nowMs - Math.min(...oldest);
+    },
     async drain() {
       open = false;
       await Promise.all(lanes.map((lane) => lane.running));

@@ -1,0 +1,131 @@
+import { recordConditionEvents, type ConditionChange } from "../nodes/node-conditions.ts";
+import type { Database, Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { clockSkewMs, conditionsOf, heartbeatConditionKinds, type ReceivedHeartbeat } from "./read-heartbeat.ts";
+
+/** A node's word, or its last will, about whether it is connected to the broker. */
+export interface ReceivedPresence {
+  readonly nodeId: string;
+  readonly online: boolean;
+}
+
+/**
+ * Writes the newest heartbeat of each node, one row a minute for the curves, the conditions that
+ * heartbeats show, and presence. A heartbeat of a removed node or under a revoked certificate is not
+ * believed; in the latter case the samples of its spool are not either, until it has a valid one.
+ *
+ * @returns how many heartbeats were not believed.
+ */
+export async function writeHeartbeats(
+  database: Database,
+  heartbeats: readonly ReceivedHeartbeat[],
+  presences: readonly ReceivedPresence[],
+): Promise<number> {
+  return await database.transaction(async (tx) => {
+    const accepted = heartbeats.length === 0 ? [] : await acceptHeartbeats(tx, heartbeats);
+    if (accepted.length > 0) {
+      await writeStatus(tx, accepted);
+      await writeNodeSamples(tx, accepted);
+      await writeConditions(tx, accepted);
+    }
+    if (presences.length > 0) await writePresences(tx, presences);
+    return heartbeats.length - accepted.length;
+  });
+}
+
+async function acceptHeartbeats(tx: Queryable, heartbeats: readonly ReceivedHeartbeat[]): Promise<ReceivedHeartbeat[]> {
+  const nodeIds = heartbeats.map((h) => h.nodeId);
+  const serials = heartbeats.map((h) => h.heartbeat.certificateSerial.toLowerCase());
+  const rows = await tx.query<{ index: number; revoked: boolean }>(sql`
+    SELECT v.index::integer - 1 AS index, c.revoked_at IS NOT NULL AS revoked
+    FROM unnest(${nodeIds}::uuid[], ${serials}::text[]) WITH ORDINALITY AS v (node_id, serial, index)
+    JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
+    LEFT JOIN node_certificates c ON c.serial = v.serial AND c.node_id = v.node_id`);
+  const select = (revoked: boolean) => rows.flatMap((row) => (row.revoked === revoked ? (heartbeats[row.index] ?? []) : []));
+  const accepted = select(false);
+  await refuseSpools(tx, select(true), accepted);
+  return accepted;
+}
+
+/** Samples carry no certificate, but the heartbeat of the same agent names its spool. */
+async function refuseSpools(tx: Queryable, revoked: readonly ReceivedHeartbeat[], accepted: readonly ReceivedHeartbeat[]): Promise<void> {
+  const refused = revoked.filter((h) => h.heartbeat.spoolId !== "");
+  if (refused.length > 0) {
+    await tx.execute(sql`
+      INSERT INTO node_spools AS s (node_id, spool_id, refused_since)
+      SELECT DISTINCT node_id, spool_id, now()
+      FROM unnest(${refused.map((h) => h.nodeId)}::uuid[], ${refused.map((h) => h.heartbeat.spoolId)}::uuid[]) AS v (node_id, spool_id)
+      ORDER BY 1, 2
+      ON CONFLICT (node_id, spool_id) DO UPDATE SET refused_since = now() WHERE s.refused_since IS NULL`);
+  }
+  const trusted = accepted.filter((h) => h.heartbeat.spoolId !== "");
+  if (trusted.length === 0) return;
+  await tx.execute(sql`
+    UPDATE node_spools s SET refused_since = NULL
+    FROM unnest(${trusted.map((h) => h.nodeId)}::uuid[], ${trusted.map((h) => h.heartbeat.spoolId)}::uuid[]) AS v (node_id, spool_id)
+    WHERE s.node_id = v.node_id AND s.spool_id = v.spool_id AND s.refused_since IS NOT NULL`);
+}
+
+async function writeStatus(tx: Queryable, beats: readonly ReceivedHeartbeat[]): Promise<void> {
+  await tx.execute(sql`
+    INSERT INTO node_status AS s (node_id, last_heartbeat_at, presence_online, agent_version, clock_skew_ms, cpu_busy_basis_points,
+      load1_centi, memory_available_mb, spool_depth, spool_oldest_at, running_containers)
+    SELECT node_id, to_timestamp(received_ms / 1000), true, agent_version, skew_ms, cpu, load1, memory, depth,
+      to_timestamp(nullif(oldest_ms, 0) / 1000), running
+    FROM unnest(${beats.map((b) => b.nodeId)}::uuid[], ${beats.map((b) => b.receivedAtMs)}::float8[], ${beats.map((b) => b.heartbeat.agentVersion)}::text[],
+      ${beats.map(clockSkewMs)}::bigint[], ${beats.map((b) => b.heartbeat.cpuBusyBasisPoints)}::integer[], ${beats.map((b) => b.heartbeat.load1Centi)}::integer[],
+      ${beats.map((b) => b.heartbeat.memoryAvailableMb)}::integer[], ${beats.map((b) => b.heartbeat.spoolDepth)}::bigint[],
+      ${beats.map((b) => Number(b.heartbeat.spoolOldestMs))}::float8[], ${beats.map((b) => b.heartbeat.runningContainers)}::integer[])
+      AS v (node_id, received_ms, agent_version, skew_ms, cpu, load1, memory, depth, oldest_ms, running)
+    ORDER BY node_id
+    ON CONFLICT (node_id) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, presence_online = true,
+      agent_version = coalesce(nullif(excluded.agent_version, ''), s.agent_version), clock_skew_ms = excluded.clock_skew_ms,
+      cpu_busy_basis_points = excluded.cpu_busy_basis_points, load1_centi = excluded.load1_centi,
+      memory_available_mb = excluded.memory_available_mb, spool_depth = excluded.spool_depth,
+      spool_oldest_at = excluded.spool_oldest_at, running_containers = excluded.running_containers
+    WHERE s.last_heartbeat_at IS NULL OR s.last_heartbeat_at <= excluded.last_heartbeat_at`);
+}
+
+async function writeNodeSamples(tx: Queryable, beats: readonly ReceivedHeartbeat[]): Promise<void> {
+  await tx.execute(sql`
+    INSERT INTO node_samples (node_id, at, cpu_busy_basis_points, load1_centi, memory_total_mb, memory_available_mb)
+    SELECT node_id, date_trunc('minute', to_timestamp(received_ms / 1000)), cpu, load1, total, available
+    FROM unnest(${beats.map((b) => b.nodeId)}::uuid[], ${beats.map((b) => b.receivedAtMs)}::float8[], ${beats.map((b) => b.heartbeat.cpuBusyBasisPoints)}::integer[],
+      ${beats.map((b) => b.heartbeat.load1Centi)}::integer[], ${beats.map((b) => b.heartbeat.memoryTotalMb)}::integer[],
+      ${beats.map((b) => b.heartbeat.memoryAvailableMb)}::integer[]) AS v (node_id, received_ms, cpu, load1, total, available)
+    ON CONFLICT (node_id, at) DO NOTHING`);
+}
+
+async function writeConditions(tx: Queryable, beats: readonly ReceivedHeartbeat[]): Promise<void> {
+  const wanted = beats.flatMap((beat) => conditionsOf(beat).map((condition) => ({ ...condition, nodeId: beat.nodeId })));
+  const changes = await tx.query<ConditionChange>(sql`
+    WITH wanted (node_id, kind, message) AS (
+      SELECT * FROM unnest(${wanted.map((w) => w.nodeId)}::uuid[], ${wanted.map((w) => w.kind)}::text[], ${wanted.map((w) => w.message)}::text[])),
+    cleared AS (
+      DELETE FROM node_conditions d WHERE d.node_id = ANY(${beats.map((b) => b.nodeId)}::uuid[]) AND d.kind = ANY(${[...heartbeatConditionKinds]}::text[])
+        AND NOT EXISTS (SELECT FROM wanted w WHERE w.node_id = d.node_id AND w.kind = d.kind)
+      RETURNING node_id, kind, message),
+    known AS (SELECT node_id, kind FROM node_conditions WHERE node_id IN (SELECT node_id FROM wanted)),
+    stored AS (
+      INSERT INTO node_conditions AS d (node_id, kind, message) SELECT node_id, kind, message FROM wanted ORDER BY 1, 2
+      ON CONFLICT (node_id, kind) DO UPDATE SET message = excluded.message WHERE d.message <> excluded.message
+      RETURNING node_id, kind, message)
+    SELECT node_id AS "nodeId", kind, message, false AS cleared FROM stored s
+    WHERE NOT EXISTS (SELECT FROM known k WHERE k.node_id = s.node_id AND k.kind = s.kind)
+    UNION ALL SELECT node_id, kind, message, true FROM cleared`);
+  await recordConditionEvents(tx, changes);
+}
+
+async function writePresences(tx: Queryable, presences: readonly ReceivedPresence[]): Promise<void> {
+  await tx.execute(sql`
+    UPDATE node_status s SET presence_online = v.online
+    FROM unnest(${presences.map((p) => p.nodeId)}::uuid[], ${presences.map((p) => p.online)}::boolean[]) AS v (node_id, online)
+    WHERE s.node_id = v.node_id AND s.presence_online IS DISTINCT FROM v.online`);
+}
+
+const nodeSamplesKeptHours = 72;
+
+/** Removes host metrics that are older than they are kept. */
+export async function pruneNodeSamples(database: Queryable): Promise<number> {
+  return await database.execute(sql`DELETE FROM node_samples WHERE at < now() - make_interval(hours => ${nodeSamplesKeptHours})`);
+}

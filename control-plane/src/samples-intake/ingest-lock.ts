@@ -1,0 +1,60 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import pg from "pg";
+
+/** A lock that one replica holds at a time, for as long as its connection lives. */
+export interface IngestLock {
+  /** Gives it up and stops trying. */
+  release(): Promise<void>;
+}
+
+/** Told when the lock comes and goes. */
+export interface IngestLockHolder {
+  acquired(): void;
+  lost(): void;
+}
+
+const tryEveryMs = 2_000;
+
+/**
+ * Tries to get the advisory lock `ingest` until it has it, and again whenever the connection that held it
+ * is gone. The server notices a holder that vanished without a word within half a minute.
+ */
+export function holdIngestLock(databaseUrl: string, holder: IngestLockHolder, log: Logger): IngestLock {
+  const stopping = new AbortController();
+  const loop = (async () => {
+    while (!stopping.signal.aborted) {
+      await holdOnce(databaseUrl, holder, stopping.signal).catch((error: unknown) => log.debug({ err: error }, "ingest lock not available"));
+      // Rejects when stopped, which the condition asks next.
+      await sleep(tryEveryMs, undefined, { signal: stopping.signal }).catch(() => {});
+    }
+  })();
+  return {
+    async release() {
+      stopping.abort();
+      await loop;
+    },
+  };
+}
+
+async function holdOnce(databaseUrl: string, holder: IngestLockHolder, signal: AbortSignal): Promise<void> {
+  const client = new pg.Client({ connectionString: databaseUrl, application_name: "cloudpods-ingest-lock", connectionTimeoutMillis: 5_000, query_timeout: 5_000 });
+  client.on("error", () => {}); // noticed by the next question
+  await client.connect();
+  let held = false;
+  try {
+    await client.query("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3");
+    while (!signal.aborted) {
+      const question = held ? "SELECT true AS held" : "SELECT pg_try_advisory_lock(hashtext('cloudpods'), hashtext('ingest')) AS held";
+      const { rows } = await client.query<{ held: boolean }>(question);
+      if (!held && rows[0]?.held === true) {
+        held = true;
+        holder.acquired();
+      }
+      await sleep(tryEveryMs, undefined, { signal }).catch(() => {});
+    }
+  } finally {
+    if (held) holder.lost();
+    await client.end().catch(() => {});
+  }
+}

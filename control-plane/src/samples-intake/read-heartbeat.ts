@@ -1,0 +1,90 @@
+import { Heartbeat, NodePresence } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
+import { isUuid } from "@cloudpods/shared/ids";
+
+/** A heartbeat with when it came. */
+export interface ReceivedHeartbeat {
+  /** From the topic, which the broker grants to the holder of the node's certificate only. */
+  readonly nodeId: string;
+  readonly receivedAtMs: number;
+  readonly heartbeat: Heartbeat;
+}
+
+/** A condition that a heartbeat shows. */
+export interface HostCondition {
+  readonly kind: (typeof heartbeatConditionKinds)[number];
+  readonly message: string;
+}
+
+/** Conditions that heartbeats alone raise and clear. */
+export const heartbeatConditionKinds = ["ClockSkew", "StorageFull", "TelemetryLag"] as const;
+
+const integerMax = 2_147_483_647;
+const textLengthMax = 200;
+const yearMs = 366 * 86_400_000;
+
+/** Reads a heartbeat; undefined when it is malformed or holds what no host can mean. */
+export function readHeartbeat(payload: Uint8Array): Heartbeat | undefined {
+  const heartbeat = decode(() => Heartbeat.decode(payload));
+  if (heartbeat === undefined) return undefined;
+  const { cpuBusyBasisPoints, load1Centi, memoryTotalMb, memoryAvailableMb, runningContainers } = heartbeat;
+  const integers = [cpuBusyBasisPoints, load1Centi, memoryTotalMb, memoryAvailableMb, runningContainers];
+  const texts = [heartbeat.agentVersion, heartbeat.certificateSerial];
+  const fits =
+    integers.every((value) => value <= integerMax) &&
+    texts.every((text) => text.length <= textLengthMax && !text.includes("\0")) &&
+    heartbeat.spoolDepth >= 0n &&
+    heartbeat.spoolOldestMs >= 0n &&
+    heartbeat.spoolOldestMs < 100n * BigInt(yearMs) &&
+    heartbeat.wallClockMs >= 0n &&
+    heartbeat.wallClockMs < 1_000n * BigInt(yearMs) &&
+    (heartbeat.spoolId === "" || isUuid(heartbeat.spoolId));
+  return fits ? heartbeat : undefined;
+}
+
+/** Reads a presence message: whether the host is connected to the broker; undefined when malformed. */
+export function readPresence(payload: Uint8Array): boolean | undefined {
+  return decode(() => NodePresence.decode(payload))?.online;
+}
+
+function decode<T>(decoder: () => T): T | undefined {
+  try {
+    return decoder();
+  } catch {
+    return undefined;
+  }
+}
+
+const clockSkewMsMax = 2_000;
+const telemetryLagMsMax = 5 * 60_000;
+/** Below this share a file system counts as full. */
+const availableShareMin = 0.05;
+
+/** The conditions that a heartbeat shows; messages are rounded so that they change rarely. */
+export function conditionsOf({ heartbeat, receivedAtMs }: ReceivedHeartbeat): HostCondition[] {
+  const conditions: HostCondition[] = [];
+  const skewMs = clockSkewMs({ heartbeat, receivedAtMs });
+  if (Math.abs(skewMs) > clockSkewMsMax) {
+    const seconds = Math.round(Math.abs(skewMs) / 1_000);
+    const direction = skewMs > 0 ? "behind" : "ahead of";
+    conditions.push({ kind: "ClockSkew", message: `The host's clock is ${seconds} s ${direction} ours.` });
+  }
+  const lagMs = heartbeat.spoolOldestMs === 0n ? 0 : receivedAtMs - Number(heartbeat.spoolOldestMs);
+  if (heartbeat.spoolDepth > 0n && lagMs > telemetryLagMsMax) {
+    const since = new Date(Number(heartbeat.spoolOldestMs)).toISOString().slice(0, 16).replace("T", " ");
+    conditions.push({ kind: "TelemetryLag", message: `Samples since ${since} UTC wait on the host.` });
+  }
+  const full = heartbeat.filesystems.filter(
+    ({ responsive, totalBytes, availableBytes }) => responsive && totalBytes > 0n && Number(availableBytes) < availableShareMin * Number(totalBytes),
+  );
+  const reasons = [
+    ...(full.length > 0 ? [`Less than 5 % is free on ${full.map((fs) => fs.name.slice(0, textLengthMax)).toSorted().join(", ")}.`] : []),
+    ...(heartbeat.spoolOverLimit ? ["Unsent samples take more room than they may, and cannot be merged further."] : []),
+  ];
+  if (reasons.length > 0) conditions.push({ kind: "StorageFull", message: reasons.join(" ").replaceAll("\0", "") });
+  return conditions;
+}
+
+/** How far the host's wall clock is behind ours (negative: ahead), including the way here; ms. */
+export function clockSkewMs({ heartbeat, receivedAtMs }: Pick<ReceivedHeartbeat, "heartbeat" | "receivedAtMs">): number {
+  return receivedAtMs - Number(heartbeat.wallClockMs);
+}
