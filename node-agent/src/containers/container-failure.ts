@@ -1,5 +1,5 @@
 import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import { AgentError } from "../agent-error.ts";
+import { AgentError, messageOf } from "../agent-error.ts";
 import type { PctErrorCode } from "../pct/classify-pct-error.ts";
 
 /**
@@ -60,4 +60,13 @@ export class ContainerFailure extends AgentError {
     this.observation = details.observation;
     this.commandLines = details.commandLines ?? [];
   }
+}
+
+/** Anything that was thrown, as a failure with a code. */
+export function asFailure(error: unknown): ContainerFailure {
+  if (error instanceof ContainerFailure) return error;
+  if (error instanceof AgentError && error.code === "INVALID_ARGUMENT") {
+    return new ContainerFailure("INVALID_ARGUMENT", error.message, { retryable: false });
+  }
+  return new ContainerFailure("UNKNOWN_ERROR", messageOf(error), { retryable: true });
 }

@@ -1,53 +1,27 @@
 import { statfs } from "node:fs/promises";
 import { join } from "node:path";
-import type { Logger } from "pino";
-import { AgentError, messageOf } from "../agent-error.ts";
-import type { HostPaths } from "../pct/host-paths.ts";
-import type { OperationRunner } from "../pct/operation-runner.ts";
 import { parseRootDisk } from "../pct/parse-pct-config.ts";
-import { readStorages } from "../pct/read-cluster.ts";
 import { readInitPid } from "../pct/read-kernel.ts";
-import { ContainerFailure } from "./container-failure.ts";
+import { beganHalf, clearAway, forgetEnded } from "./clear-away.ts";
+import { ContainerFailure, asFailure } from "./container-failure.ts";
 import type { ContainerWish } from "./container-wish.ts";
 import type { ContainerOutcome, ConvergeOptions } from "./containers.ts";
+import type { ConvergeDoors } from "./doors.ts";
 import { beginExecution } from "./execution.ts";
 import type { Execution } from "./execution.ts";
-import type { HostView } from "./host-view.ts";
-import type { KeysFiles } from "./keys-files.ts";
-import { isNamelessHalf } from "./observed-container.ts";
+import { requireQuorum } from "./host-view.ts";
 import type { ObservedContainer } from "./observed-container.ts";
 import { createPatience } from "./patience.ts";
-import type { PatienceLimits } from "./patience.ts";
-import { isLeftover, planContainer } from "./plan-container.ts";
-import type { PlanHost, WantedKeys } from "./plan-container.ts";
-import { isHeavy } from "./plan-step.ts";
+import { planContainer } from "./plan-container.ts";
+import type { WantedKeys } from "./plan-container.ts";
+import { planHost } from "./plan-host.ts";
+import { isHeavy, isRepair } from "./plan-step.ts";
 import type { Step } from "./plan-step.ts";
 import { attachRunning } from "./recover.ts";
 import { runStep } from "./run-step.ts";
-import type { KeyedTurns, Turns } from "./turns.ts";
-
-/** What fulfilling wishes needs; made once by `createContainers`. */
-export interface ConvergeDoors {
-  readonly paths: HostPaths;
-  readonly runner: OperationRunner;
-  readonly view: HostView;
-  readonly keys: KeysFiles;
-  readonly log: Logger;
-  readonly patience: PatienceLimits;
-  readonly containerTurns: KeyedTurns;
-  /** A clone locks its template for the whole copy: a second one would fail at once. */
-  readonly templateTurns: KeyedTurns;
-  readonly heavyTurns: Turns;
-}
 
 /** How often one step may succeed without being done afterwards. */
 const MAX_REPETITIONS = 3;
-
-/** How long a half-made container may take to be cleared away after its command has failed. */
-const CLEAN_UP_MS = 120_000;
-
-/** Storage types whose volumes can be cloned by reference; raw images on directories cannot. */
-const LINKABLE_TYPES: ReadonlySet<string> = new Set(["lvmthin", "zfspool", "btrfs", "rbd"]);
 
 /** Fulfils a wish, one wish for a container at a time. @throws ContainerFailure */
 export async function converge(
@@ -62,8 +36,7 @@ export async function converge(
       try {
         return await run.fulfil();
       } catch (error) {
-        await run.clearAway(asFailure(error));
-        throw await run.explain(error);
+        throw await run.explain(asFailure(error));
       }
     });
   } catch (error) {
@@ -73,36 +46,19 @@ export async function converge(
   }
 }
 
-/** What it takes to plan for a wish on this host. */
-export async function planHost(
-  wish: ContainerWish,
-  keys: WantedKeys | undefined,
-  ownHalf: boolean,
-  { view, paths }: Pick<ConvergeDoors, "view" | "paths">,
-): Promise<PlanHost> {
-  const { spec } = wish;
-  const source = spec?.source;
-  const { nodeName } = await view.cluster();
-  const storages = await readStorages(paths.pveRoot, nodeName);
-  return {
-    template: source?.$case === "clone" ? await view.observe(source.value.templateVmid) : undefined,
-    linkableStorages: new Set(storages.filter(({ type }) => LINKABLE_TYPES.has(type)).map(({ id }) => id)),
-    keys,
-    ownHalf,
-    lxcRoot: paths.lxcRoot,
-  };
-}
-
 /** One run of a wish to its end. */
 class Convergence {
   readonly #wish: ContainerWish;
   readonly #options: ConvergeOptions;
   readonly #execution: Execution;
   readonly #doors: ConvergeDoors;
-  readonly #repetitions = new Map<string, number>();
+  /** How often each step succeeded. */
+  readonly #successes = new Map<string, number>();
   #absenceRecorded: boolean;
   #ownHalf: boolean;
   #keys: WantedKeys | undefined;
+  /** Failures of steps that did not come again yet. */
+  readonly #failures = new Map<string, ContainerFailure>();
   #stepsDone = 0;
   #hidden: string | undefined;
 
@@ -117,52 +73,75 @@ class Convergence {
 
   /** Takes step after step, looking again before each, until the plan is empty. */
   async fulfil(): Promise<ContainerOutcome> {
-    const { view, keys, patience: limits } = this.#doors;
+    const { keys, patience: limits, runner } = this.#doors;
     const { spec, vmid, podId } = this.#wish;
+    const { signal } = this.#execution;
     this.#keys = spec === undefined ? keys.find(vmid, podId) : keys.keep(vmid, podId, spec.sshAuthorizedKeys);
-    await attachRunning(this.#doors.runner, vmid, this.#execution);
+    await attachRunning(runner, vmid, this.#execution);
     const patience = createPatience(limits);
     for (;;) {
       this.#execution.check();
-      try {
-        const observed = await view.observe(vmid);
-        const [step, ...rest] = await this.#plan(observed);
-        if (step === undefined) return await this.#finish(observed);
-        await this.#take(step, rest.length, observed);
-        patience.refill();
-      } catch (error) {
-        const failure = asFailure(error);
-        this.#doors.log.info({ vmid, code: failure.code, reason: failure.message }, "a step failed");
-        await patience.spend(failure, this.#execution.signal);
+      const seen = await this.#look();
+      if (seen instanceof ContainerFailure) {
+        await patience.spend(seen, signal);
+        continue;
       }
+      const [step, ...rest] = seen.steps;
+      if (step === undefined) return this.#finish(seen.observed);
+      // A program that failed may have done its work: only a step that comes again has failed.
+      const failure = this.#failures.get(keyOf(step));
+      if (failure !== undefined) {
+        this.#failures.delete(keyOf(step));
+        await patience.spend(failure, signal);
+        continue;
+      }
+      const isDone = await this.#take(step, rest.length, seen.observed);
+      // Taking away what a failed step left is no progress.
+      if (isDone && !isRepair(step)) patience.refill();
     }
   }
 
-  async #plan(observed: ObservedContainer): Promise<Step[]> {
-    const host = await planHost(this.#wish, this.#keys, this.#ownHalf, this.#doors);
-    return planContainer(this.#wish, observed, host);
+  /** What is there and what is left to do, or why nothing can be done now. */
+  async #look(): Promise<{ observed: ObservedContainer; steps: Step[] } | ContainerFailure> {
+    try {
+      const observed = await this.#doors.view.observe(this.#wish.vmid);
+      const host = await planHost(this.#wish, this.#keys, this.#ownHalf, this.#doors);
+      return { observed, steps: planContainer(this.#wish, observed, host) };
+    } catch (error) {
+      return asFailure(error);
+    }
   }
 
-  async #take(step: Step, stepsLeft: number, observed: ObservedContainer): Promise<void> {
+  /** Takes a step; false when it failed, which the next look judges. */
+  async #take(step: Step, stepsLeft: number, observed: ObservedContainer): Promise<boolean> {
     const { vmid } = this.#wish;
+    this.#refuseRepetition(step);
     if (observed.where === "nowhere" && !this.#absenceRecorded) {
       await this.#options.recordAbsent();
       this.#absenceRecorded = true;
     }
-    this.#countRepetition(step, this.#hidden);
     const percent = Math.floor((100 * this.#stepsDone) / (this.#stepsDone + stepsLeft + 1));
     this.#execution.report({ step: step.name, percent, detail: "" });
     this.#doors.log.info({ vmid, step: step.name }, "takes a step");
     if (["create", "clone", "destroy"].includes(step.name)) this.#ownHalf = true;
-    const result = await this.#inTurn(step, async () => {
-      await requireQuorum(this.#doors.view);
-      const { paths } = this.#doors;
-      return runStep(step, vmid, this.#execution, paths, { keys: this.#keys, percent });
-    });
-    if (result.taken) this.#ownHalf = false;
-    this.#hidden = result.hidden;
+    try {
+      const result = await this.#inTurn(step, async () => {
+        const { paths, view } = this.#doors;
+        await requireQuorum(view);
+        return runStep(step, vmid, this.#execution, paths, { keys: this.#keys, percent });
+      });
+      if (result.taken) this.#ownHalf = false;
+      this.#hidden = result.hidden;
+    } catch (error) {
+      const failure = asFailure(error);
+      this.#failures.set(keyOf(step), failure);
+      this.#doors.log.warn({ vmid, step: step.name, code: failure.code, reason: failure.message }, "a step failed");
+      return false;
+    }
     this.#stepsDone += 1;
-    if (step.name === "resize" && result.hidden !== undefined) await this.#insistOnFileSystem(result.hidden);
+    this.#successes.set(keyOf(step), (this.#successes.get(keyOf(step)) ?? 0) + 1);
+    if (step.name === "resize" && this.#hidden !== undefined) await this.#insistOnFileSystem(this.#hidden);
+    return true;
   }
 
   /** The template that a step copies or unlocks. */
@@ -182,12 +161,9 @@ class Convergence {
   }
 
   /** Programs exit with 0 without having done anything: the same step again and again is a failure. */
-  #countRepetition(step: Step, hidden: string | undefined): void {
-    const key = JSON.stringify(step);
-    const count = (this.#repetitions.get(key) ?? 0) + 1;
-    this.#repetitions.set(key, count);
-    if (count <= MAX_REPETITIONS) return;
-    const said = hidden === undefined ? "" : `: ${hidden}`;
+  #refuseRepetition(step: Step): void {
+    if ((this.#successes.get(keyOf(step)) ?? 0) < MAX_REPETITIONS) return;
+    const said = this.#hidden === undefined ? "" : `: ${this.#hidden}`;
     const message = `the step ${step.name} was taken ${MAX_REPETITIONS} times without effect${said}`;
     throw new ContainerFailure("STEP_WITHOUT_EFFECT", message, { retryable: false });
   }
@@ -223,49 +199,16 @@ class Convergence {
     };
   }
 
-  /** After a failure: takes a half-made container of ours away, which nobody could ever tell is ours. */
-  async clearAway({ code }: ContainerFailure): Promise<void> {
-    // Nothing can be cleared while the cluster is away; the records and the journal remember.
-    if (!this.#ownHalf || code === "HOST_UNKNOWN" || code === "NO_QUORUM") return;
-    const { view, paths, runner, log, patience: limits } = this.#doors;
+  /** The failure with what was run and what is there now; what is half-made is cleared away before. */
+  async explain({ code, message, retryable }: ContainerFailure): Promise<ContainerFailure> {
+    const { runner, view } = this.#doors;
     const { vmid } = this.#wish;
-    const endless = new AbortController();
-    const bounds = { commandId: this.#execution.commandId, signal: endless.signal, deadlineMs: CLEAN_UP_MS };
-    const execution = beginExecution(paths, runner, bounds);
-    const patience = createPatience(limits);
-    try {
-      for (;;) {
-        try {
-          const observed = await view.observe(vmid);
-          if (!isLeftover(this.#wish, observed, this.#ownHalf)) return;
-          await attachRunning(runner, vmid, execution);
-          const gone = { ...this.#wish, present: false };
-          const host = await planHost(gone, undefined, this.#ownHalf, this.#doors);
-          const [step] = planContainer(gone, observed, host);
-          if (step === undefined) return;
-          await this.#doors.heavyTurns.take(execution.signal, async () => {
-            await requireQuorum(view);
-            await runStep(step, vmid, execution, paths);
-          });
-          patience.refill();
-        } catch (error) {
-          await patience.spend(asFailure(error), execution.signal);
-        }
-      }
-    } catch (error) {
-      log.error({ vmid, reason: messageOf(error) }, "a half-made container could not be cleared away");
-    } finally {
-      execution.close();
-    }
-  }
-
-  /** The failure with what was run and what is there now. */
-  async explain(error: unknown): Promise<ContainerFailure> {
-    const { code, message, retryable } = asFailure(error);
-    const { view } = this.#doors;
-    const observed = await view.observe(this.#wish.vmid).catch(() => undefined);
-    if (observed !== undefined) await forgetEnded(this.#doors.runner, this.#wish.vmid, observed);
-    const observation = observed === undefined ? undefined : view.describe(this.#wish.vmid, observed);
+    // Nothing can be cleared while the cluster is away; the records and the journal remember.
+    const isAway = code === "HOST_UNKNOWN" || code === "NO_QUORUM";
+    if (this.#ownHalf && !isAway) await clearAway(this.#wish, this.#execution.commandId, this.#doors);
+    const observed = await view.observe(vmid).catch(() => undefined);
+    if (observed !== undefined) await forgetEnded(runner, vmid, observed);
+    const observation = observed === undefined ? undefined : view.describe(vmid, observed);
     return new ContainerFailure(code, message, {
       retryable,
       commandLines: this.#execution.commandLines,
@@ -274,31 +217,7 @@ class Convergence {
   }
 }
 
-/** Programs of ours that make or unmake this container were begun and their end was not settled. */
-function beganHalf(runner: OperationRunner, vmid: number): boolean {
-  return runner.recorded(vmid).some(({ argv }) => argv.some((word) => ["create", "clone", "destroy"].includes(word)));
-}
-
-/** Removes the records of ended programs, unless they prove that a half-made container is ours. */
-async function forgetEnded(runner: OperationRunner, vmid: number, observed: ObservedContainer): Promise<void> {
-  if (observed.where === "here" && isNamelessHalf(observed.config)) return;
-  await runner.forgetEnded(vmid);
-}
-
-/**
- * Asked right before every change: without quorum `pct destroy` removes the disk, cannot remove the
- * entry, and leaves a container without data. @throws ContainerFailure NO_QUORUM or HOST_UNKNOWN
- */
-export async function requireQuorum(view: HostView): Promise<void> {
-  if ((await view.cluster()).quorate) return;
-  throw new ContainerFailure("NO_QUORUM", "the cluster has no quorum", { retryable: true });
-}
-
-/** Anything that was thrown, as a failure with a code. */
-export function asFailure(error: unknown): ContainerFailure {
-  if (error instanceof ContainerFailure) return error;
-  if (error instanceof AgentError && error.code === "INVALID_ARGUMENT") {
-    return new ContainerFailure("INVALID_ARGUMENT", error.message, { retryable: false });
-  }
-  return new ContainerFailure("UNKNOWN_ERROR", messageOf(error), { retryable: true });
+/** Tells one step from another by its words. */
+function keyOf(step: Step): string {
+  return JSON.stringify(step);
 }

@@ -94,3 +94,12 @@ export function createHostView(paths: HostPaths, staleLockGraceMs: number): Host
     },
   };
 }
+
+/**
+ * Asked right before every change: without quorum `pct destroy` removes the disk, cannot remove the
+ * entry, and leaves a container without data. @throws ContainerFailure NO_QUORUM or HOST_UNKNOWN
+ */
+export async function requireQuorum(view: HostView): Promise<void> {
+  if ((await view.cluster()).quorate) return;
+  throw new ContainerFailure("NO_QUORUM", "the cluster has no quorum", { retryable: true });
+}

@@ -29,7 +29,12 @@ export function isHeavy(step: Step): boolean {
   return ["clone", "create", "resize", "destroy", "clean-up"].includes(step.name);
 }
 
-/** A step of one invocation. */
+/** Steps that only take away what an earlier failure left. */
+export function isRepair(step: Step): boolean {
+  return ["unlock", "unlock-template", "clean-up"].includes(step.name);
+}
+
+/** A step of one or more invocations. */
 export function step(name: StepName, ...invocations: Invocation[]): Step {
   return { name, invocations };
 }

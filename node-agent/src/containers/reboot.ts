@@ -1,11 +1,11 @@
 import { readInitPid } from "../pct/read-kernel.ts";
 import { pctReboot } from "../pct/pct-arguments.ts";
-import { ContainerFailure } from "./container-failure.ts";
+import { ContainerFailure, asFailure } from "./container-failure.ts";
 import type { ContainerOutcome, ExecutionOptions, RebootWish } from "./containers.ts";
-import { asFailure, requireQuorum } from "./converge.ts";
-import type { ConvergeDoors } from "./converge.ts";
+import type { ConvergeDoors } from "./doors.ts";
 import { beginExecution } from "./execution.ts";
 import type { Execution } from "./execution.ts";
+import { requireQuorum } from "./host-view.ts";
 import { lockOf } from "./observed-container.ts";
 import type { ContainerHere, ObservedContainer } from "./observed-container.ts";
 import { createPatience } from "./patience.ts";

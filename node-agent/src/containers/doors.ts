@@ -1,0 +1,21 @@
+import type { Logger } from "pino";
+import type { HostPaths } from "../pct/host-paths.ts";
+import type { OperationRunner } from "../pct/operation-runner.ts";
+import type { HostView } from "./host-view.ts";
+import type { KeysFiles } from "./keys-files.ts";
+import type { PatienceLimits } from "./patience.ts";
+import type { KeyedTurns, Turns } from "./turns.ts";
+
+/** What fulfilling wishes needs; made once by `createContainers`. */
+export interface ConvergeDoors {
+  readonly paths: HostPaths;
+  readonly runner: OperationRunner;
+  readonly view: HostView;
+  readonly keys: KeysFiles;
+  readonly log: Logger;
+  readonly patience: PatienceLimits;
+  readonly containerTurns: KeyedTurns;
+  /** A clone locks its template for the whole copy: a second one would fail at once. */
+  readonly templateTurns: KeyedTurns;
+  readonly heavyTurns: Turns;
+}
