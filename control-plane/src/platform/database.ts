@@ -72,6 +72,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   } as pg.PoolConfig); // `pipeline` is newer than the type package
   // A connection that dies while idle is replaced on the next use; without a listener it would end the process.
   pool.on("error", () => {});
+  // The same while it is borrowed: what it was asked for fails by itself.
+  pool.on("connect", (client) => client.on("error", () => {}));
   return {
     ...queryable(pool),
     pool,
@@ -83,14 +85,18 @@ export function openDatabase(options: DatabaseOptions): Database {
 function queryable(runner: pg.Pool | pg.PoolClient): Queryable {
   return {
     async query<Row>(statement: Sql) {
-      const result = await runner.query(statement.text, [...statement.values]);
+      const result = await runner.query(toQuery(statement));
       // pg cannot know the columns; see Queryable.query.
       return result.rows as Row[];
     },
     async execute(statement) {
-      return (await runner.query(statement.text, [...statement.values])).rowCount ?? 0;
+      return (await runner.query(toQuery(statement))).rowCount ?? 0;
     },
   };
+}
+
+function toQuery({ text, values, name }: Sql): pg.QueryConfig {
+  return name === undefined ? { text, values: [...values] } : { text, values: [...values], name };
 }
 
 async function transact<T>(
