@@ -1,12 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import {
-  type ClockExchange,
-  MAX_ROUND_TRIP_MS,
-  type OffsetState,
-  afterExchange,
-  offsetAt,
-} from "./clock-offset.ts";
+import { type ClockExchange, MAX_ROUND_TRIP_MS, type OffsetState, afterExchange, offsetAt } from "./clock-offset.ts";
 
 const TRUE_OFFSET_MS = 1_700_000_000_000;
 
@@ -73,16 +67,13 @@ test("time never runs backwards while the offset is being corrected", () => {
 
 test("with honest answers the error ends within half a round trip", () => {
   fc.assert(
-    fc.property(
-      fc.array(fc.tuple(fc.nat(240), fc.nat(240)), { minLength: 1, maxLength: 20 }),
-      (trips) => {
-        let state: OffsetState | undefined;
-        trips.forEach(([forthMs, backMs], index) => {
-          state = afterExchange(state, honest(index * 3_600_000, forthMs, backMs)) ?? state;
-        });
-        if (state === undefined) throw new Error("no exchange was accepted");
-        expect(Math.abs(state.targetMs - TRUE_OFFSET_MS)).toBeLessThanOrEqual(state.roundTripMs / 2);
-      },
-    ),
+    fc.property(fc.array(fc.tuple(fc.nat(240), fc.nat(240)), { minLength: 1, maxLength: 20 }), (trips) => {
+      let state: OffsetState | undefined;
+      trips.forEach(([forthMs, backMs], index) => {
+        state = afterExchange(state, honest(index * 3_600_000, forthMs, backMs)) ?? state;
+      });
+      if (state === undefined) throw new Error("no exchange was accepted");
+      expect(Math.abs(state.targetMs - TRUE_OFFSET_MS)).toBeLessThanOrEqual(state.roundTripMs / 2);
+    }),
   );
 });

@@ -46,10 +46,7 @@ export function offsetAt(state: OffsetState, monotonicMs: number): number {
  * continuous with; later ones only move the target. Undefined when the exchange tells nothing: it
  * was too slow, ran backwards, or agrees with the target within its own error.
  */
-export function afterExchange(
-  state: OffsetState | undefined,
-  exchange: ClockExchange,
-): OffsetState | undefined {
+export function afterExchange(state: OffsetState | undefined, exchange: ClockExchange): OffsetState | undefined {
   const roundTripMs = exchange.receivedMonotonicMs - exchange.sentMonotonicMs;
   if (!(roundTripMs >= 0 && roundTripMs < MAX_ROUND_TRIP_MS)) return undefined;
   const middleMs = exchange.sentMonotonicMs + roundTripMs / 2;

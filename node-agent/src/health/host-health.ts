@@ -5,13 +5,7 @@ import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
 import type { FilesystemProbe } from "../sampling/filesystem-probe.ts";
 import type { Spool } from "../spool/spool.ts";
-import {
-  type HostCpuTime,
-  busyBasisPoints,
-  parseHostCpuTime,
-  parseLoad1Centi,
-  parseMemoryMb,
-} from "./parse-host.ts";
+import { type HostCpuTime, busyBasisPoints, parseHostCpuTime, parseLoad1Centi, parseMemoryMb } from "./parse-host.ts";
 
 /** A file system whose fill level the heartbeat tells. */
 export interface WatchedFilesystem {
@@ -67,8 +61,8 @@ export function createHostHealth(options: HostHealthOptions): HostHealth {
   }
 
   async function statusOf({ name, path }: WatchedFilesystem): Promise<FilesystemStatus> {
-    const answer = await probe.measure(`watched ${name}`, path, FILESYSTEM_DEADLINE_MS);
-    if (answer.kind !== "measured") {
+    const answer = await probe.size(`watched ${name}`, path, FILESYSTEM_DEADLINE_MS);
+    if (answer.kind !== "answered") {
       return { name, totalBytes: 0n, availableBytes: 0n, responsive: answer.kind === "failed" };
     }
     const { totalBytes, availableBytes } = answer;

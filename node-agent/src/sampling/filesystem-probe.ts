@@ -1,36 +1,42 @@
 import { type BigIntStats, type BigIntStatsFs, stat, statfs } from "node:fs";
 import { codeOf } from "../agent-error.ts";
 
-/** Answer of one file system. */
-export type FilesystemAnswer =
-  | {
-      readonly kind: "measured";
-      readonly totalBytes: bigint;
-      /** Free, the part reserved for root included. */
-      readonly freeBytes: bigint;
-      /** Free for everyone. */
-      readonly availableBytes: bigint;
-      /** `major:minor` of the device that the path lies on. */
-      readonly device: string;
-    }
+/** What keeps an answer away. */
+export type NoAnswer =
   /** The path is not there or must not be read. */
   | { readonly kind: "failed"; readonly code: string }
   /** No answer within the deadline, or none is to be expected. */
   | { readonly kind: "unresponsive" };
 
-/** Asks file systems for their size; one that hangs costs its own answer and nothing else. */
+/** Size of one file system. */
+export type SizeAnswer =
+  | {
+      readonly kind: "answered";
+      readonly totalBytes: bigint;
+      /** Free, the part reserved for root included. */
+      readonly freeBytes: bigint;
+      /** Free for everyone. */
+      readonly availableBytes: bigint;
+    }
+  | NoAnswer;
+
+/** `major:minor` of the device that a path lies on. */
+export type DeviceAnswer = { readonly kind: "answered"; readonly device: string } | NoAnswer;
+
+/**
+ * Asks file systems; one that hangs costs its own answer and nothing else. A group is what probably
+ * dies together, e.g. the Proxmox storage below the path; deadlines count from when the kernel is
+ * asked.
+ */
 export interface FilesystemProbe {
-  /**
-   * @param group what probably dies together, e.g. the Proxmox storage below the path
-   * @param deadlineMs counted from when the kernel is asked
-   */
-  measure(group: string, path: string, deadlineMs: number): Promise<FilesystemAnswer>;
+  size(group: string, path: string, deadlineMs: number): Promise<SizeAnswer>;
+  device(group: string, path: string, deadlineMs: number): Promise<DeviceAnswer>;
 }
 
 /** The two system calls, replaceable by ones that hang. */
 export interface FilesystemCalls {
-  stat(path: string, done: (error: Error | null, stats: BigIntStats) => void): void;
-  statfs(path: string, done: (error: Error | null, size: BigIntStatsFs) => void): void;
+  readonly stat: (path: string, done: (error: Error | null, stats: BigIntStats) => void) => void;
+  readonly statfs: (path: string, done: (error: Error | null, size: BigIntStatsFs) => void) => void;
 }
 
 /** Hanging questions after which a group is not asked any more until one of them is answered. */
@@ -38,12 +44,15 @@ const MAX_HUNG_OF_GROUP = 2;
 /** Threads of Node's pool when UV_THREADPOOL_SIZE does not say otherwise (libuv, "Thread pool"). */
 const DEFAULT_POOL_THREADS = 4;
 
-const unresponsive: FilesystemAnswer = { kind: "unresponsive" };
-
 interface Question {
   readonly path: string;
   readonly deadlineMs: number;
-  readonly answer: (answer: FilesystemAnswer) => void;
+  /** Asks the kernel and calls back when it answers, however late. */
+  readonly ask: (answered: () => void) => void;
+  /** Gives the asker what the kernel answered. */
+  readonly deliver: () => void;
+  /** Tells the asker that there is no answer. */
+  readonly giveUp: () => void;
 }
 
 interface Group {
@@ -74,15 +83,15 @@ export function createFilesystemProbe(calls: FilesystemCalls = kernelCalls): Fil
       group.active = undefined;
       group.hung.add(question.path);
       hung += 1;
-      question.answer(unresponsive);
+      question.giveUp();
       pump();
     }, question.deadlineMs);
-    askKernel(calls, question.path, (answer) => {
+    question.ask(() => {
       clearTimeout(timer);
       inKernel -= 1;
       if (group.active === question) {
         group.active = undefined;
-        question.answer(answer);
+        question.deliver();
       } else {
         group.hung.delete(question.path);
         hung -= 1;
@@ -98,7 +107,7 @@ export function createFilesystemProbe(calls: FilesystemCalls = kernelCalls): Fil
         if (!isHopeless && inKernel >= lanes) break;
         const question = group.waiting.shift();
         if (question === undefined) break;
-        if (isHopeless || group.hung.has(question.path)) question.answer(unresponsive);
+        if (isHopeless || group.hung.has(question.path)) question.giveUp();
         else ask(group, question);
       }
       if (group.active === undefined && group.waiting.length === 0 && group.hung.size === 0) {
@@ -107,15 +116,35 @@ export function createFilesystemProbe(calls: FilesystemCalls = kernelCalls): Fil
     }
   }
 
-  return {
-    measure(name, path, deadlineMs) {
-      return new Promise((resolve) => {
-        const group = groups.get(name) ?? { waiting: [], active: undefined, hung: new Set() };
-        groups.set(name, group);
-        group.waiting.push({ path, deadlineMs, answer: resolve });
-        pump();
+  function put<T, S>(
+    name: string,
+    path: string,
+    deadlineMs: number,
+    call: (path: string, done: (error: Error | null, result: S) => void) => void,
+    read: (result: S) => T,
+  ): Promise<T | NoAnswer> {
+    return new Promise((resolve) => {
+      const group = groups.get(name) ?? { waiting: [], active: undefined, hung: new Set() };
+      groups.set(name, group);
+      let answer: T | NoAnswer = { kind: "unresponsive" };
+      group.waiting.push({
+        path,
+        deadlineMs,
+        ask: (answered) =>
+          call(path, (error, result) => {
+            answer = error === null ? read(result) : { kind: "failed", code: codeOf(error) ?? "UNKNOWN" };
+            answered();
+          }),
+        deliver: () => resolve(answer),
+        giveUp: () => resolve({ kind: "unresponsive" }),
       });
-    },
+      pump();
+    });
+  }
+
+  return {
+    size: (group, path, deadlineMs) => put(group, path, deadlineMs, calls.statfs, sizeOf),
+    device: (group, path, deadlineMs) => put(group, path, deadlineMs, calls.stat, deviceOf),
   };
 }
 
@@ -124,38 +153,20 @@ const kernelCalls: FilesystemCalls = {
   statfs: (path, done) => statfs(path, { bigint: true }, done),
 };
 
-function askKernel(
-  calls: FilesystemCalls,
-  path: string,
-  answer: (answer: FilesystemAnswer) => void,
-): void {
-  calls.stat(path, (statError, stats) => {
-    if (statError !== null) return answer(failureOf(statError));
-    calls.statfs(path, (error, size) => {
-      answer(error === null ? measured(stats, size) : failureOf(error));
-    });
-  });
-}
-
-function measured(stats: BigIntStats, size: BigIntStatsFs): FilesystemAnswer {
+function sizeOf(size: BigIntStatsFs): SizeAnswer {
   return {
-    kind: "measured",
+    kind: "answered",
     totalBytes: size.blocks * size.bsize,
     freeBytes: size.bfree * size.bsize,
     availableBytes: size.bavail * size.bsize,
-    device: deviceName(stats.dev),
   };
 }
 
 /** `major:minor` out of a dev_t, whose bits are packed as gnu_dev_major(3) says. */
-function deviceName(dev: bigint): string {
+function deviceOf({ dev }: BigIntStats): DeviceAnswer {
   const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xfffff000n);
   const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffffff00n);
-  return `${major}:${minor}`;
-}
-
-function failureOf(error: Error): FilesystemAnswer {
-  return { kind: "failed", code: codeOf(error) ?? "UNKNOWN" };
+  return { kind: "answered", device: `${major}:${minor}` };
 }
 
 function poolThreads(): number {

@@ -1,6 +1,6 @@
 import type { Sample } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import type { ContainerReader, HostSnapshot, RootUsage } from "./read-container.ts";
-import { type MeteredPod, sampleInterval } from "./sample-interval.ts";
+import { type MeteredPod, cutLongInterval, sampleInterval } from "./sample-interval.ts";
 import { type KnownContainer, type SamplerMemory, afterReading, beforeOf } from "./sampler-memory.ts";
 
 /** What a look at some containers gave. */
@@ -43,12 +43,9 @@ export function lookAt(pods: Iterable<MeteredPod>, context: LookContext): Look {
       continue;
     }
     const sample = sampleInterval(pod, before, reading, context.memory.bootId);
-    if (typeof sample === "object") look.samples.push(sample);
+    if (typeof sample === "object") look.samples.push(...cutLongInterval(sample));
     const isCounted = sample !== "early";
-    look.containers.set(
-      pod.vmid,
-      isCounted ? afterReading(pod.podId, reading) : { ...before, podId: pod.podId },
-    );
+    look.containers.set(pod.vmid, isCounted ? afterReading(pod.podId, reading) : { ...before, podId: pod.podId });
   }
   return look;
 }

@@ -40,9 +40,7 @@ interface CachedConfig {
 }
 
 /** Makes an empty memory of the configuration files of a host. */
-export function createMeteredContainers(
-  paths: Pick<HostPaths, "pveRoot" | "procRoot">,
-): MeteredContainers {
+export function createMeteredContainers(paths: Pick<HostPaths, "pveRoot" | "procRoot">): MeteredContainers {
   const folder = join(paths.pveRoot, "lxc");
   const hostCores = parseCpuCount(readFileSync(join(paths.procRoot, "stat"), "utf8"));
   let configs: Map<number, CachedConfig> | undefined;
@@ -79,11 +77,7 @@ export function createMeteredContainers(
  *
  * @param hostCores logical processors of the host: what a container without a `cores` line may use
  */
-export function meteredContainer(
-  vmid: number,
-  text: string,
-  hostCores: number,
-): MeteredContainer | undefined {
+export function meteredContainer(vmid: number, text: string, hostCores: number): MeteredContainer | undefined {
   const config = parseContainerConfig(text);
   const marker = parseMarker(config.description);
   if (marker === undefined) return undefined;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { codeOf } from "../agent-error.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
 import { parseProcessStart } from "../pct/process-start.ts";
+import { createOpenFiles } from "./open-files.ts";
 import {
   type InterfaceBytes,
   isInit,
@@ -49,9 +50,8 @@ export type KernelReading =
 const MS_PER_CLOCK_TICK = 10;
 
 /**
- * Reads containers from the kernel's files. Everything is synchronous: these files are memory, and a
- * thousand containers cost milliseconds this way and a multiple of that through promises. No process
- * is ever started.
+ * Reads containers from the kernel's files. Everything is synchronous: these files are memory, and
+ * promises would cost a multiple of the reading. No process is ever started.
  */
 export interface ContainerReader {
   /** What all readings of one tick share. Throws when the kernel's trees are not there. */
@@ -59,8 +59,9 @@ export interface ContainerReader {
   /** The containers of a list that run, with the host's pid of their first process. */
   running<T extends { readonly vmid: number }>(containers: Iterable<T>): (T & { initPid: number })[];
   read(vmid: number, host: HostSnapshot): KernelReading;
-  /** Forgets containers that are not in the set. */
+  /** Forgets containers that are not in the set, and closes what the last readings did not need. */
   retain(vmids: ReadonlySet<number>): void;
+  close(): void;
 }
 
 /** Where a container's files are; joined once, since joining costs as much as reading. */
@@ -70,17 +71,134 @@ interface ContainerFiles {
   readonly memoryStat: string;
   readonly ioStat: string;
   readonly procs: readonly string[];
-  initPid: number | undefined;
+  /** The first process as it was found last. */
+  init: InitProcess | undefined;
+}
+
+interface InitProcess {
+  readonly pid: number;
+  /** Its /proc/<pid>/stat. */
+  readonly statPath: string;
+  readonly startTicks: bigint;
 }
 
 /** Makes a reader of one host. */
 export function createContainerReader(paths: KernelPaths): ContainerReader {
-  const known = new Map<number, ContainerFiles>();
+  return new FileContainerReader(paths);
+}
 
-  function filesOf(vmid: number): ContainerFiles {
-    const found = known.get(vmid);
+class FileContainerReader implements ContainerReader {
+  readonly #paths: KernelPaths;
+  readonly #known = new Map<number, ContainerFiles>();
+  readonly #open = createOpenFiles();
+
+  constructor(paths: KernelPaths) {
+    this.#paths = paths;
+  }
+
+  running<T extends { readonly vmid: number }>(containers: Iterable<T>): (T & { initPid: number })[] {
+    const cgroups = readCgroups(this.#paths.cgroupRoot);
+    return [...containers].flatMap((container) => {
+      if (!cgroups.has(container.vmid)) return [];
+      const files = this.#filesOf(container.vmid);
+      files.init ??= this.#findInit(files);
+      return files.init === undefined ? [] : [{ ...container, initPid: files.init.pid }];
+    });
+  }
+
+  snapshot(atMs: number): HostSnapshot {
+    return readSnapshot(this.#paths, atMs);
+  }
+
+  read(vmid: number, host: HostSnapshot): KernelReading {
+    if (!host.cgroups.has(vmid)) return { kind: "stopped" };
+    try {
+      return this.#readNow(this.#filesOf(vmid), host, host.interfaces.get(vmid) ?? []);
+    } catch (error) {
+      return { kind: "unreadable", reason: codeOf(error) ?? "UNKNOWN" };
+    }
+  }
+
+  retain(vmids: ReadonlySet<number>): void {
+    for (const vmid of this.#known.keys()) if (!vmids.has(vmid)) this.#known.delete(vmid);
+    this.#open.closeUnread();
+  }
+
+  close(): void {
+    this.#open.close();
+  }
+
+  #readNow(files: ContainerFiles, host: HostSnapshot, interfaces: readonly NamedInterface[]): KernelReading {
+    const startTicks = this.#startTicksOf(files);
+    const cpuStat = this.#open.read(files.cpuStat);
+    const memoryCurrent = this.#open.read(files.memoryCurrent);
+    const memoryStat = this.#open.read(files.memoryStat);
+    const ioStat = this.#open.read(files.ioStat);
+    if (startTicks === undefined || cpuStat === undefined) return { kind: "stopped" };
+    if (memoryCurrent === undefined || memoryStat === undefined || ioStat === undefined) {
+      return { kind: "stopped" };
+    }
+    const cpuUsageUs = parseFlatKey(cpuStat, "usage_usec");
+    const allMemory = parseCounter(memoryCurrent);
+    const cache = parseFlatKey(memoryStat, "file");
+    if (cpuUsageUs === undefined || allMemory === undefined || cache === undefined) {
+      return { kind: "unreadable", reason: "the kernel's files hold no counters" };
+    }
+    const reading = {
+      atMs: host.atMs,
+      initStartTicks: startTicks,
+      startedAtMs: host.atMs - (host.uptimeMs - Number(startTicks) * MS_PER_CLOCK_TICK),
+      cpuUsageUs,
+      // The two files are read one after the other: the cache may have grown in between.
+      memoryBytes: allMemory > cache ? allMemory - cache : 0n,
+      interfaces: interfaces.flatMap((each) => this.#readInterface(each)),
+    };
+    return { kind: "running", read: (root) => withRoot(reading, ioStat, root) };
+  }
+
+  #readInterface({ name, receivedBytes, sentBytes }: NamedInterface): InterfaceReading[] {
+    const text = this.#open.read(`${this.#paths.netClassRoot}/${name}/ifindex`);
+    const ifindex = parseCounter(text ?? "");
+    // Seen from the host, what it sends is what the guest receives.
+    const bytes = { guestInBytes: sentBytes, guestOutBytes: receivedBytes };
+    return ifindex === undefined ? [] : [{ name, ifindex: Number(ifindex), ...bytes }];
+  }
+
+  /** Start of the run that is there now; a pid may have been given to another process meanwhile. */
+  #startTicksOf(files: ContainerFiles): bigint | undefined {
+    const known = files.init;
+    const isSame = known !== undefined && this.#readStartTicks(known.statPath) === known.startTicks;
+    if (!isSame) files.init = this.#findInit(files);
+    return files.init?.startTicks;
+  }
+
+  #readStartTicks(statPath: string): bigint | undefined {
+    const stat = this.#open.read(statPath);
+    return stat === undefined ? undefined : parseProcessStart(stat);
+  }
+
+  #findInit(files: ContainerFiles): InitProcess | undefined {
+    const pid = files.procs
+      .map((path) => parseFirstPid(this.#open.read(path) ?? ""))
+      .find((first) => first !== undefined && this.#isInit(first));
+    if (pid === undefined) return undefined;
+    const statPath = this.#procFile(pid, "stat");
+    const startTicks = this.#readStartTicks(statPath);
+    return startTicks === undefined ? undefined : { pid, statPath, startTicks };
+  }
+
+  #isInit(pid: number): boolean {
+    return isInit(this.#open.read(this.#procFile(pid, "status")) ?? "");
+  }
+
+  #procFile(pid: number, name: string): string {
+    return `${this.#paths.procRoot}/${pid}/${name}`;
+  }
+
+  #filesOf(vmid: number): ContainerFiles {
+    const found = this.#known.get(vmid);
     if (found !== undefined) return found;
-    const cgroup = join(paths.cgroupRoot, "lxc", String(vmid));
+    const cgroup = join(this.#paths.cgroupRoot, "lxc", String(vmid));
     const files: ContainerFiles = {
       cpuStat: join(cgroup, "cpu.stat"),
       memoryCurrent: join(cgroup, "memory.current"),
@@ -88,94 +206,11 @@ export function createContainerReader(paths: KernelPaths): ContainerReader {
       ioStat: join(cgroup, "io.stat"),
       // systemd guests keep their first process in a scope of its own.
       procs: ["ns/init.scope/cgroup.procs", "ns/cgroup.procs"].map((name) => join(cgroup, name)),
-      initPid: undefined,
+      init: undefined,
     };
-    known.set(vmid, files);
+    this.#known.set(vmid, files);
     return files;
   }
-
-  function findInit(files: ContainerFiles): number | undefined {
-    for (const path of files.procs) {
-      const pid = parseFirstPid(readIfThere(path) ?? "");
-      if (pid === undefined) continue;
-      const status = readIfThere(join(paths.procRoot, String(pid), "status"));
-      if (status !== undefined && isInit(status)) return pid;
-    }
-    return undefined;
-  }
-
-  function startTicksOf(pid: number): bigint | undefined {
-    const stat = readIfThere(join(paths.procRoot, String(pid), "stat"));
-    return stat === undefined ? undefined : parseProcessStart(stat);
-  }
-
-  /** The run that is there now: a pid given to another process has another start, so ask each time. */
-  function runOf(files: ContainerFiles): { pid: number; startTicks: bigint } | undefined {
-    const cached = files.initPid;
-    const startTicks = cached === undefined ? undefined : startTicksOf(cached);
-    if (cached !== undefined && startTicks !== undefined) return { pid: cached, startTicks };
-    const pid = findInit(files);
-    files.initPid = pid;
-    const freshTicks = pid === undefined ? undefined : startTicksOf(pid);
-    return pid === undefined || freshTicks === undefined ? undefined : { pid, startTicks: freshTicks };
-  }
-
-  function readInterfaces(named: readonly NamedInterface[]): InterfaceReading[] {
-    return named.flatMap(({ name, receivedBytes, sentBytes }) => {
-      const ifindex = parseCounter(readIfThere(join(paths.netClassRoot, name, "ifindex")) ?? "");
-      // Seen from the host, what it sends is what the guest receives.
-      const bytes = { guestInBytes: sentBytes, guestOutBytes: receivedBytes };
-      return ifindex === undefined ? [] : [{ name, ifindex: Number(ifindex), ...bytes }];
-    });
-  }
-
-  function read(vmid: number, host: HostSnapshot): KernelReading {
-    if (!host.cgroups.has(vmid)) return { kind: "stopped" };
-    const files = filesOf(vmid);
-    try {
-      const run = runOf(files);
-      if (run === undefined) return { kind: "stopped" };
-      const texts = [files.cpuStat, files.memoryCurrent, files.memoryStat, files.ioStat].map(readIfThere);
-      const [cpuStat, memoryCurrent, memoryStat, ioStat] = texts;
-      if (cpuStat === undefined || memoryCurrent === undefined) return { kind: "stopped" };
-      if (memoryStat === undefined || ioStat === undefined) return { kind: "stopped" };
-      const cpuUsageUs = parseFlatKey(cpuStat, "usage_usec");
-      const allMemory = parseCounter(memoryCurrent);
-      const cache = parseFlatKey(memoryStat, "file");
-      if (cpuUsageUs === undefined || allMemory === undefined || cache === undefined) {
-        return { kind: "unreadable", reason: "the kernel's files hold no counters" };
-      }
-      const reading = {
-        atMs: host.atMs,
-        initStartTicks: run.startTicks,
-        startedAtMs: host.atMs - (host.uptimeMs - Number(run.startTicks) * MS_PER_CLOCK_TICK),
-        cpuUsageUs,
-        // The two files are read one after the other: the cache may have grown in between.
-        memoryBytes: allMemory > cache ? allMemory - cache : 0n,
-        interfaces: readInterfaces(host.interfaces.get(vmid) ?? []),
-      };
-      return { kind: "running", read: (root) => withRoot(reading, ioStat, root) };
-    } catch (error) {
-      return { kind: "unreadable", reason: codeOf(error) ?? "UNKNOWN" };
-    }
-  }
-
-  return {
-    snapshot: (atMs) => readSnapshot(paths, atMs),
-    running(containers) {
-      const cgroups = readCgroups(paths.cgroupRoot);
-      return [...containers].flatMap((container) => {
-        if (!cgroups.has(container.vmid)) return [];
-        const files = filesOf(container.vmid);
-        files.initPid ??= findInit(files);
-        return files.initPid === undefined ? [] : [{ ...container, initPid: files.initPid }];
-      });
-    },
-    read,
-    retain(vmids) {
-      for (const vmid of known.keys()) if (!vmids.has(vmid)) known.delete(vmid);
-    },
-  };
 }
 
 function withRoot(
@@ -221,15 +256,4 @@ function readCgroups(cgroupRoot: string): Set<number> {
 
 function isVmid(name: string): boolean {
   return /^[1-9]\d{2,8}$/u.test(name);
-}
-
-/** A file's text; undefined when the container or process that it speaks of has ended. */
-function readIfThere(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    const code = codeOf(error);
-    if (code === "ENOENT" || code === "ESRCH" || code === "ENODEV") return undefined;
-    throw error;
-  }
 }

@@ -26,13 +26,16 @@ export interface RootUsages {
 /** A healthy file system answers in microseconds; a disk that spins up in less than this. */
 const DEADLINE_MS = 1000;
 /**
- * Questions in one tick. Each passes through a thread and costs 40 µs of processor, ten times as much
- * as the other files of a container; with more containers than this a figure is some ticks old.
+ * Containers asked in one tick. Each question passes through a thread and costs 40 µs of processor,
+ * more than all other files of a container together; with more containers than this a figure is
+ * some ticks old.
  */
-const MAX_QUESTIONS = 200;
+const MAX_ASKED = 100;
 
 interface Entry {
   usage: RootUsage | undefined;
+  /** Process that `usage.device` was learned from: another one may lie on another device. */
+  deviceOfPid: number | undefined;
   isResponsive: boolean;
   /** Number of the round that asked last. */
   askedInRound: number;
@@ -44,7 +47,12 @@ export function createRootUsages(procRoot: string, probe: FilesystemProbe): Root
   let round = 0;
 
   function entryOf(vmid: number): Entry {
-    const entry = entries.get(vmid) ?? { usage: undefined, isResponsive: true, askedInRound: 0 };
+    const entry = entries.get(vmid) ?? {
+      usage: undefined,
+      deviceOfPid: undefined,
+      isResponsive: true,
+      askedInRound: 0,
+    };
     entries.set(vmid, entry);
     return entry;
   }
@@ -53,19 +61,29 @@ export function createRootUsages(procRoot: string, probe: FilesystemProbe): Root
     const entry = entryOf(vmid);
     entry.askedInRound = round;
     const path = join(procRoot, String(initPid), "root");
-    const answer = await probe.measure(`storage ${storage}`, path, DEADLINE_MS);
-    entry.isResponsive = answer.kind !== "unresponsive";
-    // A failure means that this process has ended: the figure of the volume still holds.
-    if (answer.kind !== "measured") return;
-    entry.usage = { usedBytes: answer.totalBytes - answer.freeBytes, device: answer.device };
+    const group = `storage ${storage}`;
+    let device = entry.deviceOfPid === initPid ? entry.usage?.device : undefined;
+    if (device === undefined) {
+      const answer = await probe.device(group, path, DEADLINE_MS);
+      entry.isResponsive = answer.kind !== "unresponsive";
+      // A failure means that this process has ended: the figures of the volume still hold.
+      if (answer.kind !== "answered") return;
+      device = answer.device;
+    }
+    const size = await probe.size(group, path, DEADLINE_MS);
+    entry.isResponsive = size.kind !== "unresponsive";
+    if (size.kind !== "answered") return;
+    entry.usage = { usedBytes: size.totalBytes - size.freeBytes, device };
+    entry.deviceOfPid = initPid;
   }
 
   return {
     async refresh(targets) {
       round += 1;
-      const oldest = [...targets]
+      const withoutFigure = targets.filter(({ vmid }) => entryOf(vmid).usage === undefined).length;
+      const oldest = targets
         .toSorted((a, b) => entryOf(a.vmid).askedInRound - entryOf(b.vmid).askedInRound)
-        .slice(0, Math.max(MAX_QUESTIONS, targets.filter(({ vmid }) => !entries.get(vmid)?.usage).length));
+        .slice(0, Math.max(MAX_ASKED, withoutFigure));
       await Promise.all(oldest.map(ask));
     },
     of(vmid) {

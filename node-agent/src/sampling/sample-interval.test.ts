@@ -1,7 +1,7 @@
 import type { Sample } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type Before, type Reading, sampleInterval } from "./sample-interval.ts";
+import { type Before, type Reading, cutLongInterval, sampleInterval } from "./sample-interval.ts";
 
 const BOOT = "1f3a9c02-aaaa-bbbb-cccc-0123456789ab";
 const pod = {
@@ -123,6 +123,26 @@ test("a run longer than a clock's rounding never gives an empty or backward inte
       if (typeof result === "string") return;
       expect(result.endMs).toBeGreaterThan(result.startMs);
       expect(result.startMs).toBeGreaterThanOrEqual(BigInt(lastMs));
+    }),
+  );
+});
+
+test("an interval of days is cut into believable pieces with the same sums", () => {
+  const dayMs = 86_400_000;
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 40 * dayMs }), (lengthMs) => {
+      const sample = sampled(known(reading), { ...later, atMs: reading.atMs + lengthMs });
+      const pieces = cutLongInterval(sample);
+      expect(pieces[0]?.startMs).toBe(sample.startMs);
+      expect(pieces.at(-1)).toMatchObject({ endMs: sample.endMs, cpuUsageUs: sample.cpuUsageUs });
+      for (const name of ["runningMs", "memoryByteMs", "diskByteMs", "cpuUsageUs", "guestInBytes"] as const) {
+        expect(pieces.reduce((sum, piece) => sum + piece[name], 0n)).toBe(sample[name]);
+      }
+      expect(pieces.every(({ startMs, endMs }) => endMs - startMs <= BigInt(dayMs / 2))).toBe(true);
+      pieces.reduce((startMs, piece) => {
+        expect(piece.startMs).toBe(startMs);
+        return piece.endMs;
+      }, sample.startMs);
     }),
   );
 });

@@ -107,6 +107,41 @@ export function sampleInterval(
   });
 }
 
+/** The longest interval that the control plane believes is a day; half of it leaves no doubt. */
+const MAX_INTERVAL_MS = 12n * 3_600_000n;
+
+/**
+ * A sample as pieces that are not too long, after an agent that was off for days while the container
+ * ran. Levels are held in each piece; counters stay whole in the last one, since nobody knows when
+ * they rose and a guess would be a bill.
+ */
+export function cutLongInterval(sample: Sample): Sample[] {
+  const pieces: Sample[] = [];
+  let { startMs } = sample;
+  while (sample.endMs - startMs > MAX_INTERVAL_MS) {
+    const endMs = startMs + MAX_INTERVAL_MS;
+    const { podId, vmid, cores, memoryMb, diskGb, incarnation, sampleCount } = sample;
+    const identity = { podId, vmid, cores, memoryMb, diskGb, incarnation, sampleCount };
+    pieces.push(Sample.fromPartial({ ...identity, ...heldLevels(sample, startMs, endMs) }));
+    startMs = endMs;
+  }
+  pieces.push({ ...sample, ...heldLevels(sample, startMs, sample.endMs) });
+  return pieces;
+}
+
+function heldLevels({ memoryMaxBytes, diskMaxBytes }: Sample, startMs: bigint, endMs: bigint): Partial<Sample> {
+  const lengthMs = endMs - startMs;
+  return {
+    startMs,
+    endMs,
+    runningMs: lengthMs,
+    memoryMaxBytes,
+    memoryByteMs: memoryMaxBytes * lengthMs,
+    diskMaxBytes,
+    diskByteMs: diskMaxBytes * lengthMs,
+  };
+}
+
 /** Names a run: boot, start of its first process, and the interfaces that it counts on. */
 export function incarnationOf(bootId: string, reading: Reading): string {
   const interfaces = reading.interfaces.map(({ ifindex }) => ifindex).join("+");
@@ -135,9 +170,7 @@ function trafficBetween(
   let guestInBytes = 0n;
   let guestOutBytes = 0n;
   for (const current of now) {
-    const last = before.find(
-      ({ name, ifindex }) => name === current.name && ifindex === current.ifindex,
-    );
+    const last = before.find(({ name, ifindex }) => name === current.name && ifindex === current.ifindex);
     guestInBytes += risen(last?.guestInBytes, current.guestInBytes);
     guestOutBytes += risen(last?.guestOutBytes, current.guestOutBytes);
   }
@@ -149,8 +182,8 @@ function risen(before: bigint | undefined, now: bigint): bigint {
   return before === undefined || now < before ? now : now - before;
 }
 
-/** Processor use in 1/100 % of the allocated cores; the field holds 32 bits. */
+/** Processor use in 1/100 % of the allocated cores, as far as a signed 32-bit column holds it. */
 function basisPoints(cpuUsageUs: bigint, lengthMs: bigint, cores: number): number {
   const points = (cpuUsageUs * 10n) / (lengthMs * BigInt(Math.max(1, cores)));
-  return points > 0xffff_ffffn ? 0xffff_ffff : Number(points);
+  return points > 0x7fff_ffffn ? 0x7fff_ffff : Number(points);
 }

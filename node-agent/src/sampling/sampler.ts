@@ -4,10 +4,10 @@ import type { HostPaths } from "../pct/host-paths.ts";
 import type { SampledTick } from "../spool/sampled-tick.ts";
 import type { Spool } from "../spool/spool.ts";
 import type { FilesystemProbe } from "./filesystem-probe.ts";
-import { lookAt } from "./look-at-containers.ts";
-import { type MeteredContainer, createMeteredContainers } from "./metered-containers.ts";
-import { createContainerReader } from "./read-container.ts";
-import { createRootUsages } from "./root-usages.ts";
+import { type Look, lookAt } from "./look-at-containers.ts";
+import { type MeteredContainer, type MeteredContainers, createMeteredContainers } from "./metered-containers.ts";
+import { type ContainerReader, type RootUsage, createContainerReader } from "./read-container.ts";
+import { type RootUsages, createRootUsages } from "./root-usages.ts";
 import { type SamplerMemory, decodeMemory, encodeMemory } from "./sampler-memory.ts";
 
 /** What the sampler needs. */
@@ -59,142 +59,165 @@ const CONFIG_DEADLINE_MS = 1000;
 
 /** Makes the sampler; it continues where the process before it ended. */
 export function createSampler(options: SamplerOptions): Sampler {
-  const { clock, spool, probe, log, paths } = options;
-  const metered = createMeteredContainers(paths);
-  const reader = createContainerReader(paths);
-  const roots = createRootUsages(paths.procRoot, probe);
-  let memory = decodeMemory(spool.samplerState(), clock.bootId);
-  let containers: ReadonlyMap<number, MeteredContainer> | undefined;
-  let intervalMs = options.intervalMs;
-  let running = 0;
-  let unreadable: ReadonlyMap<number, string> = new Map();
-  let timer: NodeJS.Timeout | undefined;
-  let isStarted = false;
-  let current: Promise<void> | undefined;
+  return new AlignedSampler(options);
+}
 
-  async function refreshConfigs(): Promise<void> {
-    const answer = await probe.measure("pve", paths.pveRoot, CONFIG_DEADLINE_MS);
-    if (answer.kind === "measured") containers = metered.refresh() ?? containers;
+class AlignedSampler implements Sampler {
+  readonly #options: SamplerOptions;
+  readonly #metered: MeteredContainers;
+  readonly #reader: ContainerReader;
+  readonly #roots: RootUsages;
+  #memory: SamplerMemory;
+  #containers: ReadonlyMap<number, MeteredContainer> | undefined;
+  #intervalMs: number;
+  #running = 0;
+  #unreadable: ReadonlyMap<number, string> = new Map();
+  #timer: NodeJS.Timeout | undefined;
+  #isStarted = false;
+  #current: Promise<void> | undefined;
+
+  constructor(options: SamplerOptions) {
+    const { clock, paths, probe, spool } = options;
+    this.#options = options;
+    this.#metered = createMeteredContainers(paths);
+    this.#reader = createContainerReader(paths);
+    this.#roots = createRootUsages(paths.procRoot, probe);
+    this.#memory = decodeMemory(spool.samplerState(), clock.bootId);
+    this.#intervalMs = options.intervalMs;
   }
 
-  async function takeTick(): Promise<void> {
-    await refreshConfigs();
+  start(): void {
+    this.#isStarted = true;
+    void this.#tickAndSchedule();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStarted = false;
+    clearTimeout(this.#timer);
+    await this.#current;
+    this.#reader.close();
+  }
+
+  setIntervalMs(intervalMs: number): void {
+    if (intervalMs === this.#intervalMs || intervalMs <= 0) return;
+    this.#intervalMs = intervalMs;
+    if (this.#current === undefined) this.#scheduleNext();
+  }
+
+  runningContainers(): number {
+    return this.#running;
+  }
+
+  tick(): Promise<void> {
+    const { log } = this.#options;
+    this.#current ??= this.#takeTick()
+      .catch((error: unknown) => log.error({ reason: messageOf(error) }, "a sampling tick failed"))
+      .finally(() => {
+        this.#current = undefined;
+      });
+    return this.#current;
+  }
+
+  async sampleFinal(vmid: number): Promise<void> {
+    try {
+      await this.#takeFinal(vmid);
+    } catch (error) {
+      this.#options.log.error({ vmid, reason: messageOf(error) }, "a final sample failed");
+    }
+  }
+
+  async #tickAndSchedule(): Promise<void> {
+    await this.tick();
+    this.#scheduleNext();
+  }
+
+  #scheduleNext(): void {
+    clearTimeout(this.#timer);
+    if (!this.#isStarted) return;
+    const waitMs = waitUntilNext(this.#options.clock.epochMs(), this.#intervalMs);
+    this.#timer = setTimeout(() => void this.#tickAndSchedule(), waitMs);
+  }
+
+  async #refreshConfigs(): Promise<void> {
+    const { paths, probe } = this.#options;
+    // A cluster file system that hangs must not take the reading below with it.
+    const answer = await probe.device("pve", paths.pveRoot, CONFIG_DEADLINE_MS);
+    if (answer.kind === "answered") this.#containers = this.#metered.refresh() ?? this.#containers;
+  }
+
+  async #takeTick(): Promise<void> {
+    const { clock, log, paths } = this.#options;
+    await this.#refreshConfigs();
+    const containers = this.#containers;
     if (containers === undefined) {
       log.warn({ pveRoot: paths.pveRoot }, "no tick: which containers are ours is not known");
       return;
     }
-    await roots.refresh(reader.running(containers.values()));
+    await this.#roots.refresh(this.#reader.running(containers.values()));
     // From here to the append nothing waits, so a final sample cannot come in between.
     const nowMs = clock.monotonicMs();
-    const look = lookAt(containers.values(), {
-      memory,
-      host: reader.snapshot(nowMs),
-      reader,
-      rootOf: roots.of,
-    });
-    const coveredToMs = memory.coveredToMs ?? nowMs;
+    const look = this.#look(containers.values(), nowMs, (vmid) => this.#roots.of(vmid));
+    const coveredToMs = this.#memory.coveredToMs ?? nowMs;
     const coversFromMs = nowMs - coveredToMs > MAX_BRIDGE_MS ? nowMs : coveredToMs;
-    store(
+    this.#store(
       { samples: look.samples, unreadableVmids: [...look.unreadable.keys()] },
       { from: coversFromMs, to: nowMs },
       { bootId: clock.bootId, lookedAtMs: nowMs, coveredToMs: nowMs, containers: look.containers },
     );
-    running = look.running;
-    tellUnreadable(look.unreadable);
+    this.#running = look.running;
+    this.#tellUnreadable(look.unreadable);
     const ours = new Set(containers.keys());
-    reader.retain(ours);
-    roots.retain(ours);
+    this.#reader.retain(ours);
+    this.#roots.retain(ours);
   }
 
-  async function takeFinal(vmid: number): Promise<void> {
-    await refreshConfigs();
-    const container = containers?.get(vmid);
+  async #takeFinal(vmid: number): Promise<void> {
+    await this.#refreshConfigs();
+    const container = this.#containers?.get(vmid);
     if (container === undefined) return;
-    await roots.refresh(reader.running([container]));
-    const nowMs = clock.monotonicMs();
-    const look = lookAt([container], {
-      memory,
-      host: reader.snapshot(nowMs),
-      reader,
-      // There is no later chance: an old figure of the disk is better than no figure of anything.
-      rootOf: roots.lastOf,
-    });
+    await this.#roots.refresh(this.#reader.running([container]));
+    const nowMs = this.#options.clock.monotonicMs();
+    // There is no later chance: an old figure of the disk is better than no figure of anything.
+    const look = this.#look([container], nowMs, (each) => this.#roots.lastOf(each));
     if (look.samples.length === 0) return;
     // One container was looked at, so no time is covered and nothing is claimed about the others.
-    const coveredToMs = memory.coveredToMs ?? nowMs;
-    const merged = new Map([...memory.containers, ...look.containers]);
-    store(
+    const coveredToMs = this.#memory.coveredToMs ?? nowMs;
+    const containers = new Map([...this.#memory.containers, ...look.containers]);
+    this.#store(
       { samples: look.samples, unreadableVmids: [] },
       { from: coveredToMs, to: coveredToMs },
-      { ...memory, coveredToMs, containers: merged },
+      { ...this.#memory, coveredToMs, containers },
     );
   }
 
+  #look(containers: Iterable<MeteredContainer>, nowMs: number, rootOf: (vmid: number) => RootUsage | undefined): Look {
+    const host = this.#reader.snapshot(nowMs);
+    return lookAt(containers, { memory: this.#memory, host, reader: this.#reader, rootOf });
+  }
+
   /** The sampler only remembers what the spool has: what could not be stored is in the next tick. */
-  function store(
+  #store(
     seen: Pick<SampledTick, "samples" | "unreadableVmids">,
     covers: { readonly from: number; readonly to: number },
     next: SamplerMemory,
   ): void {
-    spool.append({
+    this.#options.spool.append({
       ...seen,
       coversFromMonotonicMs: covers.from,
       coversToMonotonicMs: covers.to,
       samplerState: encodeMemory(next),
     });
-    memory = next;
-    options.onAppended?.();
+    this.#memory = next;
+    this.#options.onAppended?.();
   }
 
-  function tellUnreadable(now: ReadonlyMap<number, string>): void {
+  #tellUnreadable(now: ReadonlyMap<number, string>): void {
     for (const [vmid, reason] of now) {
-      if (unreadable.get(vmid) !== reason) log.warn({ vmid, reason }, "container is unreadable");
+      if (this.#unreadable.get(vmid) === reason) continue;
+      this.#options.log.warn({ vmid, reason }, "container is unreadable");
     }
-    unreadable = now;
+    this.#unreadable = now;
   }
-
-  function tick(): Promise<void> {
-    current ??= takeTick()
-      .catch((error: unknown) => log.error({ reason: messageOf(error) }, "a sampling tick failed"))
-      .finally(() => {
-        current = undefined;
-      });
-    return current;
-  }
-
-  function scheduleNext(): void {
-    clearTimeout(timer);
-    if (!isStarted) return;
-    timer = setTimeout(() => {
-      void tick().then(scheduleNext);
-    }, waitUntilNext(clock.epochMs(), intervalMs));
-  }
-
-  return {
-    start() {
-      isStarted = true;
-      void tick().then(scheduleNext);
-    },
-    async stop() {
-      isStarted = false;
-      clearTimeout(timer);
-      await current;
-    },
-    setIntervalMs(next) {
-      if (next === intervalMs || next <= 0) return;
-      intervalMs = next;
-      if (current === undefined) scheduleNext();
-    },
-    tick,
-    async sampleFinal(vmid) {
-      try {
-        await takeFinal(vmid);
-      } catch (error) {
-        log.error({ vmid, reason: messageOf(error) }, "a final sample failed");
-      }
-    },
-    runningContainers: () => running,
-  };
 }
 
 /**

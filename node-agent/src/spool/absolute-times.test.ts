@@ -35,9 +35,10 @@ test("however the offset moves, intervals neither overlap nor leave a gap, and e
         if (result === undefined) throw new Error("the sample is gone");
         expect(result.endMs).toBeGreaterThan(result.startMs);
         expect(result.runningMs).toBeLessThanOrEqual(result.endMs - result.startMs);
-        if (last !== undefined) expect(result.startMs).toBeGreaterThanOrEqual(last.epochMs);
-        if (last?.monotonicMs === startMs) expect(result.startMs).toBe(last.epochMs);
-        if (coveredToMs !== undefined) expect(timed.coversFromMs).toBe(coveredToMs);
+        expect(result.startMs).toBeGreaterThanOrEqual(last?.epochMs ?? 0n);
+        const isNeighbour = last?.monotonicMs === startMs;
+        expect(result.startMs).toBe(isNeighbour ? last?.epochMs : result.startMs);
+        expect(timed.coversFromMs).toBe(coveredToMs ?? timed.coversFromMs);
         expect(timed.completeUntilMs).toBe(timed.coversToMs);
         last = { monotonicMs: atMs, epochMs: result.endMs };
         coveredToMs = timed.coversToMs;

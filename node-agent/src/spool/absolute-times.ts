@@ -18,11 +18,7 @@ export const COVER = "";
  * @param offsetMs ms since 1970 minus monotonic ms
  * @param ends the last end of each pod in this boot; brought up to date
  */
-export function withAbsoluteTimes(
-  batch: SampleBatch,
-  offsetMs: bigint,
-  ends: Map<string, TimedEnd>,
-): SampleBatch {
+export function withAbsoluteTimes(batch: SampleBatch, offsetMs: bigint, ends: Map<string, TimedEnd>): SampleBatch {
   const coversFromMs = startOf(COVER, batch.coversFromMs, offsetMs, ends);
   const isEmptyCover = batch.coversFromMs === batch.coversToMs;
   const coversToMs = isEmptyCover ? coversFromMs : after(coversFromMs, batch.coversToMs + offsetMs);
@@ -31,11 +27,7 @@ export function withAbsoluteTimes(
   return { ...batch, coversFromMs, coversToMs, completeUntilMs: coversToMs, samples };
 }
 
-function sampleWithAbsoluteTimes(
-  sample: Sample,
-  offsetMs: bigint,
-  ends: Map<string, TimedEnd>,
-): Sample {
+function sampleWithAbsoluteTimes(sample: Sample, offsetMs: bigint, ends: Map<string, TimedEnd>): Sample {
   const startMs = startOf(sample.podId, sample.startMs, offsetMs, ends);
   const endMs = after(startMs, sample.endMs + offsetMs);
   ends.set(sample.podId, { monotonicMs: sample.endMs, epochMs: endMs });
@@ -45,12 +37,7 @@ function sampleWithAbsoluteTimes(
   return { ...sample, startMs, endMs, runningMs };
 }
 
-function startOf(
-  key: string,
-  monotonicMs: bigint,
-  offsetMs: bigint,
-  ends: ReadonlyMap<string, TimedEnd>,
-): bigint {
+function startOf(key: string, monotonicMs: bigint, offsetMs: bigint, ends: ReadonlyMap<string, TimedEnd>): bigint {
   const last = ends.get(key);
   const startMs = monotonicMs + offsetMs;
   if (last === undefined) return startMs;

@@ -14,20 +14,14 @@ export function ackedSeqOf(database: DatabaseSync): bigint {
  * Marks offered batches as stored by the control plane and returns the first number of each. A batch
  * counts when an acknowledgement covers it as a whole.
  */
-export function acknowledgeBatches(
-  database: DatabaseSync,
-  acks: SampleAcks,
-  nowMs: number,
-): bigint[] {
+export function acknowledgeBatches(database: DatabaseSync, acks: SampleAcks, nowMs: number): bigint[] {
   const mark = database.prepare(
     `UPDATE batches SET acked_at_ms = ?
       WHERE acked_at_ms IS NULL AND is_offered = 1 AND seq_from >= ? AND seq_to <= ?
       RETURNING seq_from`,
   );
   const ranges = [{ from: 0n, to: acks.contiguousSeq }, ...acks.ranges];
-  return ranges.flatMap(({ from, to }) =>
-    mark.all(nowMs, from, to).map((row) => integerOf(row["seq_from"])),
-  );
+  return ranges.flatMap(({ from, to }) => mark.all(nowMs, from, to).map((row) => integerOf(row["seq_from"])));
 }
 
 /** Takes back acknowledgements that a restored control plane no longer knows of. */
@@ -56,9 +50,7 @@ export function dropAcked(database: DatabaseSync, count: number): number {
 }
 
 function oldestUnackedSeq(database: DatabaseSync): bigint | undefined {
-  const row = database
-    .prepare("SELECT min(seq_from) AS seq FROM batches WHERE acked_at_ms IS NULL")
-    .get();
+  const row = database.prepare("SELECT min(seq_from) AS seq FROM batches WHERE acked_at_ms IS NULL").get();
   const seq = row?.["seq"];
   return seq === null || seq === undefined ? undefined : integerOf(seq);
 }

@@ -32,11 +32,7 @@ export function readFact(database: DatabaseSync, name: string): unknown {
 }
 
 /** Sets a single value. */
-export function writeFact(
-  database: DatabaseSync,
-  name: string,
-  value: bigint | string | Uint8Array,
-): void {
+export function writeFact(database: DatabaseSync, name: string, value: bigint | string | Uint8Array): void {
   database
     .prepare("INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
     .run(name, value);
@@ -65,9 +61,7 @@ export function storeTimes(database: DatabaseSync, batch: SampleBatch): void {
 /** Puts one batch in the place of those whose numbers it covers. */
 export function replaceByMerged(database: DatabaseSync, batch: SampleBatch, minutes: number): void {
   const payload = encode(batch);
-  database
-    .prepare("DELETE FROM batches WHERE seq_from > ? AND seq_to <= ?")
-    .run(batch.seqFrom, batch.seqTo);
+  database.prepare("DELETE FROM batches WHERE seq_from > ? AND seq_to <= ?").run(batch.seqFrom, batch.seqTo);
   database
     .prepare(
       `UPDATE batches SET seq_to = ?, end_ms = ?, merged_to_minutes = ?, payload = ?
@@ -77,11 +71,7 @@ export function replaceByMerged(database: DatabaseSync, batch: SampleBatch, minu
 }
 
 /** Unacknowledged batches, oldest first, that were offered before or not. */
-export function unackedBatches(
-  database: DatabaseSync,
-  isOffered: boolean,
-  limit: number,
-): StoredBatch[] {
+export function unackedBatches(database: DatabaseSync, isOffered: boolean, limit: number): StoredBatch[] {
   return database
     .prepare(
       `SELECT ${COLUMNS} FROM batches
@@ -89,6 +79,19 @@ export function unackedBatches(
     )
     .all(isOffered ? 1n : 0n, limit)
     .map(storedBatchOf);
+}
+
+/** Marks timed batches up to a number as offered, which they stay for ever, and returns them. */
+export function markOffered(database: DatabaseSync, upToSeq: bigint): StoredBatch[] {
+  return database
+    .prepare(
+      `UPDATE batches SET is_offered = 1
+        WHERE is_timed = 1 AND is_offered = 0 AND acked_at_ms IS NULL AND seq_from <= ?
+        RETURNING ${COLUMNS}`,
+    )
+    .all(upToSeq)
+    .map(storedBatchOf)
+    .toSorted((a, b) => Number(a.seqFrom - b.seqFrom));
 }
 
 /** Batches up to a number that have no absolute times yet, oldest first. */
@@ -103,10 +106,7 @@ export function untimedBatches(database: DatabaseSync, upToSeq: bigint): StoredB
 }
 
 /** Unacknowledged batches from a number on, oldest first. */
-export function unackedFrom(
-  database: DatabaseSync,
-  fromSeq: bigint,
-): (StoredBatch & { readonly isTimed: boolean })[] {
+export function unackedFrom(database: DatabaseSync, fromSeq: bigint): (StoredBatch & { readonly isTimed: boolean })[] {
   return database
     .prepare(
       `SELECT ${COLUMNS}, is_timed FROM batches
@@ -117,11 +117,7 @@ export function unackedFrom(
 }
 
 /** Timed, never-offered batches in a range of numbers. */
-export function mergeableBatches(
-  database: DatabaseSync,
-  fromSeq: bigint,
-  toSeq: bigint,
-): SampleBatch[] {
+export function mergeableBatches(database: DatabaseSync, fromSeq: bigint, toSeq: bigint): SampleBatch[] {
   return database
     .prepare(
       `SELECT payload FROM batches
@@ -137,7 +133,7 @@ export function decodeBatch(payload: Uint8Array): SampleBatch {
 }
 
 /** A row of at least the columns of StoredBatch. */
-export function storedBatchOf(row: Record<string, unknown>): StoredBatch {
+function storedBatchOf(row: Record<string, unknown>): StoredBatch {
   return {
     seqFrom: integerOf(row["seq_from"]),
     seqTo: integerOf(row["seq_to"]),
@@ -163,8 +159,5 @@ function encode(batch: SampleBatch): Uint8Array {
 }
 
 function endOf(batch: SampleBatch): bigint {
-  return batch.samples.reduce(
-    (latest, { endMs }) => (endMs > latest ? endMs : latest),
-    batch.coversToMs,
-  );
+  return batch.samples.reduce((latest, { endMs }) => (endMs > latest ? endMs : latest), batch.coversToMs);
 }

@@ -25,11 +25,7 @@ export function rememberedOffset(database: DatabaseSync, bootId: string): number
  * when it had to stop: the running boot has had no contact yet, and its times will be known better.
  * Boots that ended before any contact get the wall clock's times and say so.
  */
-export function timeBatches(
-  database: DatabaseSync,
-  clock: DisciplinedClock,
-  upToSeq: bigint,
-): boolean {
+export function timeBatches(database: DatabaseSync, clock: DisciplinedClock, upToSeq: bigint): boolean {
   for (const row of untimedBatches(database, upToSeq)) {
     const isRunningBoot = row.bootId === clock.bootId;
     if (isRunningBoot && !clock.isSynchronised()) return false;
@@ -55,10 +51,7 @@ export function forgetOldBoots(database: DatabaseSync, currentBootId: string): v
     .run(currentBootId);
 }
 
-function bootOf(
-  database: DatabaseSync,
-  bootId: string,
-): { isSynchronised: boolean; offsetMs: bigint } | undefined {
+function bootOf(database: DatabaseSync, bootId: string): { isSynchronised: boolean; offsetMs: bigint } | undefined {
   const row = database.prepare("SELECT * FROM boots WHERE boot_id = ?").get(bootId);
   if (row === undefined) return undefined;
   return {

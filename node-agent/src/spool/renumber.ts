@@ -1,11 +1,5 @@
 import type { DatabaseSync } from "node:sqlite";
-import {
-  decodeBatch,
-  insertBatch,
-  nextSeqOf,
-  unackedFrom,
-  writeFact,
-} from "./batch-rows.ts";
+import { decodeBatch, insertBatch, nextSeqOf, unackedFrom, writeFact } from "./batch-rows.ts";
 
 /**
  * Turns a spool file that is an old copy (the host's disk was put back to a snapshot) into a new

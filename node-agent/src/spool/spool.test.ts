@@ -293,7 +293,12 @@ test("a file put back from a snapshot begins a new spool with what came after it
   expect(spool.spoolId()).not.toBe(oldId);
   const batches = drain(spool);
   expect(batches).toMatchObject([
-    { spoolId: spool.spoolId(), seqFrom: 1n, bootId: "boot-2", coversToMs: BigInt(TEN_OCLOCK_MS + HOUR_MS + MINUTE_MS) },
+    {
+      spoolId: spool.spoolId(),
+      seqFrom: 1n,
+      bootId: "boot-2",
+      coversToMs: BigInt(TEN_OCLOCK_MS + HOUR_MS + MINUTE_MS),
+    },
     { spoolId: spool.spoolId(), seqFrom: 2n, bootId: "boot-2" },
   ]);
   expect(warnings).toContain("the spool file is an old copy: a new spool id was begun");

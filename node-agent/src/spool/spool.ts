@@ -3,21 +3,15 @@ import type { DatabaseSync } from "node:sqlite";
 import { type SampleAcks, SampleBatch } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import { messageOf } from "../agent-error.ts";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
-import {
-  ackedSeqOf,
-  acknowledgeBatches,
-  dropAcked,
-  pruneAcked,
-  unacknowledgeAbove,
-} from "./acked-batches.ts";
+import { ackedSeqOf, acknowledgeBatches, dropAcked, pruneAcked, unacknowledgeAbove } from "./acked-batches.ts";
 import {
   type StoredBatch,
   inTransaction,
   insertBatch,
   integerOf,
+  markOffered,
   nextSeqOf,
   readFact,
-  storedBatchOf,
   unackedBatches,
   writeFact,
 } from "./batch-rows.ts";
@@ -104,49 +98,106 @@ const DROP_STEP = 100;
  * `<path>.corrupt-<n>` and a new one is begun.
  */
 export function openSpool(options: SpoolOptions): Spool {
-  const { clock, limitBytes, log, path } = options;
-  const schedule = createOfferSchedule();
-  let isConfirmed = false;
-  let isOverLimit = false;
-  let database = open();
-
-  function open(): DatabaseSync {
-    const file = openSpoolFile(path);
-    if (file.setAside !== undefined) log.warn({ setAside: file.setAside }, "the spool was unreadable");
-    const opened = file.database;
-    forgetOldBoots(opened, clock.bootId);
-    const offsetMs = rememberedOffset(opened, clock.bootId);
-    if (offsetMs !== undefined) clock.resume(offsetMs);
-    if (readFact(opened, "unconfirmed_from") === undefined) {
-      writeFact(opened, "unconfirmed_from", nextSeqOf(opened));
-    }
-    return opened;
-  }
-
+  const spool = new SqliteSpool(options);
   /** Runs an operation again on a fresh file when the present one turns out to be unreadable. */
   function guarded<T>(work: () => T): T {
     try {
       return work();
     } catch (error) {
       if (!isDamage(error)) throw error;
-      database.close();
-      const setAside = setSpoolFileAside(path);
-      log.warn({ setAside, reason: messageOf(error) }, "the spool became unreadable");
-      schedule.reset();
-      database = open();
+      spool.beginAnew(messageOf(error));
       return work();
     }
   }
+  return {
+    spoolId: () => guarded(() => spool.spoolId()),
+    nextSeq: () => guarded(() => spool.nextSeq()),
+    ackedSeq: () => guarded(() => spool.ackedSeq()),
+    append: (tick) => guarded(() => spool.append(tick)),
+    samplerState: () => guarded(() => spool.samplerState()),
+    startSession: (contiguousSeq) => guarded(() => spool.startSession(contiguousSeq)),
+    takeOffers: () => guarded(() => spool.takeOffers()),
+    retryNow: () => spool.retryNow(),
+    acknowledge: (acks) => guarded(() => spool.acknowledge(acks)),
+    status: () => guarded(() => spool.status()),
+    close: () => spool.close(),
+  };
+}
 
-  function append(tick: SampledTick): void {
-    inTransaction(database, () => {
-      for (const batch of batchesOf(tick)) insertBatch(database, batch, false);
-      writeFact(database, "sampler_state", tick.samplerState);
-      rememberOffset(database, clock);
+class SqliteSpool implements Spool {
+  readonly #options: SpoolOptions;
+  readonly #schedule = createOfferSchedule();
+  #database: DatabaseSync;
+  /** Whether a session has told that this file is not an old copy. */
+  #isConfirmed = false;
+  #isOverLimit = false;
+
+  constructor(options: SpoolOptions) {
+    this.#options = options;
+    this.#database = this.#open();
+  }
+
+  #open(): DatabaseSync {
+    const { clock, log, path } = this.#options;
+    const { database, setAside } = openSpoolFile(path);
+    if (setAside !== undefined) log.warn({ setAside }, "the spool was unreadable");
+    forgetOldBoots(database, clock.bootId);
+    const offsetMs = rememberedOffset(database, clock.bootId);
+    if (offsetMs !== undefined) clock.resume(offsetMs);
+    if (readFact(database, "unconfirmed_from") === undefined) {
+      writeFact(database, "unconfirmed_from", nextSeqOf(database));
+    }
+    return database;
+  }
+
+  /** Sets the file aside and goes on with an empty one. */
+  beginAnew(reason: string): void {
+    this.#database.close();
+    const setAside = setSpoolFileAside(this.#options.path);
+    this.#options.log.warn({ setAside, reason }, "the spool became unreadable");
+    this.#schedule.reset();
+    this.#database = this.#open();
+  }
+
+  spoolId(): string {
+    return String(readFact(this.#database, "spool_id"));
+  }
+
+  nextSeq(): bigint {
+    return nextSeqOf(this.#database);
+  }
+
+  ackedSeq(): bigint {
+    return ackedSeqOf(this.#database);
+  }
+
+  samplerState(): Uint8Array | undefined {
+    const state = readFact(this.#database, "sampler_state");
+    return state instanceof Uint8Array ? state : undefined;
+  }
+
+  retryNow(): void {
+    this.#schedule.reset();
+  }
+
+  status(): SpoolStatus {
+    return statusOf(this.#database, this.spoolId(), this.#isOverLimit);
+  }
+
+  close(): void {
+    this.#database.close();
+  }
+
+  append(tick: SampledTick): void {
+    const { clock, log } = this.#options;
+    inTransaction(this.#database, () => {
+      for (const batch of this.#batchesOf(tick)) insertBatch(this.#database, batch, false);
+      writeFact(this.#database, "sampler_state", tick.samplerState);
+      rememberOffset(this.#database, clock);
     });
     try {
-      pruneAcked(database, clock.epochMs());
-      relieve();
+      pruneAcked(this.#database, clock.epochMs());
+      this.#relieve();
     } catch (error) {
       // The tick is stored: whoever sees this call fail would store its usage a second time.
       if (isDamage(error)) throw error;
@@ -155,17 +206,17 @@ export function openSpool(options: SpoolOptions): Spool {
   }
 
   /** All parts of a tick but the last speak of their own samples only: they cover no time. */
-  function batchesOf(tick: SampledTick): SampleBatch[] {
+  #batchesOf(tick: SampledTick): SampleBatch[] {
     const parts = splitTick(tick.samples);
-    const firstSeq = nextSeqOf(database);
+    const firstSeq = this.nextSeq();
     return parts.map((samples, index) => {
       const isLast = index === parts.length - 1;
       const seq = firstSeq + BigInt(index);
       return SampleBatch.fromPartial({
-        spoolId: spoolId(),
+        spoolId: this.spoolId(),
         seqFrom: seq,
         seqTo: seq,
-        bootId: clock.bootId,
+        bootId: this.#options.clock.bootId,
         coversFromMs: BigInt(tick.coversFromMonotonicMs),
         coversToMs: BigInt(isLast ? tick.coversToMonotonicMs : tick.coversFromMonotonicMs),
         unreadableVmids: isLast ? [...tick.unreadableVmids] : [],
@@ -175,110 +226,80 @@ export function openSpool(options: SpoolOptions): Spool {
   }
 
   /** Gives space back: first what is stored elsewhere too, then resolution, never usage. */
-  function relieve(): void {
-    isOverLimit = false;
-    if (bytesInUse(database) <= limitBytes) return;
+  #relieve(): void {
+    const { clock, limitBytes } = this.#options;
+    this.#isOverLimit = false;
+    if (bytesInUse(this.#database) <= limitBytes) return;
     const enough = limitBytes * RELIEVED_PART;
-    while (bytesInUse(database) > enough && dropAcked(database, DROP_STEP) > 0);
-    if (bytesInUse(database) <= enough) return;
-    inTransaction(database, () => timeBatches(database, clock, nextSeqOf(database)));
-    const isMerging = coalesceOldest(database);
-    isOverLimit = !isMerging && bytesInUse(database) > limitBytes;
+    while (bytesInUse(this.#database) > enough && dropAcked(this.#database, DROP_STEP) > 0);
+    if (bytesInUse(this.#database) <= enough) return;
+    inTransaction(this.#database, () => timeBatches(this.#database, clock, this.nextSeq()));
+    const isMerging = coalesceOldest(this.#database);
+    this.#isOverLimit = !isMerging && bytesInUse(this.#database) > limitBytes;
   }
 
-  function takeOffers(): OfferedBatch[] {
-    if (!isConfirmed) return [];
-    const nowMs = clock.monotonicMs();
-    const offered = unackedBatches(database, true, MAX_OFFERED);
-    const fresh = inTransaction(database, () => offerFresh(MAX_OFFERED - offered.length));
-    const due = [...offered.filter(({ seqFrom }) => schedule.isDue(seqFrom, nowMs)), ...fresh];
-    const header = SampleBatch.encode(
-      SampleBatch.fromPartial({ lowestUnackedSeq: lowestHeldSeq() }),
-    ).finish();
-    return due.map(({ seqFrom, seqTo, payload }) => {
-      schedule.offered(seqFrom, nowMs);
-      // Encoded messages that are joined decode as one whose later fields win
+  takeOffers(): OfferedBatch[] {
+    if (!this.#isConfirmed) return [];
+    const nowMs = this.#options.clock.monotonicMs();
+    const offered = unackedBatches(this.#database, true, MAX_OFFERED);
+    const fresh = inTransaction(this.#database, () => this.#offerFresh(MAX_OFFERED - offered.length));
+    const again = offered.filter(({ seqFrom }) => this.#schedule.isDue(seqFrom, nowMs));
+    const lowestUnackedSeq = this.#lowestHeldSeq();
+    const header = SampleBatch.encode(SampleBatch.fromPartial({ lowestUnackedSeq })).finish();
+    return [...again, ...fresh].map(({ seqFrom, seqTo, payload }) => {
+      this.#schedule.offered(seqFrom, nowMs);
+      // Encoded messages that are joined decode as one
       // (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
-      return { seqFrom, seqTo, payload: Buffer.concat([payload, header]) };
+      return { seqFrom, seqTo, payload: Buffer.concat([header, payload]) };
     });
   }
 
-  function offerFresh(count: number): StoredBatch[] {
-    const candidates = count > 0 ? unackedBatches(database, false, count) : [];
+  #offerFresh(count: number): StoredBatch[] {
+    const candidates = count > 0 ? unackedBatches(this.#database, false, count) : [];
     const last = candidates.at(-1);
     if (last === undefined) return [];
-    timeBatches(database, clock, last.seqFrom);
-    return database
-      .prepare(
-        `UPDATE batches SET is_offered = 1
-          WHERE is_timed = 1 AND is_offered = 0 AND acked_at_ms IS NULL AND seq_from <= ?
-          RETURNING seq_from, seq_to, boot_id, payload`,
-      )
-      .all(last.seqFrom)
-      .map(storedBatchOf)
-      .toSorted((a, b) => Number(a.seqFrom - b.seqFrom));
+    timeBatches(this.#database, this.#options.clock, last.seqFrom);
+    return markOffered(this.#database, last.seqFrom);
   }
 
   /**
    * The lowest number that may still come. Acknowledged batches count as long as they are kept: a
    * control plane restored from a backup must not take them for lost before it is offered them again.
    */
-  function lowestHeldSeq(): bigint {
-    const seq = database.prepare("SELECT min(seq_from) AS seq FROM batches").get()?.["seq"];
-    return typeof seq === "bigint" ? seq : nextSeqOf(database);
+  #lowestHeldSeq(): bigint {
+    const row = this.#database.prepare("SELECT min(seq_from) AS seq FROM batches").get();
+    return typeof row?.["seq"] === "bigint" ? row["seq"] : this.nextSeq();
   }
 
-  function startSession(contiguousSeq: bigint): void {
-    if (contiguousSeq >= nextSeqOf(database)) {
-      const from = readFact(database, "unconfirmed_from");
-      inTransaction(database, () => {
-        renumberAsNewSpool(database, randomUUID(), typeof from === "bigint" ? from : 0n);
-      });
-      schedule.reset();
-      log.warn({ spoolId: spoolId() }, "the spool file is an old copy: a new spool id was begun");
-    } else if (contiguousSeq < ackedSeqOf(database)) {
-      unacknowledgeAbove(database, contiguousSeq);
+  startSession(contiguousSeq: bigint): void {
+    const { log } = this.#options;
+    if (contiguousSeq >= this.nextSeq()) {
+      const from = readFact(this.#database, "unconfirmed_from");
+      const fromSeq = typeof from === "bigint" ? from : 0n;
+      inTransaction(this.#database, () => renumberAsNewSpool(this.#database, randomUUID(), fromSeq));
+      this.#schedule.reset();
+      log.warn({ spoolId: this.spoolId() }, "the spool file is an old copy: a new spool id was begun");
+    } else if (contiguousSeq < this.ackedSeq()) {
+      unacknowledgeAbove(this.#database, contiguousSeq);
       log.warn({ contiguousSeq }, "the control plane went back: stored batches are offered again");
     }
-    database.prepare("DELETE FROM facts WHERE name = 'unconfirmed_from'").run();
-    isConfirmed = true;
+    this.#database.prepare("DELETE FROM facts WHERE name = 'unconfirmed_from'").run();
+    this.#isConfirmed = true;
   }
 
-  function acknowledge(acks: SampleAcks): void {
-    if (acks.spoolId !== spoolId()) return;
-    const nowMs = clock.epochMs();
-    for (const seqFrom of acknowledgeBatches(database, acks, nowMs)) schedule.forget(seqFrom);
+  acknowledge(acks: SampleAcks): void {
+    if (acks.spoolId !== this.spoolId()) return;
+    const nowMs = this.#options.clock.epochMs();
+    for (const seqFrom of acknowledgeBatches(this.#database, acks, nowMs)) {
+      this.#schedule.forget(seqFrom);
+    }
   }
-
-  function spoolId(): string {
-    return String(readFact(database, "spool_id"));
-  }
-
-  return {
-    spoolId: () => guarded(spoolId),
-    nextSeq: () => guarded(() => nextSeqOf(database)),
-    ackedSeq: () => guarded(() => ackedSeqOf(database)),
-    append: (tick) => guarded(() => append(tick)),
-    samplerState: () =>
-      guarded(() => {
-        const state = readFact(database, "sampler_state");
-        return state instanceof Uint8Array ? state : undefined;
-      }),
-    startSession: (contiguousSeq) => guarded(() => startSession(contiguousSeq)),
-    takeOffers: () => guarded(takeOffers),
-    retryNow: () => schedule.reset(),
-    acknowledge: (acks) => guarded(() => acknowledge(acks)),
-    status: () => guarded(() => statusOf(database, spoolId(), isOverLimit)),
-    close: () => database.close(),
-  };
 }
 
 function statusOf(database: DatabaseSync, spoolId: string, isOverLimit: boolean): SpoolStatus {
   const unacked = "FROM batches WHERE acked_at_ms IS NULL";
   const count = database.prepare(`SELECT count(*) AS depth ${unacked}`).get();
-  const oldest = database
-    .prepare(`SELECT end_ms, is_timed, boot_id ${unacked} ORDER BY seq_from LIMIT 1`)
-    .get();
+  const oldest = database.prepare(`SELECT end_ms, is_timed, boot_id ${unacked} ORDER BY seq_from LIMIT 1`).get();
   return {
     spoolId,
     depth: Number(count?.["depth"] ?? 0),
@@ -292,14 +313,11 @@ function statusOf(database: DatabaseSync, spoolId: string, isOverLimit: boolean)
 function epochEndOf(database: DatabaseSync, row: Record<string, unknown>): number {
   const endMs = Number(integerOf(row["end_ms"]));
   if (integerOf(row["is_timed"]) === 1n) return endMs;
-  const boot = database
-    .prepare("SELECT offset_ms FROM boots WHERE boot_id = ?")
-    .get(String(row["boot_id"]));
+  const boot = database.prepare("SELECT offset_ms FROM boots WHERE boot_id = ?").get(String(row["boot_id"]));
   return endMs + Number(integerOf(boot?.["offset_ms"]));
 }
 
 function bytesInUse(database: DatabaseSync): number {
-  const pragma = (name: string): number =>
-    Number(Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0]);
+  const pragma = (name: string): number => Number(Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0]);
   return (pragma("page_count") - pragma("freelist_count")) * pragma("page_size");
 }

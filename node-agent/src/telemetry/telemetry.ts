@@ -1,5 +1,5 @@
 import { Heartbeat, NodePresence, SampleAcks } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
-import { nodeTopics } from "@cloudpods/shared/topics";
+import { type NodeTopics, nodeTopics } from "@cloudpods/shared/topics";
 import { type MqttClient, connect } from "mqtt";
 import { messageOf } from "../agent-error.ts";
 import { fullJitterMs } from "../backoff.ts";
@@ -66,34 +66,109 @@ const MAX_UNCONFIRMED = 16;
  * proves nothing (some brokers send it for what they drop) and is not waited for.
  */
 export function createTelemetry(options: TelemetryOptions): Telemetry {
-  const { nodeId, bootId, spool, log } = options;
-  const topics = nodeTopics(nodeId);
-  let { brokerUrl, credentials, heartbeatIntervalMs } = options;
-  let client: MqttClient | undefined;
-  let failures = 0;
+  return new MqttTelemetry(options);
+}
+
+class MqttTelemetry implements Telemetry {
+  readonly #options: TelemetryOptions;
+  readonly #topics: NodeTopics;
+  #brokerUrl: string;
+  #credentials: TelemetryCredentials;
+  #heartbeatIntervalMs: number;
+  #client: MqttClient | undefined;
+  #failures = 0;
   /** Samples published on the present connection that the broker has not taken over. */
-  let unconfirmed = 0;
-  let isStarted = false;
-  let retryTimer: NodeJS.Timeout | undefined;
-  let offerTimer: NodeJS.Timeout | undefined;
-  let heartbeatTimer: NodeJS.Timeout | undefined;
+  #unconfirmed = 0;
+  #isStarted = false;
+  #retryTimer: NodeJS.Timeout | undefined;
+  #offerTimer: NodeJS.Timeout | undefined;
+  #heartbeatTimer: NodeJS.Timeout | undefined;
 
-  const presence = (online: boolean): Buffer =>
-    Buffer.from(NodePresence.encode({ online, bootId }).finish());
+  constructor(options: TelemetryOptions) {
+    this.#options = options;
+    this.#topics = nodeTopics(options.nodeId);
+    this.#brokerUrl = options.brokerUrl;
+    this.#credentials = options.credentials;
+    this.#heartbeatIntervalMs = options.heartbeatIntervalMs;
+  }
 
-  function open(): void {
+  start(): void {
+    if (this.#isStarted) return;
+    this.#isStarted = true;
+    this.#offerTimer = setInterval(() => this.offerNow(), OFFER_INTERVAL_MS);
+    this.#open();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStarted = false;
+    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#heartbeatTimer);
+    clearInterval(this.#offerTimer);
+    const last = this.#client;
+    this.#client = undefined;
+    if (last !== undefined) await sayGoodbye(last, this.#topics.status, this.#presence(false));
+  }
+
+  isConnected(): boolean {
+    return this.#client?.connected === true;
+  }
+
+  offerNow(): void {
+    const client = this.#client;
+    if (client?.connected !== true) return;
+    const { log, spool } = this.#options;
+    if (this.#unconfirmed >= MAX_UNCONFIRMED) {
+      log.warn({ unconfirmed: this.#unconfirmed }, "the broker takes nothing over: reconnecting");
+      client.end(true);
+      return;
+    }
     try {
-      openNow();
+      for (const { payload } of spool.takeOffers()) {
+        this.#unconfirmed += 1;
+        client.publish(this.#topics.samples, Buffer.from(payload), { qos: 1 }, () => {
+          if (this.#client === client) this.#unconfirmed -= 1;
+        });
+      }
     } catch (error) {
-      // An unusable address or certificate throws at once; a later Welcome or renewal may mend it.
-      log.warn({ reason: messageOf(error) }, "no connection to the broker can be made");
-      reopenLater();
+      log.warn({ reason: messageOf(error) }, "samples could not be offered");
     }
   }
 
-  function openNow(): void {
-    const { certificatePem, privateKeyPem, caBundlePem } = credentials;
-    const opened = connect(brokerUrl, {
+  updateCredentials(credentials: TelemetryCredentials): void {
+    this.#credentials = credentials;
+    this.#reopen();
+  }
+
+  configure(settings: { readonly brokerUrl: string; readonly heartbeatIntervalMs: number }): void {
+    if (settings.heartbeatIntervalMs !== this.#heartbeatIntervalMs) {
+      this.#heartbeatIntervalMs = settings.heartbeatIntervalMs;
+      void this.#beat();
+    }
+    if (settings.brokerUrl === this.#brokerUrl) return;
+    this.#brokerUrl = settings.brokerUrl;
+    this.#reopen();
+  }
+
+  #presence(online: boolean): Buffer {
+    const { bootId } = this.#options;
+    return Buffer.from(NodePresence.encode({ online, bootId }).finish());
+  }
+
+  #open(): void {
+    try {
+      this.#openNow();
+    } catch (error) {
+      // An unusable address or certificate throws at once; a later Welcome or renewal may mend it.
+      this.#options.log.warn({ reason: messageOf(error) }, "no connection to the broker can be made");
+      this.#reopenLater();
+    }
+  }
+
+  #openNow(): void {
+    const { nodeId, log } = this.#options;
+    const { certificatePem, privateKeyPem, caBundlePem } = this.#credentials;
+    const { acks, status } = this.#topics;
+    const client = connect(this.#brokerUrl, {
       protocolVersion: 4,
       clientId: `cloudpods-agent-${nodeId}`,
       clean: true,
@@ -103,137 +178,88 @@ export function createTelemetry(options: TelemetryOptions): Telemetry {
       cert: certificatePem,
       key: privateKeyPem,
       ca: caBundlePem,
-      will: { topic: topics.status, payload: presence(false), qos: 1, retain: true },
+      will: { topic: status, payload: this.#presence(false), qos: 1, retain: true },
     });
-    client = opened;
-    unconfirmed = 0;
-    opened.on("connect", () => greet(opened));
-    opened.on("message", (topic, payload) => {
-      if (topic === topics.acks) takeAcks(payload);
+    this.#client = client;
+    this.#unconfirmed = 0;
+    client.on("connect", () => this.#greet(client));
+    client.on("message", (topic, payload) => {
+      if (topic === acks) this.#takeAcks(payload);
     });
-    opened.on("error", (error) => log.warn({ reason: messageOf(error) }, "broker connection failed"));
-    opened.on("close", () => {
-      opened.end(true);
+    client.on("error", (error) => log.warn({ reason: messageOf(error) }, "broker connection failed"));
+    client.on("close", () => {
+      client.end(true);
       // A client that was replaced on purpose has a successor already.
-      if (client !== opened) return;
-      client = undefined;
-      reopenLater();
+      if (this.#client !== client) return;
+      this.#client = undefined;
+      this.#reopenLater();
     });
   }
 
-  function greet(opened: MqttClient): void {
-    failures = 0;
-    log.info({ brokerUrl }, "connected to the broker");
-    opened.publish(topics.status, presence(true), { qos: 1, retain: true });
-    opened.subscribe(topics.acks, { qos: 1 }, (error, granted) => {
+  #greet(client: MqttClient): void {
+    const { log, spool } = this.#options;
+    log.info({ brokerUrl: this.#brokerUrl }, "connected to the broker");
+    client.publish(this.#topics.status, this.#presence(true), { qos: 1, retain: true });
+    client.subscribe(this.#topics.acks, { qos: 1 }, (error, granted) => {
+      // 0x80 is how MQTT 3.1.1 refuses a subscription.
       const isRefused = granted?.some(({ qos }) => qos >= 0x80) === true;
       if (error !== null || isRefused) {
-        log.warn({ reason: error === null ? "refused" : messageOf(error) }, "no acknowledgements");
-        opened.end(true);
+        const reason = error === null ? "the broker refuses the subscription" : messageOf(error);
+        log.warn({ reason }, "no acknowledgements can be received");
+        client.end(true);
         return;
       }
       // Only now can an answer reach us.
+      this.#failures = 0;
       spool.retryNow();
-      offerNow();
-      void beat();
+      this.offerNow();
+      void this.#beat();
     });
   }
 
-  function reopenLater(): void {
-    clearTimeout(retryTimer);
-    if (!isStarted) return;
-    const waitMs = fullJitterMs(failures, Math.random(), BACKOFF);
-    failures += 1;
-    retryTimer = setTimeout(open, waitMs);
+  #reopenLater(): void {
+    clearTimeout(this.#retryTimer);
+    if (!this.#isStarted) return;
+    const waitMs = fullJitterMs(this.#failures, Math.random(), BACKOFF);
+    this.#failures += 1;
+    this.#retryTimer = setTimeout(() => this.#open(), waitMs);
   }
 
   /** Ends the connection, if any, and opens one with what is now configured. */
-  function reopen(): void {
-    const former = client;
-    client = undefined;
-    clearTimeout(retryTimer);
+  #reopen(): void {
+    const former = this.#client;
+    this.#client = undefined;
+    this.#failures = 0;
+    clearTimeout(this.#retryTimer);
     former?.end(true);
-    if (isStarted) open();
+    if (this.#isStarted) this.#open();
   }
 
-  function takeAcks(payload: Buffer): void {
+  #takeAcks(payload: Buffer): void {
+    const { log, spool } = this.#options;
     try {
       spool.acknowledge(SampleAcks.decode(payload));
     } catch (error) {
       log.warn({ reason: messageOf(error) }, "an acknowledgement was not understood");
       return;
     }
-    offerNow();
+    this.offerNow();
   }
 
-  function offerNow(): void {
-    if (client?.connected !== true) return;
-    const opened = client;
-    if (unconfirmed >= MAX_UNCONFIRMED) {
-      log.warn({ unconfirmed }, "the broker takes nothing over: reconnecting");
-      opened.end(true);
-      return;
-    }
+  async #beat(): Promise<void> {
+    clearTimeout(this.#heartbeatTimer);
+    if (!this.#isStarted) return;
+    this.#heartbeatTimer = setTimeout(() => void this.#beat(), this.#heartbeatIntervalMs);
+    if (!this.isConnected()) return;
     try {
-      for (const { payload } of spool.takeOffers()) {
-        unconfirmed += 1;
-        opened.publish(topics.samples, Buffer.from(payload), { qos: 1 }, () => {
-          if (client === opened) unconfirmed -= 1;
-        });
-      }
-    } catch (error) {
-      log.warn({ reason: messageOf(error) }, "samples could not be offered");
-    }
-  }
-
-  async function beat(): Promise<void> {
-    clearTimeout(heartbeatTimer);
-    if (!isStarted) return;
-    heartbeatTimer = setTimeout(() => void beat(), heartbeatIntervalMs);
-    if (client?.connected !== true) return;
-    try {
-      const heartbeat = await options.collectHeartbeat();
+      const heartbeat = await this.#options.collectHeartbeat();
       const payload = Buffer.from(Heartbeat.encode(heartbeat).finish());
       // A heartbeat that is late is worth nothing: no acknowledgement, no repetition.
-      if (client?.connected === true) client.publish(topics.heartbeat, payload, { qos: 0 });
+      if (this.isConnected()) this.#client?.publish(this.#topics.heartbeat, payload, { qos: 0 });
     } catch (error) {
-      log.warn({ reason: messageOf(error) }, "no heartbeat could be made");
+      this.#options.log.warn({ reason: messageOf(error) }, "no heartbeat could be made");
     }
   }
-
-  return {
-    start() {
-      if (isStarted) return;
-      isStarted = true;
-      offerTimer = setInterval(offerNow, OFFER_INTERVAL_MS);
-      open();
-    },
-    async stop() {
-      isStarted = false;
-      clearTimeout(retryTimer);
-      clearTimeout(heartbeatTimer);
-      clearInterval(offerTimer);
-      const last = client;
-      client = undefined;
-      if (last !== undefined) await sayGoodbye(last, topics.status, presence(false));
-    },
-    isConnected: () => client?.connected === true,
-    offerNow,
-    updateCredentials(next) {
-      credentials = next;
-      reopen();
-    },
-    configure(settings) {
-      if (settings.heartbeatIntervalMs !== heartbeatIntervalMs) {
-        heartbeatIntervalMs = settings.heartbeatIntervalMs;
-        void beat();
-      }
-      if (settings.brokerUrl === brokerUrl) return;
-      brokerUrl = settings.brokerUrl;
-      failures = 0;
-      reopen();
-    },
-  };
 }
 
 /** A regular end of a connection suppresses the last will, so the absence is told before it. */
