@@ -43,6 +43,9 @@ export interface DatabaseOptions {
   readonly statementTimeoutMs?: number;
 }
 
+/** Named, so that it is planned once on each connection. */
+const setTenant = { name: "set-tenant", text: "SELECT set_config('app.tenant_id', $1, true)" };
+
 const retryableStates = new Set(["40001", "40P01"]);
 
 /** SQLSTATE of a database error, or undefined for anything else. */
@@ -125,7 +128,7 @@ async function transactOnce<T>(
   try {
     const begun: Promise<unknown>[] = [client.query("BEGIN")];
     if (options.tenantId !== undefined) {
-      begun.push(client.query("SELECT set_config('app.tenant_id', $1, true)", [options.tenantId]));
+      begun.push(client.query({ ...setTenant, values: [options.tenantId] }));
     }
     // A failure of BEGIN is reported by the work's own first statement too; wait for both.
     const [result] = await Promise.all([work({ ...queryable(client), client }), ...begun]);

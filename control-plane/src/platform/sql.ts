@@ -2,6 +2,8 @@
 export interface Sql {
   readonly text: string;
   readonly values: readonly unknown[];
+  /** Given by `prepared`. */
+  readonly name?: string;
 }
 
 class Fragment implements Sql {
@@ -13,6 +15,8 @@ class Fragment implements Sql {
     this.parts = parts;
   }
 
+  private rendered: { readonly text: string; readonly values: readonly unknown[] } | undefined;
+
   get text(): string {
     return this.render().text;
   }
@@ -21,9 +25,10 @@ class Fragment implements Sql {
     return this.render().values;
   }
 
-  private render(): { text: string; values: unknown[] } {
+  private render(): { readonly text: string; readonly values: readonly unknown[] } {
     const values: unknown[] = [];
-    return { text: appendFragment(this, values), values };
+    this.rendered ??= { text: appendFragment(this, values), values };
+    return this.rendered;
   }
 }
 
@@ -50,4 +55,12 @@ export function joinSql(fragments: readonly Sql[], separator: Sql): Sql {
   const strings = fragments.length === 0 ? [""] : ["", ...fragments.slice(1).flatMap(() => ["", ""]), ""];
   const parts = fragments.flatMap((fragment, index) => (index === 0 ? [fragment] : [separator, fragment]));
   return new Fragment(strings, parts);
+}
+
+/**
+ * The statement, planned once on each connection and not each time. For few, hot statements whose text is
+ * always the same: `name` stands for that text as long as the connection lives.
+ */
+export function prepared(name: string, statement: Sql): Sql {
+  return { text: statement.text, values: statement.values, name };
 }

@@ -1,6 +1,6 @@
 import { newId } from "@cloudpods/shared/ids";
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { prepared, sql } from "../platform/sql.ts";
 import type { Candidate } from "./rank-nodes.ts";
 
 /** A pod and what it will occupy. */
@@ -14,11 +14,18 @@ export interface NewClaim {
   readonly diskGb: number;
 }
 
+/** A claimed place. */
+export interface Claimed {
+  readonly candidate: Candidate;
+  /** Better ones that were being claimed by others at that moment, or no longer fit. */
+  readonly passedOver: readonly Candidate[];
+}
+
 /**
- * Candidates offered at once, best first. Small at first, so that the best ones are preferred; then larger,
- * because walking a fleet in small steps would take hundreds of statements.
+ * Candidates offered at once, best first. Few at first, so that the best are preferred; then more, because
+ * walking a large fleet in small steps would take hundreds of statements.
  */
-const windows = [16, 128, 1_024, Infinity];
+const offerSizes = [16, 128, 1_024, Infinity];
 
 /**
  * Claims the first of the ranked candidates that still fits and that nobody else is claiming at this
@@ -26,60 +33,72 @@ const windows = [16, 128, 1_024, Infinity];
  * capacity of node and storage, and the placement history, in one statement.
  *
  * Locks: the node's capacity, then its storage. It must come after every other lock of the transaction.
- * @returns the claimed candidate, or undefined when none fits any more
+ * @returns undefined when no candidate fits any more
  */
 export async function claimNode(
   tx: Queryable,
   claim: NewClaim,
-  candidates: readonly Candidate[],
-): Promise<Candidate | undefined> {
-  let open = candidates;
-  for (let start = 0, index = 0; start < open.length; index++) {
-    const end = start + (windows[index] ?? Infinity);
-    const offered = open.slice(start, end);
-    const outcome = await attempt(tx, claim, offered, "skip");
-    if (outcome?.claimed === true) return outcome.candidate;
-    // The storage filled up between reading and locking: no candidate on it fits.
-    if (outcome !== undefined) open = open.filter(({ storage }) => storage.id !== outcome.candidate.storage.id);
-    else start = end;
+  candidates: Iterable<Candidate>,
+): Promise<Claimed | undefined> {
+  const ranked = candidates[Symbol.iterator]();
+  const passedOver: Candidate[] = [];
+  for (const size of offerSizes) {
+    const offered = takeNext(ranked, size);
+    const candidate = await claimOneOf(tx, claim, offered, "skip");
+    if (candidate !== undefined)
+      return { candidate, passedOver: [...passedOver, ...offered.slice(0, offered.indexOf(candidate))] };
+    passedOver.push(...offered);
+    if (offered.length < size) break;
   }
-  return await claimWaiting(tx, claim, open);
+  // In one order for all, so that two who wait do not wait for each other.
+  const contested = passedOver.toSorted((a, b) => (a.node.id < b.node.id ? -1 : 1));
+  const candidate = await claimOneOf(tx, claim, contested, "wait");
+  return candidate === undefined ? undefined : { candidate, passedOver: [] };
 }
 
-/** Waits for rows that others hold. Ascending node ids, so that two who wait cannot wait for each other. */
-async function claimWaiting(
+function takeNext(ranked: Iterator<Candidate>, count: number): Candidate[] {
+  const taken: Candidate[] = [];
+  while (taken.length < count) {
+    const { value, done } = ranked.next();
+    if (done === true) break;
+    taken.push(value);
+  }
+  return taken;
+}
+
+/** What to do about rows that others hold. */
+type WhenLocked = "skip" | "wait";
+
+async function claimOneOf(
   tx: Queryable,
   claim: NewClaim,
-  candidates: readonly Candidate[],
+  offered: readonly Candidate[],
+  whenLocked: WhenLocked,
 ): Promise<Candidate | undefined> {
-  let open = candidates.toSorted((a, b) => (a.node.id < b.node.id ? -1 : 1));
+  let open = offered;
   while (open.length > 0) {
-    const outcome = await attempt(tx, claim, open, "wait");
+    const outcome = await attempt(tx, claim, open, whenLocked);
     if (outcome === undefined) return undefined;
-    if (outcome.claimed) return outcome.candidate;
-    open = open.filter(({ storage }) => storage.id !== outcome.candidate.storage.id);
+    const { candidate, claimed } = outcome;
+    if (claimed) return candidate;
+    // The storage filled up between reading and locking: nothing on it fits.
+    open = open.filter(({ storage }) => storage.id !== candidate.storage.id);
   }
   return undefined;
-}
-
-interface Outcome {
-  readonly candidate: Candidate;
-  /** False: the node was there to take, its storage no longer. */
-  readonly claimed: boolean;
 }
 
 async function attempt(
   tx: Queryable,
   claim: NewClaim,
   offered: readonly Candidate[],
-  locked: "skip" | "wait",
-): Promise<Outcome | undefined> {
-  const skip = locked === "skip" ? sql`SKIP LOCKED` : sql``;
-  const nodeIds = offered.map(({ node }) => node.id);
-  const storageIds = offered.map(({ storage }) => storage.id);
+  whenLocked: WhenLocked,
+): Promise<{ readonly candidate: Candidate; readonly claimed: boolean } | undefined> {
+  const skip = whenLocked === "skip" ? sql`SKIP LOCKED` : sql``;
+  const nodeIds = uuidArray(offered.map(({ node }) => node.id));
+  const storageIds = uuidArray(offered.map(({ storage }) => storage.id));
   const { cores, memoryMb, diskGb } = claim;
-  // Sharing the node's own row makes a cordon wait for claims that began before it, and every later claim see it.
-  const [row] = await tx.query<{ nodeId: string; claimed: boolean }>(sql`
+  // The share lock on the node's own row makes a cordon wait for the claims that did not see it.
+  const statement = sql`
     WITH picked AS MATERIALIZED (
       SELECT c.node_id, s.id AS storage_id
       FROM unnest(${nodeIds}::uuid[], ${storageIds}::uuid[]) WITH ORDINALITY AS offered (node_id, storage_id, rank)
@@ -109,9 +128,15 @@ async function attempt(
     history AS (
       INSERT INTO cloud_pod_placements (id, tenant_id, pod_id, node_id, vmid, generation)
       SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, ${claim.vmid}, ${claim.generation} FROM claimed)
-    SELECT picked.node_id AS "nodeId", EXISTS (SELECT FROM claimed) AS claimed FROM picked`);
+    SELECT picked.node_id AS "nodeId", EXISTS (SELECT FROM claimed) AS claimed FROM picked`;
+  const [row] = await tx.query<{ nodeId: string; claimed: boolean }>(prepared(`claim-node-${whenLocked}`, statement));
   if (row === undefined) return undefined;
   const candidate = offered.find(({ node }) => node.id === row.nodeId);
-  if (candidate === undefined) throw new Error(`claimed node ${row.nodeId} that was not offered`);
+  if (candidate === undefined) throw new Error(`node ${row.nodeId} was claimed without being offered`);
   return { candidate, claimed: row.claimed };
+}
+
+/** An array in PostgreSQL's notation; UUIDs need none of the quoting that the driver would spend its time on. */
+function uuidArray(ids: readonly string[]): string {
+  return `{${ids.join(",")}}`;
 }

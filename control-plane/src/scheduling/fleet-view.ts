@@ -1,7 +1,7 @@
 import type { Queryable } from "../platform/database.ts";
 import type { FleetSnapshot } from "./fleet-snapshot.ts";
 import type { PlacementRequest } from "./placement-request.ts";
-import { rankForAnyone, type Ranking } from "./rank-nodes.ts";
+import { rankForAnyone, type TenantlessRanking } from "./rank-nodes.ts";
 import { readSnapshot } from "./read-snapshot.ts";
 
 /**
@@ -14,14 +14,19 @@ export interface FleetView {
   /** A snapshot whose reading began after this call; calls at the same time share it. */
   fresh(tx: Queryable): Promise<FleetSnapshot>;
   /** What the snapshot offers for a request, whoever asks; worked out once per shape of request. */
-  rank(request: PlacementRequest, snapshot: FleetSnapshot): Ranking;
+  rank(request: PlacementRequest, snapshot: FleetSnapshot): TenantlessRanking;
+  /**
+   * Node ids that placements of this process found taken or full since the snapshot was read, for this
+   * ranking. They are tried last: replicas that all see the same best nodes thus part ways.
+   */
+  passedOver(ranking: TenantlessRanking): Set<string>;
 }
 
 const ageMinMs = 200;
-/** Of the time no more than a twentieth goes into reading, however large the fleet. */
-const readingShare = 20;
-/** A snapshot of this age is still used while another placement reads the next one. */
-const ageWhileReadingMs = 2_000;
+/** Of the time no more than a fiftieth goes into reading, however large the fleet. */
+const readingShare = 50;
+/** While another placement reads the next snapshot, the last one may be as many times older. */
+const patience = 3;
 const shapesMax = 64;
 
 interface Seen {
@@ -35,7 +40,8 @@ export function createFleetView(read: (tx: Queryable) => Promise<FleetSnapshot> 
   let seen: Seen | undefined;
   let current: Promise<FleetSnapshot> | undefined;
   let next: Promise<FleetSnapshot> | undefined;
-  const rankings = new WeakMap<FleetSnapshot, Map<string, Ranking>>();
+  const rankings = new WeakMap<FleetSnapshot, Map<string, TenantlessRanking>>();
+  const passed = new WeakMap<TenantlessRanking, Set<string>>();
 
   async function look(tx: Queryable): Promise<FleetSnapshot> {
     const startMs = performance.now();
@@ -68,18 +74,23 @@ export function createFleetView(read: (tx: Queryable) => Promise<FleetSnapshot> 
       if (seen !== undefined) {
         const ageMs = performance.now() - seen.atMs;
         const someoneReads = current !== undefined || next !== undefined;
-        if (ageMs < Math.max(ageMinMs, seen.readMs * readingShare)) return seen.snapshot;
-        if (someoneReads && ageMs < ageWhileReadingMs) return seen.snapshot;
+        const dueMs = Math.max(ageMinMs, seen.readMs * readingShare);
+        if (ageMs < (someoneReads ? dueMs * patience : dueMs)) return seen.snapshot;
       }
       return await fresh(tx);
     },
     rank(request, snapshot) {
-      const known = rankings.get(snapshot) ?? new Map<string, Ranking>();
+      const known = rankings.get(snapshot) ?? new Map<string, TenantlessRanking>();
       rankings.set(snapshot, known);
       const shape = shapeOf(request);
       const ranking = known.get(shape) ?? rankForAnyone(request, snapshot);
       if (known.size < shapesMax) known.set(shape, ranking);
       return ranking;
+    },
+    passedOver(ranking) {
+      const ids = passed.get(ranking) ?? new Set<string>();
+      passed.set(ranking, ids);
+      return ids;
     },
   };
 }

@@ -1,5 +1,5 @@
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { prepared, sql } from "../platform/sql.ts";
 import { claimNode } from "./claim-node.ts";
 import type { FleetView } from "./fleet-view.ts";
 import { NoCapacityError } from "./no-capacity.ts";
@@ -47,13 +47,31 @@ export async function placePod(tx: Queryable, fleet: FleetView, pod: PodToPlace)
   const tenant = await readFootprint(tx, pod.tenantId, request.antiAffinity);
   let snapshot = await fleet.recent(tx);
   for (let look = 0; ; look++) {
-    const ranking = regardTenant(fleet.rank(request, snapshot), tenant);
-    const chosen = await claimNode(tx, { ...pod, ...request }, ranking.candidates);
-    if (chosen !== undefined) return placementOf(ranking, chosen, request);
-    const isFinal = look === freshLooksMax || (look > 0 && ranking.candidates.length === 0);
+    const forAnyone = fleet.rank(request, snapshot);
+    const ranking = regardTenant(forAnyone, tenant);
+    const passedOver = fleet.passedOver(forAnyone);
+    const claimed = await claimNode(tx, { ...pod, ...request }, passedOverLast(ranking.candidates, passedOver));
+    if (claimed !== undefined) {
+      for (const { node } of claimed.passedOver) passedOver.add(node.id);
+      return placementOf(ranking, claimed.candidate, request);
+    }
+    const isFinal = look === freshLooksMax || (look > 0 && ranking.fitting === 0);
     if (isFinal) throw new NoCapacityError(request, verdictOf(ranking, undefined, keptVerdict));
     snapshot = await fleet.fresh(tx);
   }
+}
+
+/** The candidates in their order, but those that were passed over before come last. */
+function* passedOverLast(
+  candidates: Iterable<Candidate>,
+  passedOver: ReadonlySet<string>,
+): Generator<Candidate, undefined> {
+  const last: Candidate[] = [];
+  for (const candidate of candidates) {
+    if (passedOver.has(candidate.node.id)) last.push(candidate);
+    else yield candidate;
+  }
+  yield* last;
 }
 
 /** Where a pod of a tenant would be placed now; nothing is claimed. `chosen` is null when there is no place. */
@@ -66,7 +84,7 @@ export async function previewPlacement(
 ): Promise<PlacementVerdict> {
   const tenant = await readFootprint(tx, tenantId, request.antiAffinity);
   const ranking = regardTenant(fleet.rank(request, await fleet.fresh(tx)), tenant);
-  return verdictOf(ranking, ranking.candidates[0], limits);
+  return verdictOf(ranking, [...Iterator.from(ranking.candidates).take(1)][0], limits);
 }
 
 /** Where the tenant's pods occupy nodes, whatever their state. */
@@ -77,7 +95,10 @@ async function readFootprint(
 ): Promise<TenantFootprint> {
   const rows = await tx.query<{ nodeId: string; pods: number; conflicts: boolean }>(
     apartFrom === undefined
-      ? sql`SELECT node_id AS "nodeId", count(*)::integer AS pods, false AS conflicts FROM node_claims WHERE tenant_id = ${tenantId} GROUP BY node_id`
+      ? prepared(
+          "tenant-footprint",
+          sql`SELECT node_id AS "nodeId", count(*)::integer AS pods, false AS conflicts FROM node_claims WHERE tenant_id = ${tenantId} GROUP BY node_id`,
+        )
       : sql`
         SELECT k.node_id AS "nodeId", count(*)::integer AS pods, bool_or(p.labels @> ${JSON.stringify(apartFrom)}::jsonb) AS conflicts
         FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id WHERE k.tenant_id = ${tenantId} GROUP BY k.node_id`,

@@ -26,13 +26,20 @@ export interface ReasonGroup {
   readonly shortBy: { readonly least: number; readonly most: number; readonly unit: string } | undefined;
 }
 
-/** Every node of a snapshot judged for one request. */
+/** Every node of a snapshot judged for one request of one tenant. */
 export interface Ranking {
   readonly snapshot: FleetSnapshot;
-  /** Best first. */
-  readonly candidates: readonly Candidate[];
+  readonly fitting: number;
+  /** The nodes that can take the pod, best first; worked out as far as it is read. */
+  readonly candidates: Iterable<Candidate>;
   readonly rejections: readonly Rejection[];
   readonly reasons: readonly ReasonGroup[];
+}
+
+/** Every node judged for one request, before the tenant is known. */
+export interface TenantlessRanking extends Ranking {
+  readonly candidates: readonly Candidate[];
+  readonly candidateByNode: ReadonlyMap<string, Candidate>;
 }
 
 /** Judges every node for one request of a tenant. Equal input gives equal order: ties go to the lower node id. */
@@ -44,7 +51,7 @@ export function rankNodes(request: PlacementRequest, snapshot: FleetSnapshot, te
  * The part of `rankNodes` that is the same for every tenant. It looks at all nodes, so callers with many
  * requests of few shapes keep it for the life of a snapshot.
  */
-export function rankForAnyone(request: PlacementRequest, snapshot: FleetSnapshot): Ranking {
+export function rankForAnyone(request: PlacementRequest, snapshot: FleetSnapshot): TenantlessRanking {
   const candidates: Candidate[] = [];
   const rejections: Rejection[] = [];
   for (const node of snapshot.nodes) {
@@ -57,30 +64,39 @@ export function rankForAnyone(request: PlacementRequest, snapshot: FleetSnapshot
     }
   }
   candidates.sort(bestFirst);
-  return { snapshot, candidates, rejections, reasons: groupReasons(rejections) };
+  return {
+    snapshot,
+    fitting: candidates.length,
+    candidates,
+    candidateByNode: new Map(candidates.map((candidate) => [candidate.node.id, candidate])),
+    rejections,
+    reasons: groupReasons(rejections),
+  };
 }
 
-/** Takes into account where the tenant has pods. It touches only those nodes. */
-export function regardTenant(ranking: Ranking, tenant: TenantFootprint): Ranking {
+/**
+ * Takes into account where the tenant has pods. The work is in proportion to those nodes and to the
+ * candidates that are read, not to the fleet: an order reads a few.
+ */
+export function regardTenant(ranking: TenantlessRanking, tenant: TenantFootprint): Ranking {
   const { podsByNode, conflictingNodes } = tenant;
-  if (podsByNode.size === 0 && conflictingNodes.size === 0) return ranking;
-  const untouched: Candidate[] = [];
-  const touched: Candidate[] = [];
-  const conflicts: Rejection[] = [];
-  for (const candidate of ranking.candidates) {
-    const { node } = candidate;
-    const pods = podsByNode.get(node.id);
-    if (conflictingNodes.has(node.id))
-      conflicts.push({ node, filter: antiAffinity.name, refusal: antiAffinity.refusal });
-    else if (pods === undefined) untouched.push(candidate);
-    else touched.push(withNeighbours(candidate, pods));
+  const conflicts = [...conflictingNodes]
+    .map((nodeId) => ranking.candidateByNode.get(nodeId))
+    .filter((candidate) => candidate !== undefined)
+    .map(({ node }) => ({ node, filter: antiAffinity.name, refusal: antiAffinity.refusal }));
+  const neighbours: Candidate[] = [];
+  for (const [nodeId, pods] of podsByNode) {
+    const candidate = ranking.candidateByNode.get(nodeId);
+    if (candidate !== undefined && !conflictingNodes.has(nodeId)) neighbours.push(withNeighbours(candidate, pods));
   }
-  const rejections = [...ranking.rejections, ...conflicts];
+  neighbours.sort(bestFirst);
+  const isTouched = (nodeId: string): boolean => podsByNode.has(nodeId) || conflictingNodes.has(nodeId);
   return {
     snapshot: ranking.snapshot,
-    candidates: merge(untouched, touched.toSorted(bestFirst)),
-    rejections,
-    reasons: [...ranking.reasons, ...groupReasons(conflicts)],
+    fitting: ranking.fitting - conflicts.length,
+    candidates: { [Symbol.iterator]: () => merge(ranking.candidates, isTouched, neighbours) },
+    rejections: conflicts.length === 0 ? ranking.rejections : [...ranking.rejections, ...conflicts],
+    reasons: conflicts.length === 0 ? ranking.reasons : [...ranking.reasons, ...groupReasons(conflicts)],
   };
 }
 
@@ -94,16 +110,25 @@ function bestFirst(a: Candidate, b: Candidate): number {
   return a.node.id < b.node.id ? -1 : 1;
 }
 
-/** Two sorted lists as one. */
-function merge(left: readonly Candidate[], right: readonly Candidate[]): Candidate[] {
-  const merged: Candidate[] = [];
+/** The candidates that are not touched, with the neighbours at their new places. */
+function* merge(
+  candidates: readonly Candidate[],
+  isTouched: (nodeId: string) => boolean,
+  neighbours: readonly Candidate[],
+): Generator<Candidate, undefined> {
   let next = 0;
-  for (const candidate of left) {
-    for (let other = right[next]; other !== undefined && bestFirst(other, candidate) < 0; other = right[++next])
-      merged.push(other);
-    merged.push(candidate);
+  for (const candidate of candidates) {
+    if (isTouched(candidate.node.id)) continue;
+    for (
+      let other = neighbours[next];
+      other !== undefined && bestFirst(other, candidate) < 0;
+      other = neighbours[++next]
+    ) {
+      yield other;
+    }
+    yield candidate;
   }
-  return [...merged, ...right.slice(next)];
+  yield* neighbours.slice(next);
 }
 
 function groupReasons(rejections: readonly Rejection[]): ReasonGroup[] {

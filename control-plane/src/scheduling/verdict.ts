@@ -59,9 +59,9 @@ export function verdictOf(ranking: Ranking, chosen: Candidate | undefined, limit
     at: ranking.snapshot.readAt.toISOString(),
     chosen: chosen === undefined ? null : candidateVerdict(chosen),
     nodes: ranking.snapshot.nodes.length,
-    fitting: ranking.candidates.length,
+    fitting: ranking.fitting,
     reasons: countByFilter(ranking.reasons),
-    candidates: ranking.candidates.slice(0, limits.candidatesMax).map(candidateVerdict),
+    candidates: first(ranking.candidates, limits.candidatesMax).map(candidateVerdict),
     rejected: ranking.rejections.slice(0, limits.rejectedMax).map(rejectedVerdict),
   };
 }
@@ -69,9 +69,13 @@ export function verdictOf(ranking: Ranking, chosen: Candidate | undefined, limit
 /** The ranking in one line: how many nodes fit, and how many do not for which reason. */
 export function summaryOf(ranking: Ranking): string {
   const total = ranking.snapshot.nodes.length;
-  const count = `${ranking.candidates.length} of ${total} ${total === 1 ? "node" : "nodes"}`;
+  const count = `${ranking.fitting} of ${total} ${total === 1 ? "node" : "nodes"}`;
   const reasons = ranking.reasons.map((group) => `${group.nodes} ${reasonText(group)}`);
   return reasons.length === 0 ? count : `${count}: ${reasons.join(", ")}`;
+}
+
+function first<T>(values: Iterable<T>, count: number): T[] {
+  return Iterator.from(values).take(count).toArray();
 }
 
 function reasonText({ reason, shortBy }: ReasonGroup): string {
