@@ -1,6 +1,8 @@
+import type { Logger } from "pino";
 import { createApp } from "../../control-plane/src/http/app.ts";
 import { createRouteTable, type RouteTable } from "../../control-plane/src/http/route-table.ts";
 import type { App } from "../../control-plane/src/http/trail.ts";
+import type { ReadinessChecks } from "../../control-plane/src/http/health.ts";
 import { createLog } from "../../control-plane/src/platform/log.ts";
 import { createMetrics } from "../../control-plane/src/platform/metrics.ts";
 import { registerSecurityRoutes } from "../../control-plane/src/security/security.http.ts";
@@ -20,6 +22,9 @@ export interface TestAppOptions {
   readonly clock?: () => Date;
   readonly deadlineMs?: number;
   readonly shutdown?: AbortSignal;
+  /** Default: silent. */
+  readonly log?: Logger;
+  readonly readiness?: ReadinessChecks;
 }
 
 /** Builds the app as the composition does, without a port: call it with `app.request`. */
@@ -31,7 +36,7 @@ export function buildTestApp(db: Pick<TestDatabase, "system" | "api">, options: 
     routes,
     system: db.system,
     api: db.api,
-    log: createLog({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" }),
+    log: createLog({ level: "silent" }),
     metrics: createMetrics(),
     readiness: {},
     version: "0.0.0-test",

@@ -66,7 +66,12 @@ function validate(schema: z.ZodType | undefined, value: unknown, pointerBase: st
 }
 
 function pointersOf(issue: z.core.$ZodIssue, base: string): { pointer: string; detail: string }[] {
-  const path = issue.path.map((part) => `/${String(part).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
-  if (issue.code !== "unrecognized_keys") return [{ pointer: base + path, detail: issue.message }];
-  return issue.keys.map((key) => ({ pointer: `${base}${path}/${key}`, detail: "There is no such member." }));
+  const path = base + issue.path.map(segment).join("");
+  if (issue.code !== "unrecognized_keys") return [{ pointer: path, detail: issue.message }];
+  return issue.keys.map((key) => ({ pointer: path + segment(key), detail: "There is no such member." }));
+}
+
+/** One step of a JSON pointer (RFC 6901). */
+function segment(name: PropertyKey): string {
+  return `/${String(name).replaceAll("~", "~0").replaceAll("/", "~1")}`;
 }
