@@ -1,5 +1,4 @@
 import type { RouteTable } from "./http/route-table.ts";
-import { registerMeteringRoutes } from "./metering/metering.http.ts";
 import type { IssuingDeps } from "./nodes/node-certificates.ts";
 import { registerNodeRoutes } from "./nodes/nodes.http.ts";
 import { registerPlanRoutes } from "./plans/plans.http.ts";
@@ -10,9 +9,7 @@ import { podHints } from "./pods/pod-hints.ts";
 import { registerPodPowerRoutes } from "./pods/pod-power.http.ts";
 import { registerPodRoutes } from "./pods/pods.http.ts";
 import { prepareRetry } from "./pods/retry-work.ts";
-import { registerQuotaRoutes } from "./quotas/quotas.http.ts";
 import type { FleetView } from "./scheduling/fleet-view.ts";
-import { registerSchedulerRoutes } from "./scheduling/scheduler.http.ts";
 import { registerSecurityRoutes } from "./security/security.http.ts";
 import type { Saga } from "./tasks/saga.ts";
 import { registerTaskRoutes } from "./tasks/tasks.http.ts";
@@ -34,13 +31,15 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerSecurityRoutes(routes, { secureCookies: deps.secureCookies });
   registerTenancyRoutes(routes);
   registerPlanRoutes(routes);
-  registerQuotaRoutes(routes);
   registerPodRoutes(routes);
-  registerPodOrderRoutes(routes, { hints: pods, fleet: deps.fleet, defaultRegion: deps.defaultRegion });
+  registerPodOrderRoutes(routes, {
+    hints: pods,
+    allHints: deps.hints,
+    fleet: deps.fleet,
+    defaultRegion: deps.defaultRegion,
+  });
   registerPodPowerRoutes(routes, pods);
   registerPodAdminRoutes(routes, pods);
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
-  registerMeteringRoutes(routes);
-  registerNodeRoutes(routes, { issuing: deps.issuing, hints: deps.hints });
-  registerSchedulerRoutes(routes, { fleet: deps.fleet });
+  registerNodeRoutes(routes, { ...deps.issuing, hints: deps.hints });
 }

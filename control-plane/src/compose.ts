@@ -2,7 +2,7 @@ import type { AddressInfo } from "node:net";
 import { serve, type ServerType } from "@hono/node-server";
 import { newId } from "@cloudpods/shared/ids";
 import type { Logger } from "pino";
-import { startAgentGateway } from "./agent-gateway/start-gateway.ts";
+import { startAgentGateway } from "./agent-gateway/start-agent-gateway.ts";
 import { startBroker, type Broker } from "./broker/start-broker.ts";
 import { registerRoutes } from "./compose-routes.ts";
 import type { Config } from "./config.ts";
@@ -20,6 +20,7 @@ import { openDatabase, type Database } from "./platform/database.ts";
 import { openHints } from "./platform/hints.ts";
 import { startLoops } from "./platform/loops.ts";
 import { createMetrics } from "./platform/metrics.ts";
+import { sql } from "./platform/sql.ts";
 import { recordAddress } from "./pods/addresses.ts";
 import { podSagas } from "./pods/pod-sagas.ts";
 import { announceReplica, findEmbeddedBroker, isBrokerTaken, withdrawReplica } from "./replicas.ts";
@@ -41,6 +42,8 @@ export interface ControlPlane {
 }
 
 const replicaHeartbeatMs = 10_000;
+/** Commands and results tell of changes at once; the inventory finds what nobody told. */
+const inventoryIntervalMs = 60_000;
 /** A part that has not stopped by then is left to the end of the process. */
 const stopDeadlineMs = 15_000;
 
@@ -122,7 +125,11 @@ async function start(config: Config, log: Logger, onStop: OnStop, stop: () => Pr
       registry: metrics,
     });
     serverCertificate.onRenewed(() => started.updateTls(serverTls()));
-    const stopListening = hints.on("node_sessions", (nodeId) => void dropIfRemoved(started, nodeId));
+    const stopListening = hints.on("node_sessions", (nodeId) => {
+      dropIfRemoved(started, nodeId).catch((error: unknown) =>
+        log.warn({ err: error }, "cannot look whether a node was removed"),
+      );
+    });
     onStop("broker", async () => {
       stopListening();
       await started.close();
@@ -130,9 +137,12 @@ async function start(config: Config, log: Logger, onStop: OnStop, stop: () => Pr
     return started;
   }
 
+  /** A node that was removed may still be connected; its telemetry is refused at ingest either way. */
   async function dropIfRemoved(running: Broker, nodeId: string): Promise<void> {
-    const [serial] = [""];
-    if (!(await isNodeAuthorized(system, nodeId, serial).catch(() => true))) running.disconnectNode(nodeId);
+    const [node] = await system.query<{ removed: boolean }>(
+      sql`SELECT removed_at IS NOT NULL AS removed FROM nodes WHERE id = ${nodeId}`,
+    );
+    if (node?.removed === true) running.disconnectNode(nodeId);
   }
 
   async function startGatewayHere(): Promise<void> {
@@ -140,16 +150,18 @@ async function start(config: Config, log: Logger, onStop: OnStop, stop: () => Pr
       db: system,
       hints,
       log,
-      metrics,
-      replicaId,
+      registry: metrics,
+      tls: serverTls(),
       host: config.gatewayHost,
       port: config.gatewayPort,
-      tls: serverTls(),
-      sampleIntervalMs: config.sampleIntervalMs,
-      heartbeatIntervalMs: config.heartbeatIntervalMs,
-      brokerUrl: async () => (await addresses()).brokerUrl,
-      onAddress: recordAddress,
-      onProgress: recordCommandProgress,
+      settings: {
+        replicaId,
+        sampleIntervalMs: config.sampleIntervalMs,
+        heartbeatIntervalMs: config.heartbeatIntervalMs,
+        inventoryIntervalMs,
+        brokerUrl: async () => (await addresses()).brokerUrl,
+      },
+      hooks: { onAddress: recordAddress, onProgress: recordCommandProgress },
     });
     serverCertificate.onRenewed(() => gateway.updateTls(serverTls()));
     onStop("gateway", () => gateway.stop());

@@ -19,6 +19,7 @@ export async function prepareDatabase(config: Config): Promise<PreparedDatabase>
   if (config.databaseUrl !== undefined) {
     return { ...(await migrate(config.databaseUrl, config.databaseApiUrl)), stop: async () => await Promise.resolve() };
   }
+  await mkdir(config.dataDirectory, { recursive: true, mode: 0o711 });
   const server = await startEmbeddedPostgres({ directory: join(config.dataDirectory, "postgres") });
   try {
     const logins = await createLogins(server.superuserUrl, "cloudpods");

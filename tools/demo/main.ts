@@ -1,5 +1,5 @@
 import { createWriteStream } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -38,7 +38,9 @@ try {
 }
 
 async function run(): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o711 });
+  // The database server runs as another user when this runs as root, and must get through.
+  await mkdir(directory, { recursive: true });
+  await chmod(directory, 0o711);
   controlPlane = await startControlPlane(
     await configuration(options),
     createLog({ level: "info", destination: createWriteStream(join(directory, "control-plane.log"), { flags: "a" }) }),

@@ -27,12 +27,13 @@ export function renewableCredentials(initial: GatewayTls): RenewableCredentials 
   const provider: experimental.CertificateProvider = {
     addIdentityCertificateListener(listener) {
       identityListeners.add(listener);
-      listener(identity());
+      // grpc-js adds its own watcher after this call and misses what comes within it.
+      queueMicrotask(() => listener(identity()));
     },
     removeIdentityCertificateListener: (listener) => void identityListeners.delete(listener),
     addCaCertificateListener(listener) {
       caListeners.add(listener);
-      listener(authorities());
+      queueMicrotask(() => listener(authorities()));
     },
     removeCaCertificateListener: (listener) => void caListeners.delete(listener),
   };

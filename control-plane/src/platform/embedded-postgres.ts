@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { randomBytes } from "node:crypto";
-import { chmod, chown, cp, mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { createHash, randomBytes } from "node:crypto";
+import { chmod, chown, cp, mkdir, open, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
@@ -33,13 +33,14 @@ const startDeadlineMs = 60_000;
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const user = await unprivilegedUser();
   const native = await nativeDirectory(user);
-  const dataDirectory = join(options.directory, "data");
   await mkdir(options.directory, { recursive: true });
   await chmod(options.directory, 0o711);
-  const password = await superuserPassword(options.directory);
+  const directory = await reachableDirectory(options.directory, user);
+  const dataDirectory = join(directory, "data");
+  const password = await superuserPassword(directory);
   await endStaleServer(dataDirectory);
   if (!(await exists(join(dataDirectory, "PG_VERSION")))) {
-    await initialise(native, options.directory, dataDirectory, password, user);
+    await initialise(native, directory, dataDirectory, password, user);
   }
   const port = await freePort();
   const server = spawn(
@@ -80,6 +81,25 @@ async function unprivilegedUser(): Promise<UnixUser> {
     throw new Error("PostgreSQL may not run as root and there is neither a user postgres nor nobody to run it as");
   }
   return { uid: Number(entry[2]), gid: Number(entry[3]) };
+}
+
+/**
+ * The directory itself, or, where an ancestor such as /root keeps the unprivileged user out, one below
+ * /var/lib/cloudpods that is its own for ever.
+ */
+async function reachableDirectory(directory: string, user: UnixUser): Promise<string> {
+  if (user.uid === undefined) return directory;
+  for (let path = await realpath(directory); path !== "/"; path = dirname(path)) {
+    if (((await stat(path)).mode & 0o001) !== 0) continue;
+    const name = createHash("sha256")
+      .update(await realpath(directory))
+      .digest("hex")
+      .slice(0, 16);
+    const elsewhere = join("/var/lib/cloudpods/data", name);
+    await mkdir(elsewhere, { recursive: true, mode: 0o711 });
+    return elsewhere;
+  }
+  return directory;
 }
 
 async function nativeDirectory(user: UnixUser): Promise<string> {

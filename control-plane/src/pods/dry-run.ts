@@ -1,6 +1,7 @@
 import { Power, type ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
-import { askPlan, type PlanAnswer } from "../nodes/ask-plan.ts";
+import { askPlan, type PlanAnswer } from "../nodes/ask-node.ts";
+import type { Hints } from "../platform/hints.ts";
 import type { Plan } from "../plans/resolve-plan.ts";
 import type { Database, Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -17,6 +18,12 @@ import type { Pod } from "./pod.ts";
 import { quotaOf } from "./release-pod.ts";
 import { placementRequestOf } from "./reserve-place.ts";
 
+/** How hosts are asked; outside of the request's transaction, since a question must be committed to be seen. */
+export interface AskDeps {
+  readonly db: Database;
+  readonly hints: Hints;
+}
+
 /** What would happen; nothing of it is written. */
 export interface DryRun {
   readonly quota: QuotaCheck;
@@ -29,7 +36,7 @@ export interface DryRun {
 /** What an order would do. */
 export async function dryRunOrder(
   tx: Queryable,
-  system: Database,
+  ask: AskDeps,
   who: { readonly tenantId: string; readonly defaultRegion: string; readonly fleet: FleetView },
   order: PodOrder,
 ): Promise<DryRun> {
@@ -40,14 +47,14 @@ export async function dryRunOrder(
     order.template,
   );
   const placement = await previewPlacement(tx, who.fleet, who.tenantId, request);
-  const spec = placement.chosen === null ? undefined : await specOn(system, placement.chosen.nodeId, order, size);
+  const spec = placement.chosen === null ? undefined : await specOn(ask.db, placement.chosen.nodeId, order, size);
   return {
     quota,
     placement,
     commands:
       spec === undefined || placement.chosen === null
-        ? { commandLines: null, reason: "There is no host to ask" }
-        : await askPlan(system, placement.chosen.nodeId, {
+        ? { reason: "There is no host to ask" }
+        : await askPlan(ask, placement.chosen.nodeId, {
             podId: newId(),
             vmid: 0,
             generation: 1n,
@@ -67,7 +74,7 @@ async function priceFor(tx: Queryable, tenantId: string, plan: Plan): Promise<Dr
 /** What scaling a pod would do on its host. */
 export async function dryRunScale(
   tx: Queryable,
-  system: Database,
+  ask: AskDeps,
   pod: Pod,
   size: PodSize,
 ): Promise<Omit<DryRun, "price">> {
@@ -80,12 +87,12 @@ export async function dryRunScale(
       diskGb: size.diskGb - pod.diskGb,
     },
   });
-  return { quota, placement: null, commands: await askAbout(system, { ...pod, ...size }) };
+  return { quota, placement: null, commands: await askAbout(ask, { ...pod, ...size }) };
 }
 
-async function askAbout(system: Database, pod: Pod): Promise<PlanAnswer> {
-  if (pod.nodeId === null) return { commandLines: null, reason: "The pod has no host" };
-  return await askPlan(system, pod.nodeId, {
+async function askAbout(ask: AskDeps, pod: Pod): Promise<PlanAnswer> {
+  if (pod.nodeId === null) return { reason: "The pod has no host" };
+  return await askPlan(ask, pod.nodeId, {
     podId: pod.id,
     vmid: pod.vmid,
     generation: pod.generation,

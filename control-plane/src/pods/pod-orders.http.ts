@@ -3,6 +3,7 @@ import type { TenantContext } from "../http/context.ts";
 import { dryRun } from "../http/fields.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
+import type { Hints } from "../platform/hints.ts";
 import { sql } from "../platform/sql.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError, recordPlacementFailure } from "../scheduling/no-capacity.ts";
@@ -19,6 +20,8 @@ import { scaledSize, scalePod } from "./scale-pod.ts";
 /** What the routes of orders need. */
 export interface PodOrderOptions {
   readonly hints: PodHints;
+  /** For questions to hosts. */
+  readonly allHints: Hints;
   readonly fleet: FleetView;
   readonly defaultRegion: string;
 }
@@ -112,7 +115,9 @@ function registerOrder(routes: RouteTable, options: PodOrderOptions): void {
       async handler({ query, body }, ctx) {
         const who = { ...requester(ctx), ...options, isEmailVerified: () => isEmailVerified(ctx) };
         if (query.dryRun) {
-          const plan = await ctx.inTenant((tx) => dryRunOrder(tx, ctx.system, who, body));
+          const plan = await ctx.inTenant((tx) =>
+            dryRunOrder(tx, { db: ctx.system, hints: options.allHints }, who, body),
+          );
           return { status: 200, body: presentDryRun(plan) };
         }
         return accepted(
@@ -165,7 +170,12 @@ function registerScale(routes: RouteTable, options: PodOrderOptions): void {
           );
         const plan = await ctx.inTenant(async (tx) => {
           const pod = await findPod(tx, ctx.tenantId, params.pod);
-          return await dryRunScale(tx, ctx.system, pod, await scaledSize(tx, pod, body));
+          return await dryRunScale(
+            tx,
+            { db: ctx.system, hints: options.allHints },
+            pod,
+            await scaledSize(tx, pod, body),
+          );
         });
         return { status: 200, body: presentDryRun({ ...plan, price: null }) };
       },
@@ -185,8 +195,8 @@ function presentDryRun({ quota, placement, commands, price }: Awaited<ReturnType
       placement === null
         ? null
         : { node: placement.chosen?.node ?? null, summary: placement.summary, reasons: [...placement.reasons] },
-    commands: commands.commandLines === null ? null : [...commands.commandLines],
-    commandsReason: commands.reason ?? null,
+    commands: "commandLines" in commands ? [...commands.commandLines] : null,
+    commandsReason: "reason" in commands ? commands.reason : null,
     dnsRecords: [],
     price,
   };
