@@ -71,7 +71,7 @@ function layOut(root: string, count: number): Tree {
       write(
         proc,
         "stat",
-        `${pid} (systemd) S 1 1 1 0 -1 4194560 ${"0 ".repeat(9)}20 0 1 0 ${START_TICKS} 22000000 3000 18446744073709551615\n`,
+        `${pid} (systemd) S 1 1 1 0 -1 4194560 ${"0 ".repeat(8)}20 0 1 0 ${START_TICKS} 22000000 3000 18446744073709551615\n`,
       ),
       write(cgroup, "cpu.stat", cpuStat(index)),
       write(cgroup, "memory.current", `${200_000_000 + index}\n`),

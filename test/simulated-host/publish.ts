@@ -138,7 +138,7 @@ function publishProcess(layout: HostLayout, running: RunningContainer): void {
   const building = `${folder}.new`;
   mkdirSync(building, { recursive: true });
   symlinkSync(rootfs, join(building, "root"));
-  const zeros = "0 ".repeat(9).trim();
+  const zeros = "0 ".repeat(8).trim();
   writeFiles(building, {
     // Field 22 is the start time in clock ticks since boot (proc(5)).
     stat: `${initPid} (systemd) S ${initPid - 1} ${initPid} ${initPid} 0 -1 4194560 ${zeros} 20 0 1 0 ${startTicks} 22000000 3000 18446744073709551615\n`,
