@@ -24,7 +24,8 @@ const intervalMsMax = 24 * 3_600_000;
 const incarnationLengthMax = 200;
 /** Largest value of the columns of type integer. */
 const integerMax = 2_147_483_647;
-const hourMs = 3_600_000;
+/** Length of an hour in ms. */
+export const hourLengthMs = 3_600_000;
 /** Before this the product did not exist; protects the calendar arithmetic from nonsense. */
 const earliestMs = BigInt(Date.UTC(2020, 0, 1));
 
@@ -65,10 +66,7 @@ export function isWithinStay(sample: Sample, stays: readonly Stay[] | undefined)
   return stays.some((stay) => startMs >= stay.fromMs - stayToleranceMs && endMs <= stay.toMs + stayToleranceMs);
 }
 
-/** Starts of the UTC hours that a sample's interval touches, ms. */
-export function hoursTouched(startMs: number, endMs: number): number[] {
-  const first = Math.floor(startMs / hourMs) * hourMs;
-  const hours: number[] = [];
-  for (let hour = first; hour < endMs; hour += hourMs) hours.push(hour);
-  return hours;
+/** Starts of the first and the last UTC hour that an interval touches, ms. */
+export function hoursTouched(startMs: number, endMs: number): { readonly from: number; readonly to: number } {
+  return { from: startMs - (startMs % hourLengthMs), to: endMs - 1 - ((endMs - 1) % hourLengthMs) };
 }
