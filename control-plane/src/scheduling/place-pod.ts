@@ -33,6 +33,8 @@ export interface Placement {
   readonly verdict: PlacementVerdict;
 }
 
+const nowhere: TenantFootprint = { podsByNode: new Map(), conflictingNodes: new Set() };
+
 /** Looks at the fleet before giving up; more than one, because others may take what the last look found. */
 const freshLooksMax = 3;
 
@@ -74,15 +76,18 @@ function* passedOverLast(
   yield* last;
 }
 
-/** Where a pod of a tenant would be placed now; nothing is claimed. `chosen` is null when there is no place. */
+/**
+ * Where a pod would be placed now, of this tenant or of one without pods; nothing is claimed. `chosen` is
+ * null when there is no place.
+ */
 export async function previewPlacement(
   tx: Queryable,
   fleet: FleetView,
-  tenantId: string,
+  tenantId: string | undefined,
   request: PlacementRequest,
   limits: VerdictLimits = keptVerdict,
 ): Promise<PlacementVerdict> {
-  const tenant = await readFootprint(tx, tenantId, request.antiAffinity);
+  const tenant = tenantId === undefined ? nowhere : await readFootprint(tx, tenantId, request.antiAffinity);
   const ranking = regardTenant(fleet.rank(request, await fleet.fresh(tx)), tenant);
   return verdictOf(ranking, [...Iterator.from(ranking.candidates).take(1)][0], limits);
 }

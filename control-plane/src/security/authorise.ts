@@ -94,13 +94,18 @@ export function requireSession(caller: Caller): void {
 
 /** Parameters of a path by which the owner of a resource is found. */
 export interface ResourceInPath {
+  readonly tenant?: string;
   readonly pod?: string;
   readonly task?: string;
 }
 
-/** The tenant that owns the pod (UUID or VMID) or task of a path; undefined when the path has none or it does not exist. */
+/**
+ * The tenant that a path names itself or that owns its pod (UUID or VMID) or task; undefined when the path has
+ * none of them or what it names does not exist.
+ */
 export async function ownerOfResource(system: Database, resource: ResourceInPath): Promise<string | undefined> {
-  const { pod, task } = resource;
+  const { tenant, pod, task } = resource;
+  if (tenant !== undefined) return tenant;
   if (task !== undefined) {
     const [row] = await system.query<{ tenant_id: string }>(
       sql`SELECT tenant_id FROM cloud_pod_provisioning_tasks WHERE id = ${task}`,
