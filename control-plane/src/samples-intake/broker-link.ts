@@ -35,6 +35,8 @@ export interface BrokerLinkOptions {
 export interface BrokerLink {
   readonly mode: () => SubscriptionMode;
   publish(topic: string, payload: Uint8Array): Promise<void>;
+  /** Ends the subscriptions, so that another replica gets what comes; publishing still works. */
+  unsubscribe(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -58,6 +60,7 @@ export function openBrokerLink(options: BrokerLinkOptions): BrokerLink {
   let holdsLock = false;
   let probeAnswered: (() => void) | undefined;
   let arranging: Promise<void> = Promise.resolve();
+  let wanted = true;
 
   const client = new mqtt.MqttClient(() => dial(options), {
     protocolVersion: 4,
@@ -96,7 +99,7 @@ export function openBrokerLink(options: BrokerLinkOptions): BrokerLink {
   }
 
   async function subscribe(): Promise<void> {
-    if (!client.connected) return;
+    if (!client.connected || !wanted) return;
     if (await sharesSubscriptions()) {
       await lock?.release();
       lock = undefined;
@@ -155,10 +158,16 @@ export function openBrokerLink(options: BrokerLinkOptions): BrokerLink {
       if (!client.connected) throw new Error("the broker is not connected");
       await withDeadline(client.publishAsync(topic, Buffer.from(payload), { qos: 1 }), publishDeadlineMs);
     },
-    async close() {
+    async unsubscribe() {
+      wanted = false;
       await lock?.release();
-      await endClient(client);
+      arrange(async () => {
+        if (client.connected && mode === "shared") await client.unsubscribeAsync(sharedTopics);
+        mode = "standby";
+      });
+      await withDeadline(arranging, publishDeadlineMs).catch(() => {});
     },
+    close: () => endClient(client),
   };
 }
 

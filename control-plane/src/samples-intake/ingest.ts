@@ -11,7 +11,7 @@ import { pruneNodeSamples, writeHeartbeats } from "./heartbeats.ts";
 import { hostingCache } from "./hosting.ts";
 import { ingestMetrics, type IngestMetrics } from "./ingest-metrics.ts";
 import { readHeartbeat, readPresence } from "./read-heartbeat.ts";
-import { storeMessages, type StoreContext } from "./store-messages.ts";
+import { storeMessages, type IncomingMessage, type StoreContext } from "./store-messages.ts";
 import { openStorePool } from "./store-pool.ts";
 import { usageDays } from "./usage-days.ts";
 import { openWriteLanes, type WriteLanes } from "./write-lanes.ts";
@@ -92,24 +92,24 @@ export function startIngest(options: IngestOptions): Ingest {
     repeat(stopping.signal, upkeepMs, () => upkeep(options, context)),
   ];
 
-  return {
-    mode: () => link.mode(),
-    async stop() {
-      const deadline = sleep(stopDeadlineMs, undefined, { ref: false });
-      await Promise.race([lanes.drain().then(() => acknowledgements.flushed()), deadline]);
-      stopping.abort();
-      await Promise.race([Promise.all([...loops, lanes.drain(), beats.flush()]), deadline]);
-      await link.close();
-      await pool.close();
-    },
-  };
+  async function stop(): Promise<void> {
+    const deadline = sleep(stopDeadlineMs, undefined, { ref: false });
+    await link.unsubscribe();
+    await Promise.race([lanes.drain().then(() => acknowledgements.flushed()), deadline]);
+    stopping.abort();
+    await Promise.race([Promise.all([...loops, lanes.drain(), beats.flush()]), deadline]);
+    await link.close();
+    await pool.close();
+  }
+  let stopped: Promise<void> | undefined;
+  return { mode: () => link.mode(), stop: () => (stopped ??= stop()) };
 }
 
 /** Sorts messages by their channel. A full queue holds up the broker for a while, then messages are let go. */
 function receiver(lanes: WriteLanes, beats: HeartbeatBuffer, metrics: IngestMetrics) {
   let fullSinceMs: number | undefined;
 
-  async function waitForRoom(message: Parameters<WriteLanes["offer"]>[0]): Promise<void> {
+  async function waitForRoom(message: IncomingMessage): Promise<void> {
     fullSinceMs ??= Date.now();
     const leftMs = fullSinceMs + patienceMs - Date.now();
     if (leftMs > 0) {
