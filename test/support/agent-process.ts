@@ -157,8 +157,3 @@ export async function enrolByHand(
     caPem: (identity.trusts ?? authority).pem,
   });
 }
-
-/** Resident memory of a process in MiB. */
-export function residentMb(pid: number): number {
-  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
-}

@@ -97,11 +97,13 @@ function checkOrder(admit: typeof admitCommand): void {
 
 describe("deliveries that are repeated, reordered or late", () => {
   test("let each wish through at most once, never an older after a newer, and always the newest", () => {
-    checkOrder(admitCommand);
+    expect(() => checkOrder(admitCommand)).not.toThrow();
   });
 
   test("negative control: without the fence the property fails", () => {
-    expect(() => checkOrder((command, facts) => admitCommand(command, { ...facts, fence: undefined }))).toThrow();
+    expect(() => checkOrder((command, facts) => admitCommand(command, { ...facts, fence: undefined }))).toThrow(
+      "Property failed",
+    );
   });
 
   test("negative control: without the journal a repeated deed runs twice", () => {

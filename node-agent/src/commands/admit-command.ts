@@ -122,18 +122,23 @@ function moveFence(command: Command, op: SupportedOperation, fence: Fence | unde
   return { ...moved, spec: undefined, power: Power.POWER_UNSPECIFIED };
 }
 
+/** Whether a text is a UUID in its usual, lower-case form. */
+export function isUuid(text: string): boolean {
+  return uuid.test(text);
+}
+
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 /** Proxmox's own range (pve-common, PVE::JSONSchema, pve-vmid). */
 const vmidRange = { least: 100, most: 999_999_999 };
 
 function envelopeFault(command: Command, op: SupportedOperation): string | undefined {
-  if (!uuid.test(command.commandId)) return "command_id is not a UUID";
+  if (!isUuid(command.commandId)) return "command_id is not a UUID";
   if (command.ttlMs < 0n || command.timeoutMs < 0n) return "a duration is negative";
   if (op.$case === "cancelCommand") {
-    return uuid.test(op.value.commandId) ? undefined : "cancel_command.command_id is not a UUID";
+    return isUuid(op.value.commandId) ? undefined : "cancel_command.command_id is not a UUID";
   }
   if (factsOf(op).kind === "control") return undefined;
-  if (!uuid.test(command.podId)) return "pod_id is not a UUID";
+  if (!isUuid(command.podId)) return "pod_id is not a UUID";
   if (command.vmid < vmidRange.least || command.vmid > vmidRange.most) return "vmid is out of range";
   if (command.generation < 1n) return "generation is missing";
   if (factsOf(op).kind === "wish" && command.revision < 1n) return "revision is missing";

@@ -1,7 +1,7 @@
 import { Command, CommandOutcome, CommandResult } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { AgentError } from "../agent-error.ts";
 import type { Containers } from "../containers/containers.ts";
-import { type Admission, admitCommand } from "./admit-command.ts";
+import { type Admission, admitCommand, isUuid } from "./admit-command.ts";
 import { type CommandScheduleOptions, createCommandSchedule } from "./command-schedule.ts";
 import { type ExecutionEnd, endOfFailure, endWithout } from "./execution-end.ts";
 import { factsOf, isSupported } from "./operations.ts";
@@ -57,6 +57,7 @@ export function createCommandRunner(options: CommandRunnerOptions): CommandRunne
   return {
     async receive(command) {
       if (state === "closed") return;
+      if (!isUuid(command.commandId)) return log.error("a command without a proper id cannot be answered");
       const markerGeneration = await readMarker(command, options.containers);
       const admission = admitCommand(command, {
         recorded: journal.find(command.commandId),

@@ -54,7 +54,7 @@ test("what was accepted is there after a reopening, whole", () => {
 test("a command id is taken once, and its fence does not move when it is not", () => {
   const journal = open();
   journal.accept(command, undefined);
-  expect(() => journal.accept(command, fence)).toThrow();
+  expect(() => journal.accept(command, fence)).toThrow("UNIQUE");
   expect(journal.findFence("p1")).toBeUndefined();
   journal.close();
 });

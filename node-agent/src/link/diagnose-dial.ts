@@ -34,13 +34,23 @@ export async function diagnoseDial(identity: Identity): Promise<DialFault | unde
       // A server refuses a client certificate only after the client's side of the handshake (TLS 1.3),
       // so success shows in its first bytes: the HTTP/2 settings.
       socket.once("data", () => resolve(undefined));
-      socket.once("close", () =>
-        resolve({ code: "GATEWAY_UNREACHABLE", message: "The gateway closed the connection." }),
-      );
+      let isEncrypted = false;
+      socket.once("secureConnect", () => (isEncrypted = true));
+      socket.once("close", () => resolve(closedDial(isEncrypted)));
     });
   } finally {
     socket.destroy();
   }
+}
+
+function closedDial(isEncrypted: boolean): DialFault {
+  return isEncrypted
+    ? {
+        code: "CERTIFICATE_REFUSED",
+        message:
+          "The gateway closed the connection after the handshake: it does not accept the certificate of this host.",
+      }
+    : { code: "GATEWAY_UNREACHABLE", message: "The gateway closed the connection." };
 }
 
 /** Reads Node's and OpenSSL's codes (https://nodejs.org/api/tls.html#x509-certificate-error-codes). */

@@ -7,7 +7,7 @@ import type { AgentMessage } from "../commands/command-schedule.ts";
 import { checkCertificate } from "../enrolment/check-certificate.ts";
 import type { Identity } from "../enrolment/identity-files.ts";
 import { diagnoseDial } from "./diagnose-dial.ts";
-import { type Session, type SessionDoors, openSession } from "./session.ts";
+import { type Session, type SessionDoors, SessionFailure, openSession } from "./session.ts";
 
 /** What the link needs. */
 export interface GatewayLinkOptions extends SessionDoors {
@@ -41,6 +41,8 @@ export interface GatewayLink {
 const backoff = { baseMs: 500, capMs: 30_000 };
 /** A session that lived this long was sound: the next failure starts with short waits again. */
 const soundSessionMs = 30_000;
+/** A gateway may ask a host to wait, but not to stay away. */
+const maxAskedWaitMs = 300_000;
 const hourMs = 3_600_000;
 
 const channelOptions = {
@@ -104,7 +106,7 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
       }
       if (stopping.signal.aborted) return;
       onState({ isConnected: false, faultCode: fault.code, faultMessage: fault.message });
-      const waitMs = fault.code === "RECONNECT" ? 0 : fullJitterMs(failures, Math.random(), backoff);
+      const waitMs = fault.code === "RECONNECT" ? 0 : waitAfter(fault, failures);
       log.warn({ code: fault.code, reason: fault.message, waitMs }, "no session with the control plane");
       // Rejects only when the agent stops, which the loop asks next.
       await sleep(waitMs, undefined, { signal: stopping.signal }).catch(() => undefined);
@@ -142,6 +144,11 @@ function createIdentityPreparer({ loadIdentity, renewCertificate, clock, log }: 
     renewedAtMs = performance.now();
     return loadIdentity();
   };
+}
+
+function waitAfter(fault: AgentError, failures: number): number {
+  const askedMs = fault instanceof SessionFailure ? Math.min(fault.retryAfterMs, maxAskedWaitMs) : 0;
+  return Math.max(askedMs, fullJitterMs(failures, Math.random(), backoff));
 }
 
 async function explain(identity: Identity, reason: AgentError): Promise<AgentError> {

@@ -40,6 +40,17 @@ export interface Session {
   close(reason: AgentError): void;
 }
 
+/** An end that the gateway has decided or the transport brought about. */
+export class SessionFailure extends AgentError {
+  /** The gateway asks to stay away for so long, in ms. */
+  readonly retryAfterMs: number;
+
+  constructor(code: string, message: string, retryAfterMs: number) {
+    super(code, message, { retryable: true });
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
 type Stream = ClientDuplexStream<ConnectRequest, ConnectResponse>;
 
 const welcomeDeadlineMs = 20_000;
@@ -172,12 +183,16 @@ function createQueryAnswerer(doors: SessionDoors, outgoing: Outgoing): (query: Q
   };
 }
 
-function streamFailure(error: ServiceError): AgentError {
-  const name = status[error.code] ?? "UNKNOWN";
-  return new AgentError(`GRPC_${name}`, error.details === "" ? error.message : error.details, {
-    retryable: true,
-    cause: error,
-  });
+/** What the gateway or the transport gave as the reason of an end. */
+function streamFailure(error: ServiceError): SessionFailure {
+  // The gateway's details begin with its own stable code.
+  const [, code, message] = /^([A-Z][A-Z_]+): (.*)$/s.exec(error.details) ?? [];
+  const [retryAfter] = error.metadata?.get("retry-after-ms") ?? [];
+  return new SessionFailure(
+    code ?? `GRPC_${status[error.code] ?? "UNKNOWN"}`,
+    message ?? (error.details === "" ? error.message : error.details),
+    typeof retryAfter === "string" && /^\d{1,9}$/.test(retryAfter) ? Number(retryAfter) : 0,
+  );
 }
 
 function closed(code: string, message: string): AgentError {
