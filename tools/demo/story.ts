@@ -78,7 +78,7 @@ async function order(stage: Stage, planCode: string, hostname: string): Promise<
     "POST",
     "/api/cloud-pods",
     { planCode, hostname },
-    { "idempotency-key": `demo ${hostname} ${stage.startedAtMs}` },
+    { "idempotency-key": `demo-${hostname}-${stage.startedAtMs}` },
   );
 }
 
