@@ -123,14 +123,15 @@ export function serveSession(deps: SessionDeps, call: AgentCall): void {
     }
     inbox.put(message);
   });
+  // An agent that stops and a connection that was found dead look alike: both end the call.
+  const lose = (): void => {
+    if (!isOver) cleanUp("CONNECTION_LOST", deps.silenceMs);
+  };
   call.on("end", () => {
-    if (isOver) return;
-    cleanUp("AGENT_LEFT", 0);
+    lose();
     call.end();
   });
-  call.on("cancelled", () => {
-    if (!isOver) cleanUp("CONNECTION_LOST", deps.silenceMs);
-  });
+  call.on("cancelled", lose);
   // Errors of the transport come here as well; "cancelled" follows.
   call.on("error", () => {});
 }

@@ -21,7 +21,7 @@ describe("the state of a host", () => {
     ["both channels", "enrolled", signs(), {}, "online"],
     ["no heartbeats", "online", signs({ heartbeatMs: ago(31_000) }), {}, "degraded"],
     ["last will delivered", "online", signs({ present: false }), {}, "degraded"],
-    ["no session", "online", signs({ sessionSeenMs: ago(13_000) }), {}, "degraded"],
+    ["no session", "online", signs({ sessionSeenMs: ago(16_000) }), {}, "degraded"],
     ["a reconnect", "online", signs({ sessionSeenMs: ago(5_000) }), {}, "online"],
     ["heartbeats alone are enough for other servers", "online", signs({ sessionSeenMs: undefined, holdsSession: false }), {}, "online"],
     ["both missing for 29 s", "degraded", signs({ sessionSeenMs: ago(29_000), heartbeatMs: ago(40_000) }), {}, "degraded"],

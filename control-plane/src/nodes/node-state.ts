@@ -33,7 +33,7 @@ export interface AbsenceLimits {
 /** Limits for heartbeats of the given interval: three may be missed. */
 export function absenceLimits(heartbeatIntervalMs: number): AbsenceLimits {
   const heartbeatMs = Math.max(30_000, 3 * heartbeatIntervalMs);
-  return { sessionMs: 12_000, heartbeatMs, offlineMs: heartbeatMs, lostMs: 3_600_000 };
+  return { sessionMs: 15_000, heartbeatMs, offlineMs: heartbeatMs, lostMs: 3_600_000 };
 }
 
 /** When anything was last heard of a host; undefined = never. */
