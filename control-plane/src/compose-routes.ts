@@ -9,7 +9,9 @@ import { podHints } from "./pods/pod-hints.ts";
 import { registerPodPowerRoutes } from "./pods/pod-power.http.ts";
 import { registerPodRoutes } from "./pods/pods.http.ts";
 import { prepareRetry } from "./pods/retry-work.ts";
+import { registerQuotaRoutes } from "./quotas/quotas.http.ts";
 import type { FleetView } from "./scheduling/fleet-view.ts";
+import { registerSchedulerRoutes } from "./scheduling/scheduler.http.ts";
 import { registerSecurityRoutes } from "./security/security.http.ts";
 import type { Saga } from "./tasks/saga.ts";
 import { registerTaskRoutes } from "./tasks/tasks.http.ts";
@@ -31,6 +33,7 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerSecurityRoutes(routes, { secureCookies: deps.secureCookies });
   registerTenancyRoutes(routes);
   registerPlanRoutes(routes);
+  registerQuotaRoutes(routes);
   registerPodRoutes(routes);
   registerPodOrderRoutes(routes, {
     hints: pods,
@@ -42,4 +45,5 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerPodAdminRoutes(routes, pods);
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
   registerNodeRoutes(routes, { ...deps.issuing, hints: deps.hints });
+  registerSchedulerRoutes(routes, { fleet: deps.fleet });
 }
