@@ -7,8 +7,17 @@ import type { NetworkSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { parseContainerConfig } from "../pct/parse-pct-config.ts";
 import { parseMarker } from "./marker.ts";
-import { POD_ID, SSH_KEY, VMID, bounds, cloneSpec, createFixture, runningWish, wishFor } from "./simulated-fixture.ts";
-import type { Fixture } from "./simulated-fixture.ts";
+import {
+  POD_ID,
+  SSH_KEY,
+  VMID,
+  bounds,
+  cloneSpec,
+  createFixture,
+  runningWish,
+  wishFor,
+} from "../../../test/support/container-fixture.ts";
+import type { Fixture } from "../../../test/support/container-fixture.ts";
 
 let fixture: Fixture;
 

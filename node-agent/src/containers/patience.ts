@@ -16,8 +16,15 @@ export interface PatienceLimits {
 /** Attempts of a program that failed for a reason that nobody can wait for. */
 const MAX_ATTEMPTS = 3;
 
-const CLUSTER_AWAY: ReadonlySet<ContainerFailureCode> = new Set(["NO_QUORUM", "PMXCFS_DOWN", "HOST_UNKNOWN"]);
-const HELD: ReadonlySet<ContainerFailureCode> = new Set(["LOCKED", "LOCK_TIMEOUT", "STORAGE_LOCK_TIMEOUT"]);
+/** Reasons that pass by themselves: who may be waited for, and how long. */
+const WAITS: ReadonlyMap<ContainerFailureCode, "clusterMs" | "lockMs"> = new Map([
+  ["NO_QUORUM", "clusterMs"],
+  ["PMXCFS_DOWN", "clusterMs"],
+  ["HOST_UNKNOWN", "clusterMs"],
+  ["LOCKED", "lockMs"],
+  ["LOCK_TIMEOUT", "lockMs"],
+  ["STORAGE_LOCK_TIMEOUT", "lockMs"],
+]);
 
 /** Counts failures since something last succeeded. */
 export interface Patience {
@@ -30,32 +37,27 @@ export interface Patience {
 /** A full patience. */
 export function createPatience(limits: PatienceLimits): Patience {
   let attempts = 0;
-  let sinceMs: number | undefined;
+  let waits = 0;
+  let waitingSinceMs: number | undefined;
+  const isOver = ({ code, retryable }: ContainerFailure): boolean => {
+    if (!retryable) return true;
+    const limit = WAITS.get(code);
+    if (limit === undefined) return (attempts += 1) >= MAX_ATTEMPTS;
+    waitingSinceMs ??= performance.now();
+    return performance.now() - waitingSinceMs >= limits[limit];
+  };
   return {
     refill: () => {
       attempts = 0;
-      sinceMs = undefined;
+      waits = 0;
+      waitingSinceMs = undefined;
     },
     spend: async (failure, signal) => {
-      const nowMs = performance.now();
-      sinceMs ??= nowMs;
-      attempts += 1;
-      const lastedMs = nowMs - sinceMs;
-      if (!failure.retryable || !isWorthWaiting(failure.code, attempts, lastedMs, limits)) throw failure;
+      if (isOver(failure)) throw failure;
       // Half is fixed so that a wait is never nothing, half is random so that waiters do not meet.
-      const waitMs = limits.baseMs / 2 + fullJitterMs(attempts - 1, Math.random(), limits);
+      const waitMs = limits.baseMs / 2 + fullJitterMs(waits, Math.random(), limits);
+      waits += 1;
       await pause(waitMs, undefined, { signal }).catch(() => signal.throwIfAborted());
     },
   };
-}
-
-function isWorthWaiting(
-  code: ContainerFailureCode,
-  attempts: number,
-  lastedMs: number,
-  limits: PatienceLimits,
-): boolean {
-  if (CLUSTER_AWAY.has(code)) return lastedMs < limits.clusterMs;
-  if (HELD.has(code)) return lastedMs < limits.lockMs;
-  return attempts < MAX_ATTEMPTS;
 }

@@ -10,8 +10,8 @@ import { formatMarker, parseMarker } from "./marker.ts";
 import { rateKibOf } from "./observed-container.ts";
 import { planContainer } from "./plan-container.ts";
 import type { PlanHost } from "./plan-container.ts";
-import { apply, empty, seen } from "./plan-model.ts";
-import type { ModelContainer, ModelHost } from "./plan-model.ts";
+import { apply, empty, seen } from "../../../test/support/container-model.ts";
+import type { ModelContainer, ModelHost } from "../../../test/support/container-model.ts";
 import type { Step } from "./plan-step.ts";
 
 const POD = "0193a5b0-1111-7abc-8def-000000000001";

@@ -1,7 +1,7 @@
-import type { Invocation } from "../pct/pct-arguments.ts";
-import { parseProperties, parseSize, splitList } from "../pct/parse-pct-config.ts";
-import type { ContainerConfig } from "../pct/parse-pct-config.ts";
-import type { ObservedContainer } from "./observed-container.ts";
+import type { Invocation } from "../../node-agent/src/pct/pct-arguments.ts";
+import { parseProperties, parseSize, splitList } from "../../node-agent/src/pct/parse-pct-config.ts";
+import type { ContainerConfig } from "../../node-agent/src/pct/parse-pct-config.ts";
+import type { ObservedContainer } from "../../node-agent/src/containers/observed-container.ts";
 
 /** A container in the model of Proxmox that the plan is tested against. */
 export interface ModelContainer {

@@ -5,13 +5,13 @@ import { join } from "node:path";
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import type { ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { pino } from "pino";
-import { createSimulatedHost } from "../../../test/simulated-host/host.ts";
-import type { SimulatedHost, SimulatedHostOptions } from "../../../test/simulated-host/host.ts";
-import type { HostPaths } from "../pct/host-paths.ts";
-import type { ContainerWish } from "./container-wish.ts";
-import type { Containers, ConvergeOptions } from "./containers.ts";
-import { createContainers } from "./create-containers.ts";
-import type { ContainersOptions } from "./create-containers.ts";
+import { createSimulatedHost } from "../simulated-host/host.ts";
+import type { SimulatedHost, SimulatedHostOptions } from "../simulated-host/host.ts";
+import type { HostPaths } from "../../node-agent/src/pct/host-paths.ts";
+import type { ContainerWish } from "../../node-agent/src/containers/container-wish.ts";
+import type { Containers, ConvergeOptions } from "../../node-agent/src/containers/containers.ts";
+import { createContainers } from "../../node-agent/src/containers/create-containers.ts";
+import type { ContainersOptions } from "../../node-agent/src/containers/create-containers.ts";
 
 /** A simulated host with the agent's containers on it, for tests. */
 export interface Fixture {

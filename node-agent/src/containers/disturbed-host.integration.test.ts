@@ -1,0 +1,256 @@
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { promisify } from "node:util";
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import {
+  VMID,
+  bounds,
+  cloneSpec,
+  createFixture,
+  runningWish,
+  wishFor,
+} from "../../../test/support/container-fixture.ts";
+import type { Fixture } from "../../../test/support/container-fixture.ts";
+import { until } from "../../../test/support/until.ts";
+import { parseContainerConfig } from "../pct/parse-pct-config.ts";
+
+let fixture: Fixture;
+
+beforeEach(async () => {
+  fixture = await createFixture();
+});
+
+afterEach(() => fixture.dispose());
+
+const run = promisify(execFile);
+
+function configOf(vmid: number): ReturnType<typeof parseContainerConfig> | undefined {
+  const path = join(fixture.paths.pveRoot, "lxc", `${vmid}.conf`);
+  return existsSync(path) ? parseContainerConfig(readFileSync(path, "utf8")) : undefined;
+}
+
+function lockOf(vmid: number): string | undefined {
+  return configOf(vmid)?.options.get("lock");
+}
+
+function volumesOf(vmid: number): string[] {
+  return readdirSync(join(fixture.host.paths.storageRoot, "local-lvm")).filter((name) => name.includes(`-${vmid}-`));
+}
+
+async function commandsRun(): Promise<string[]> {
+  return (await fixture.host.invocations()).map(({ argv }) => argv.slice(0, 2).join(" "));
+}
+
+describe("without quorum", () => {
+  it("nothing is changed: least of all is anything destroyed", async () => {
+    await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    fixture.host.setFaults([{ noQuorum: true }]);
+    const impatient = fixture.restart({ patience: { clusterMs: 500 } });
+    const before = (await commandsRun()).length;
+    for (const wish of [
+      wishFor({ present: false }),
+      wishFor({ power: Power.POWER_RUNNING }),
+      wishFor({ spec: cloneSpec(fixture.host, { diskGb: 8, cores: 4 }) }),
+      wishFor({ vmid: VMID + 1, spec: cloneSpec(fixture.host) }),
+    ]) {
+      await expect(impatient.converge(wish, bounds())).rejects.toMatchObject({ code: "NO_QUORUM", retryable: true });
+    }
+    expect((await commandsRun()).length).toBe(before);
+    expect(volumesOf(VMID)).toHaveLength(1);
+    expect((await fixture.containers.inventory()).quorate).toBe(false);
+    // What is looked at and already right needs no quorum.
+    await impatient.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    // The loss that the check prevents: the disk goes, the entry stays.
+    await expect(run(fixture.paths.pctPath, ["destroy", String(VMID)])).rejects.toThrow("Permission denied");
+    expect(volumesOf(VMID)).toEqual([]);
+    expect(configOf(VMID)).toBeDefined();
+  });
+
+  it("a moment of it is waited out", async () => {
+    await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    fixture.host.setFaults([{ noQuorum: true }]);
+    const gone = fixture.containers.converge(wishFor({ present: false }), bounds());
+    await pause(300);
+    fixture.host.clearFaults();
+    expect((await gone).observation).toBeUndefined();
+    expect(volumesOf(VMID)).toEqual([]);
+  });
+});
+
+describe("without the cluster file system", () => {
+  it("nothing is known: its empty folder is never read as a host without containers", async () => {
+    await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    fixture.host.setFaults([{ pmxcfsDown: true }]);
+    expect(readdirSync(fixture.paths.pveRoot)).toEqual([]);
+    const impatient = fixture.restart({ patience: { clusterMs: 500 } });
+    expect(await impatient.inventory()).toMatchObject({ known: false, containers: [], foreignVmids: [] });
+    await expect(impatient.observe(VMID)).rejects.toMatchObject({ code: "HOST_UNKNOWN", retryable: true });
+    // Not "gone" and not "free".
+    await expect(impatient.converge(wishFor({ present: false }), bounds())).rejects.toMatchObject({
+      code: "HOST_UNKNOWN",
+    });
+    const recorded: string[] = [];
+    const wish = wishFor({ vmid: VMID + 1, spec: cloneSpec(fixture.host) });
+    const journal = { recordAbsent: () => void recorded.push("absent") };
+    await expect(impatient.converge(wish, bounds(journal))).rejects.toMatchObject({ code: "HOST_UNKNOWN" });
+    expect(recorded).toEqual([]);
+    fixture.host.clearFaults();
+    expect((await impatient.inventory()).known).toBe(true);
+  });
+
+  it("a list of the cluster that is caught half-written is unknown too", async () => {
+    const path = join(fixture.paths.pveRoot, ".vmlist");
+    renameSync(path, `${path}.whole`);
+    writeFileSync(path, '{"version":1,"ids":{');
+    expect((await fixture.containers.inventory()).known).toBe(false);
+    await expect(fixture.containers.observe(VMID)).rejects.toMatchObject({ code: "HOST_UNKNOWN" });
+  });
+});
+
+describe("locks", () => {
+  it("four clones of one template at a time all succeed, because they take turns", async () => {
+    const wishes = [1, 2, 3, 4].map((number) =>
+      wishFor({
+        vmid: VMID + number,
+        podId: `0193a5b0-1111-7abc-8def-00000000000${number}`,
+        spec: cloneSpec(fixture.host),
+      }),
+    );
+    const outcomes = await Promise.all(wishes.map((wish) => fixture.containers.converge(wish, bounds())));
+    const clones = outcomes.flatMap(({ commandLines }) => commandLines.filter((line) => line.includes(" clone ")));
+    expect(clones).toHaveLength(4);
+    // The same without turns: all but one fail at once.
+    const free = [VMID + 6, VMID + 7, VMID + 8].map((vmid) =>
+      run(fixture.paths.pctPath, ["clone", "9000", String(vmid), "--full", "1"]),
+    );
+    const ended = await Promise.allSettled(free);
+    expect(ended.filter(({ status }) => status === "rejected").length).toBeGreaterThan(0);
+  });
+
+  it("a template that somebody else clones is waited for and its lock never broken", async () => {
+    await fixture.dispose();
+    fixture = await createFixture({ speed: 1 });
+    const theirs = run(fixture.paths.pctPath, ["clone", "9000", "777", "--full", "1"]);
+    await until("the foreign clone's lock", () => lockOf(9000) === "disk");
+    const outcome = await fixture.containers.converge(
+      wishFor({ spec: cloneSpec(fixture.host, { diskGb: 2 }) }),
+      bounds(),
+    );
+    await theirs;
+    expect(outcome.commandLines.some((line) => line.includes("unlock"))).toBe(false);
+    expect(configOf(777)?.options.has("rootfs")).toBe(true);
+  });
+
+  it("a template that a killed clone left locked is unlocked", async () => {
+    fixture.host.leaveLock(9000, "disk");
+    const outcome = await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    expect(outcome.commandLines[0]).toContain("unlock 9000");
+    expect(outcome.observation?.lock).toBe("");
+  });
+
+  it.each(["backup", "disk", "snapshot", "migrate"])(
+    "a stale lock %s of ours is broken once it has no holder",
+    async (lock) => {
+      await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+      fixture.host.leaveLock(VMID, lock);
+      const outcome = await fixture.containers.converge(wishFor({ power: Power.POWER_RUNNING }), bounds());
+      expect(outcome.commandLines[0]).toContain(`unlock ${VMID}`);
+      expect(outcome.observation).toMatchObject({ lock: "", power: Power.POWER_RUNNING });
+    },
+  );
+
+  it("a lock that a living task holds is not: the wish waits, then says so", async () => {
+    await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    fixture.host.leaveLock(VMID, "backup");
+    const holder = spawn("/bin/sleep", ["60"]);
+    await once(holder, "spawn");
+    const stat = readFileSync(`/proc/${holder.pid}/stat`, "utf8");
+    const start = BigInt(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? 0);
+    const hex = (value: bigint | number): string => value.toString(16).toUpperCase().padStart(8, "0");
+    const upid = `UPID:pve1:${hex(holder.pid ?? 0)}:${hex(start)}:6B00F032:vzdump:${VMID}:root@pam:`;
+    writeFileSync(join(fixture.paths.taskLogRoot, "active"), `${upid} 0\n`);
+    const link = join(fixture.paths.procRoot, String(holder.pid));
+    mkdirSync(link, { recursive: true });
+    writeFileSync(join(link, "stat"), stat);
+    const impatient = fixture.restart({ patience: { lockMs: 1_500 } });
+    await expect(impatient.converge(wishFor({ power: Power.POWER_RUNNING }), bounds())).rejects.toMatchObject({
+      code: "LOCKED",
+      retryable: true,
+    });
+    expect(lockOf(VMID)).toBe("backup");
+    holder.kill("SIGKILL");
+    await once(holder, "exit");
+    // The list still names the task; another process may even have its pid, but not its start.
+    writeFileSync(join(link, "stat"), stat.replace(String(start), String(start + 1n)));
+    const outcome = await fixture.containers.converge(wishFor({ power: Power.POWER_RUNNING }), bounds());
+    expect(outcome.observation?.lock).toBe("");
+  });
+
+  it("a busy file lock is waited for", async () => {
+    await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    const release = await fixture.host.holdConfigLock(VMID);
+    const started = fixture.containers.converge(wishFor({ power: Power.POWER_RUNNING }), bounds());
+    await until("a first attempt that gives up", async () =>
+      (await fixture.host.invocations()).some(({ argv, exitCode }) => argv[1] === "start" && exitCode === 4),
+    );
+    await release();
+    expect((await started).observation?.power).toBe(Power.POWER_RUNNING);
+  });
+
+  it("a half-rolled-back disk is not started", async () => {
+    await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    fixture.host.leaveLock(VMID, "rollback");
+    await expect(
+      fixture.restart({ patience: { lockMs: 1_500 } }).converge(wishFor({ power: Power.POWER_RUNNING }), bounds()),
+    ).rejects.toMatchObject({ code: "LOCKED" });
+    expect((await fixture.containers.converge(wishFor({ present: false }), bounds())).observation).toBeUndefined();
+  });
+});
+
+describe("guests and members", () => {
+  it("a guest that does not listen is stopped when its time is over", async () => {
+    await fixture.containers.converge(runningWish(cloneSpec(fixture.host)), bounds());
+    fixture.host.setFaults([{ match: { command: "shutdown" }, effect: { kind: "deaf-guest" } }]);
+    const outcome = await fixture.containers.converge(
+      wishFor({ power: Power.POWER_STOPPED, shutdownTimeoutSeconds: 2 }),
+      bounds(),
+    );
+    expect(outcome.observation?.power).toBe(Power.POWER_STOPPED);
+  });
+
+  it("a container of another member is neither free nor ours to destroy", async () => {
+    const path = join(fixture.paths.pveRoot, ".vmlist");
+    const list = JSON.parse(readFileSync(path, "utf8")) as { ids: Record<string, object> };
+    list.ids[VMID] = { node: "pve2", type: "lxc", version: 7 };
+    list.ids[VMID + 1] = { node: "pve2", type: "qemu", version: 8 };
+    writeFileSync(path, JSON.stringify(list));
+    await expect(fixture.containers.converge(wishFor({ present: false }), bounds())).rejects.toMatchObject({
+      code: "ON_OTHER_NODE",
+    });
+    await expect(
+      fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds()),
+    ).rejects.toMatchObject({ code: "ON_OTHER_NODE" });
+    const taken = wishFor({ vmid: VMID + 1, spec: cloneSpec(fixture.host) });
+    await expect(fixture.containers.converge(taken, bounds())).rejects.toMatchObject({ code: "VMID_CONFLICT" });
+    expect((await fixture.containers.inventory()).foreignVmids).toEqual([VMID, VMID + 1]);
+    expect(await commandsRun()).not.toContain("pct clone");
+  });
+
+  it("a VMID that is taken between the look and the create is looked at again", async () => {
+    const stderr = `CT ${VMID} already exists on node 'pve2'`;
+    fixture.host.setFaults([{ match: { command: "clone" }, effect: { kind: "exit", code: 255, stderr }, times: 1 }]);
+    const outcome = await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    expect(outcome.commandLines.filter((line) => line.includes(" clone "))).toHaveLength(2);
+  });
+
+  it("a storage that does not answer is not available; the rest of the inventory is known", async () => {
+    fixture.host.setFaults([{ storageOffline: "local-lvm" }]);
+    const { known, storages } = await fixture.containers.inventory();
+    expect(known).toBe(true);
+    expect(storages.find(({ storage }) => storage === "local-lvm")?.available).toBe(false);
+  });
+});
