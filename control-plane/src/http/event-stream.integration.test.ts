@@ -65,7 +65,7 @@ async function listen(headers: Record<string, string> = {}) {
     response,
     reader,
     /** Reads until the text so far has `part`. */
-    async until(part: string): Promise<string> {
+    until: async (part: string): Promise<string> => {
       let text = "";
       while (!text.includes(part)) {
         const { done, value } = await reader.read();
@@ -75,7 +75,7 @@ async function listen(headers: Record<string, string> = {}) {
       return text;
     },
     /** Reads to the end; gives the time until then. */
-    async toEnd(): Promise<number> {
+    toEnd: async (): Promise<number> => {
       const startedMs = performance.now();
       while (!(await reader.read()).done);
       return performance.now() - startedMs;

@@ -202,9 +202,8 @@ test.each([
   [{ name: "x", scopes: ["ROOT"] }, "/scopes/0"],
   [{ name: "x", scopes: ["READ"], allowedCidrs: ["300.0.0.0/8"] }, "/allowedCidrs/0"],
   [{ name: "x", scopes: ["READ"], extra: 1 }, "/extra"],
-  [{ name: "a\u0000b", scopes: ["READ"] }, undefined],
 ])("the wish %j is refused at %s", async (body, pointer) => {
   const answer = await send(app, "POST", "/api/security/tokens", { headers: owner.headers, body });
   expect([answer.status, answer.json["error"]]).toEqual([422, "VALIDATION_FAILED"]);
-  if (pointer !== undefined) expect(answer.json["errors"]).toEqual([expect.objectContaining({ pointer })]);
+  expect(answer.json["errors"]).toEqual([expect.objectContaining({ pointer })]);
 });
