@@ -10,9 +10,7 @@ import { registerPodPowerRoutes } from "./pods/pod-power.http.ts";
 import { registerPodRoutes } from "./pods/pods.http.ts";
 import { prepareRetry } from "./pods/retry-work.ts";
 import { registerQuotaRoutes } from "./quotas/quotas.http.ts";
-import { registerQuotaRoutes } from "./quotas/quotas.http.ts";
 import type { FleetView } from "./scheduling/fleet-view.ts";
-import { registerSchedulerRoutes } from "./scheduling/scheduler.http.ts";
 import { registerSchedulerRoutes } from "./scheduling/scheduler.http.ts";
 import { registerSecurityRoutes } from "./security/security.http.ts";
 import type { Saga } from "./tasks/saga.ts";
@@ -35,8 +33,6 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerSecurityRoutes(routes, { secureCookies: deps.secureCookies });
   registerTenancyRoutes(routes);
   registerPlanRoutes(routes);
-  registerQuotaRoutes(routes);
-  registerSchedulerRoutes(routes, { fleet: deps.fleet });
   registerQuotaRoutes(routes);
   registerPodRoutes(routes);
   registerPodOrderRoutes(routes, {
