@@ -4,7 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { type Sample, SampleAcks, SampleBatch } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
-import { type DisciplinedClock, createDisciplinedClock, readBootId } from "../../node-agent/src/clock/disciplined-clock.ts";
+import {
+  type DisciplinedClock,
+  createDisciplinedClock,
+  readBootId,
+} from "../../node-agent/src/clock/disciplined-clock.ts";
 import { formatMarker } from "../../node-agent/src/containers/marker.ts";
 import { type FilesystemProbe, createFilesystemProbe } from "../../node-agent/src/sampling/filesystem-probe.ts";
 import { type Sampler, createSampler } from "../../node-agent/src/sampling/sampler.ts";
@@ -118,7 +122,8 @@ function collect(spool: Spool): SampleBatch[] {
 /** The sums of a pod's samples under the names of the simulated host's truth. */
 export function metered(batches: readonly SampleBatch[], podId: string): Record<string, bigint> {
   const samples = samplesOf(batches, podId);
-  const sum = (value: (sample: Sample) => bigint): bigint => samples.reduce((total, sample) => total + value(sample), 0n);
+  const sum = (value: (sample: Sample) => bigint): bigint =>
+    samples.reduce((total, sample) => total + value(sample), 0n);
   return {
     cpuUsec: sum(({ cpuUsageUs }) => cpuUsageUs),
     netInBytes: sum(({ guestInBytes }) => guestInBytes),
