@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
+import { messageOf } from "./agent-error.ts";
 import { type DisciplinedClock, createDisciplinedClock, readBootId } from "./clock/disciplined-clock.ts";
 import { answerQuery } from "./commands/answer-query.ts";
 import { createCommandQueue } from "./commands/command-queue.ts";
@@ -76,7 +77,10 @@ export function startAgent(config: AgentConfig, log: Logger): RunningAgent {
     isAwaiting: () => work.ownership.isAwaiting(),
     onRequest: () => work.ownership.startWithoutControlPlane(),
   });
-  const pruning = setInterval(() => journal.prune(clock.epochMs() - keepResultsMs), pruneIntervalMs);
+  const pruning = setInterval(
+    () => withoutFail(log, () => void journal.prune(clock.epochMs() - keepResultsMs)),
+    pruneIntervalMs,
+  );
   sampler?.start();
   telemetry.start();
   work.link.start();
@@ -180,15 +184,11 @@ function composeWork(config: AgentConfig, parts: WorkParts, log: Logger) {
   const link: GatewayLink = createGatewayLink({
     loadIdentity: () => loadIdentity(stateDir),
     renewCertificate: () => renewal.renewNow(),
-    onState: (state) =>
-      writeStatus(stateDir, {
-        pid: process.pid,
-        agentVersion,
-        bootId: clock.bootId,
-        startedAt,
-        changedAt: new Date().toISOString(),
-        link: state,
-      }),
+    onState: (state) => {
+      const status = { pid: process.pid, agentVersion, bootId: clock.bootId, startedAt };
+      const changedAt = new Date().toISOString();
+      withoutFail(log, () => writeStatus(stateDir, { ...status, changedAt, link: state }));
+    },
     buildHello: () =>
       buildHello({
         bootId: clock.bootId,
@@ -213,6 +213,15 @@ function composeWork(config: AgentConfig, parts: WorkParts, log: Logger) {
   // Last: it may open the runner, whose commands send through the link.
   const ownership = createOwnership({ bootId: clock.bootId, journal, containers, queue, runner, sampleFinal, log });
   return { runner, link, ownership };
+}
+
+/** Upkeep that a full disk may prevent without harm. */
+function withoutFail(log: Logger, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    log.warn({ reason: messageOf(error) }, "upkeep of the state directory failed");
+  }
 }
 
 function composeContainers(config: AgentConfig, clock: DisciplinedClock, log: Logger): Containers {

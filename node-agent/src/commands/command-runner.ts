@@ -1,5 +1,5 @@
 import { Command, CommandOutcome, CommandResult } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import { AgentError } from "../agent-error.ts";
+import { AgentError, messageOf } from "../agent-error.ts";
 import type { Containers } from "../containers/containers.ts";
 import { type Admission, admitCommand, isUuid } from "./admit-command.ts";
 import { type CommandScheduleOptions, createCommandSchedule } from "./command-schedule.ts";
@@ -54,6 +54,20 @@ export function createCommandRunner(options: CommandRunnerOptions): CommandRunne
     journal.accept({ ...journalRow(command), operation, acceptedAtMs: now }, undefined);
     schedule.finish(command, end, now);
   };
+  const act = (command: Command, admission: Admission): void => {
+    switch (admission.decision) {
+      case "repeat":
+        return send({ $case: "result", value: CommandResult.decode(admission.result) });
+      case "known":
+        return send({ $case: "accepted", value: { commandId: command.commandId } });
+      case "refuse": {
+        const { outcome, code, message, record } = admission;
+        return refuse(command, endWithout(outcome, code, message), record);
+      }
+      case "accept":
+        return queue.size() < maxWaitingCommands ? accept(command, admission) : refuse(command, busy(), false);
+    }
+  };
   return {
     async receive(command) {
       if (state === "closed") return;
@@ -66,17 +80,13 @@ export function createCommandRunner(options: CommandRunnerOptions): CommandRunne
         fleetEpoch: journal.fleetEpoch(),
         capabilities: options.capabilities,
       });
-      switch (admission.decision) {
-        case "repeat":
-          return send({ $case: "result", value: CommandResult.decode(admission.result) });
-        case "known":
-          return send({ $case: "accepted", value: { commandId: command.commandId } });
-        case "refuse": {
-          const { outcome, code, message, record } = admission;
-          return refuse(command, endWithout(outcome, code, message), record);
-        }
-        case "accept":
-          return queue.size() < maxWaitingCommands ? accept(command, admission) : refuse(command, busy(), false);
+      try {
+        act(command, admission);
+      } catch (error) {
+        // A full disk must not end the session: whoever frees it may need this host's answers.
+        log.error({ commandId: command.commandId, reason: messageOf(error) }, "the journal could not be written");
+        const failure = new AgentError("JOURNAL_UNWRITABLE", messageOf(error), { retryable: true });
+        refuse(command, endOfFailure(failure), false);
       }
     },
     open() {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   type Command,
   CommandResult,
@@ -5,11 +6,12 @@ import {
 } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import type { Logger } from "pino";
 import { AgentError, messageOf } from "../agent-error.ts";
+import { fullJitterMs } from "../backoff.ts";
 import type { Journal } from "../journal/journal.ts";
 import { type CommandQueue, createCommandQueue } from "./command-queue.ts";
 import type { ExecutionEnd } from "./execution-end.ts";
 import { type SupportedOperation, factsOf } from "./operations.ts";
-import { type RunDoors, runJournalled } from "./run-journalled.ts";
+import { type EndedCommand, type RunDoors, runJournalled } from "./run-journalled.ts";
 
 /** A message for the control plane. */
 export type AgentMessage = NonNullable<ConnectRequest["message"]>;
@@ -37,6 +39,8 @@ export interface CommandSchedule {
 /** Looks change nothing and may wait long for an address, so they do not stand in the queue. */
 const lookBounds = { maxParallel: 64, maxWaiting: 1_000 };
 const progressIntervalMs = 1_000;
+const maxJournalFailures = 120;
+const journalBackoff = { baseMs: 500, capMs: 30_000 };
 
 /** Makes an empty schedule. */
 export function createCommandSchedule(options: CommandScheduleOptions): CommandSchedule {
@@ -66,18 +70,16 @@ export function createCommandSchedule(options: CommandScheduleOptions): CommandS
     add(commandId, op, vmid) {
       const abort = new AbortController();
       const over = Promise.withResolvers<void>();
+      const doors = { ...options, cancel, onProgress: progressSender(commandId, send) };
+      let ended: EndedCommand | undefined;
+      const runAndRecord = async (): Promise<void> => {
+        ended ??= await runJournalled(commandId, abort.signal, doors);
+        if (ended !== undefined) finish(ended.command, ended.end, ended.startedAtMs);
+      };
       const work = async (): Promise<void> => {
-        try {
-          const doors = { ...options, cancel, onProgress: progressSender(commandId, send) };
-          const ended = await runJournalled(commandId, abort.signal, doors);
-          if (ended !== undefined) finish(ended.command, ended.end, ended.startedAtMs);
-        } catch (error) {
-          // Only the journal can fail here: the command stays unfinished and the next start resumes it.
-          log.error({ commandId, error: messageOf(error) }, "the end of a command could not be recorded");
-        } finally {
-          active.delete(commandId);
-          over.resolve();
-        }
+        await whileJournalFails(runAndRecord, commandId, log);
+        active.delete(commandId);
+        over.resolve();
       };
       active.set(commandId, { abort, ended: over.promise });
       const { kind } = factsOf(op);
@@ -93,6 +95,21 @@ export function createCommandSchedule(options: CommandScheduleOptions): CommandS
       looks.close();
     },
   };
+}
+
+/**
+ * Repeats work that only the journal can make fail, as on a full disk, for about half an hour. After
+ * that the command stays unfinished and the next start of the agent resumes it.
+ */
+async function whileJournalFails(work: () => Promise<void>, commandId: string, log: Logger): Promise<void> {
+  for (let failures = 0; failures < maxJournalFailures; failures += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      log.error({ commandId, reason: messageOf(error) }, "the journal could not be written");
+      await sleep(fullJitterMs(failures, Math.random(), journalBackoff), undefined, { ref: false });
+    }
+  }
 }
 
 /** Passes progress on, at most once a second unless the step changes. */

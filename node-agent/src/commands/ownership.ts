@@ -62,6 +62,13 @@ export function createOwnership(options: OwnershipOptions): Ownership {
       log.error(change, "the queue is full; the power of a container stays as it is");
       resolve();
     });
+  const confirm = (): void => {
+    try {
+      journal.confirmOwnership(bootId);
+    } catch (error) {
+      log.error({ reason: messageOf(error) }, "the journal could not be written; the next start asks again");
+    }
+  };
   const startAll = (wanted: readonly Pick<PowerChange, "podId" | "vmid" | "generation">[]): void => {
     isAwaiting = false;
     runner.open();
@@ -71,7 +78,7 @@ export function createOwnership(options: OwnershipOptions): Ownership {
       const changes = containersToStart(inventory.containers, wanted);
       await Promise.all(changes.map((change) => changePower(change, Power.POWER_RUNNING)));
       // Only now: an agent that dies before has to do it again.
-      journal.confirmOwnership(bootId);
+      confirm();
       log.info({ started: changes.length }, "owned containers were started after a boot of the host");
     })();
   };

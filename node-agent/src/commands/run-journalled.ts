@@ -80,7 +80,8 @@ function reasonNotToStart(
 
 /**
  * Waits for what a former process left running. Undefined when the command shall go on: a wish is
- * simply wished again; a deed that had begun must not happen twice.
+ * simply wished again. A deed must not happen twice, and that its program left no trace does not
+ * prove that it did not happen: the trace goes just before the result is recorded.
  */
 async function recover(
   command: Command,
@@ -90,11 +91,10 @@ async function recover(
 ): Promise<ExecutionEnd | undefined> {
   const { kind } = factsOf(op);
   if (kind === "look" || kind === "control") return undefined;
-  const { ran, observation } = await containers.recover(command.vmid, options);
+  const { observation } = await containers.recover(command.vmid, options);
   if (kind === "wish") {
     return isStillWanted(command, journal.findFence(command.podId)) ? undefined : { ...superseded(), observation };
   }
-  if (!ran) return undefined;
   const message = "The agent was restarted in the middle; the observation says what it found.";
   return endWithout(CommandOutcome.COMMAND_OUTCOME_INTERRUPTED, "INTERRUPTED", message, observation);
 }

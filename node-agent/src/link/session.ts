@@ -112,7 +112,7 @@ export function openSession(stream: Stream, doors: SessionDoors): Session {
       case "command":
         return doors.onCommand(message.value);
       case "resultStored":
-        return doors.journal.confirm(message.value.commandId, doors.clock.epochMs());
+        return noteStored(message.value.commandId, doors);
       case "query":
         return queries(message.value);
       case "clockReply":
@@ -148,6 +148,15 @@ export function openSession(stream: Stream, doors: SessionDoors): Session {
 function sendUnconfirmed({ journal }: SessionDoors, outgoing: Outgoing): void {
   for (const { result } of journal.unconfirmed(resultsAtOnce)) {
     if (!outgoing.send({ $case: "result", value: CommandResult.decode(result) })) return;
+  }
+}
+
+/** Without the note the result is sent once more, no worse. */
+function noteStored(commandId: string, { journal, clock, log }: SessionDoors): void {
+  try {
+    journal.confirm(commandId, clock.epochMs());
+  } catch (error) {
+    log.error({ commandId, reason: messageOf(error) }, "the journal could not be written");
   }
 }
 

@@ -1,0 +1,122 @@
+import { Command, CommandOutcome, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { pino } from "pino";
+import { expect, test } from "vitest";
+import { until } from "../../../test/support/until.ts";
+import { createHostWithoutContainers } from "../host-without-containers.ts";
+import type { Journal } from "../journal/journal.ts";
+import { openJournalFile } from "../journal/open-journal.ts";
+import { createJournal } from "../journal/sqlite-journal.ts";
+import { type CommandQueue, createCommandQueue } from "./command-queue.ts";
+import { createCommandRunner } from "./command-runner.ts";
+import type { AgentMessage } from "./command-schedule.ts";
+import { capabilitiesOf } from "./operations.ts";
+
+const idOf = (index: number): string => `0190a0a0-0000-7000-8000-${String(index).padStart(12, "0")}`;
+
+/** A runner over a journal in memory, whose methods a test may make fail. */
+function scene(
+  change: (journal: Journal) => Partial<Journal> = () => ({}),
+  queue: CommandQueue = createCommandQueue({ maxParallel: 4, maxWaiting: 1_000 }),
+) {
+  const sent: AgentMessage[] = [];
+  const memory = createJournal(openJournalFile(":memory:").database);
+  const journal: Journal = { ...memory, ...change(memory) };
+  const runner = createCommandRunner({
+    containers: { ...createHostWithoutContainers(() => 0), observe: () => Promise.resolve(undefined) },
+    journal,
+    queue,
+    capabilities: capabilitiesOf(true),
+    sampleFinal: () => Promise.resolve(),
+    renewCertificate: () => Promise.resolve(),
+    nowMs: () => 1_000,
+    send: (message) => void sent.push(message),
+    log: pino({ level: "silent" }),
+  });
+  const results = (commandId: string) =>
+    sent.flatMap((message) =>
+      message.$case === "result" && message.value.commandId === commandId ? [message.value] : [],
+    );
+  return { runner, journal, sent, results };
+}
+
+const start = (index: number): Command =>
+  Command.fromPartial({
+    commandId: idOf(index),
+    podId: idOf(900_000 + index),
+    vmid: 100_000 + index,
+    fleetEpoch: 1n,
+    generation: 1n,
+    revision: 1n,
+    op: { $case: "ensurePower", value: { power: Power.POWER_RUNNING, shutdownTimeoutSeconds: 1 } },
+  });
+
+test("commands are only journalled until the runner is opened, then run in order", async () => {
+  const { runner, sent, results } = scene();
+  await runner.receive(start(1));
+  expect(sent.map(({ $case }) => $case)).toEqual(["accepted"]);
+  expect(runner.unfinishedIds()).toEqual([idOf(1)]);
+  runner.open();
+  const result = await until("the result", () => results(idOf(1))[0]);
+  expect(result.error?.code).toBe("HOST_UNKNOWN");
+  expect(runner.unfinishedIds()).toEqual([]);
+});
+
+test("a command that cannot be journalled is answered so, changes nothing and may come again", async () => {
+  let isFull = true;
+  const { runner, journal, results } = scene((memory) => ({
+    accept(command, fence) {
+      if (isFull) throw new Error("database or disk is full");
+      memory.accept(command, fence);
+    },
+  }));
+  runner.open();
+  await runner.receive(start(1));
+  expect(results(idOf(1))[0]?.error).toMatchObject({ code: "JOURNAL_UNWRITABLE", retryable: true });
+  expect(journal.findFence(start(1).podId)).toBeUndefined();
+  isFull = false;
+  await runner.receive(start(1));
+  await until("the second answer", () => results(idOf(1))[1]);
+});
+
+test("a result that cannot be recorded is kept until it can, and the command is not run again", async () => {
+  let failures = 2;
+  let runs = 0;
+  const { runner, results } = scene((memory) => ({
+    start(commandId, startedAtMs) {
+      runs += 1;
+      memory.start(commandId, startedAtMs);
+    },
+    finish(commandId, result, finishedAtMs) {
+      failures -= 1;
+      if (failures >= 0) throw new Error("database or disk is full");
+      memory.finish(commandId, result, finishedAtMs);
+    },
+  }));
+  runner.open();
+  await runner.receive(start(1));
+  await until("the result", () => results(idOf(1))[0]);
+  expect(runs).toBe(1);
+});
+
+test("a host with too much to do says so and takes nothing on", async () => {
+  const queue = { offer: () => true, size: () => 500, close: () => undefined };
+  const { runner, results } = scene(undefined, queue);
+  await runner.receive(start(1));
+  expect(results(idOf(1))[0]?.error).toMatchObject({ code: "NODE_BUSY", retryable: true });
+  expect(runner.unfinishedIds()).toEqual([]);
+});
+
+test("a command without a proper id is not answered, as nobody could tell what was meant", async () => {
+  const { runner, sent } = scene();
+  await runner.receive({ ...start(1), commandId: "not an id" });
+  expect(sent).toEqual([]);
+});
+
+test("unfinished commands of pods that are placed elsewhere are answered, not run", async () => {
+  const { runner, results } = scene();
+  await runner.receive(start(1));
+  await runner.receive(start(2));
+  runner.abandon((podId) => podId === start(2).podId);
+  expect(results(idOf(1))[0]?.outcome).toBe(CommandOutcome.COMMAND_OUTCOME_STALE_GENERATION);
+  expect(runner.unfinishedIds()).toEqual([idOf(2)]);
+});
