@@ -8,7 +8,6 @@ import {
   type StoredBatch,
   inTransaction,
   insertBatch,
-  integerOf,
   markOffered,
   nextSeqOf,
   readFact,
@@ -21,6 +20,7 @@ import { MAX_OFFERED, createOfferSchedule } from "./offer-schedule.ts";
 import { renumberAsNewSpool } from "./renumber.ts";
 import type { SampledTick } from "./sampled-tick.ts";
 import { isDamage, openSpoolFile, setSpoolFileAside } from "./spool-file.ts";
+import { type SpoolStatus, bytesInUse, readStatus } from "./spool-status.ts";
 import { splitTick } from "./split-tick.ts";
 
 /** The durable queue between the sampler and the control plane. Every method is synchronous. */
@@ -57,19 +57,6 @@ export interface OfferedBatch {
   readonly seqTo: bigint;
   /** An encoded SampleBatch. */
   readonly payload: Uint8Array;
-}
-
-/** What the heartbeat tells about the spool. */
-export interface SpoolStatus {
-  readonly spoolId: string;
-  /** Batches that are not acknowledged. */
-  readonly depth: number;
-  /** End of the oldest of them, ms since 1970; 0 when there is none. */
-  readonly oldestEndMs: number;
-  /** Bytes in use in the file. */
-  readonly bytes: number;
-  /** Over the limit although nothing more can be merged: the limit gives way, nothing is dropped. */
-  readonly isOverLimit: boolean;
 }
 
 /** Where and how large. */
@@ -181,7 +168,7 @@ class SqliteSpool implements Spool {
   }
 
   status(): SpoolStatus {
-    return statusOf(this.#database, this.spoolId(), this.#isOverLimit);
+    return { ...readStatus(this.#database), isOverLimit: this.#isOverLimit };
   }
 
   close(): void {
@@ -294,30 +281,4 @@ class SqliteSpool implements Spool {
       this.#schedule.forget(seqFrom);
     }
   }
-}
-
-function statusOf(database: DatabaseSync, spoolId: string, isOverLimit: boolean): SpoolStatus {
-  const unacked = "FROM batches WHERE acked_at_ms IS NULL";
-  const count = database.prepare(`SELECT count(*) AS depth ${unacked}`).get();
-  const oldest = database.prepare(`SELECT end_ms, is_timed, boot_id ${unacked} ORDER BY seq_from LIMIT 1`).get();
-  return {
-    spoolId,
-    depth: Number(count?.["depth"] ?? 0),
-    oldestEndMs: oldest === undefined ? 0 : epochEndOf(database, oldest),
-    bytes: bytesInUse(database),
-    isOverLimit,
-  };
-}
-
-/** End of a batch since 1970; of one without absolute times by the offset last known in its boot. */
-function epochEndOf(database: DatabaseSync, row: Record<string, unknown>): number {
-  const endMs = Number(integerOf(row["end_ms"]));
-  if (integerOf(row["is_timed"]) === 1n) return endMs;
-  const boot = database.prepare("SELECT offset_ms FROM boots WHERE boot_id = ?").get(String(row["boot_id"]));
-  return endMs + Number(integerOf(boot?.["offset_ms"]));
-}
-
-function bytesInUse(database: DatabaseSync): number {
-  const pragma = (name: string): number => Number(Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0]);
-  return (pragma("page_count") - pragma("freelist_count")) * pragma("page_size");
 }
