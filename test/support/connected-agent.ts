@@ -20,6 +20,8 @@ type Heard = NonNullable<ConnectResponse["message"]>;
 export interface ConnectedAgent {
   /** Everything heard, in order. */
   readonly heard: readonly Heard[];
+  /** Calls back with each message as it comes. */
+  onHeard(callback: (message: Heard) => void): void;
   /** Set when the call is over. */
   fault(): ServiceError | "closed" | undefined;
   welcome(): Promise<Welcome>;
@@ -72,9 +74,12 @@ export function connectAgent(host: EnrolledHost, port: number, options: ConnectO
     responseDeserialize,
   );
   const heard: Heard[] = [];
+  const callbacks: ((message: Heard) => void)[] = [];
   let fault: ServiceError | "closed" | undefined;
   stream.on("data", ({ message }: ConnectResponse) => {
-    if (message !== undefined) heard.push(message);
+    if (message === undefined) return;
+    heard.push(message);
+    for (const callback of callbacks) callback(message);
   });
   stream.on("error", (error: ServiceError) => (fault ??= error));
   stream.on("end", () => (fault ??= "closed"));
@@ -87,6 +92,7 @@ export function connectAgent(host: EnrolledHost, port: number, options: ConnectO
   }
   return {
     heard,
+    onHeard: (callback) => void callbacks.push(callback),
     fault: () => fault,
     welcome: () => until("a Welcome", () => heard.find((message) => message.$case === "welcome")?.value),
     async refusal() {
