@@ -16,8 +16,8 @@ export function ackedSeqOf(database: DatabaseSync): bigint {
  */
 export function acknowledgeBatches(database: DatabaseSync, acks: SampleAcks, nowMs: number): bigint[] {
   const mark = database.prepare(
-    `UPDATE batches SET acked_at_ms = ?
-      WHERE acked_at_ms IS NULL AND is_offered = 1 AND seq_from >= ? AND seq_to <= ?
+    `UPDATE batches SET acked_at_ms = ?1
+      WHERE acked_at_ms IS NULL AND is_offered = 1 AND seq_from BETWEEN ?2 AND ?3 AND seq_to <= ?3
       RETURNING seq_from`,
   );
   const ranges = [{ from: 0n, to: acks.contiguousSeq }, ...acks.ranges];
@@ -31,11 +31,17 @@ export function unacknowledgeAbove(database: DatabaseSync, contiguousSeq: bigint
     .run(contiguousSeq);
 }
 
-/** Deletes what was acknowledged long enough ago, from the oldest up to the first unacknowledged. */
+/** Batches looked at by one `pruneAcked`: the oldest ones, since all rows would be a great part of the file. */
+const PRUNE_STEP = 100;
+
+/** Deletes the oldest of what was acknowledged long enough ago, up to the first unacknowledged. */
 export function pruneAcked(database: DatabaseSync, nowMs: number): void {
   database
-    .prepare("DELETE FROM batches WHERE acked_at_ms < ? AND seq_to <= ?")
-    .run(nowMs - ACKED_KEPT_MS, ackedSeqOf(database));
+    .prepare(
+      `DELETE FROM batches WHERE acked_at_ms < ? AND seq_from IN
+        (SELECT seq_from FROM batches WHERE seq_from <= ? ORDER BY seq_from LIMIT ?)`,
+    )
+    .run(nowMs - ACKED_KEPT_MS, ackedSeqOf(database), PRUNE_STEP);
 }
 
 /** Deletes the oldest acknowledged batches, whatever their age; returns how many. */
@@ -43,7 +49,7 @@ export function dropAcked(database: DatabaseSync, count: number): number {
   const { changes } = database
     .prepare(
       `DELETE FROM batches WHERE seq_from IN
-        (SELECT seq_from FROM batches WHERE seq_to <= ? ORDER BY seq_from LIMIT ?)`,
+        (SELECT seq_from FROM batches WHERE seq_from <= ? ORDER BY seq_from LIMIT ?)`,
     )
     .run(ackedSeqOf(database), count);
   return Number(changes);

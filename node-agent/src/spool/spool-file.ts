@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS batches (
   payload BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS batches_unacked ON batches (seq_from, is_offered) WHERE acked_at_ms IS NULL;
+CREATE INDEX IF NOT EXISTS batches_untimed ON batches (seq_from) WHERE is_timed = 0;
 CREATE TABLE IF NOT EXISTS boots (
   boot_id TEXT PRIMARY KEY,
   is_synchronised INTEGER NOT NULL,

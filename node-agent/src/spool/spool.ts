@@ -266,7 +266,7 @@ class SqliteSpool implements Spool {
       inTransaction(this.#database, () => renumberAsNewSpool(this.#database, randomUUID(), fromSeq));
       this.#schedule.reset();
       log.warn({ spoolId: this.spoolId() }, "the spool file is an old copy: a new spool id was begun");
-    } else if (contiguousSeq < this.ackedSeq()) {
+    } else if (this.ackedSeq() > 0n && contiguousSeq < this.ackedSeq()) {
       unacknowledgeAbove(this.#database, contiguousSeq);
       log.warn({ contiguousSeq }, "the control plane went back: stored batches are offered again");
     }
