@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { makeApiToken, makePerson, makeTenant, send, type Person } from "../../../test/support/people.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
@@ -27,9 +28,8 @@ async function* numbers({ lastEventId, signal }: StreamPosition): AsyncIterable<
   }
 }
 
-beforeAll(async () => {
-  db = await createTestDatabase();
-  app = buildTestApp(db, {
+function buildStreamApp() {
+  return buildTestApp(db, {
     shutdown: shutdown.signal,
     register: (routes) => {
       registerSecurityRoutes(routes, { secureCookies: true });
@@ -49,6 +49,11 @@ beforeAll(async () => {
       });
     },
   }).app;
+}
+
+beforeAll(async () => {
+  db = await createTestDatabase();
+  app = buildStreamApp();
   person = await makePerson(db, app, { tenants: { [await makeTenant(db)]: "owner" } });
 });
 beforeEach(() => {
@@ -57,8 +62,8 @@ beforeEach(() => {
 });
 afterAll(() => db.close());
 
-async function listen(headers: Record<string, string> = {}) {
-  const response = await app.request("/api/numbers/all", { headers: { ...person.headers, ...headers } });
+async function listen(headers: Record<string, string> = {}, on = app) {
+  const response = await on.request("/api/numbers/all", { headers: { ...person.headers, ...headers } });
   if (response.body === null) throw new Error("no body");
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   return {
@@ -147,7 +152,8 @@ test("the revocation of an API token and the end of its user do the same", async
 test("a silent stream says every 15 s that it is still there", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   try {
-    const { until, reader } = await listen({ "last-event-id": "3" });
+    // An app of its own: what it schedules now is never called when time is real again.
+    const { until, reader } = await listen({ "last-event-id": "3" }, buildStreamApp());
     const comment = until(": still here\n\n");
     await vi.advanceTimersByTimeAsync(14_900);
     expect(await Promise.race([comment, Promise.resolve("nothing yet")])).toBe("nothing yet");
@@ -157,6 +163,22 @@ test("a silent stream says every 15 s that it is still there", async () => {
   } finally {
     vi.useRealTimers();
   }
+});
+
+test("when no stream is open, nobody asks for credentials any more", async () => {
+  let asked = 0;
+  db.system.pool.on("acquire", () => asked++);
+  const askedIn = async (durationMs: number): Promise<number> => {
+    const before = asked;
+    await sleep(durationMs);
+    return asked - before;
+  };
+  const { until, reader } = await listen();
+  await until("id: 3\n");
+  expect(await askedIn(1_200)).toBeGreaterThanOrEqual(2);
+  await reader.cancel();
+  await askedIn(600); // the question that was already on its way
+  expect(await askedIn(1_200)).toBe(0);
 });
 
 test("a source that fails ends the stream and is given back", async () => {

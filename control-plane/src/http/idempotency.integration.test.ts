@@ -22,7 +22,7 @@ let tenantId: string;
 let hooks: {
   readonly hold?: Promise<void>;
   readonly entered?: () => void;
-  readonly failure?: Error;
+  readonly failure?: Error | undefined;
   readonly woken?: () => void;
 };
 beforeEach(() => {
@@ -199,6 +199,20 @@ test.each([
   hooks = { woken: () => woken++ };
   expect(await effectsOf(async () => expect((await create(key)).status).toBe(201))).toBe(1);
   expect(woken).toBe(1);
+});
+
+test("a request that is run again after a deadlock has one effect and wakes once", async () => {
+  let runs = 0;
+  let woken = 0;
+  hooks = {
+    entered: () => runs++,
+    woken: () => woken++,
+    get failure() {
+      return runs === 1 ? Object.assign(new Error("deadlock detected"), { code: "40P01" }) : undefined;
+    },
+  };
+  expect(await effectsOf(async () => expect((await create("deadlock")).status).toBe(201))).toBe(1);
+  expect([runs, woken]).toEqual([2, 1]);
 });
 
 test("a request whose connection died between effect and answer has left nothing", async () => {

@@ -190,6 +190,8 @@ test("a viewer sees his own tokens, one with SECURITY those of the tenant, a str
   const revoke = (person: Person) =>
     send(app, "POST", `/api/security/tokens/${token.id}/revoke`, { headers: person.headers });
   expect((await revoke(stranger)).json["error"]).toBe("TOKEN_UNKNOWN");
+  const colleague = await makePerson(db, app, { tenants: { [tenantId]: "member" } });
+  expect((await revoke(colleague)).json["error"]).toBe("TOKEN_UNKNOWN");
   expect((await send(app, "GET", "/api/security/tokens", { headers: token.headers })).json["error"]).toBe(
     "SESSION_REQUIRED",
   );
