@@ -11,7 +11,11 @@ interface TestSystem {
 }
 
 const systems: readonly TestSystem[] = [
-  { program: "mosquitto", debianPackage: "mosquitto", why: "ingest is tested against the external broker that we recommend" },
+  {
+    program: "mosquitto",
+    debianPackage: "mosquitto",
+    why: "ingest is tested against the external broker that we recommend",
+  },
 ];
 
 /** Where Debian puts servers, which is not on everybody's PATH. */
@@ -40,7 +44,11 @@ function isDebian(): boolean {
 function aptGet(...args: string[]): void {
   // Installing must not start a service on a port that a test or the machine uses.
   const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive", RUNLEVEL: "1" };
-  const { status, error } = spawnSync("apt-get", args, { stdio: ["ignore", "ignore", "inherit"], env: environment, timeout: 300_000 });
+  const { status, error } = spawnSync("apt-get", args, {
+    stdio: ["ignore", "ignore", "inherit"],
+    env: environment,
+    timeout: 300_000,
+  });
   if (status !== 0) throw new Error(`apt-get ${args.join(" ")} failed`, { cause: error });
 }
 
@@ -49,7 +57,8 @@ function main(): void {
   if (missing.length === 0) return;
   const packages = missing.map((system) => system.debianPackage);
   if (process.getuid?.() !== 0 || !isDebian()) {
-    for (const { program, debianPackage, why } of missing) console.error(`missing: ${program} (Debian: ${debianPackage}): ${why}`);
+    for (const { program, debianPackage, why } of missing)
+      console.error(`missing: ${program} (Debian: ${debianPackage}): ${why}`);
     console.error(`Install them, e.g. with: sudo apt-get install --no-install-recommends ${packages.join(" ")}`);
     process.exitCode = 1;
     return;

@@ -15,5 +15,7 @@ export interface BenchResult {
 export function printBenchResult(result: BenchResult): void {
   const round = (figure: number) => Number(figure.toPrecision(4));
   const { bench, value, unit, bare, ...details } = result;
-  console.log(JSON.stringify({ bench, value: round(value), unit, bare: round(bare), ratio: round(value / bare), ...details }));
+  console.log(
+    JSON.stringify({ bench, value: round(value), unit, bare: round(bare), ratio: round(value / bare), ...details }),
+  );
 }

@@ -25,7 +25,10 @@ export interface PublisherWork {
 const windowSize = 8;
 
 async function connectHost({ port, ca }: PublisherWork, { nodeId, cert, key }: PublishingHost): Promise<MqttClient> {
-  const client = new mqtt.MqttClient(() => connectTls({ host: "127.0.0.1", port, cert, key, ca }), { protocolVersion: 4, clientId: nodeId });
+  const client = new mqtt.MqttClient(() => connectTls({ host: "127.0.0.1", port, cert, key, ca }), {
+    protocolVersion: 4,
+    clientId: nodeId,
+  });
   await new Promise((resolve) => client.once("connect", resolve));
   await client.subscribeAsync(nodeTopics(nodeId).acks, { qos: 1 });
   return client;
@@ -41,7 +44,8 @@ function publishAll(work: PublisherWork, host: PublishingHost, client: MqttClien
       const payload = host.payloads[sent++];
       if (payload === undefined) return;
       const copies = sent % work.repeatEvery === 0 ? 2 : 1;
-      for (let copy = 0; copy < copies; copy++) client.publish(topic, Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength), { qos: 1 });
+      for (let copy = 0; copy < copies; copy++)
+        client.publish(topic, Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength), { qos: 1 });
     }
   };
   return new Promise((resolve) => {
@@ -59,9 +63,11 @@ const clients: MqttClient[] = [];
 for (const host of work.hosts) clients.push(await connectHost(work, host));
 parentPort?.postMessage("connected");
 parentPort?.once("message", () => {
-  void Promise.all(work.hosts.map((host, index) => publishAll(work, host, clients[index] as MqttClient))).then(async () => {
-    parentPort?.postMessage("durable");
-    await Promise.all(clients.map((client) => client.endAsync(true)));
-    parentPort?.close();
-  });
+  void Promise.all(work.hosts.map((host, index) => publishAll(work, host, clients[index] as MqttClient))).then(
+    async () => {
+      parentPort?.postMessage("durable");
+      await Promise.all(clients.map((client) => client.endAsync(true)));
+      parentPort?.close();
+    },
+  );
 });

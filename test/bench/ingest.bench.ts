@@ -54,7 +54,9 @@ function batchPayload(node: FleetNode, spoolId: string, seq: number): Uint8Array
       guestOutBytes: BigInt(Math.floor(Math.random() * 1e8)),
     }),
   );
-  return payloadOf(batchOf(node, spoolId, { from: seq }, endOf(seq), { samples, lowestUnackedSeq: BigInt(Math.max(1, seq - 8)) }));
+  return payloadOf(
+    batchOf(node, spoolId, { from: seq }, endOf(seq), { samples, lowestUnackedSeq: BigInt(Math.max(1, seq - 8)) }),
+  );
 }
 
 function bareGroups(fleet: readonly FleetNode[]): Buffer[] {
@@ -131,7 +133,15 @@ async function measure(superuserUrl: string): Promise<void> {
   const replicaId = newId();
   const replica = await replicaTls(authority, replicaId);
   const mqttUrl = `mqtts://127.0.0.1:${broker.port}`;
-  const ingest = startIngest({ database, databaseUrl: logins.systemUrl, mqttUrl, tls: () => replica, replicaId, log, registry: new Registry() });
+  const ingest = startIngest({
+    database,
+    databaseUrl: logins.systemUrl,
+    mqttUrl: () => mqttUrl,
+    tls: () => replica,
+    replicaId,
+    log,
+    registry: new Registry(),
+  });
   await until("the subscription", () => ingest.mode() === "plain");
   const identities = await Promise.all(fleet.map((node) => hostTls(authority, node.nodeId)));
 
@@ -141,7 +151,12 @@ async function measure(superuserUrl: string): Promise<void> {
     const publishing: PublishingHost[] = fleet.map((node, index) => {
       const spoolId = newId();
       const { cert, key } = identities[index] ?? { cert: "", key: "" };
-      return { nodeId: node.nodeId, cert, key, payloads: Array.from({ length: batchesPerHost }, (_, batch) => batchPayload(node, spoolId, batch + 1)) };
+      return {
+        nodeId: node.nodeId,
+        cert,
+        key,
+        payloads: Array.from({ length: batchesPerHost }, (_, batch) => batchPayload(node, spoolId, batch + 1)),
+      };
     });
     const fresh = async () => {
       await database.execute(sql`TRUNCATE cloud_pod_usage_samples`);
@@ -151,7 +166,9 @@ async function measure(superuserUrl: string): Promise<void> {
     const bare = await measureBare(pool, groups);
     await fresh();
     const value = await measureIngest({ port: broker.port, ca: authority.pem, hosts: publishing, repeatEvery });
-    const [stored] = await database.query<{ rows: number }>(sql`SELECT count(*)::integer AS rows FROM cloud_pod_usage_samples`);
+    const [stored] = await database.query<{ rows: number }>(
+      sql`SELECT count(*)::integer AS rows FROM cloud_pod_usage_samples`,
+    );
     if (stored?.rows !== samplesPerRound) throw new Error(`${stored?.rows} rows are stored, not ${samplesPerRound}`);
     console.log(`round ${round + 1}: ${Math.round(value)} samples/s, bare COPY ${Math.round(bare)} rows/s`);
     figures.push({ bare, value });

@@ -22,8 +22,13 @@ export async function replicaTls(authority: SigningAuthority, replicaId: string)
 }
 
 /** A host's client certificate with a new key, and its serial in lower-case hex. */
-export async function hostTls(authority: SigningAuthority, nodeId: string): Promise<BrokerSideTls & { readonly serial: string }> {
-  const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ type: "pkcs8", format: "pem" }).toString();
+export async function hostTls(
+  authority: SigningAuthority,
+  nodeId: string,
+): Promise<BrokerSideTls & { readonly serial: string }> {
+  const key = generateKeyPairSync("ec", { namedCurve: "P-256" })
+    .privateKey.export({ type: "pkcs8", format: "pem" })
+    .toString();
   const cert = await certifyKey(authority, nodeId, key);
   return { cert, key, ca: [authority.pem], serial: new X509Certificate(cert).serialNumber.toLowerCase() };
 }

@@ -18,22 +18,34 @@ export interface PublishingHost {
 const offerAgainMs = 500;
 
 /** Connects a host to a broker on this machine; with `will` it leaves the given last message on its status topic. */
-export async function publishingHost(nodeId: string, port: number, tls: BrokerSideTls, will?: Uint8Array): Promise<PublishingHost> {
+export async function publishingHost(
+  nodeId: string,
+  port: number,
+  tls: BrokerSideTls,
+  will?: Uint8Array,
+): Promise<PublishingHost> {
   const topics = nodeTopics(nodeId);
   const unacknowledged = new Map<bigint, SampleBatch>();
-  const client = new mqtt.MqttClient(() => connectTls({ host: "127.0.0.1", port, cert: tls.cert, key: tls.key, ca: [...tls.ca] }), {
-    protocolVersion: 4,
-    clientId: `agent-${nodeId}`,
-    clean: true,
-    reconnectPeriod: 200,
-    ...(will === undefined ? {} : { will: { topic: topics.status, payload: Buffer.from(will), qos: 1 as const, retain: true } }),
-  });
+  const client = new mqtt.MqttClient(
+    () => connectTls({ host: "127.0.0.1", port, cert: tls.cert, key: tls.key, ca: [...tls.ca] }),
+    {
+      protocolVersion: 4,
+      clientId: `agent-${nodeId}`,
+      clean: true,
+      reconnectPeriod: 200,
+      ...(will === undefined
+        ? {}
+        : { will: { topic: topics.status, payload: Buffer.from(will), qos: 1 as const, retain: true } }),
+    },
+  );
   client.on("error", () => {}); // it connects again
   const send = (batch: SampleBatch) => client.publish(topics.samples, Buffer.from(payloadOf(batch)), { qos: 1 });
   client.on("message", (_topic, payload) => {
     const acks = SampleAcks.decode(payload);
     for (const [seq, batch] of unacknowledged) {
-      const isDurable = batch.seqTo <= acks.contiguousSeq || acks.ranges.some((range) => range.from <= batch.seqFrom && batch.seqTo <= range.to);
+      const isDurable =
+        batch.seqTo <= acks.contiguousSeq ||
+        acks.ranges.some((range) => range.from <= batch.seqFrom && batch.seqTo <= range.to);
       if (acks.spoolId === batch.spoolId && isDurable) unacknowledged.delete(seq);
     }
   });

@@ -49,12 +49,15 @@ afterAll(() => expect(asked).toContain(`${nodeId} ${node.serial}`));
 async function dial(tls: Partial<BrokerSideTls>, options: mqtt.IClientOptions = {}): Promise<MqttClient> {
   const { cert, key, ca = [authority.pem] } = tls;
   const secret = cert === undefined || key === undefined ? {} : { cert, key };
-  const client = new mqtt.MqttClient(() => connectTls({ host: "127.0.0.1", port: broker.port, ca: [...ca], ...secret }), {
-    protocolVersion: 4,
-    reconnectPeriod: 0,
-    clientId: "x",
-    ...options,
-  });
+  const client = new mqtt.MqttClient(
+    () => connectTls({ host: "127.0.0.1", port: broker.port, ca: [...ca], ...secret }),
+    {
+      protocolVersion: 4,
+      reconnectPeriod: 0,
+      clientId: "x",
+      ...options,
+    },
+  );
   clients.push(client);
   await new Promise<void>((resolve, reject) => {
     client.once("connect", () => resolve());
@@ -154,15 +157,18 @@ describe("a node", () => {
     expect(await refusals("FOREIGN_TOPIC")).toBe(1);
   });
 
-  test.each([nodeTopics(otherId).acks, nodeTopics("+").acks, nodeTopics(nodeId).samples, "#", `$share/g/${nodeTopics(nodeId).acks}`])(
-    "that subscribes to %s loses its connection",
-    async (filter) => {
-      const agent = await dial(node);
-      agent.subscribe(filter, { qos: 1 });
-      await closed(agent);
-      expect(await refusals("FOREIGN_SUBSCRIPTION")).toBe(1);
-    },
-  );
+  test.each([
+    nodeTopics(otherId).acks,
+    nodeTopics("+").acks,
+    nodeTopics(nodeId).samples,
+    "#",
+    `$share/g/${nodeTopics(nodeId).acks}`,
+  ])("that subscribes to %s loses its connection", async (filter) => {
+    const agent = await dial(node);
+    agent.subscribe(filter, { qos: 1 });
+    await closed(agent);
+    expect(await refusals("FOREIGN_SUBSCRIPTION")).toBe(1);
+  });
 
   test("may send 256 KiB and not much more", async () => {
     const agent = await dial(node);

@@ -3,7 +3,14 @@ import { newId } from "@cloudpods/shared/ids";
 import { makePerson, makeTenant, type Person } from "../../../test/support/people.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { buildTestApp, type TestApp } from "../../../test/support/test-app.ts";
-import { batchOf, payloadOf, sampleOf, seedFleet, type FleetNode, type FleetPod } from "../../../test/support/telemetry-fleet.ts";
+import {
+  batchOf,
+  payloadOf,
+  sampleOf,
+  seedFleet,
+  type FleetNode,
+  type FleetPod,
+} from "../../../test/support/telemetry-fleet.ts";
 import { sql } from "../platform/sql.ts";
 import { hostingCache } from "../samples-intake/hosting.ts";
 import { openStorePool, type StorePool } from "../samples-intake/store-pool.ts";
@@ -41,14 +48,23 @@ beforeEach(async () => {
 
 async function meter(...minutesAgo: number[]): Promise<number> {
   const now = Date.now();
-  const samples = minutesAgo.map((minutes) => sampleOf(pod, now - minutes * 60_000, { cpuUsageUs: 60_000_000n, memoryByteMs: 512n * 2n ** 20n * 60_000n, diskByteMs: 5n * 2n ** 30n * 60_000n }));
+  const samples = minutesAgo.map((minutes) =>
+    sampleOf(pod, now - minutes * 60_000, {
+      cpuUsageUs: 60_000_000n,
+      memoryByteMs: 512n * 2n ** 20n * 60_000n,
+      diskByteMs: 5n * 2n ** 30n * 60_000n,
+    }),
+  );
   const payload = payloadOf(batchOf(node, newId(), { from: 1 }, now, { samples }));
   const context = { pool, hosting: hostingCache(pool, Date.now), days: usageDays(pool), clock: Date.now };
   await storeMessages(context, [{ nodeId: node.nodeId, payload, receivedAtMs: now }]);
   return now;
 }
 
-async function usage(person: Person, reference: string | number = pod.podId): Promise<{ status: number; body: unknown }> {
+async function usage(
+  person: Person,
+  reference: string | number = pod.podId,
+): Promise<{ status: number; body: unknown }> {
   const answer = await app.request(`/api/cloud-pods/${reference}/usage/realtime`, { headers: { ...person.headers } });
   return { status: answer.status, body: await answer.json() };
 }
@@ -59,7 +75,15 @@ describe("GET /api/cloud-pods/:pod/usage/realtime", () => {
     const expected = {
       status: "live",
       lastUpdate: new Date(now).toISOString(),
-      current: { cpuPercent: 50, memoryUsedMb: 512, memoryTotalMb: 1024, memoryPercent: 50, diskUsedGb: 5, diskTotalGb: 20, diskPercent: 25 },
+      current: {
+        cpuPercent: 50,
+        memoryUsedMb: 512,
+        memoryTotalMb: 1024,
+        memoryPercent: 50,
+        diskUsedGb: 5,
+        diskTotalGb: 20,
+        diskPercent: 25,
+      },
       averages: { cpuPercent5min: 50 },
     };
     expect(await usage(owner)).toEqual({ status: 200, body: expected });
@@ -79,7 +103,10 @@ describe("GET /api/cloud-pods/:pod/usage/realtime", () => {
 
   test("the tenants' login sees samples through the view alone, and only its own", async () => {
     await meter(0);
-    const seen = (tenantId: string) => db.api.transaction((tx) => tx.query(sql`SELECT FROM tenant_usage_samples WHERE pod_id = ${pod.podId}`), { tenantId });
+    const seen = (tenantId: string) =>
+      db.api.transaction((tx) => tx.query(sql`SELECT FROM tenant_usage_samples WHERE pod_id = ${pod.podId}`), {
+        tenantId,
+      });
     expect(await seen(pod.tenantId)).toHaveLength(1);
     expect(await seen(newId())).toHaveLength(0);
     await expect(db.api.query(sql`SELECT FROM cloud_pod_usage_samples`)).rejects.toThrow("permission denied");
@@ -88,7 +115,10 @@ describe("GET /api/cloud-pods/:pod/usage/realtime", () => {
   test("reads the pod's own rows of the last days, not the whole history", async () => {
     await meter(0);
     const plan = await db.api.transaction(
-      (tx) => tx.query<{ "QUERY PLAN": string }>(sql`EXPLAIN SELECT * FROM tenant_usage_samples WHERE pod_id = ${pod.podId} AND sample_time > now() - interval '5 minutes'`),
+      (tx) =>
+        tx.query<{ "QUERY PLAN": string }>(
+          sql`EXPLAIN SELECT * FROM tenant_usage_samples WHERE pod_id = ${pod.podId} AND sample_time > now() - interval '5 minutes'`,
+        ),
       { tenantId: pod.tenantId },
     );
     const text = plan.map((line) => line["QUERY PLAN"]).join("\n");

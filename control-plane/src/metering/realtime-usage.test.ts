@@ -28,7 +28,15 @@ describe("realtimeUsage", () => {
     expect(realtimeUsage([minute(1, 0.1), minute(0, 0.5), minute(2, 0.3)])).toEqual({
       status: "live",
       lastUpdate: new Date(endMs),
-      current: { cpuPercent: 50, memoryUsedMb: 512, memoryTotalMb: 1024, memoryPercent: 50, diskUsedGb: 5, diskTotalGb: 20, diskPercent: 25 },
+      current: {
+        cpuPercent: 50,
+        memoryUsedMb: 512,
+        memoryTotalMb: 1024,
+        memoryPercent: 50,
+        diskUsedGb: 5,
+        diskTotalGb: 20,
+        diskPercent: 25,
+      },
       averages: { cpuPercent5min: 30 },
     });
   });
@@ -39,7 +47,9 @@ describe("realtimeUsage", () => {
   });
 
   test("gives no percentage of an unknown total", () => {
-    expect(realtimeUsage([minute(0, 0.5, { memoryMb: 0, diskGb: 0 })])).toMatchObject({ current: { memoryPercent: null, diskPercent: null } });
+    expect(realtimeUsage([minute(0, 0.5, { memoryMb: 0, diskGb: 0 })])).toMatchObject({
+      current: { memoryPercent: null, diskPercent: null },
+    });
   });
 
   test("the average lies between the lowest and the highest minute, in any order", () => {

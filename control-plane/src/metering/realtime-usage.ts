@@ -36,7 +36,10 @@ const gibibyte = 2 ** 30;
  * the totals are those of the container's configuration in that interval. No total, no percentage.
  */
 export function realtimeUsage(intervals: readonly MeasuredInterval[]): RealtimeUsage {
-  const latest = intervals.reduce<MeasuredInterval | undefined>((newest, one) => (newest === undefined || one.endMs > newest.endMs ? one : newest), undefined);
+  const latest = intervals.reduce<MeasuredInterval | undefined>(
+    (newest, one) => (newest === undefined || one.endMs > newest.endMs ? one : newest),
+    undefined,
+  );
   if (latest === undefined) return { status: "no_data" };
   const durationMs = latest.endMs - latest.startMs;
   const memoryUsedMb = Number(latest.memoryByteMs) / durationMs / mebibyte;
@@ -61,7 +64,10 @@ export function realtimeUsage(intervals: readonly MeasuredInterval[]): RealtimeU
 function cpuPercent(intervals: readonly MeasuredInterval[]): number {
   const usedUs = intervals.reduce((sum, { cpuUsageUs }) => sum + Number(cpuUsageUs), 0);
   // A container without a limit of cores is measured against one.
-  const thereWasUs = intervals.reduce((sum, { startMs, endMs, cores }) => sum + (endMs - startMs) * 1_000 * Math.max(1, cores), 0);
+  const thereWasUs = intervals.reduce(
+    (sum, { startMs, endMs, cores }) => sum + (endMs - startMs) * 1_000 * Math.max(1, cores),
+    0,
+  );
   return (100 * usedUs) / thereWasUs;
 }
 

@@ -24,7 +24,10 @@ async function startProxy(): Promise<{ port: number; target: (port: number) => v
   const sockets = new Set<Socket>();
   const server = createServer((incoming) => {
     const outgoing = connect({ host: "127.0.0.1", port: target });
-    for (const [one, other] of [[incoming, outgoing], [outgoing, incoming]] as const) {
+    for (const [one, other] of [
+      [incoming, outgoing],
+      [outgoing, incoming],
+    ] as const) {
       sockets.add(one);
       one.on("error", () => other.destroy());
       one.on("close", () => {
@@ -68,16 +71,33 @@ test("PostgreSQL stops and comes back: nothing is lost, nothing counts twice", a
   const authority = await makeTestAuthority();
   const log = pino({ level: "silent" });
   const registry = new Registry();
-  const broker = await startBroker({ tls: await brokerTls(authority), host: "127.0.0.1", port: 0, authorizeNode: async () => true, log, registry });
+  const broker = await startBroker({
+    tls: await brokerTls(authority),
+    host: "127.0.0.1",
+    port: 0,
+    authorizeNode: async () => true,
+    log,
+    registry,
+  });
   const replicaId = newId();
   const tls = await replicaTls(authority, replicaId);
-  const ingest = startIngest({ database, databaseUrl, mqttUrl: `mqtts://127.0.0.1:${broker.port}`, tls: () => tls, replicaId, log, registry });
+  const ingest = startIngest({
+    database,
+    databaseUrl,
+    mqttUrl: () => `mqtts://127.0.0.1:${broker.port}`,
+    tls: () => tls,
+    replicaId,
+    log,
+    registry,
+  });
   const host = await publishingHost(node.nodeId, broker.port, await hostTls(authority, node.nodeId));
   try {
     await until("the subscription", () => ingest.mode() === "plain");
     const spoolId = newId();
     const endMs = Math.floor(Date.now() / 60_000) * 60_000;
-    const batches = Array.from({ length: 60 }, (_, at) => batchOf(node, spoolId, { from: at + 1 }, endMs - (60 - at) * 60_000));
+    const batches = Array.from({ length: 60 }, (_, at) =>
+      batchOf(node, spoolId, { from: at + 1 }, endMs - (60 - at) * 60_000),
+    );
     host.offer(...batches.slice(0, 20));
     await until("the first acknowledgements", () => host.waiting() === 0);
 
@@ -91,7 +111,9 @@ test("PostgreSQL stops and comes back: nothing is lost, nothing counts twice", a
     proxy.target(server.port);
     host.offer(...batches.slice(40));
     await until("all acknowledgements", () => host.waiting() === 0, 40_000);
-    const [stored] = await until("the count", () => database.query<{ rows: number }>(sql`SELECT count(*)::integer AS rows FROM cloud_pod_usage_samples`));
+    const [stored] = await until("the count", () =>
+      database.query<{ rows: number }>(sql`SELECT count(*)::integer AS rows FROM cloud_pod_usage_samples`),
+    );
     expect(stored).toEqual({ rows: 60 * 5 });
   } finally {
     await host.close();

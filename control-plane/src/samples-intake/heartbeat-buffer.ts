@@ -36,7 +36,8 @@ export function heartbeatBuffer(
       if (isAboutContent(error)) return;
       beats = new Map([...takenBeats, ...beats]);
       presences = new Map([...takenPresences, ...presences]);
-      for (const nodeId of beats.keys()) if (takenPresences.has(nodeId) && !takenBeats.has(nodeId)) presences.delete(nodeId);
+      for (const nodeId of beats.keys())
+        if (takenPresences.has(nodeId) && !takenBeats.has(nodeId)) presences.delete(nodeId);
     }
   }
 

@@ -41,14 +41,19 @@ async function acceptHeartbeats(tx: Queryable, heartbeats: readonly ReceivedHear
     FROM unnest(${nodeIds}::uuid[], ${serials}::text[]) WITH ORDINALITY AS v (node_id, serial, index)
     JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
     LEFT JOIN node_certificates c ON c.serial = v.serial AND c.node_id = v.node_id`);
-  const select = (revoked: boolean) => rows.flatMap((row) => (row.revoked === revoked ? (heartbeats[row.index] ?? []) : []));
+  const select = (revoked: boolean) =>
+    rows.flatMap((row) => (row.revoked === revoked ? (heartbeats[row.index] ?? []) : []));
   const accepted = select(false);
   await refuseSpools(tx, select(true), accepted);
   return accepted;
 }
 
 /** Samples carry no certificate, but the heartbeat of the same agent names its spool. */
-async function refuseSpools(tx: Queryable, revoked: readonly ReceivedHeartbeat[], accepted: readonly ReceivedHeartbeat[]): Promise<void> {
+async function refuseSpools(
+  tx: Queryable,
+  revoked: readonly ReceivedHeartbeat[],
+  accepted: readonly ReceivedHeartbeat[],
+): Promise<void> {
   const refused = revoked.filter((h) => h.heartbeat.spoolId !== "");
   if (refused.length > 0) {
     await tx.execute(sql`
@@ -97,7 +102,9 @@ async function writeNodeSamples(tx: Queryable, beats: readonly ReceivedHeartbeat
 }
 
 async function writeConditions(tx: Queryable, beats: readonly ReceivedHeartbeat[]): Promise<void> {
-  const wanted = beats.flatMap((beat) => conditionsOf(beat).map((condition) => ({ ...condition, nodeId: beat.nodeId })));
+  const wanted = beats.flatMap((beat) =>
+    conditionsOf(beat).map((condition) => ({ ...condition, nodeId: beat.nodeId })),
+  );
   const changes = await tx.query<ConditionChange>(sql`
     WITH wanted (node_id, kind, message) AS (
       SELECT * FROM unnest(${wanted.map((w) => w.nodeId)}::uuid[], ${wanted.map((w) => w.kind)}::text[], ${wanted.map((w) => w.message)}::text[])),
@@ -127,5 +134,7 @@ const nodeSamplesKeptHours = 72;
 
 /** Removes host metrics that are older than they are kept. */
 export async function pruneNodeSamples(database: Queryable): Promise<number> {
-  return await database.execute(sql`DELETE FROM node_samples WHERE at < now() - make_interval(hours => ${nodeSamplesKeptHours})`);
+  return await database.execute(
+    sql`DELETE FROM node_samples WHERE at < now() - make_interval(hours => ${nodeSamplesKeptHours})`,
+  );
 }

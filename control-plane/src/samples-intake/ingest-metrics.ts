@@ -5,7 +5,10 @@ import type { StoreOutcome } from "./store-messages.ts";
 export interface IngestMetrics {
   stored(outcome: StoreOutcome, seconds: number): void;
   failed(): void;
-  dropped(reason: "OVERLOADED" | "NOT_EVEN_DEAD_LETTER" | "MALFORMED_HEARTBEAT" | "HEARTBEAT_REFUSED" | "UNKNOWN_TOPIC", count?: number): void;
+  dropped(
+    reason: "OVERLOADED" | "NOT_EVEN_DEAD_LETTER" | "MALFORMED_HEARTBEAT" | "HEARTBEAT_REFUSED" | "UNKNOWN_TOPIC",
+    count?: number,
+  ): void;
 }
 
 /** Registers the counters; `queuedBytes` and `lagSeconds` are asked when somebody reads them. */
@@ -44,7 +47,11 @@ export function ingestMetrics(
     labelNames: ["reason"],
     registers,
   });
-  const failures = new Counter({ name: "cloudpods_ingest_failures_total", help: "Transactions that failed and are tried again.", registers });
+  const failures = new Counter({
+    name: "cloudpods_ingest_failures_total",
+    help: "Transactions that failed and are tried again.",
+    registers,
+  });
   const duration = new Histogram({
     name: "cloudpods_ingest_store_seconds",
     help: "Time to store a group of messages.",
@@ -52,7 +59,12 @@ export function ingestMetrics(
     registers,
   });
   gauge(registry, "cloudpods_ingest_queued_bytes", "Bytes of messages that wait to be stored.", asked.queuedBytes);
-  gauge(registry, "cloudpods_ingest_lag_seconds", "Age of the oldest message that waits to be stored.", asked.lagSeconds);
+  gauge(
+    registry,
+    "cloudpods_ingest_lag_seconds",
+    "Age of the oldest message that waits to be stored.",
+    asked.lagSeconds,
+  );
   gauge(registry, "cloudpods_ingest_subscribed", "1 while this replica receives samples.", () =>
     asked.mode() === "shared" || asked.mode() === "plain" ? 1 : 0,
   );

@@ -44,17 +44,33 @@ interface RunningBroker {
 }
 
 async function startEmbedded(port = 0): Promise<RunningBroker> {
-  const broker = await startBroker({ tls: await brokerTls(authority), host: "127.0.0.1", port, authorizeNode: async () => true, log, registry: new Registry() });
+  const broker = await startBroker({
+    tls: await brokerTls(authority),
+    host: "127.0.0.1",
+    port,
+    authorizeNode: async () => true,
+    log,
+    registry: new Registry(),
+  });
   return { port: broker.port, stop: () => broker.close() };
 }
 
-const startExternal = async (port = 0): Promise<RunningBroker> => startMosquitto(await brokerTls(authority), replicaIds, port);
+const startExternal = async (port = 0): Promise<RunningBroker> =>
+  startMosquitto(await brokerTls(authority), replicaIds, port);
 
 async function startReplica(port: number, index = 0): Promise<Ingest & { registry: Registry }> {
   const replicaId = replicaIds[index] ?? newId();
   const tls = await replicaTls(authority, replicaId);
   const registry = new Registry();
-  const ingest = startIngest({ database: db.system, databaseUrl: db.systemUrl, mqttUrl: `mqtts://127.0.0.1:${port}`, tls: () => tls, replicaId, log, registry });
+  const ingest = startIngest({
+    database: db.system,
+    databaseUrl: db.systemUrl,
+    mqttUrl: () => `mqtts://127.0.0.1:${port}`,
+    tls: () => tls,
+    replicaId,
+    log,
+    registry,
+  });
   cleanUps.push(() => ingest.stop());
   return { ...ingest, registry };
 }
@@ -66,7 +82,9 @@ async function startHost(port: number, index = 0, will?: Uint8Array): Promise<Pu
 }
 
 function minutes(count: number, index = 0, spoolId = newId()) {
-  return Array.from({ length: count }, (_, at) => batchOf(node(index), spoolId, { from: at + 1 }, endMs - (count - at) * 60_000));
+  return Array.from({ length: count }, (_, at) =>
+    batchOf(node(index), spoolId, { from: at + 1 }, endMs - (count - at) * 60_000),
+  );
 }
 
 async function storedSamples(): Promise<number> {
@@ -76,8 +94,10 @@ async function storedSamples(): Promise<number> {
   return row?.n ?? 0;
 }
 
-const subscribed = (ingest: Ingest) => until("the subscription", () => ingest.mode() === "plain" || ingest.mode() === "shared");
-const acknowledged = (...hosts: PublishingHost[]) => until("all acknowledgements", () => hosts.every((host) => host.waiting() === 0));
+const subscribed = (ingest: Ingest) =>
+  until("the subscription", () => ingest.mode() === "plain" || ingest.mode() === "shared");
+const acknowledged = (...hosts: PublishingHost[]) =>
+  until("all acknowledgements", () => hosts.every((host) => host.waiting() === 0));
 
 describe.each([
   { name: "the embedded broker", start: startEmbedded, mode: "plain" },
@@ -156,13 +176,17 @@ describe("heartbeats", () => {
     ...changes,
   });
   const send = (host: PublishingHost, heartbeat: Heartbeat) =>
-    host.client.publishAsync(nodeTopics(node().nodeId).heartbeat, Buffer.from(Heartbeat.encode(heartbeat).finish()), { qos: 1 });
+    host.client.publishAsync(nodeTopics(node().nodeId).heartbeat, Buffer.from(Heartbeat.encode(heartbeat).finish()), {
+      qos: 1,
+    });
   const status = async () => {
     const [row] = await db.system.query(sql`SELECT * FROM node_status WHERE node_id = ${node().nodeId}`);
     return row ?? expect.fail("no status");
   };
   const conditions = async () => {
-    const rows = await db.system.query<{ kind: string }>(sql`SELECT kind FROM node_conditions WHERE node_id = ${node().nodeId} ORDER BY kind`);
+    const rows = await db.system.query<{ kind: string }>(
+      sql`SELECT kind FROM node_conditions WHERE node_id = ${node().nodeId} ORDER BY kind`,
+    );
     return rows.map((row) => row.kind);
   };
 
@@ -198,20 +222,37 @@ describe("heartbeats", () => {
   test("raise conditions and clear them, and the history tells", async () => {
     const { host } = await startAll();
     const full = { name: "/var/lib/vz", totalBytes: 100n, availableBytes: 4n, responsive: true };
-    await send(host, beat({ wallClockMs: BigInt(Date.now() - 10_000), spoolDepth: 1n, spoolOldestMs: BigInt(Date.now() - 600_000), filesystems: [full] }));
+    await send(
+      host,
+      beat({
+        wallClockMs: BigInt(Date.now() - 10_000),
+        spoolDepth: 1n,
+        spoolOldestMs: BigInt(Date.now() - 600_000),
+        filesystems: [full],
+      }),
+    );
     await until("the conditions", async () => (await conditions()).length === 3);
     expect(await conditions()).toEqual(["ClockSkew", "StorageFull", "TelemetryLag"]);
     await send(host, beat());
     await until("the all-clear", async () => (await conditions()).length === 0);
-    const events = await db.system.query<{ kind: string }>(sql`SELECT kind FROM node_events WHERE node_id = ${node().nodeId} ORDER BY id`);
-    expect(events.map((event) => event.kind).toSorted()).toEqual([...Array(3).fill("CONDITION_CLEARED"), ...Array(3).fill("CONDITION_RAISED")]);
+    const events = await db.system.query<{ kind: string }>(
+      sql`SELECT kind FROM node_events WHERE node_id = ${node().nodeId} ORDER BY id`,
+    );
+    expect(events.map((event) => event.kind).toSorted()).toEqual([
+      ...Array(3).fill("CONDITION_CLEARED"),
+      ...Array(3).fill("CONDITION_RAISED"),
+    ]);
   });
 
   test("of a removed node change nothing", async () => {
     const { host, ingest } = await startAll();
     await db.system.execute(sql`UPDATE nodes SET removed_at = now() WHERE id = ${node().nodeId}`);
     await send(host, beat());
-    await until("the refusal", async () => (await ingest.registry.metrics()).includes('cloudpods_ingest_dropped_messages_total{reason="HEARTBEAT_REFUSED"} 1'));
+    await until("the refusal", async () =>
+      (await ingest.registry.metrics()).includes(
+        'cloudpods_ingest_dropped_messages_total{reason="HEARTBEAT_REFUSED"} 1',
+      ),
+    );
     expect(await status()).toMatchObject({ last_heartbeat_at: null });
   });
 
@@ -222,7 +263,9 @@ describe("heartbeats", () => {
       INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, revoked_at) VALUES
         (${`old${node().nodeId}`}, ${node().nodeId}, '', '', now(), now(), now()), (${`new${node().nodeId}`}, ${node().nodeId}, '', '', now(), now(), NULL)`);
     const refused = async () => {
-      const [row] = await db.system.query<{ refused_since: Date | null }>(sql`SELECT refused_since FROM node_spools WHERE spool_id = ${spoolId}`);
+      const [row] = await db.system.query<{ refused_since: Date | null }>(
+        sql`SELECT refused_since FROM node_spools WHERE spool_id = ${spoolId}`,
+      );
       return row?.refused_since;
     };
     await send(host, beat({ certificateSerial: `OLD${node().nodeId}`, spoolId }));
@@ -238,7 +281,9 @@ describe("heartbeats", () => {
     await send(host, beat({ spoolOldestMs: 2n ** 62n }));
     await send(host, beat());
     await until("the good one", async () => (await status())["last_heartbeat_at"] !== null);
-    expect(await ingest.registry.metrics()).toContain('cloudpods_ingest_dropped_messages_total{reason="MALFORMED_HEARTBEAT"} 2');
+    expect(await ingest.registry.metrics()).toContain(
+      'cloudpods_ingest_dropped_messages_total{reason="MALFORMED_HEARTBEAT"} 2',
+    );
   });
 
   test("a last will says that the node is gone, a heartbeat that it is back", async () => {

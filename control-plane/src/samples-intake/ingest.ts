@@ -5,7 +5,7 @@ import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Database } from "../platform/database.ts";
 import { openAcknowledgements } from "./acknowledgements.ts";
-import { openBrokerLink, type ArrivedMessage, type IngestTls, type SubscriptionMode } from "./broker-link.ts";
+import { openBrokerLink, type ArrivedMessage, type IngestTls } from "./broker-link.ts";
 import { heartbeatBuffer, type HeartbeatBuffer } from "./heartbeat-buffer.ts";
 import { pruneNodeSamples, writeHeartbeats } from "./heartbeats.ts";
 import { hostingCache } from "./hosting.ts";
@@ -13,6 +13,7 @@ import { ingestMetrics, type IngestMetrics } from "./ingest-metrics.ts";
 import { readHeartbeat, readPresence } from "./read-heartbeat.ts";
 import { storeMessages, type IncomingMessage, type StoreContext } from "./store-messages.ts";
 import { openStorePool } from "./store-pool.ts";
+import type { SubscriptionMode } from "./subscriptions.ts";
 import { usageDays } from "./usage-days.ts";
 import { openWriteLanes, type WriteLanes } from "./write-lanes.ts";
 
@@ -23,7 +24,7 @@ export interface IngestOptions {
   /** The same login's connection string: COPY needs connections of its own, which do not pipeline. */
   readonly databaseUrl: string;
   /** `mqtts://host:port` of the broker. */
-  readonly mqttUrl: string;
+  readonly mqttUrl: () => string;
   /** Asked before each connection, so that a renewed certificate is used. */
   readonly tls: () => IngestTls;
   /** Id of this replica (UUID). */
@@ -94,7 +95,8 @@ export function startIngest(options: IngestOptions): Ingest {
 
   async function stop(): Promise<void> {
     const deadline = sleep(stopDeadlineMs, undefined, { ref: false });
-    await link.unsubscribe();
+    // Without the subscriptions' end the broker's messages to us are lost with the connection, and come again.
+    await link.unsubscribe().catch((error: unknown) => log.debug({ err: error }, "the broker was not told of the end"));
     await Promise.race([lanes.drain().then(() => acknowledgements.flushed()), deadline]);
     stopping.abort();
     await Promise.race([Promise.all([...loops, lanes.drain(), beats.flush()]), deadline]);

@@ -74,10 +74,18 @@ export function conditionsOf({ heartbeat, receivedAtMs }: ReceivedHeartbeat): Ho
     conditions.push({ kind: "TelemetryLag", message: `Samples since ${since} UTC wait on the host.` });
   }
   const full = heartbeat.filesystems.filter(
-    ({ responsive, totalBytes, availableBytes }) => responsive && totalBytes > 0n && Number(availableBytes) < availableShareMin * Number(totalBytes),
+    ({ responsive, totalBytes, availableBytes }) =>
+      responsive && totalBytes > 0n && Number(availableBytes) < availableShareMin * Number(totalBytes),
   );
   const reasons = [
-    ...(full.length > 0 ? [`Less than 5 % is free on ${full.map((fs) => fs.name.slice(0, textLengthMax)).toSorted().join(", ")}.`] : []),
+    ...(full.length > 0
+      ? [
+          `Less than 5 % is free on ${full
+            .map((fs) => fs.name.slice(0, textLengthMax))
+            .toSorted()
+            .join(", ")}.`,
+        ]
+      : []),
     ...(heartbeat.spoolOverLimit ? ["Unsent samples take more room than they may, and cannot be merged further."] : []),
   ];
   if (reasons.length > 0) conditions.push({ kind: "StorageFull", message: reasons.join(" ").replaceAll("\0", "") });
@@ -85,6 +93,9 @@ export function conditionsOf({ heartbeat, receivedAtMs }: ReceivedHeartbeat): Ho
 }
 
 /** How far the host's wall clock is behind ours (negative: ahead), including the way here; ms. */
-export function clockSkewMs({ heartbeat, receivedAtMs }: Pick<ReceivedHeartbeat, "heartbeat" | "receivedAtMs">): number {
+export function clockSkewMs({
+  heartbeat,
+  receivedAtMs,
+}: Pick<ReceivedHeartbeat, "heartbeat" | "receivedAtMs">): number {
   return receivedAtMs - Number(heartbeat.wallClockMs);
 }

@@ -273,9 +273,11 @@ class GroupRows {
   #markDirty(nodeId: string, startMs: number, endMs: number): void {
     const hours = hoursTouched(startMs, endMs);
     // Neighbours in a batch nearly always touch the same hours.
-    if (nodeId === this.#lastMarked.nodeId && hours.from >= this.#lastMarked.from && hours.to <= this.#lastMarked.to) return;
+    if (nodeId === this.#lastMarked.nodeId && hours.from >= this.#lastMarked.from && hours.to <= this.#lastMarked.to)
+      return;
     this.#lastMarked = { nodeId, ...hours };
-    for (let hourMs = hours.from; hourMs <= hours.to; hourMs += hourLengthMs) this.#dirty.set(`${nodeId}${hourMs}`, { nodeId, hourMs });
+    for (let hourMs = hours.from; hourMs <= hours.to; hourMs += hourLengthMs)
+      this.#dirty.set(`${nodeId}${hourMs}`, { nodeId, hourMs });
   }
 
   #addCoverage(spoolNo: number, header: BatchHeader, batch: SampleBatch, nowMs: number): void {

@@ -34,6 +34,8 @@ export function openStorePool(url: string, connectionsMax: number): StorePool {
   });
   // A connection that dies while idle is replaced on the next use.
   pool.on("error", () => {});
+  // So is one that dies between two statements of a transaction: the next statement fails.
+  pool.on("connect", (client) => client.on("error", () => {}));
   return {
     ...queryable(pool),
     transaction: (deadlineMs, work) => transact(pool, deadlineMs, work),

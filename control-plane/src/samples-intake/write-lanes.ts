@@ -71,7 +71,7 @@ export function openWriteLanes(limits: LaneLimits, patience: Patience): WriteLan
     },
     async drain() {
       open = false;
-      await Promise.all(lanes.map((lane) => lane.running));
+      await Promise.all(lanes.map((lane) => lane.running ?? Promise.resolve()));
     },
   };
 }

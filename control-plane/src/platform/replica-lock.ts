@@ -3,13 +3,13 @@ import type { Logger } from "pino";
 import pg from "pg";
 
 /** A lock that one replica holds at a time, for as long as its connection lives. */
-export interface IngestLock {
+export interface ReplicaLock {
   /** Gives it up and stops trying. */
   release(): Promise<void>;
 }
 
 /** Told when the lock comes and goes. */
-export interface IngestLockHolder {
+export interface ReplicaLockHolder {
   acquired(): void;
   lost(): void;
 }
@@ -17,14 +17,21 @@ export interface IngestLockHolder {
 const tryEveryMs = 2_000;
 
 /**
- * Tries to get the advisory lock `ingest` until it has it, and again whenever the connection that held it
+ * Tries to get the advisory lock of that name until it has it, and again whenever the connection that held it
  * is gone. The server notices a holder that vanished without a word within half a minute.
  */
-export function holdIngestLock(databaseUrl: string, holder: IngestLockHolder, log: Logger): IngestLock {
+export function holdReplicaLock(
+  name: string,
+  databaseUrl: string,
+  holder: ReplicaLockHolder,
+  log: Logger,
+): ReplicaLock {
   const stopping = new AbortController();
   const loop = (async () => {
     while (!stopping.signal.aborted) {
-      await holdOnce(databaseUrl, holder, stopping.signal).catch((error: unknown) => log.debug({ err: error }, "ingest lock not available"));
+      await holdOnce(name, databaseUrl, holder, stopping.signal).catch((error: unknown) =>
+        log.debug({ err: error, name }, "a lock of replicas is not available"),
+      );
       // Rejects when stopped, which the condition asks next.
       await sleep(tryEveryMs, undefined, { signal: stopping.signal }).catch(() => {});
     }
@@ -37,16 +44,28 @@ export function holdIngestLock(databaseUrl: string, holder: IngestLockHolder, lo
   };
 }
 
-async function holdOnce(databaseUrl: string, holder: IngestLockHolder, signal: AbortSignal): Promise<void> {
-  const client = new pg.Client({ connectionString: databaseUrl, application_name: "cloudpods-ingest-lock", connectionTimeoutMillis: 5_000, query_timeout: 5_000 });
+async function holdOnce(
+  name: string,
+  databaseUrl: string,
+  holder: ReplicaLockHolder,
+  signal: AbortSignal,
+): Promise<void> {
+  const client = new pg.Client({
+    connectionString: databaseUrl,
+    application_name: `cloudpods lock ${name}`,
+    connectionTimeoutMillis: 5_000,
+    query_timeout: 5_000,
+  });
   client.on("error", () => {}); // noticed by the next question
   await client.connect();
   let held = false;
   try {
     await client.query("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3");
     while (!signal.aborted) {
-      const question = held ? "SELECT true AS held" : "SELECT pg_try_advisory_lock(hashtext('cloudpods'), hashtext('ingest')) AS held";
-      const { rows } = await client.query<{ held: boolean }>(question);
+      const question = held
+        ? "SELECT true AS held"
+        : "SELECT pg_try_advisory_lock(hashtext('cloudpods'), hashtext($1)) AS held";
+      const { rows } = await client.query<{ held: boolean }>(question, held ? [] : [name]);
       if (!held && rows[0]?.held === true) {
         held = true;
         holder.acquired();

@@ -1,0 +1,76 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { Heartbeat } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
+import { clockSkewMs, conditionsOf, readHeartbeat, readPresence } from "./read-heartbeat.ts";
+
+const receivedAtMs = Date.UTC(2026, 0, 31, 12);
+const healthy: Heartbeat = { ...Heartbeat.decode(new Uint8Array()), wallClockMs: BigInt(receivedAtMs) };
+const kinds = (changes: Partial<Heartbeat>) =>
+  conditionsOf({ nodeId: "", receivedAtMs, heartbeat: { ...healthy, ...changes } }).map(({ kind }) => kind);
+const disk = (availableBytes: bigint, changes = {}) => ({
+  name: "/",
+  totalBytes: 100n,
+  availableBytes,
+  responsive: true,
+  ...changes,
+});
+
+describe("readHeartbeat", () => {
+  test("reads what was written", () => {
+    expect(readHeartbeat(Heartbeat.encode(healthy).finish())).toEqual(healthy);
+  });
+
+  test.each([
+    { memoryTotalMb: 4_000_000_000 },
+    { agentVersion: "x".repeat(201) },
+    { agentVersion: "\0" },
+    { spoolDepth: -1n },
+    { spoolOldestMs: 2n ** 62n },
+    { wallClockMs: -1n },
+    { spoolId: "mine" },
+  ])("does not take %o", (changes) => {
+    expect(readHeartbeat(Heartbeat.encode({ ...healthy, ...changes }).finish())).toBeUndefined();
+  });
+
+  test("never throws, whatever bytes come", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 100 }), (bytes) => {
+        readHeartbeat(bytes);
+        readPresence(bytes);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+});
+
+describe("conditionsOf", () => {
+  test("a healthy host has none", () => {
+    expect(kinds({})).toEqual([]);
+  });
+
+  test.each([
+    [2_000, []],
+    [2_001, ["ClockSkew"]],
+    [-2_001, ["ClockSkew"]],
+  ])("a clock that is %i ms behind: %j", (behindMs, expected) => {
+    const heartbeat = { ...healthy, wallClockMs: BigInt(receivedAtMs - behindMs) };
+    expect(clockSkewMs({ heartbeat, receivedAtMs })).toBe(behindMs);
+    expect(kinds(heartbeat)).toEqual(expected);
+  });
+
+  test.each([
+    [5, 0n, []],
+    [5, 1n, []],
+    [6, 0n, []],
+    [6, 1n, ["TelemetryLag"]],
+  ])("samples that wait since %i minutes, %i batches: %j", (minutes, spoolDepth, expected) => {
+    expect(kinds({ spoolDepth, spoolOldestMs: BigInt(receivedAtMs - minutes * 60_000) })).toEqual(expected);
+  });
+
+  test("a full file system or spool is one condition, a silent file system is none", () => {
+    expect(kinds({ filesystems: [disk(5n)] })).toEqual([]);
+    expect(kinds({ filesystems: [disk(4n)] })).toEqual(["StorageFull"]);
+    expect(kinds({ filesystems: [disk(4n)], spoolOverLimit: true })).toEqual(["StorageFull"]);
+    expect(kinds({ filesystems: [disk(0n, { responsive: false })] })).toEqual([]);
+  });
+});
