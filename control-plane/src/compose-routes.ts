@@ -1,4 +1,5 @@
 import type { RouteTable } from "./http/route-table.ts";
+import { registerMeteringRoutes } from "./metering/metering.http.ts";
 import type { IssuingDeps } from "./nodes/node-certificates.ts";
 import { registerNodeRoutes } from "./nodes/nodes.http.ts";
 import { registerPlanRoutes } from "./plans/plans.http.ts";
@@ -44,6 +45,7 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerPodPowerRoutes(routes, pods);
   registerPodAdminRoutes(routes, pods);
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
+  registerMeteringRoutes(routes);
   registerNodeRoutes(routes, { ...deps.issuing, hints: deps.hints });
   registerSchedulerRoutes(routes, { fleet: deps.fleet });
 }

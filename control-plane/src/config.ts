@@ -44,7 +44,7 @@ const environmentSchema = z.object({
     .pipe(z.array(z.enum(roles)).min(1)),
   CLOUDPODS_DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
   CLOUDPODS_DATABASE_API_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
-  CLOUDPODS_MQTT_URL: z.url({ protocol: /^mqtts?$/ }).optional(),
+  CLOUDPODS_MQTT_URL: z.url({ protocol: /^mqtts$/, error: "must be mqtts://host:port" }).optional(),
   CLOUDPODS_DATA_DIR: z.string().min(1).default(".cloudpods"),
   CLOUDPODS_MASTER_KEY: z
     .string()

@@ -8,12 +8,9 @@ export interface ReplicaFacts {
   readonly id: string;
   readonly roles: ReadonlySet<Role>;
   readonly gatewayAddress: string | null;
-  /** Set where the embedded broker runs. */
+  /** Set while the embedded broker runs here. */
   readonly brokerUrl: string | null;
 }
-
-/** A replica that was not seen for so long has died. */
-const aliveSeconds = 60;
 
 /** Writes that the replica is alive; repeated every ten seconds. */
 export async function announceReplica(db: Queryable, replica: ReplicaFacts): Promise<void> {
@@ -29,18 +26,10 @@ export async function withdrawReplica(db: Queryable, id: string): Promise<void> 
   await db.execute(sql`DELETE FROM control_plane_replicas WHERE id = ${id}`);
 }
 
-/** Where the embedded broker of any replica listens, or undefined when none runs. */
+/** Where the embedded broker listens: on the replica that announced one last; undefined when there is none. */
 export async function findEmbeddedBroker(db: Queryable): Promise<string | undefined> {
   const [row] = await db.query<{ url: string }>(sql`
     SELECT broker_url AS url FROM control_plane_replicas
-    WHERE broker_url IS NOT NULL AND seen_at > now() - ${aliveSeconds} * interval '1 second' ORDER BY seen_at DESC LIMIT 1`);
+    WHERE broker_url IS NOT NULL AND seen_at > now() - interval '1 minute' ORDER BY seen_at DESC LIMIT 1`);
   return row?.url;
-}
-
-/** Whether another living replica runs the embedded broker: two brokers would split the agents. */
-export async function isBrokerTaken(db: Queryable, ownId: string): Promise<boolean> {
-  const [row] = await db.query(sql`
-    SELECT FROM control_plane_replicas
-    WHERE broker_url IS NOT NULL AND id <> ${ownId} AND seen_at > now() - ${aliveSeconds} * interval '1 second' LIMIT 1`);
-  return row !== undefined;
 }

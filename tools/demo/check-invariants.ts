@@ -1,6 +1,8 @@
+import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { promisify } from "node:util";
 import { SampleBatch } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
@@ -16,8 +18,14 @@ export interface Invariants {
   readonly samplesDuplicated: number;
   /** Hosts and storages that promise more than they have, or whose books do not balance. */
   readonly oversell: number;
-  /** Containers of ours without a pod, and pods without their container. */
+  /** Containers and disks without a pod, and pods without their container. */
   readonly orphans: number;
+}
+
+/** What of them is not as it must be, in words; empty when all is well. */
+export function faultsOf(found: Invariants): string[] {
+  const zero = ["samplesLost", "samplesDuplicated", "oversell", "orphans"] as const;
+  return zero.filter((name) => found[name] !== 0).map((name) => `${name} is ${found[name]}`);
 }
 
 /** Looks into the database, the agents' spools and the hosts themselves. */
@@ -80,13 +88,25 @@ async function orphans(db: Database, hosts: readonly DemoHost[]): Promise<number
   const pods = await db.query<{ vmid: number; node: string }>(sql`
     SELECT p.vmid, n.name AS node FROM cloud_pods p JOIN nodes n ON n.id = p.node_id WHERE p.status IN ('active', 'suspended')`);
   const wanted = new Set(pods.map((pod) => `${pod.node} ${pod.vmid}`));
-  const found = new Set<string>();
-  for (const host of hosts) {
-    for (const container of await host.simulated.containers()) {
-      const tags = (container.config["tags"] ?? "").split(";");
-      if (tags.includes("cloudpods") && container.config["template"] !== "1")
-        found.add(`${host.name} ${container.vmid}`);
-    }
-  }
-  return wanted.symmetricDifference(found).size;
+  const found = await Promise.all(hosts.map((host) => containersOf(host)));
+  const disks = await Promise.all(hosts.map((host) => disksOf(host)));
+  // A disk belongs to the container whose number it has; each has one.
+  return (
+    wanted.symmetricDifference(new Set(found.flat())).size +
+    disks.flat().filter((owner, index, all) => !wanted.has(owner) || all.indexOf(owner) !== index).length
+  );
+}
+
+/** Whatever is there besides the template: a container that nobody marked is an orphan too. */
+async function containersOf(host: DemoHost): Promise<string[]> {
+  const containers = await host.simulated.containers();
+  return containers.filter(({ config }) => config["template"] !== "1").map(({ vmid }) => `${host.name} ${vmid}`);
+}
+
+async function disksOf({ name, simulated }: DemoHost): Promise<string[]> {
+  // The columns are Volid, Format, Type, Size and VMID.
+  const { stdout } = await promisify(execFile)(simulated.paths.pvesm, ["list", "local-lvm"]);
+  const rows = stdout.trim().split("\n").slice(1);
+  const owners = rows.map((row) => Number(row.trim().split(/\s+/).at(-1)));
+  return owners.filter((vmid) => vmid !== simulated.templateVmid).map((vmid) => `${name} ${vmid}`);
 }

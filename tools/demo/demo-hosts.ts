@@ -1,15 +1,19 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, open, readFile } from "node:fs/promises";
+import { delimiter, dirname, join } from "node:path";
 import { createSimulatedHost, type SimulatedHost } from "../../test/simulated-host/host.ts";
+import { agentEnvironment } from "../../test/support/agent-process.ts";
+import { exitOf, processesAbout, signal } from "../../test/support/processes.ts";
 
-const agentProgram = join(import.meta.dirname, "../../node-agent/src/main.ts");
+const agentProgram = join(import.meta.dirname, "../../node-agent/bin/cloudpods-agent");
 
 /** A simulated Proxmox host with its agent process. */
 export interface DemoHost {
   readonly name: string;
   readonly stateDirectory: string;
+  /** What the agent says, of all its lives. */
+  readonly logPath: string;
   readonly simulated: SimulatedHost;
   isEnrolled(): boolean;
   /** Enrols the host; once in its life. */
@@ -21,92 +25,70 @@ export interface DemoHost {
   stop(): Promise<void>;
 }
 
-/** Makes the host's tree (or opens the one that is there) and starts its kernel. */
-export async function createDemoHost(directory: string, name: string): Promise<DemoHost> {
+/**
+ * Makes the host's tree (or opens the one that is there) and starts its kernel.
+ * @param speed factor on every duration of a real host
+ */
+export async function createDemoHost(directory: string, name: string, speed = 0.1): Promise<DemoHost> {
   const root = join(directory, name, "root");
   const stateDirectory = join(directory, name, "agent");
+  const logPath = join(directory, name, "agent.log");
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
   const simulated = await createSimulatedHost({
     root,
     nodeName: name,
     cores: 8,
     memoryMb: 16_384,
+    speed,
     storages: [
       { id: "local", type: "dir", totalGb: 200, content: "vztmpl,backup" },
       { id: "local-lvm", type: "lvmthin", totalGb: 500, content: "rootdir" },
     ],
   });
   const kernel = await simulated.startKernel();
-  const environment = agentEnvironment(simulated, stateDirectory);
+  const environment = {
+    // The node that runs this, whatever else the machine has.
+    PATH: [dirname(process.execPath), process.env["PATH"]].join(delimiter),
+    ...agentEnvironment(simulated, stateDirectory),
+  };
   let agent: ChildProcess | undefined;
 
   const run = async (argv: readonly string[]): Promise<ChildProcess> => {
-    const log = await open(join(directory, name, "agent.log"), "a");
-    const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", agentProgram, ...argv], {
-      env: environment,
-      stdio: ["ignore", log.fd, log.fd],
-    });
-    child.once("close", () => void log.close());
+    const log = await open(logPath, "a");
+    const child = spawn(agentProgram, argv, { env: environment, stdio: ["ignore", log.fd, log.fd] });
+    await log.close();
     return child;
   };
 
   return {
     name,
     stateDirectory,
+    logPath,
     simulated,
     isEnrolled: () => existsSync(join(stateDirectory, "identity.json")),
     async join(serverUrl, joinToken) {
       const child = await run(["join", "--server", serverUrl, "--token", joinToken]);
-      const code = await ended(child);
-      if (code !== 0)
-        throw new Error(`the agent of ${name} could not join: ${await lastLines(join(directory, name, "agent.log"))}`);
+      if ((await exitOf(child)) !== 0)
+        throw new Error(`the agent of ${name} could not join: ${await lastLines(logPath)}`);
     },
     async startAgent() {
       agent = await run(["run"]);
     },
     async killAgent() {
-      const killed = agent;
-      killed?.kill("SIGKILL");
-      if (killed !== undefined) await ended(killed);
+      agent?.kill("SIGKILL");
+      if (agent !== undefined) await exitOf(agent);
     },
     async stop() {
       if (agent !== undefined && agent.exitCode === null && agent.signalCode === null) {
         agent.kill("SIGTERM");
         const timer = setTimeout(() => agent?.kill("SIGKILL"), 10_000);
-        await ended(agent);
+        await exitOf(agent);
         clearTimeout(timer);
       }
       await endOperations(root);
       await kernel.stop();
     },
   };
-}
-
-/** The very variables that a real host would set, were its paths not the defaults. */
-function agentEnvironment(host: SimulatedHost, stateDirectory: string): NodeJS.ProcessEnv {
-  const { paths } = host;
-  return {
-    PATH: process.env["PATH"],
-    CLOUDPODS_AGENT_STATE_DIR: stateDirectory,
-    CLOUDPODS_AGENT_PCT_PATH: paths.pct,
-    CLOUDPODS_AGENT_PVESM_PATH: paths.pvesm,
-    CLOUDPODS_AGENT_VZDUMP_PATH: paths.vzdump,
-    CLOUDPODS_AGENT_PVEVERSION_PATH: paths.pveversion,
-    CLOUDPODS_AGENT_UMOUNT_PATH: paths.umount,
-    CLOUDPODS_AGENT_PVE_ROOT: paths.pveRoot,
-    CLOUDPODS_AGENT_CGROUP_ROOT: paths.cgroupRoot,
-    CLOUDPODS_AGENT_PROC_ROOT: paths.procRoot,
-    CLOUDPODS_AGENT_NET_CLASS_ROOT: paths.netClassRoot,
-    CLOUDPODS_AGENT_TASK_LOG_ROOT: join(paths.taskLogRoot, "tasks"),
-    CLOUDPODS_AGENT_LOCK_ROOT: join(paths.lockRoot, "lxc"),
-    CLOUDPODS_AGENT_LXC_ROOT: paths.lxcRoot,
-    CLOUDPODS_AGENT_RUN_ROOT: join(paths.runRoot, "pve"),
-  };
-}
-
-async function ended(child: ChildProcess): Promise<number | null> {
-  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
-  return await new Promise((resolve) => child.once("exit", (code) => resolve(code)));
 }
 
 async function lastLines(path: string): Promise<string> {
@@ -118,35 +100,22 @@ async function lastLines(path: string): Promise<string> {
  * finish and then told to stop.
  */
 async function endOperations(root: string): Promise<void> {
-  for (const [waitMs, signal] of [
+  for (const [waitMs, name] of [
     [8_000, undefined],
     [5_000, "SIGTERM"],
     [2_000, "SIGKILL"],
   ] as const) {
-    if (signal !== undefined) for (const pid of await processesOf(root)) tryKill(pid, signal);
+    if (name !== undefined) for (const { pid } of await programsOf(root)) signal(pid, name);
     for (const deadline = Date.now() + waitMs; Date.now() < deadline;) {
-      if ((await processesOf(root)).length === 0) return;
+      if ((await programsOf(root)).length === 0) return;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
 }
 
 /** Programs of this host that run now, its kernel apart. */
-async function processesOf(root: string): Promise<number[]> {
-  const found: number[] = [];
-  for (const pid of (await readdir("/proc")).filter((name) => /^[0-9]+$/.test(name))) {
-    const line = (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0");
-    const mentions = line.some((argument) => argument === root || argument.startsWith(`${root}/`));
-    if (mentions && !line.some((argument) => argument.endsWith("kernel.ts")) && Number(pid) !== process.pid)
-      found.push(Number(pid));
-  }
-  return found;
-}
-
-function tryKill(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // it ended by itself
-  }
+async function programsOf(root: string) {
+  return (await processesAbout(root)).filter(
+    ({ commandLine }) => !commandLine.some((word) => word.endsWith("/kernel.ts")),
+  );
 }

@@ -1,7 +1,7 @@
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import { type ApiClient, until } from "./api-client.ts";
-import { checkInvariants, type Invariants } from "./check-invariants.ts";
+import { checkInvariants, faultsOf, type Invariants } from "./check-invariants.ts";
 import type { DemoHost } from "./demo-hosts.ts";
 
 /** The last line of the unattended demo. */
@@ -47,7 +47,7 @@ export async function playStory(stage: Stage): Promise<Report> {
   stage.say(`ordered ${ordered.length} pods`);
   const firstActive = Promise.any(ordered.map(async ({ pod }) => await untilActive(stage, pod.id)));
   await firstActive;
-  const firstActivePodMs = Date.now() - stage.startedAtMs;
+  const firstActivePodMs = Math.round(Date.now() - stage.startedAtMs);
   stage.say(`first active pod after ${firstActivePodMs} ms`);
   for (const { pod } of ordered) await untilActive(stage, pod.id);
   for (const { pod } of ordered) await untilMetered(stage, pod.id);
@@ -136,9 +136,7 @@ async function settled(stage: Stage): Promise<Invariants> {
 }
 
 function faults(found: Invariants): string[] {
-  const zero = ["samplesLost", "samplesDuplicated", "oversell", "orphans"] as const;
-  const wrong = zero.filter((name) => found[name] !== 0).map((name) => `${name} is ${found[name]}`);
-  return found.samplesStored === 0 ? [...wrong, "no sample was stored"] : wrong;
+  return found.samplesStored === 0 ? [...faultsOf(found), "no sample was stored"] : faultsOf(found);
 }
 
 function judge(firstActivePodMs: number, pods: number, found: Invariants): Report {

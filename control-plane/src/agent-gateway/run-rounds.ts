@@ -112,7 +112,6 @@ export function createRounds(options: RoundsOptions): Rounds {
         every(markMs, "mark", () => markAlive(db, [...sessions.values()])),
         every(options.pollMs, "poll", async () => {
           for (const nodeId of sessions.keys()) wake(nodeId);
-          await db.execute(sql`DELETE FROM node_queries WHERE asked_at < now() - interval '1 minute'`);
         }),
       );
     },

@@ -33,7 +33,10 @@ describe("hints between replicas", () => {
     await until("the hint", () => there.keys.includes("a"));
     two.send("tasks", "b");
     await until("the hint back", () => here.keys.includes("b"));
-    expect([here.keys, there.keys]).toEqual([["a", "b"], ["a", "b"]]);
+    expect([here.keys, there.keys]).toEqual([
+      ["a", "b"],
+      ["a", "b"],
+    ]);
     here.stop();
     there.stop();
   });

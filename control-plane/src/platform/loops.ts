@@ -43,10 +43,13 @@ export function startLoops(db: Database, log: Logger, loops: readonly Loop[]): R
 async function runOnce(db: Database, log: Logger, loop: Loop): Promise<void> {
   try {
     await db.transaction(async (tx) => {
-      const [lock] = await tx.query<{ mine: boolean }>(sql`SELECT pg_try_advisory_xact_lock(hashtextextended(${`loop ${loop.name}`}, 0)) AS mine`);
+      const [lock] = await tx.query<{ mine: boolean }>(
+        sql`SELECT pg_try_advisory_xact_lock(hashtextextended(${`loop ${loop.name}`}, 0)) AS mine`,
+      );
       if (lock?.mine !== true) return;
       const report = await loop.run();
-      if (report !== undefined && Object.keys(report).length > 0) log.info({ loop: loop.name, ...report }, "loop corrected something");
+      if (report !== undefined && Object.keys(report).length > 0)
+        log.info({ loop: loop.name, ...report }, "loop corrected something");
     });
   } catch (error) {
     log.warn({ err: error, loop: loop.name }, "loop failed");

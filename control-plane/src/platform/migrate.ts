@@ -68,7 +68,10 @@ async function ensureApiLogin(client: pg.Client, systemUrl: string): Promise<str
  * Brings the schema up to date and makes sure of the tenants' login. Several replicas at once wait for
  * each other.
  */
-export async function migrate(systemUrl: string, apiUrl?: string): Promise<DatabaseLogins & { readonly applied: readonly string[] }> {
+export async function migrate(
+  systemUrl: string,
+  apiUrl?: string,
+): Promise<DatabaseLogins & { readonly applied: readonly string[] }> {
   let result: (DatabaseLogins & { readonly applied: readonly string[] }) | undefined;
   await withClient(systemUrl, async (client) => {
     await client.query("SELECT pg_advisory_lock($1)", [migrationLock]);

@@ -26,7 +26,9 @@ describe("sealing", () => {
     for (const index of [2, 3, 4]) {
       const changed = Buffer.from(parts[index] ?? "", "base64url");
       changed[0] = (changed[0] ?? 0) ^ 1;
-      expect(() => unseal(key, "authority", parts.with(index, changed.toString("base64url")).join("."))).toThrow(/changed/);
+      expect(() => unseal(key, "authority", parts.with(index, changed.toString("base64url")).join("."))).toThrow(
+        /changed/,
+      );
     }
     expect(() => unseal(key, "authority", "plain")).toThrow("not a sealed text");
     expect(() => masterKey(randomBytes(16))).toThrow("16 bytes");

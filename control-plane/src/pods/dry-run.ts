@@ -115,7 +115,7 @@ async function specOn(
   }>(sql`
     SELECT default_storage AS storage, bridge, pool, coalesce(${order.template ?? null}, 'ct:' || template_vmid, template_archive) AS template
     FROM nodes WHERE id = ${nodeId}`);
-  if (node?.storage == null || node.template === null) return undefined;
+  if (node === undefined || node.storage === null || node.template === null) return undefined;
   return containerSpecOf({
     ...size,
     ...node,

@@ -1,5 +1,4 @@
 import { DomainError } from "@cloudpods/shared/errors";
-import { isUuid } from "@cloudpods/shared/ids";
 import { z } from "@hono/zod-openapi";
 import { uuid } from "../http/fields.ts";
 import { route } from "../http/route.ts";
@@ -101,7 +100,7 @@ function quotaView(tenantId: string, { source, limits, usage }: QuotaState): z.i
 }
 
 async function requireTenant(db: Queryable, tenantId: string): Promise<void> {
-  const known = isUuid(tenantId) ? await db.query(sql`SELECT FROM tenants WHERE id = ${tenantId}`) : [];
+  const known = await db.query(sql`SELECT FROM tenants WHERE id = ${tenantId}`);
   if (known.length === 0) throw tenantUnknown();
 }
 

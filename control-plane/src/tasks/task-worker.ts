@@ -75,7 +75,7 @@ export function startTaskWorker(options: TaskWorkerOptions): TaskWorker {
     async stop() {
       stopping = true;
       clearTimeout(timer);
-      await Promise.allSettled([...inHand]);
+      await Promise.allSettled(inHand);
       clearTimeout(timer);
     },
   };

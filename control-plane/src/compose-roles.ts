@@ -1,0 +1,241 @@
+import type { AddressInfo } from "node:net";
+import { serve, type ServerType } from "@hono/node-server";
+import type { Logger } from "pino";
+import type { Registry } from "prom-client";
+import { startAgentGateway } from "./agent-gateway/start-agent-gateway.ts";
+import { startBroker, type Broker } from "./broker/start-broker.ts";
+import { registerRoutes } from "./compose-routes.ts";
+import type { Config } from "./config.ts";
+import { createApp } from "./http/app.ts";
+import { createRouteTable } from "./http/route-table.ts";
+import { maintenanceLoops } from "./maintenance.ts";
+import { issueReplicaCertificate } from "./nodes/certificate-authority.ts";
+import type { TrustedAuthorities } from "./nodes/ensure-certificate-authority.ts";
+import { keepCertificate } from "./nodes/keep-certificate.ts";
+import { isNodeAuthorized } from "./nodes/node-certificates.ts";
+import { startNodeWatch } from "./nodes/watch-nodes.ts";
+import type { Database } from "./platform/database.ts";
+import type { Hints } from "./platform/hints.ts";
+import { startLoops } from "./platform/loops.ts";
+import { holdReplicaLock } from "./platform/replica-lock.ts";
+import { sql } from "./platform/sql.ts";
+import { recordAddress } from "./pods/addresses.ts";
+import { podSagas } from "./pods/pod-sagas.ts";
+import { startIngest } from "./samples-intake/ingest.ts";
+import { createFleetView } from "./scheduling/fleet-view.ts";
+import { recordCommandProgress } from "./tasks/task-events.ts";
+import { startTaskWorker } from "./tasks/task-worker.ts";
+import { readVersion } from "./version.ts";
+
+/** What every role of a replica leans on. */
+export interface Replica {
+  readonly id: string;
+  readonly config: Config;
+  readonly log: Logger;
+  readonly system: Database;
+  readonly api: Database;
+  readonly systemUrl: string;
+  readonly authorities: TrustedAuthorities;
+  readonly hints: Hints;
+  readonly metrics: Registry;
+  readonly serverTls: () => { cert: string; key: string; ca: readonly string[] };
+  readonly onCertificateRenewed: (callback: () => void) => void;
+  /** Tells the other replicas that the embedded broker runs here; undefined: no longer. */
+  readonly announceBroker: (url: string | undefined) => Promise<void>;
+  readonly brokerUrl: () => string;
+  readonly gatewayAddress: string;
+  /** Parts are stopped in the reverse order of their start. */
+  readonly onStop: (name: string, stop: () => Promise<void> | void) => void;
+}
+
+/** Commands and results tell of changes at once; the inventory finds what nobody told. */
+const inventoryIntervalMs = 60_000;
+
+/**
+ * Runs the embedded broker for as long as this replica holds the lock: two brokers would split the agents.
+ * Returns when it runs here or on another replica.
+ * @throws when it cannot start here, e.g. because its port is taken
+ */
+export async function startBrokerRole(replica: Replica): Promise<void> {
+  const { log } = replica;
+  let running: Broker | undefined;
+  let change = Promise.resolve();
+  const first = Promise.withResolvers<void>();
+  const then = (work: () => Promise<void>): void => {
+    change = change.then(work).catch((error: unknown) => {
+      log.error({ err: error }, "the embedded broker cannot be started or stopped");
+      first.reject(error);
+    });
+  };
+  const lock = holdReplicaLock(
+    "broker",
+    replica.systemUrl,
+    {
+      acquired: () =>
+        then(async () => {
+          running = await openBroker(replica);
+          await replica.announceBroker(`mqtts://${replica.config.publicHost}:${running.port}`);
+          first.resolve();
+        }),
+      lost: () =>
+        then(async () => {
+          await running?.close();
+          running = undefined;
+          await replica.announceBroker(undefined);
+        }),
+    },
+    log,
+  );
+  const stopListening = replica.hints.on("node_sessions", (nodeId) => {
+    dropIfRemoved(replica, running, nodeId).catch((error: unknown) =>
+      log.warn({ err: error }, "cannot look whether a node was removed"),
+    );
+  });
+  replica.onCertificateRenewed(() => running?.updateTls(replica.serverTls()));
+  replica.onStop("broker", async () => {
+    stopListening();
+    await lock.release();
+    await change;
+    await running?.close();
+  });
+  // A replica that is second starts without waiting for its turn.
+  await Promise.race([first.promise, new Promise((resolve) => setTimeout(resolve, 3_000))]);
+}
+
+async function openBroker({ config, system, log, metrics, serverTls }: Replica): Promise<Broker> {
+  return await startBroker({
+    tls: serverTls(),
+    host: config.brokerHost,
+    port: config.brokerPort,
+    authorizeNode: (nodeId, serial) => isNodeAuthorized(system, nodeId, serial),
+    log,
+    registry: metrics,
+  });
+}
+
+/** A node that was removed may still be connected; its telemetry is refused at ingest either way. */
+async function dropIfRemoved({ system }: Replica, broker: Broker | undefined, nodeId: string): Promise<void> {
+  const [node] = await system.query<{ removed: boolean }>(
+    sql`SELECT removed_at IS NOT NULL AS removed FROM nodes WHERE id = ${nodeId}`,
+  );
+  if (node?.removed === true) broker?.disconnectNode(nodeId);
+}
+
+/** Listens for agents. */
+export async function startGatewayRole(replica: Replica): Promise<void> {
+  const { config, system, hints, log, metrics, serverTls, brokerUrl } = replica;
+  const gateway = await startAgentGateway({
+    db: system,
+    hints,
+    log,
+    registry: metrics,
+    tls: serverTls(),
+    host: config.gatewayHost,
+    port: config.gatewayPort,
+    settings: {
+      replicaId: replica.id,
+      sampleIntervalMs: config.sampleIntervalMs,
+      heartbeatIntervalMs: config.heartbeatIntervalMs,
+      inventoryIntervalMs,
+      brokerUrl: async () => await Promise.resolve(brokerUrl()),
+    },
+    hooks: { onAddress: recordAddress, onProgress: recordCommandProgress },
+  });
+  replica.onCertificateRenewed(() => gateway.updateTls(serverTls()));
+  replica.onStop("gateway", () => gateway.stop());
+}
+
+/** Stores what agents measure. */
+export async function startIngestRole(replica: Replica): Promise<void> {
+  const { authorities, log, system, systemUrl, metrics } = replica;
+  const certificate = await keepCertificate({
+    issue: (now) => issueReplicaCertificate(authorities.active, replica.id, now),
+    log,
+  });
+  replica.onStop("client certificate", () => certificate.stop());
+  const ingest = startIngest({
+    database: system,
+    databaseUrl: systemUrl,
+    mqttUrl: replica.brokerUrl,
+    tls: () => ({ cert: certificate.current.pem, key: certificate.current.privateKeyPem, ca: authorities.pems }),
+    replicaId: replica.id,
+    log,
+    registry: metrics,
+  });
+  replica.onStop("ingest", () => ingest.stop());
+}
+
+/** Carries out tasks, watches the hosts and keeps the tables in order. */
+export function startWorkerRole(replica: Replica): void {
+  const { system, log, hints, config } = replica;
+  const worker = startTaskWorker({
+    db: system,
+    workerId: replica.id,
+    sagas: podSagas(createFleetView()),
+    log,
+    onCommitted: (task, change) => {
+      hints.send("task_events", task.id);
+      if (change.nodeId !== undefined) hints.send("node_commands", change.nodeId);
+    },
+  });
+  const stopListening = [hints.on("tasks", () => worker.wake()), hints.on("commands_finished", () => worker.wake())];
+  const watch = startNodeWatch({
+    db: system,
+    log,
+    heartbeatIntervalMs: config.heartbeatIntervalMs,
+    agentVersion: readVersion(),
+    onMassVanishing: (nodes) =>
+      log.error({ nodes }, "many hosts vanished at once: presumed a fault of ours, nothing is done about them"),
+  });
+  const loops = startLoops(system, log, maintenanceLoops(system));
+  replica.onStop("worker", async () => {
+    for (const end of stopListening) end();
+    await Promise.all([worker.stop(), watch.stop(), loops.stop()]);
+  });
+}
+
+/** Serves the API. @returns its address */
+export async function startApiRole(replica: Replica): Promise<string> {
+  const { config, system, api, hints, log, metrics, authorities } = replica;
+  const routes = createRouteTable();
+  const fleet = createFleetView();
+  const addresses = async () =>
+    await Promise.resolve({ gatewayAddress: replica.gatewayAddress, brokerUrl: replica.brokerUrl() });
+  registerRoutes(routes, {
+    hints,
+    fleet,
+    sagas: podSagas(fleet),
+    issuing: { authorities, addresses },
+    defaultRegion: config.defaultRegion,
+    secureCookies: config.secureCookies,
+  });
+  const shutdown = new AbortController();
+  const app = createApp({
+    routes,
+    system,
+    api,
+    log,
+    metrics,
+    readiness: {},
+    version: readVersion(),
+    shutdown: shutdown.signal,
+  });
+  const { server, port } = await listen(app.fetch, config);
+  replica.onStop("api", async () => {
+    shutdown.abort();
+    await new Promise((closed) => server.close(closed));
+  });
+  return `http://${config.httpHost === "0.0.0.0" ? "localhost" : config.httpHost}:${port}`;
+}
+
+async function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  config: Config,
+): Promise<{ server: ServerType; port: number }> {
+  return await new Promise((resolve, reject) => {
+    const server = serve({ fetch, hostname: config.httpHost, port: config.httpPort }, (info: AddressInfo) =>
+      resolve({ server, port: info.port }),
+    );
+    server.once("error", reject);
+  });
+}
