@@ -58,8 +58,14 @@ export function sendEvents(source: NonNullable<Answer["events"]>, life: StreamLi
     },
     cancel: finish,
   });
+  // Without `close` an ended stream's connection idles, and a server that ends waits for it.
   return new Response(stream, {
-    headers: { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" },
+    headers: {
+      "content-type": "text/event-stream",
+      "cache-control": "no-store",
+      "x-accel-buffering": "no",
+      connection: "close",
+    },
   });
 }
 
