@@ -8,6 +8,8 @@ export interface ScriptedEnd {
   readonly state: "succeeded" | "failed" | "interrupted" | "cancelled";
   readonly errorCode?: string;
   readonly retryable?: boolean;
+  /** Says that it succeeded and did nothing. */
+  readonly lies?: true;
 }
 
 /** A host that answers commands at the tables, as gateway and agent together would: for tests of what sends them. */
@@ -40,8 +42,8 @@ export function startScriptedHost(
         continue;
       }
       const command = Command.fromJSON(row.command);
-      const end = script(command) ?? { state: "succeeded" as const };
-      if (end.state === "succeeded") carryOut(command);
+      const end: ScriptedEnd = script(command) ?? { state: "succeeded" };
+      if (end.state === "succeeded" && end.lies === undefined) carryOut(command);
       await db.execute(sql`
         UPDATE node_commands SET state = ${end.state}, error_code = ${end.errorCode ?? null}, retryable = ${end.retryable ?? null},
           observation = ${observationOf(command.vmid)}::jsonb, finished_at = now()
