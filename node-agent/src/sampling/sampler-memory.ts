@@ -17,12 +17,85 @@ export interface SamplerMemory {
   readonly containers: ReadonlyMap<number, KnownContainer>;
 }
 
-/** Changes with the shape of SamplerMemory; a memory of another version is not understood. */
-const VERSION = 1;
+/** Changes with the shape of StoredMemory; a memory of another version is not understood. */
+const VERSION = 2;
+
+/** Rows instead of objects: without a thousand times the names of the fields it takes half the time. */
+interface StoredMemory {
+  readonly version: number;
+  readonly bootId: string;
+  readonly lookedAtMs: number | undefined;
+  readonly coveredToMs: number | undefined;
+  readonly containers: readonly (readonly [number, string, number, StoredReading | undefined])[];
+}
+
+type StoredReading = readonly [
+  atMs: number,
+  initStartTicks: bigint,
+  startedAtMs: number,
+  cpuUsageUs: bigint,
+  memoryBytes: bigint,
+  diskBytes: bigint,
+  ioReadBytes: bigint,
+  ioWriteBytes: bigint,
+  ioDevice: string,
+  ...interfaces: (readonly [string, number, bigint, bigint])[],
+];
 
 /** For the spool. */
 export function encodeMemory(memory: SamplerMemory): Uint8Array {
-  return serialize({ version: VERSION, memory });
+  const stored: StoredMemory = {
+    version: VERSION,
+    bootId: memory.bootId,
+    lookedAtMs: memory.lookedAtMs,
+    coveredToMs: memory.coveredToMs,
+    containers: [...memory.containers].map(([vmid, { podId, knownUntilMs, reading }]) => [
+      vmid,
+      podId,
+      knownUntilMs,
+      reading === undefined ? undefined : storedReading(reading),
+    ]),
+  };
+  return serialize(stored);
+}
+
+function storedReading(reading: Reading): StoredReading {
+  return [
+    reading.atMs,
+    reading.initStartTicks,
+    reading.startedAtMs,
+    reading.cpuUsageUs,
+    reading.memoryBytes,
+    reading.diskBytes,
+    reading.ioReadBytes,
+    reading.ioWriteBytes,
+    reading.ioDevice,
+    ...reading.interfaces.map(
+      ({ name, ifindex, guestInBytes, guestOutBytes }) => [name, ifindex, guestInBytes, guestOutBytes] as const,
+    ),
+  ];
+}
+
+function readingOf(stored: StoredReading): Reading {
+  const [atMs, initStartTicks, startedAtMs, cpuUsageUs, memoryBytes, ...rest] = stored;
+  const [diskBytes, ioReadBytes, ioWriteBytes, ioDevice, ...interfaces] = rest;
+  return {
+    atMs,
+    initStartTicks,
+    startedAtMs,
+    cpuUsageUs,
+    memoryBytes,
+    diskBytes,
+    ioReadBytes,
+    ioWriteBytes,
+    ioDevice,
+    interfaces: interfaces.map(([name, ifindex, guestInBytes, guestOutBytes]) => ({
+      name,
+      ifindex,
+      guestInBytes,
+      guestOutBytes,
+    })),
+  };
 }
 
 /**
@@ -39,9 +112,15 @@ export function decodeMemory(bytes: Uint8Array | undefined, bootId: string): Sam
 
 function storedMemory(bytes: Uint8Array): SamplerMemory | undefined {
   try {
-    // Written by `encodeMemory` of the same version only.
-    const stored = deserialize(bytes) as { version?: unknown; memory: SamplerMemory };
-    return stored.version === VERSION ? stored.memory : undefined;
+    // Written by `encodeMemory`; only of the same version is the rest as declared.
+    const stored = deserialize(bytes) as StoredMemory;
+    if (stored.version !== VERSION) return undefined;
+    const containers = stored.containers.map(([vmid, podId, knownUntilMs, reading]) => {
+      const known = { podId, knownUntilMs, reading: reading && readingOf(reading) };
+      return [vmid, known] as const;
+    });
+    const { bootId, lookedAtMs, coveredToMs } = stored;
+    return { bootId, lookedAtMs, coveredToMs, containers: new Map(containers) };
   } catch {
     return undefined;
   }
