@@ -1,21 +1,19 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { isUuid } from "@cloudpods/shared/ids";
-import { parseNodeTopic } from "@cloudpods/shared/topics";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Database } from "../platform/database.ts";
 import { openAcknowledgements } from "./acknowledgements.ts";
-import { openBrokerLink, type ArrivedMessage, type IngestTls } from "./broker-link.ts";
-import { heartbeatBuffer, type HeartbeatBuffer } from "./heartbeat-buffer.ts";
+import { openBrokerLink, type IngestTls } from "./broker-link.ts";
+import { heartbeatBuffer } from "./heartbeat-buffer.ts";
 import { pruneNodeSamples, writeHeartbeats } from "./heartbeats.ts";
 import { hostingCache } from "./hosting.ts";
 import { ingestMetrics, type IngestMetrics } from "./ingest-metrics.ts";
-import { readHeartbeat, readPresence } from "./read-heartbeat.ts";
-import { storeMessages, type IncomingMessage, type StoreContext } from "./store-messages.ts";
+import { messageReceiver } from "./receive-message.ts";
+import { storeMessages, type StoreContext } from "./store-messages.ts";
 import { openStorePool } from "./store-pool.ts";
 import type { SubscriptionMode } from "./subscriptions.ts";
 import { usageDays } from "./usage-days.ts";
-import { openWriteLanes, type WriteLanes } from "./write-lanes.ts";
+import { openWriteLanes } from "./write-lanes.ts";
 
 /** What ingest needs. */
 export interface IngestOptions {
@@ -87,7 +85,7 @@ export function startIngest(options: IngestOptions): Ingest {
     },
     (error) => log.warn({ err: error }, "heartbeats could not be written; trying again"),
   );
-  const link = openBrokerLink({ ...options, arrived: receiver(lanes, beats, metrics) });
+  const link = openBrokerLink({ ...options, arrived: messageReceiver({ lanes, beats, metrics, patienceMs }) });
   const loops = [
     repeat(stopping.signal, heartbeatFlushMs, () => beats.flush()),
     repeat(stopping.signal, upkeepMs, () => upkeep(options, context)),
@@ -105,47 +103,6 @@ export function startIngest(options: IngestOptions): Ingest {
   }
   let stopped: Promise<void> | undefined;
   return { mode: () => link.mode(), stop: () => (stopped ??= stop()) };
-}
-
-/** Sorts messages by their channel. A full queue holds up the broker for a while, then messages are let go. */
-function receiver(lanes: WriteLanes, beats: HeartbeatBuffer, metrics: IngestMetrics) {
-  let fullSinceMs: number | undefined;
-
-  async function waitForRoom(message: IncomingMessage): Promise<void> {
-    fullSinceMs ??= Date.now();
-    const leftMs = fullSinceMs + patienceMs - Date.now();
-    if (leftMs > 0) {
-      await Promise.race([lanes.room(), sleep(leftMs, undefined, { ref: false })]);
-      if (lanes.offer(message)) {
-        fullSinceMs = undefined;
-        return;
-      }
-    }
-    metrics.dropped("OVERLOADED");
-  }
-
-  return ({ topic, payload }: ArrivedMessage): Promise<void> | undefined => {
-    const target = parseNodeTopic(topic);
-    if (target === undefined || !isUuid(target.nodeId)) {
-      metrics.dropped("UNKNOWN_TOPIC");
-      return undefined;
-    }
-    const receivedAtMs = Date.now();
-    if (target.channel === "samples") {
-      const message = { nodeId: target.nodeId, payload, receivedAtMs };
-      if (!lanes.offer(message)) return waitForRoom(message);
-      fullSinceMs = undefined;
-    } else if (target.channel === "heartbeat") {
-      const heartbeat = readHeartbeat(payload);
-      if (heartbeat === undefined) metrics.dropped("MALFORMED_HEARTBEAT");
-      else beats.addHeartbeat({ nodeId: target.nodeId, receivedAtMs, heartbeat });
-    } else if (target.channel === "status") {
-      const online = readPresence(payload);
-      if (online === undefined) metrics.dropped("MALFORMED_HEARTBEAT");
-      else beats.addPresence({ nodeId: target.nodeId, online });
-    }
-    return undefined;
-  };
 }
 
 async function upkeep(options: IngestOptions, context: StoreContext): Promise<void> {
