@@ -44,6 +44,8 @@ export interface Replica {
   readonly announceBroker: (url: string | undefined) => Promise<void>;
   readonly brokerUrl: () => string;
   readonly gatewayAddress: string;
+  /** What must work before requests are sent here; roles add theirs. */
+  readonly readiness: Record<string, () => Promise<void>>;
   /** Parts are stopped in the reverse order of their start. */
   readonly onStop: (name: string, stop: () => Promise<void> | void) => void;
 }
@@ -162,6 +164,10 @@ export async function startIngestRole(replica: Replica): Promise<void> {
     log,
     registry: metrics,
   });
+  replica.readiness["broker"] = async () => {
+    if (ingest.mode() === "connecting") throw new Error("ingest is not connected to the broker");
+    await Promise.resolve();
+  };
   replica.onStop("ingest", () => ingest.stop());
 }
 
@@ -216,8 +222,9 @@ export async function startApiRole(replica: Replica): Promise<string> {
     api,
     log,
     metrics,
-    readiness: {},
+    readiness: replica.readiness,
     version: readVersion(),
+    trustedProxies: config.trustedProxies,
     shutdown: shutdown.signal,
   });
   const { server, port } = await listen(app.fetch, config);

@@ -99,6 +99,7 @@ async function openReplica(config: Config, log: Logger, onStop: Replica["onStop"
     authorities,
     hints,
     metrics: createMetrics(),
+    readiness: {},
     serverTls: () => ({ cert: certificate.current.pem, key: certificate.current.privateKeyPem, ca: authorities.pems }),
     onCertificateRenewed: (callback) => certificate.onRenewed(callback),
     async announceBroker(url) {

@@ -17,13 +17,22 @@ test("every fault is listed at once by the name of its variable", () => {
       CLOUDPODS_MASTER_KEY: "short",
       CLOUDPODS_MASTER_KEY_FILE: "/nowhere/at/all",
       CLOUDPODS_HTTP_PROT: "1",
+      CLOUDPODS_TRUSTED_PROXIES: "10.0.0.0/8,everyone",
     });
   expect(read).toThrow(ConfigError);
   try {
     read();
   } catch (error) {
     const text = error instanceof ConfigError ? error.message : "";
-    for (const name of ["HTTP_PORT", "ROLES", "DATABASE_URL", "MASTER_KEY", "MASTER_KEY_FILE", "HTTP_PROT"]) {
+    for (const name of [
+      "HTTP_PORT",
+      "ROLES",
+      "DATABASE_URL",
+      "MASTER_KEY",
+      "MASTER_KEY_FILE",
+      "HTTP_PROT",
+      "TRUSTED_PROXIES",
+    ]) {
       expect(text).toContain(`CLOUDPODS_${name}`);
     }
     expect(text).not.toContain("short");

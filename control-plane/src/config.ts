@@ -32,6 +32,8 @@ export interface Config {
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
   /** Secure flag of the session cookie: on unless the site is served over plain HTTP. */
   readonly secureCookies: boolean;
+  /** Networks (CIDR) of the proxies whose X-Forwarded-For is believed. */
+  readonly trustedProxies: readonly string[];
 }
 
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
@@ -65,6 +67,13 @@ const environmentSchema = z.object({
   CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS: z.coerce.number().int().min(1).max(60).default(10),
   CLOUDPODS_LOG_LEVEL: z.enum(["debug", "info", "warn", "error", "silent"]).default("info"),
   CLOUDPODS_SECURE_COOKIES: z.stringbool().default(true),
+  CLOUDPODS_TRUSTED_PROXIES: z
+    .string()
+    .default("")
+    .transform((text) => text.split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()])))
+    .pipe(
+      z.array(z.union([z.cidrv4(), z.cidrv6()], { error: "must be networks such as 10.0.0.0/8, separated by commas" })),
+    ),
 });
 
 /** Every fault of the configuration at once, each with the name of its variable. */
@@ -118,6 +127,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     heartbeatIntervalMs: values.CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS * 1_000,
     logLevel: values.CLOUDPODS_LOG_LEVEL,
     secureCookies: values.CLOUDPODS_SECURE_COOKIES,
+    trustedProxies: values.CLOUDPODS_TRUSTED_PROXIES,
   });
 }
 

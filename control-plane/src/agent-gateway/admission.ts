@@ -20,7 +20,12 @@ export function createAdmission(openingMax: number, random: () => number): Admis
     enter() {
       if (opening >= openingMax) {
         const waitMs = retryMinMs + random() * retrySpreadMs;
-        throw new SessionEnd(status.RESOURCE_EXHAUSTED, "GATEWAY_BUSY", "too many agents connect at the moment", waitMs);
+        throw new SessionEnd(
+          status.RESOURCE_EXHAUSTED,
+          "GATEWAY_BUSY",
+          "too many agents connect at the moment",
+          waitMs,
+        );
       }
       opening++;
       let inside = true;

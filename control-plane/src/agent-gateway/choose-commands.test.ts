@@ -25,17 +25,29 @@ describe("what a session is told next", () => {
   });
 
   test("a pod that shall be gone needs nothing before", () => {
-    const open = [command("a", "ensure_container", 1), command("b", "ensure_power", 2), command("c", "ensure_absent", 3)];
+    const open = [
+      command("a", "ensure_container", 1),
+      command("b", "ensure_power", 2),
+      command("c", "ensure_absent", 3),
+    ];
     expect(chooseCommands(open, 8)).toEqual({ superseded: ["a", "b"], send: ["c"] });
   });
 
   test("delivered wishes and deeds are never taken back", () => {
-    const open = [command("a", "ensure_power", 1, { pending: false }), command("b", "backup", 2), command("c", "ensure_power", 3)];
+    const open = [
+      command("a", "ensure_power", 1, { pending: false }),
+      command("b", "backup", 2),
+      command("c", "ensure_power", 3),
+    ];
     expect(chooseCommands(open, 8)).toEqual({ superseded: [], send: ["a", "b", "c"] });
   });
 
   test("a pod's commands go by revision even where ids say otherwise", () => {
-    const open = [command("a", "ensure_power", 2), command("b", "reboot", 3, { podId: "other" }), command("c", "ensure_container", 1)];
+    const open = [
+      command("a", "ensure_power", 2),
+      command("b", "reboot", 3, { podId: "other" }),
+      command("c", "ensure_container", 1),
+    ];
     expect(chooseCommands(open, 8).send).toEqual(["c", "b", "a"]);
   });
 
@@ -50,7 +62,14 @@ describe("what a session is told next", () => {
       }),
       { maxLength: 20 },
     )
-    .map((rows) => rows.map(({ state, ...row }, index): OpenCommand => ({ ...row, id: String(index).padStart(2, "0"), pending: state === "pending", inFlight: state === "in flight" })));
+    .map((rows) =>
+      rows.map(({ state, ...row }, index): OpenCommand => ({
+        ...row,
+        id: String(index).padStart(2, "0"),
+        pending: state === "pending",
+        inFlight: state === "in flight",
+      })),
+    );
 
   test("the window holds, nothing is sent twice, lost, or out of a pod's order", () => {
     fc.assert(

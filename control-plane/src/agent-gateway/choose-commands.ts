@@ -42,7 +42,10 @@ function isOvertaken(command: OpenCommand, open: readonly OpenCommand[]): boolea
   if (!command.pending || command.podId === null || !wishes.has(command.op)) return false;
   return open.some(
     (other) =>
-      other.podId === command.podId && (other.op === command.op || other.op === "ensure_absent") && wishes.has(other.op) && isBefore(command, other),
+      other.podId === command.podId &&
+      (other.op === command.op || other.op === "ensure_absent") &&
+      wishes.has(other.op) &&
+      isBefore(command, other),
   );
 }
 
@@ -54,7 +57,9 @@ function inPodOrder(open: readonly OpenCommand[]): OpenCommand[] {
     const others = ofPod.get(command.podId) ?? [];
     ofPod.set(command.podId, [...others, command]);
   }
-  const ordered = new Map([...ofPod].map(([podId, commands]) => [podId, commands.toSorted((a, b) => (isBefore(a, b) ? -1 : 1))]));
+  const ordered = new Map(
+    [...ofPod].map(([podId, commands]) => [podId, commands.toSorted((a, b) => (isBefore(a, b) ? -1 : 1))]),
+  );
   return open.map((command) => (command.podId === null ? command : (ordered.get(command.podId)?.shift() ?? command)));
 }
 

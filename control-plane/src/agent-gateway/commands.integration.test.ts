@@ -1,4 +1,10 @@
-import { ContainerObservation, Power, QueryAnswer, type Command, type PlanQuestion } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import {
+  ContainerObservation,
+  Power,
+  QueryAnswer,
+  type Command,
+  type PlanQuestion,
+} from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { connectAgent, type ConnectedAgent, type ConnectOptions } from "../../../test/support/connected-agent.ts";
@@ -55,9 +61,23 @@ async function placePod(host: EnrolledHost): Promise<PlacedPod> {
   return row;
 }
 
-async function order(host: EnrolledHost, pod: PlacedPod, revision: number, changes: Partial<NewCommand> = {}): Promise<string> {
+async function order(
+  host: EnrolledHost,
+  pod: PlacedPod,
+  revision: number,
+  changes: Partial<NewCommand> = {},
+): Promise<string> {
   const op = { $case: "ensurePower", value: { power: Power.POWER_RUNNING, shutdownTimeoutSeconds: 30 } } as const;
-  const command = { nodeId: host.nodeId, tenantId, podId: pod.id, vmid: pod.vmid, generation: 1n, revision: BigInt(revision), op, ...changes };
+  const command = {
+    nodeId: host.nodeId,
+    tenantId,
+    podId: pod.id,
+    vmid: pod.vmid,
+    generation: 1n,
+    revision: BigInt(revision),
+    op,
+    ...changes,
+  };
   return await db.system.transaction((tx) => insertCommand(tx, command));
 }
 
@@ -67,10 +87,19 @@ async function stateOf(commandId: string): Promise<string | undefined> {
 }
 
 const observationOf = (pod: PlacedPod, changes: Partial<ContainerObservation> = {}): ContainerObservation =>
-  ContainerObservation.fromPartial({ vmid: pod.vmid, podId: pod.id, generation: 1n, power: Power.POWER_RUNNING, ip: "10.0.0.9", ...changes });
+  ContainerObservation.fromPartial({
+    vmid: pod.vmid,
+    podId: pod.id,
+    generation: 1n,
+    power: Power.POWER_RUNNING,
+    ip: "10.0.0.9",
+    ...changes,
+  });
 
 async function podRow(pod: PlacedPod) {
-  const [row] = await db.system.query<{ power: string; ip: string | null }>(sql`SELECT observed_power AS power, ip FROM cloud_pods WHERE id = ${pod.id}`);
+  const [row] = await db.system.query<{ power: string; ip: string | null }>(
+    sql`SELECT observed_power AS power, ip FROM cloud_pods WHERE id = ${pod.id}`,
+  );
   return row;
 }
 
@@ -84,7 +113,14 @@ describe("commands", () => {
     const id = await order(host, pod, 1);
     one.hints.send("node_commands", host.nodeId);
     const command = await agent.command(id);
-    expect(command).toMatchObject({ podId: pod.id, vmid: pod.vmid, fleetEpoch: 1n, generation: 1n, revision: 1n, op: { $case: "ensurePower" } });
+    expect(command).toMatchObject({
+      podId: pod.id,
+      vmid: pod.vmid,
+      fleetEpoch: 1n,
+      generation: 1n,
+      revision: 1n,
+      op: { $case: "ensurePower" },
+    });
     agent.say({ $case: "accepted", value: { commandId: id } });
     await until("the acceptance", async () => (await stateOf(id)) === "accepted");
     agent.say({ $case: "progress", value: { commandId: id, step: "start", percent: 140, detail: "starting" } });
@@ -92,7 +128,13 @@ describe("commands", () => {
     await agent.succeed(command, { observation: observationOf(pod), commandLines: [`pct start ${pod.vmid}`] });
     const [row] = await db.system.query(sql`
       SELECT state, step, percent, command_lines AS lines, observation->>'ip' AS ip FROM node_commands WHERE id = ${id}`);
-    expect(row).toEqual({ state: "succeeded", step: "start", percent: 100, lines: [`pct start ${pod.vmid}`], ip: "10.0.0.9" });
+    expect(row).toEqual({
+      state: "succeeded",
+      step: "start",
+      percent: 100,
+      lines: [`pct start ${pod.vmid}`],
+      ip: "10.0.0.9",
+    });
     expect(await podRow(pod)).toEqual({ power: "running", ip: "10.0.0.9" });
     // A second result, even another one, is confirmed and changes nothing.
     await agent.succeed(command, { outcome: 2, error: { code: "LOCKED", message: "no", retryable: true } });
@@ -125,7 +167,11 @@ describe("commands", () => {
     const host = await enrolHost(db.system, deps);
     const pod = await placePod(host);
     const stop = { $case: "ensurePower", value: { power: Power.POWER_STOPPED, shutdownTimeoutSeconds: 30 } } as const;
-    const [first, second, third] = [await order(host, pod, 1), await order(host, pod, 2, { op: stop }), await order(host, pod, 3)];
+    const [first, second, third] = [
+      await order(host, pod, 1),
+      await order(host, pod, 2, { op: stop }),
+      await order(host, pod, 3),
+    ];
     const agent = await connect(host);
     await agent.command(third);
     expect(agent.commands()).toHaveLength(1);
@@ -172,8 +218,14 @@ describe("commands", () => {
     const agent = await connect(host);
     const id = await order(host, pod, 1);
     one.hints.send("node_commands", host.nodeId);
-    await agent.succeed(await agent.command(id), { outcome: 2, error: { code: "FAILED", message: "a\0b", retryable: false }, observation: observationOf(pod, { hostname: "x\0y" }) });
-    const [row] = await db.system.query(sql`SELECT state, error_message AS message, observation->>'hostname' AS hostname FROM node_commands WHERE id = ${id}`);
+    await agent.succeed(await agent.command(id), {
+      outcome: 2,
+      error: { code: "FAILED", message: "a\0b", retryable: false },
+      observation: observationOf(pod, { hostname: "x\0y" }),
+    });
+    const [row] = await db.system.query(
+      sql`SELECT state, error_message AS message, observation->>'hostname' AS hostname FROM node_commands WHERE id = ${id}`,
+    );
     expect(row).toEqual({ state: "failed", message: "ab", hostname: "xy" });
   });
 
@@ -194,7 +246,11 @@ describe("commands", () => {
     const ids: string[] = [];
     for (let index = 0; index < 300; index++) {
       const op = { $case: "cancelCommand", value: { commandId: newId() } } as const;
-      ids.push(await db.system.transaction((tx) => insertCommand(tx, { nodeId: host.nodeId, generation: 0n, revision: 0n, op })));
+      ids.push(
+        await db.system.transaction((tx) =>
+          insertCommand(tx, { nodeId: host.nodeId, generation: 0n, revision: 0n, op }),
+        ),
+      );
     }
     const agent = await connect(host);
     await until("the first window", () => agent.commands().length === 64);
@@ -221,7 +277,17 @@ describe("commands", () => {
     const pod = await placePod(host);
     const op = { $case: "reboot", value: { shutdownTimeoutSeconds: 10 } } as const;
     const id = await db.api.transaction(
-      (tx) => insertCommand(tx, { nodeId: host.nodeId, tenantId, podId: pod.id, vmid: pod.vmid, generation: 1n, revision: 1n, ttlMs: 60_000, op }),
+      (tx) =>
+        insertCommand(tx, {
+          nodeId: host.nodeId,
+          tenantId,
+          podId: pod.id,
+          vmid: pod.vmid,
+          generation: 1n,
+          revision: 1n,
+          ttlMs: 60_000,
+          op,
+        }),
       { tenantId },
     );
     two.hints.send("node_commands", host.nodeId);
@@ -234,7 +300,12 @@ describe("commands", () => {
 describe("what a new session owns", () => {
   test("its pods, with the power that holds and states allow", async () => {
     const host = await enrolHost(db.system, deps);
-    const [runs, held, stopped, gone] = [await placePod(host), await placePod(host), await placePod(host), await placePod(host)];
+    const [runs, held, stopped, gone] = [
+      await placePod(host),
+      await placePod(host),
+      await placePod(host),
+      await placePod(host),
+    ];
     await db.system.execute(sql`
       INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor) VALUES (${newId()}, ${tenantId}, ${held.id}, 'billing', 'suspend', 'test')`);
     await db.system.execute(sql`UPDATE cloud_pods SET desired_power = 'stopped' WHERE id = ${stopped.id}`);
@@ -249,7 +320,13 @@ describe("what a new session owns", () => {
 });
 
 describe("questions", () => {
-  const question: PlanQuestion = { podId: newId(), vmid: 0, generation: 1n, spec: undefined, power: Power.POWER_RUNNING };
+  const question: PlanQuestion = {
+    podId: newId(),
+    vmid: 0,
+    generation: 1n,
+    spec: undefined,
+    power: Power.POWER_RUNNING,
+  };
 
   test("are answered by the host, whichever replica has its session", async () => {
     const host = await enrolHost(db.system, deps);
@@ -257,19 +334,31 @@ describe("questions", () => {
     const asked = askPlan({ db: db.api, hints: one.hints }, host.nodeId, question);
     const query = await until("the question", () => agent.heard.find((message) => message.$case === "query"));
     expect(query.value.question).toMatchObject({ $case: "plan", value: { podId: question.podId } });
-    agent.say({ $case: "queryAnswer", value: QueryAnswer.fromPartial({ queryId: query.value.queryId, commandLines: ["pct start 100000"] }) });
+    agent.say({
+      $case: "queryAnswer",
+      value: QueryAnswer.fromPartial({ queryId: query.value.queryId, commandLines: ["pct start 100000"] }),
+    });
     expect(await asked).toEqual({ commandLines: ["pct start 100000"] });
   });
 
   test("that nobody answers say so in time", async () => {
     const host = await enrolHost(db.system, deps);
     const startedMs = performance.now();
-    expect(await askPlan({ db: db.system, hints: one.hints }, host.nodeId, question, 400)).toEqual({ reason: "The node did not answer within 0.4 s." });
+    expect(await askPlan({ db: db.system, hints: one.hints }, host.nodeId, question, 400)).toEqual({
+      reason: "The node did not answer within 0.4 s.",
+    });
     expect(performance.now() - startedMs).toBeLessThan(1_500);
     const agent = await connect(host);
     const asked = askPlan({ db: db.system, hints: one.hints }, host.nodeId, question);
     const query = await until("the question", () => agent.heard.findLast((message) => message.$case === "query"));
-    agent.say({ $case: "queryAnswer", value: { queryId: query.value.queryId, commandLines: [], error: { code: "NODE_BUSY", message: "later", retryable: true } } });
+    agent.say({
+      $case: "queryAnswer",
+      value: {
+        queryId: query.value.queryId,
+        commandLines: [],
+        error: { code: "NODE_BUSY", message: "later", retryable: true },
+      },
+    });
     expect(await asked).toEqual({ reason: "NODE_BUSY: later" });
   });
 });

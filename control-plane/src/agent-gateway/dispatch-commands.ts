@@ -45,13 +45,19 @@ export async function dispatchCommands(db: Database, sessions: readonly LiveSess
     ]);
     for (const session of sessions) {
       const own = rows.filter((row) => row.nodeId === session.nodeId);
-      const choice = chooseCommands(own.map((row) => ({ ...row, inFlight: session.inFlight.has(row.id) })), windowMax);
+      const choice = chooseCommands(
+        own.map((row) => ({ ...row, inFlight: session.inFlight.has(row.id) })),
+        windowMax,
+      );
       superseded.push(...choice.superseded);
       const byId = new Map(own.map((row) => [row.id, row]));
       written.push(...choice.send.flatMap((id) => ({ session, row: byId.get(id) })).filter(hasRow));
     }
     await markSuperseded(tx, superseded);
-    const marked = await markSent(tx, written.filter(({ row }) => row.pending).map(({ row }) => row.id));
+    const marked = await markSent(
+      tx,
+      written.filter(({ row }) => row.pending).map(({ row }) => row.id),
+    );
     // Whatever was cancelled since it was read stays here.
     written = written.filter(({ row }) => !row.pending || marked.has(row.id));
   });
@@ -66,12 +72,21 @@ export async function dispatchCommands(db: Database, sessions: readonly LiveSess
   };
 }
 
-function hasRow(item: { session: LiveSession; row: CommandRow | undefined }): item is { session: LiveSession; row: CommandRow } {
+function hasRow(item: {
+  session: LiveSession;
+  row: CommandRow | undefined;
+}): item is { session: LiveSession; row: CommandRow } {
   return item.row !== undefined;
 }
 
-async function readOpen(tx: Transaction, sessions: readonly LiveSession[], reached: Set<string>): Promise<CommandRow[]> {
-  const wanted = JSON.stringify(sessions.map(({ nodeId, epoch, inFlight }) => ({ node_id: nodeId, epoch: String(epoch), known: [...inFlight] })));
+async function readOpen(
+  tx: Transaction,
+  sessions: readonly LiveSession[],
+  reached: Set<string>,
+): Promise<CommandRow[]> {
+  const wanted = JSON.stringify(
+    sessions.map(({ nodeId, epoch, inFlight }) => ({ node_id: nodeId, epoch: String(epoch), known: [...inFlight] })),
+  );
   const rows = await tx.query<CommandRow & { id: string | null }>(sql`
     WITH live AS (
       SELECT s.node_id, x.known FROM jsonb_to_recordset(${wanted}::jsonb) AS x(node_id uuid, epoch bigint, known uuid[])

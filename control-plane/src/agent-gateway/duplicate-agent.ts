@@ -47,7 +47,12 @@ export function judgeHello(known: SessionHistory, me: HelloTrace): HelloVerdict 
   if (known.duplicateSinceMs === undefined) {
     const displacementsMs = known.connected ? [...recent, me.atMs] : recent;
     const raised = displacementsMs.length >= displacementsMax;
-    return { admitted: !raised, condition: raised ? "raise" : "keep", displacementsMs: raised ? [] : displacementsMs, hellos };
+    return {
+      admitted: !raised,
+      condition: raised ? "raise" : "keep",
+      displacementsMs: raised ? [] : displacementsMs,
+      hellos,
+    };
   }
   const others = earlier.filter((hello) => !isSame(hello, me));
   const toldApart = others.some((hello) => hello.machineId !== me.machineId);

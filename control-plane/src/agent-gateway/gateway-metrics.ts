@@ -25,10 +25,29 @@ export function gatewayMetrics(registry: Registry, sessions: () => number): Gate
     },
   });
   return {
-    sessionsRefused: new Counter({ name: "cloudpods_gateway_sessions_refused_total", help: "Sessions that did not begin.", labelNames: ["reason"], registers }),
-    sessionsEnded: new Counter({ name: "cloudpods_gateway_sessions_ended_total", help: "Sessions that ended.", labelNames: ["reason"], registers }),
-    malformedMessages: new Counter({ name: "cloudpods_gateway_malformed_messages_total", help: "Messages that ended their session.", registers }),
-    results: new Counter({ name: "cloudpods_gateway_results_total", help: "Results of commands by what became of them.", labelNames: ["fate"], registers }),
+    sessionsRefused: new Counter({
+      name: "cloudpods_gateway_sessions_refused_total",
+      help: "Sessions that did not begin.",
+      labelNames: ["reason"],
+      registers,
+    }),
+    sessionsEnded: new Counter({
+      name: "cloudpods_gateway_sessions_ended_total",
+      help: "Sessions that ended.",
+      labelNames: ["reason"],
+      registers,
+    }),
+    malformedMessages: new Counter({
+      name: "cloudpods_gateway_malformed_messages_total",
+      help: "Messages that ended their session.",
+      registers,
+    }),
+    results: new Counter({
+      name: "cloudpods_gateway_results_total",
+      help: "Results of commands by what became of them.",
+      labelNames: ["fate"],
+      registers,
+    }),
     dispatchSeconds: new Histogram({
       name: "cloudpods_gateway_dispatch_seconds",
       help: "From the making of a command to its writing to the session.",

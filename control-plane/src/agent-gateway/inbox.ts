@@ -18,7 +18,11 @@ const waitingMax = 128;
  * Handles messages one after the other: progress must not overtake acceptance, nor a result its progress.
  * The first failure ends the inbox and is passed on.
  */
-export function createInbox<T>(source: MessageSource, handle: (message: T) => Promise<void>, onFailure: (error: unknown) => void): Inbox<T> {
+export function createInbox<T>(
+  source: MessageSource,
+  handle: (message: T) => Promise<void>,
+  onFailure: (error: unknown) => void,
+): Inbox<T> {
   const waiting: T[] = [];
   let working = false;
   let closed = false;

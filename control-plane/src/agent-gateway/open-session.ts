@@ -32,7 +32,12 @@ export interface SessionSettings {
  *
  * @throws SessionEnd CERTIFICATE_REFUSED, DUPLICATE_AGENT.
  */
-export async function openSession(db: Database, settings: SessionSettings, peer: PeerIdentity, hello: Hello): Promise<{ session: SessionRef; welcome: Welcome }> {
+export async function openSession(
+  db: Database,
+  settings: SessionSettings,
+  peer: PeerIdentity,
+  hello: Hello,
+): Promise<{ session: SessionRef; welcome: Welcome }> {
   const brokerUrl = await settings.brokerUrl();
   const opened = await db.transaction(async (tx) => {
     const known = await lockNodeStatus(tx, peer);
@@ -45,7 +50,9 @@ export async function openSession(db: Database, settings: SessionSettings, peer:
         certificate_serial = ${peer.serial}, fleet_epoch = ${hello.fleetEpoch}
       WHERE node_id = ${peer.nodeId} RETURNING session_epoch AS epoch`);
     if (status === undefined) throw new Error(`node ${peer.nodeId} has no status row`);
-    await tx.execute(sql`UPDATE node_certificates SET first_used_at = now() WHERE serial = ${peer.serial} AND first_used_at IS NULL`);
+    await tx.execute(
+      sql`UPDATE node_certificates SET first_used_at = now() WHERE serial = ${peer.serial} AND first_used_at IS NULL`,
+    );
     await registerHost(tx, peer.nodeId, hello);
     return { epoch: status.epoch, welcome: await readWelcome(tx, peer.nodeId, hello) };
   });
@@ -81,7 +88,11 @@ async function lockNodeStatus(tx: Transaction, peer: PeerIdentity): Promise<Know
     WHERE n.id = ${peer.nodeId} AND n.removed_at IS NULL AND c.serial = ${peer.serial} AND c.revoked_at IS NULL
     FOR NO KEY UPDATE OF n`);
   if (admitted === undefined) {
-    throw new SessionEnd(status.PERMISSION_DENIED, "CERTIFICATE_REFUSED", "the certificate was revoked, is not of this fleet, or its node was removed");
+    throw new SessionEnd(
+      status.PERMISSION_DENIED,
+      "CERTIFICATE_REFUSED",
+      "the certificate was revoked, is not of this fleet, or its node was removed",
+    );
   }
   const [known] = await tx.query<KnownNode>(sql`
     SELECT session_connected AND session_seen_at > now() - interval '15 s' AS connected, machine_id AS "machineId",
@@ -109,27 +120,54 @@ async function judge(tx: Transaction, nodeId: string, known: KnownNode, hello: H
       recent_displacements = ${verdict.displacementsMs.map((ms) => new Date(ms))}::timestamptz[]
     WHERE node_id = ${nodeId}`);
   if (known.connected && verdict.admitted) {
-    await appendNodeEvents(tx, [{ nodeId, kind: "SESSION_DISPLACED", message: "a newer session displaced a live one", detail: { bootId: hello.bootId } }]);
+    await appendNodeEvents(tx, [
+      {
+        nodeId,
+        kind: "SESSION_DISPLACED",
+        message: "a newer session displaced a live one",
+        detail: { bootId: hello.bootId },
+      },
+    ]);
   }
   if (verdict.condition === "raise") await raiseDuplicate(tx, nodeId);
-  if (verdict.condition === "clear") await tx.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId} AND kind = 'DuplicateAgent'`);
+  if (verdict.condition === "clear")
+    await tx.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId} AND kind = 'DuplicateAgent'`);
   return verdict.admitted;
 }
 
 /** Ends the live session too: nobody knows which of the two is the right one. */
 async function raiseDuplicate(tx: Transaction, nodeId: string): Promise<void> {
-  const message = "Two live agents use this node's identity (a cloned host?). Both are refused until their machine ids differ or one is gone.";
+  const message =
+    "Two live agents use this node's identity (a cloned host?). Both are refused until their machine ids differ or one is gone.";
   await tx.execute(sql`
     INSERT INTO node_conditions (node_id, kind, message) VALUES (${nodeId}, 'DuplicateAgent', ${message}) ON CONFLICT (node_id, kind) DO NOTHING`);
-  await tx.execute(sql`UPDATE node_status SET session_epoch = session_epoch + 1, session_connected = false WHERE node_id = ${nodeId}`);
-  await appendNodeEvents(tx, [{ nodeId, kind: "CONDITION_RAISED", message: `DuplicateAgent: ${message}`, detail: { condition: "DuplicateAgent" } }]);
+  await tx.execute(
+    sql`UPDATE node_status SET session_epoch = session_epoch + 1, session_connected = false WHERE node_id = ${nodeId}`,
+  );
+  await appendNodeEvents(tx, [
+    {
+      nodeId,
+      kind: "CONDITION_RAISED",
+      message: `DuplicateAgent: ${message}`,
+      detail: { condition: "DuplicateAgent" },
+    },
+  ]);
 }
 
 function duplicateAgent(): SessionEnd {
-  return new SessionEnd(status.FAILED_PRECONDITION, "DUPLICATE_AGENT", "two live agents use this node's identity; give the clone an identity of its own", 30_000);
+  return new SessionEnd(
+    status.FAILED_PRECONDITION,
+    "DUPLICATE_AGENT",
+    "two live agents use this node's identity; give the clone an identity of its own",
+    30_000,
+  );
 }
 
-async function readWelcome(tx: Queryable, nodeId: string, hello: Hello): Promise<Pick<Welcome, "fleetEpoch" | "spoolContiguousSeq" | "ownedPods" | "caBundlePem">> {
+async function readWelcome(
+  tx: Queryable,
+  nodeId: string,
+  hello: Hello,
+): Promise<Pick<Welcome, "fleetEpoch" | "spoolContiguousSeq" | "ownedPods" | "caBundlePem">> {
   const spoolId = isUuid(hello.spoolId) ? hello.spoolId : null;
   const [[facts], pods, authorities] = await Promise.all([
     tx.query<{ fleetEpoch: bigint; watermark: bigint | null }>(sql`
@@ -145,7 +183,10 @@ async function readWelcome(tx: Queryable, nodeId: string, hello: Hello): Promise
   return {
     fleetEpoch: facts.fleetEpoch,
     spoolContiguousSeq: facts.watermark ?? -1n,
-    ownedPods: pods.map(({ run, ...pod }): OwnedPod => ({ ...pod, desiredPower: run ? Power.POWER_RUNNING : Power.POWER_STOPPED })),
+    ownedPods: pods.map(({ run, ...pod }): OwnedPod => ({
+      ...pod,
+      desiredPower: run ? Power.POWER_RUNNING : Power.POWER_STOPPED,
+    })),
     caBundlePem: authorities.join(""),
   };
 }

@@ -5,7 +5,9 @@ import { SessionEnd } from "./session-end.ts";
 
 /** The certificate of a call's connection; TLS has checked that one of our authorities signed it. */
 interface CertifiedCall {
-  getAuthContext(): { readonly sslPeerCertificate?: { readonly subject: { readonly CN?: unknown }; readonly serialNumber: string } };
+  getAuthContext(): {
+    readonly sslPeerCertificate?: { readonly subject: { readonly CN?: unknown }; readonly serialNumber: string };
+  };
 }
 
 /** Who is at the other end. @throws SessionEnd NOT_A_NODE for certificates that are not of hosts. */

@@ -1,21 +1,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Logger } from "pino";
 import type { SessionRef } from "../nodes/session-fence.ts";
 import type { Database } from "../platform/database.ts";
-import type { Hints } from "../platform/hints.ts";
 import { sql } from "../platform/sql.ts";
-import { dispatchCommands, dispatchQueries } from "./dispatch-commands.ts";
-import type { GatewayMetrics } from "./gateway-metrics.ts";
+import { createDispatcher, type DispatcherOptions } from "./create-dispatcher.ts";
+import { dispatchQueries } from "./dispatch-commands.ts";
 import type { LiveSession } from "./live-session.ts";
 import { superseded } from "./session-end.ts";
 
 /** What the rounds need. */
-export interface RoundsOptions {
-  readonly db: Database;
-  readonly hints: Hints;
-  readonly log: Logger;
-  readonly metrics: GatewayMetrics;
-  readonly sessions: ReadonlyMap<string, LiveSession>;
+export interface RoundsOptions extends DispatcherOptions {
   /** Between two looks for commands that no hint announced. */
   readonly pollMs: number;
 }
@@ -28,10 +21,6 @@ export interface Rounds {
   stop(): Promise<void>;
 }
 
-/** Nodes of one dispatching transaction. */
-const nodesAtOnce = 200;
-/** A row that was locked is free again after about this time. */
-const lockedRetryMs = 5;
 const checkMs = 1_000;
 const markMs = 5_000;
 
@@ -39,48 +28,21 @@ const markMs = 5_000;
 export function createRounds(options: RoundsOptions): Rounds {
   const { db, hints, log, sessions } = options;
   const stopping = new AbortController();
-  const dirty = new Set<string>();
+  const dispatcher = createDispatcher(options, stopping.signal);
   const running: Promise<void>[] = [];
-  let dispatching = false;
   let asking = false;
 
-  const wake = (nodeId: string): void => {
-    if (!sessions.has(nodeId) || stopping.signal.aborted) return;
-    dirty.add(nodeId);
-    // In a microtask, so that hints that came together share a transaction.
-    if (!dispatching) queueMicrotask(() => void dispatch());
-  };
-  const dispatch = async (): Promise<void> => {
-    if (dispatching) return;
-    dispatching = true;
-    try {
-      while (dirty.size > 0 && !stopping.signal.aborted) {
-        const batch = [...dirty].slice(0, nodesAtOnce);
-        for (const nodeId of batch) dirty.delete(nodeId);
-        const live = batch.flatMap((nodeId) => sessions.get(nodeId) ?? []);
-        if (live.length > 0) await dispatchTo(live);
-      }
-    } catch (error) {
-      log.warn({ err: error }, "commands could not be dispatched; the next look finds them");
-    } finally {
-      dispatching = false;
-    }
-  };
-  const dispatchTo = async (live: readonly LiveSession[]): Promise<void> => {
-    const round = await dispatchCommands(db, live);
-    for (const waitedMs of round.waitedMs) options.metrics.dispatchSeconds.observe(waitedMs / 1_000);
-    for (const commandId of round.superseded) hints.send("commands_finished", commandId);
-    if (round.notReached.length > 0) setTimeout(() => round.notReached.forEach(wake), lockedRetryMs).unref();
-  };
   const ask = async (): Promise<void> => {
     if (asking) return;
     asking = true;
-    await dispatchQueries(db, sessions).catch((error: unknown) => log.warn({ err: error }, "questions could not be dispatched"));
+    await dispatchQueries(db, sessions).catch((error: unknown) =>
+      log.warn({ err: error }, "questions could not be dispatched"),
+    );
     asking = false;
   };
-  const check = async (): Promise<void> => {
-    if (sessions.size === 0) return;
-    for (const over of await findOver(db, [...sessions.values()])) {
+  const check = async (held: readonly LiveSession[]): Promise<void> => {
+    if (held.length === 0) return;
+    for (const over of await findOver(db, held)) {
       const live = sessions.get(over.nodeId);
       // It may have been replaced by a newer one here while the question was under way.
       if (live?.epoch === over.epoch) live.end(superseded());
@@ -95,23 +57,25 @@ export function createRounds(options: RoundsOptions): Rounds {
   };
   const listening: (() => void)[] = [];
   return {
-    wake,
+    wake: dispatcher.wake,
     start() {
       listening.push(
-        hints.on("node_commands", wake),
+        hints.on("node_commands", dispatcher.wake),
         hints.on("node_queries", (nodeId) => void (sessions.has(nodeId) && ask())),
         hints.on("node_sessions", (nodeId) => {
-          if (sessions.has(nodeId)) check().catch((error: unknown) => log.debug({ err: error }, "sessions could not be checked"));
+          const held = sessions.get(nodeId);
+          if (held === undefined) return;
+          check([held]).catch((error: unknown) => log.debug({ err: error }, "a session could not be checked"));
         }),
       );
       running.push(
         every(checkMs, "check", async () => {
-          await check();
+          await check([...sessions.values()]);
           await ask();
         }),
         every(markMs, "mark", () => markAlive(db, [...sessions.values()])),
         every(options.pollMs, "poll", async () => {
-          for (const nodeId of sessions.keys()) wake(nodeId);
+          for (const nodeId of sessions.keys()) dispatcher.wake(nodeId);
         }),
       );
     },
@@ -125,7 +89,9 @@ export function createRounds(options: RoundsOptions): Rounds {
 
 /** Sessions here that are no longer their node's present one, or whose certificate no longer counts. */
 async function findOver(db: Database, sessions: readonly LiveSession[]): Promise<SessionRef[]> {
-  const held = JSON.stringify(sessions.map(({ nodeId, epoch, serial }) => ({ node_id: nodeId, epoch: String(epoch), serial })));
+  const held = JSON.stringify(
+    sessions.map(({ nodeId, epoch, serial }) => ({ node_id: nodeId, epoch: String(epoch), serial })),
+  );
   return await db.query<SessionRef>(sql`
     SELECT x.node_id AS "nodeId", x.epoch FROM jsonb_to_recordset(${held}::jsonb) AS x(node_id uuid, epoch bigint, serial text)
     WHERE NOT EXISTS (

@@ -1,5 +1,12 @@
 import { status, type ServerDuplexStream } from "@grpc/grpc-js";
-import { QueryAnswer, type CommandResult, type ConnectRequest, type ConnectResponse, type Hello } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import {
+  QueryAnswer,
+  type CommandResult,
+  type ConnectRequest,
+  type ConnectResponse,
+  type Hello,
+  type Welcome,
+} from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { isUuid } from "@cloudpods/shared/ids";
 import type { Logger } from "pino";
 import { recordInventory } from "../nodes/record-inventory.ts";
@@ -48,17 +55,21 @@ const supportedProtocol = 1;
 export function serveSession(deps: SessionDeps, call: AgentCall): void {
   let session: LiveSession | undefined;
   let isOver = false;
-  let helloSeen = false;
   const deadline = setTimeout(() => end(protocolError("no Hello came in time")), helloDeadlineMs);
 
   const cleanUp = (reason: string, silentMs: number): void => {
     isOver = true;
     clearTimeout(deadline);
     inbox.close();
-    if (session === undefined) return void deps.metrics.sessionsRefused.inc({ reason });
+    if (session === undefined) {
+      deps.metrics.sessionsRefused.inc({ reason });
+      return;
+    }
     deps.metrics.sessionsEnded.inc({ reason });
     if (deps.sessions.get(session.nodeId) === session) deps.sessions.delete(session.nodeId);
-    closeSession(deps.db, session, silentMs).catch((error: unknown) => deps.log.debug({ err: error }, "the end of a session was not noted"));
+    closeSession(deps.db, session, silentMs).catch((error: unknown) =>
+      deps.log.debug({ err: error }, "the end of a session was not noted"),
+    );
   };
   const end = (reason: SessionEnd): void => {
     if (isOver) return;
@@ -70,37 +81,28 @@ export function serveSession(deps: SessionDeps, call: AgentCall): void {
     if (isOver) return;
     const reason = endOf(error);
     if (reason.code === status.INVALID_ARGUMENT) deps.metrics.malformedMessages.inc();
-    if (error !== reason && !(error instanceof SessionSuperseded)) deps.log.error({ err: error, nodeId: session?.nodeId }, "a session failed");
+    if (error !== reason && !(error instanceof SessionSuperseded))
+      deps.log.error({ err: error, nodeId: session?.nodeId }, "a session failed");
     end(reason);
   };
   const send = (message: NonNullable<ConnectResponse["message"]>): void => {
     if (isOver) return;
     call.write({ message });
-    if (call.writableLength > unreadMax) end(new SessionEnd(status.RESOURCE_EXHAUSTED, "AGENT_TOO_SLOW", "the agent does not read its messages"));
+    if (call.writableLength > unreadMax)
+      end(new SessionEnd(status.RESOURCE_EXHAUSTED, "AGENT_TOO_SLOW", "the agent does not read its messages"));
   };
   const begin = async (hello: Hello): Promise<void> => {
-    const peer = peerIdentity(call);
-    if (hello.protocolVersion !== supportedProtocol) {
-      throw new SessionEnd(status.FAILED_PRECONDITION, "PROTOCOL_VERSION", `protocol ${hello.protocolVersion} is not spoken here`);
-    }
-    const leave = deps.admission.enter();
-    try {
-      const opened = await openSession(deps.db, deps.settings, peer, hello);
-      const live: LiveSession = { ...opened.session, serial: peer.serial, inFlight: new Set(hello.runningCommandIds.filter(isUuid)), send, end };
-      session = live;
-      // Gone while it was being opened: note that too.
-      if (isOver) return await closeSession(deps.db, live, 0);
-      clearTimeout(deadline);
-      deps.sessions.get(live.nodeId)?.end(superseded());
-      deps.sessions.set(live.nodeId, live);
-      send({ $case: "welcome", value: opened.welcome });
-    } finally {
-      leave();
-    }
-    deps.log.info({ nodeId: peer.nodeId, epoch: String(session.epoch), agentVersion: hello.agentVersion }, "session opened");
-    deps.hints.send("node_sessions", peer.nodeId);
-    deps.wake(peer.nodeId);
-    if (hello.inventory !== undefined) await recordInventory(deps.db, session, hello.inventory, deps.hooks);
+    const live = await openLiveSession(deps, call, hello, { send, end });
+    session = live;
+    // Gone while it was being opened: note that too.
+    if (isOver) return await closeSession(deps.db, live, 0);
+    clearTimeout(deadline);
+    deps.sessions.get(live.nodeId)?.end(superseded());
+    deps.sessions.set(live.nodeId, live);
+    send({ $case: "welcome", value: live.welcome });
+    deps.hints.send("node_sessions", live.nodeId);
+    deps.wake(live.nodeId);
+    if (hello.inventory !== undefined) await recordInventory(deps.db, live, hello.inventory, deps.hooks);
   };
   const inbox = createInbox<AgentMessage>(
     call,
@@ -110,19 +112,7 @@ export function serveSession(deps: SessionDeps, call: AgentCall): void {
     },
     fail,
   );
-  call.on("data", (request: ReadRequest) => {
-    if (request === "malformed") return fail(protocolError("a message is no ConnectRequest"));
-    const { message } = request;
-    // An operation of a newer agent: what we do not know we need not answer.
-    if (message === undefined) return;
-    if ((message.$case === "hello") === helloSeen) return fail(protocolError("Hello must be the first message, once"));
-    helloSeen = true;
-    // Not queued: the agent learns our clock from how long the answer takes.
-    if (message.$case === "clockRequest") {
-      return send({ $case: "clockReply", value: { agentMonotonicUs: message.value.agentMonotonicUs, serverTimeMs: BigInt(Date.now()) } });
-    }
-    inbox.put(message);
-  });
+  call.on("data", createReader({ fail, send, put: inbox.put }));
   // An agent that stops and a connection that was found dead look alike: both end the call.
   const lose = (): void => {
     if (!isOver) cleanUp("CONNECTION_LOST", deps.silenceMs);
@@ -134,6 +124,65 @@ export function serveSession(deps: SessionDeps, call: AgentCall): void {
   call.on("cancelled", lose);
   // Errors of the transport come here as well; "cancelled" follows.
   call.on("error", () => {});
+}
+
+/** Sorts what comes in: Hello first and once, questions for the time are answered at once, the rest is queued. */
+function createReader(doors: {
+  readonly fail: (error: unknown) => void;
+  readonly send: LiveSession["send"];
+  readonly put: (message: AgentMessage) => void;
+}): (request: ReadRequest) => void {
+  let helloSeen = false;
+  return (request) => {
+    if (request === "malformed") return doors.fail(protocolError("a message is no ConnectRequest"));
+    const { message } = request;
+    // An operation of a newer agent: what we do not know we need not answer.
+    if (message === undefined) return;
+    if ((message.$case === "hello") === helloSeen) {
+      return doors.fail(protocolError("Hello must be the first message, once"));
+    }
+    helloSeen = true;
+    // Not queued: the agent learns our clock from how long the answer takes.
+    if (message.$case === "clockRequest") {
+      const { agentMonotonicUs } = message.value;
+      return doors.send({ $case: "clockReply", value: { agentMonotonicUs, serverTimeMs: BigInt(Date.now()) } });
+    }
+    doors.put(message);
+  };
+}
+
+/** Admits an agent and opens its session in the database. @throws SessionEnd */
+async function openLiveSession(
+  deps: SessionDeps,
+  call: AgentCall,
+  hello: Hello,
+  stream: Pick<LiveSession, "send" | "end">,
+): Promise<LiveSession & { readonly welcome: Welcome }> {
+  const peer = peerIdentity(call);
+  if (hello.protocolVersion !== supportedProtocol) {
+    throw new SessionEnd(
+      status.FAILED_PRECONDITION,
+      "PROTOCOL_VERSION",
+      `protocol ${hello.protocolVersion} is not spoken here`,
+    );
+  }
+  const leave = deps.admission.enter();
+  try {
+    const { session, welcome } = await openSession(deps.db, deps.settings, peer, hello);
+    deps.log.info(
+      { nodeId: peer.nodeId, epoch: String(session.epoch), agentVersion: hello.agentVersion },
+      "session opened",
+    );
+    return {
+      ...session,
+      ...stream,
+      serial: peer.serial,
+      inFlight: new Set(hello.runningCommandIds.filter(isUuid)),
+      welcome,
+    };
+  } finally {
+    leave();
+  }
 }
 
 async function handleMessage(deps: SessionDeps, session: LiveSession, message: AgentMessage): Promise<void> {
@@ -188,7 +237,9 @@ function endOf(error: unknown): SessionEnd {
   if (error instanceof SessionSuperseded) return superseded();
   const state = sqlState(error);
   // Class 22: a value that no column takes (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-  if (state?.startsWith("22") === true || state?.startsWith("23") === true) return protocolError("a value is out of range");
-  if (state === undefined) return new SessionEnd(status.UNAVAILABLE, "DATABASE_UNAVAILABLE", "the message could not be stored");
+  if (state?.startsWith("22") === true || state?.startsWith("23") === true)
+    return protocolError("a value is out of range");
+  if (state === undefined)
+    return new SessionEnd(status.UNAVAILABLE, "DATABASE_UNAVAILABLE", "the message could not be stored");
   return new SessionEnd(status.INTERNAL, "INTERNAL_ERROR", "the message could not be stored");
 }

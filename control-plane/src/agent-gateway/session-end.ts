@@ -27,7 +27,11 @@ export function statusOf(end: SessionEnd): { code: status; details: string; meta
 
 /** A newer session took over. */
 export function superseded(): SessionEnd {
-  return new SessionEnd(status.ABORTED, "SESSION_SUPERSEDED", "a newer session of this node has begun, or the node was removed");
+  return new SessionEnd(
+    status.ABORTED,
+    "SESSION_SUPERSEDED",
+    "a newer session of this node has begun, or the node was removed",
+  );
 }
 
 /** The agent broke the protocol. */

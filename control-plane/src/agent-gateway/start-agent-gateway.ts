@@ -94,7 +94,7 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
     updateTls: renewable.update,
     async stop() {
       await rounds.stop();
-      for (const session of [...sessions.values()]) {
+      for (const session of sessions.values()) {
         session.end(new SessionEnd(status.UNAVAILABLE, "GATEWAY_STOPPING", "this gateway stops; dial again"));
       }
       await new Promise<void>((resolve) => {

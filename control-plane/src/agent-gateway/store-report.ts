@@ -12,7 +12,10 @@ import { sql } from "../platform/sql.ts";
 
 /** What other parts want to know in the transaction that stores it. */
 export interface ReportHooks extends InventoryHooks {
-  readonly onProgress: (tx: Transaction, progress: { readonly commandId: string; readonly percent: number; readonly detail: string }) => Promise<void>;
+  readonly onProgress: (
+    tx: Transaction,
+    progress: { readonly commandId: string; readonly percent: number; readonly detail: string },
+  ) => Promise<void>;
 }
 
 /**
@@ -36,7 +39,12 @@ const stateByOutcome: Readonly<Record<number, string>> = {
  * Ends a command with what its host says, once, and only for the placement that the command was for.
  * @throws SessionSuperseded
  */
-export async function storeResult(db: Database, session: SessionRef, result: CommandResult, hooks: InventoryHooks): Promise<ResultFate> {
+export async function storeResult(
+  db: Database,
+  session: SessionRef,
+  result: CommandResult,
+  hooks: InventoryHooks,
+): Promise<ResultFate> {
   return await db.transaction(async (tx) => {
     await holdSession(tx, session);
     // An outcome that this release does not know did not reach what was wanted, as far as we can tell.
@@ -74,7 +82,12 @@ export async function storeAccepted(db: Database, session: SessionRef, accepted:
 }
 
 /** Notes how far a command is. @returns the task that waits for it. @throws SessionSuperseded */
-export async function storeProgress(db: Database, session: SessionRef, progress: CommandProgress, hooks: ReportHooks): Promise<string | undefined> {
+export async function storeProgress(
+  db: Database,
+  session: SessionRef,
+  progress: CommandProgress,
+  hooks: ReportHooks,
+): Promise<string | undefined> {
   const percent = Math.min(100, progress.percent);
   return await db.transaction(async (tx) => {
     await holdSession(tx, session);

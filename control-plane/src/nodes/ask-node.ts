@@ -22,15 +22,19 @@ export async function askPlan(
 ): Promise<PlanAnswer> {
   const id = newId();
   const query = Query.fromPartial({ queryId: id, question: { $case: "plan", value: question } });
-  await deps.db.execute(sql`INSERT INTO node_queries (id, node_id, question) VALUES (${id}, ${nodeId}, ${JSON.stringify(Query.toJSON(query))})`);
+  await deps.db.execute(
+    sql`INSERT INTO node_queries (id, node_id, question) VALUES (${id}, ${nodeId}, ${JSON.stringify(Query.toJSON(query))})`,
+  );
   let wake = (): void => {};
   const stopListening = deps.hints.on("query_answers", (answered) => {
     if (answered === id) wake();
   });
   deps.hints.send("node_queries", nodeId);
   try {
-    for (const endMs = performance.now() + timeoutMs; ; ) {
-      const [row] = await deps.db.query<{ answer: unknown }>(sql`SELECT answer FROM node_queries WHERE id = ${id} AND answer IS NOT NULL`);
+    for (const endMs = performance.now() + timeoutMs; ;) {
+      const [row] = await deps.db.query<{ answer: unknown }>(
+        sql`SELECT answer FROM node_queries WHERE id = ${id} AND answer IS NOT NULL`,
+      );
       if (row !== undefined) return readAnswer(row.answer);
       const leftMs = endMs - performance.now();
       if (leftMs <= 0) return { reason: `The node did not answer within ${timeoutMs / 1_000} s.` };

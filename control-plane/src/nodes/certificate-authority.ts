@@ -39,9 +39,15 @@ const backdatedMs = 5 * 60_000;
 const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 
 /** Makes an authority with a key of its own: P-256, self-signed, for end entities only. */
-export async function makeAuthority(id: string, now: Date): Promise<{ certificate: IssuedCertificate; privateKeyPem: string }> {
+export async function makeAuthority(
+  id: string,
+  now: Date,
+): Promise<{ certificate: IssuedCertificate; privateKeyPem: string }> {
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  const validity = { notBefore: new Date(now.getTime() - backdatedMs), notAfter: new Date(now.getTime() + authorityLifeMs) };
+  const validity = {
+    notBefore: new Date(now.getTime() - backdatedMs),
+    notAfter: new Date(now.getTime() + authorityLifeMs),
+  };
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     name: `CN=CloudPods ${id.slice(-12)}`,
     keys,
@@ -71,20 +77,40 @@ export async function issueNodeCertificate(
   publicKey: x509.PublicKey,
   now: Date,
 ): Promise<IssuedCertificate> {
-  return await issue(authority, { commonName: nodeId, publicKey, usage: x509.ExtendedKeyUsage.clientAuth, lifeMs: nodeLifeMs, names: [] }, now);
+  return await issue(
+    authority,
+    { commonName: nodeId, publicKey, usage: x509.ExtendedKeyUsage.clientAuth, lifeMs: nodeLifeMs, names: [] },
+    now,
+  );
 }
 
 /** Certificate of a gateway or broker for the given host names and addresses, with a new key; 7 days. */
-export async function issueServerCertificate(authority: SigningAuthority, names: readonly string[], now: Date): Promise<KeyedCertificate> {
+export async function issueServerCertificate(
+  authority: SigningAuthority,
+  names: readonly string[],
+  now: Date,
+): Promise<KeyedCertificate> {
   const [commonName] = names;
   if (commonName === undefined) throw new Error("a server certificate needs a name");
-  return await issueWithNewKey(authority, { commonName, usage: x509.ExtendedKeyUsage.serverAuth, lifeMs: serverLifeMs, names }, now);
+  return await issueWithNewKey(
+    authority,
+    { commonName, usage: x509.ExtendedKeyUsage.serverAuth, lifeMs: serverLifeMs, names },
+    now,
+  );
 }
 
 /** Certificate with which a replica of the control plane dials a broker: CN `control-plane:<replica>`, 7 days. */
-export async function issueReplicaCertificate(authority: SigningAuthority, replicaId: string, now: Date): Promise<KeyedCertificate> {
+export async function issueReplicaCertificate(
+  authority: SigningAuthority,
+  replicaId: string,
+  now: Date,
+): Promise<KeyedCertificate> {
   const commonName = `control-plane:${replicaId}`;
-  return await issueWithNewKey(authority, { commonName, usage: x509.ExtendedKeyUsage.clientAuth, lifeMs: serverLifeMs, names: [] }, now);
+  return await issueWithNewKey(
+    authority,
+    { commonName, usage: x509.ExtendedKeyUsage.clientAuth, lifeMs: serverLifeMs, names: [] },
+    now,
+  );
 }
 
 interface Wanted {
@@ -96,13 +122,24 @@ interface Wanted {
 
 async function issueWithNewKey(authority: SigningAuthority, wanted: Wanted, now: Date): Promise<KeyedCertificate> {
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  const certificate = await issue(authority, { ...wanted, publicKey: new x509.PublicKey(await spkiOf(keys.publicKey)) }, now);
+  const certificate = await issue(
+    authority,
+    { ...wanted, publicKey: new x509.PublicKey(await spkiOf(keys.publicKey)) },
+    now,
+  );
   return { ...certificate, privateKeyPem: await exportPrivateKey(keys.privateKey) };
 }
 
-async function issue(authority: SigningAuthority, wanted: Wanted & { readonly publicKey: x509.PublicKey }, now: Date): Promise<IssuedCertificate> {
+async function issue(
+  authority: SigningAuthority,
+  wanted: Wanted & { readonly publicKey: x509.PublicKey },
+  now: Date,
+): Promise<IssuedCertificate> {
   const parent = new x509.X509Certificate(authority.pem);
-  const alternativeNames = wanted.names.map((name) => ({ type: isIP(name) === 0 ? ("dns" as const) : ("ip" as const), value: name }));
+  const alternativeNames = wanted.names.map((name) => ({
+    type: isIP(name) === 0 ? ("dns" as const) : ("ip" as const),
+    value: name,
+  }));
   const certificate = await x509.X509CertificateGenerator.create({
     subject: [{ CN: [wanted.commonName] }],
     issuer: parent.subjectName,

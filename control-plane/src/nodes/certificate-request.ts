@@ -33,5 +33,10 @@ function parseRequest(pem: string): x509.Pkcs10CertificateRequest {
 }
 
 function invalidRequest(cause?: unknown): DomainError {
-  return new DomainError("invalid", "CSR_INVALID", "The certificate request is not a PKCS#10 request for a P-256 key signed by that key.", { cause });
+  return new DomainError(
+    "invalid",
+    "CSR_INVALID",
+    "The certificate request is not a PKCS#10 request for a P-256 key signed by that key.",
+    { cause },
+  );
 }

@@ -40,8 +40,14 @@ export async function lockNode(tx: Transaction, nodeId: string): Promise<{ versi
  * the condition CapacityBelowAllocation shows it.
  * @throws DomainError `invalid` STORAGE_NOT_ON_NODE.
  */
-export async function changeNode(tx: Transaction, nodeId: string, changes: NodeChanges, by: NodeChangeBy): Promise<void> {
-  if (changes.defaultStorage !== undefined && changes.defaultStorage !== null) await refuseForeignStorage(tx, nodeId, changes.defaultStorage);
+export async function changeNode(
+  tx: Transaction,
+  nodeId: string,
+  changes: NodeChanges,
+  by: NodeChangeBy,
+): Promise<void> {
+  if (changes.defaultStorage !== undefined && changes.defaultStorage !== null)
+    await refuseForeignStorage(tx, nodeId, changes.defaultStorage);
   await tx.execute(sql`
     UPDATE nodes SET
       labels = coalesce(${changes.labels === undefined ? null : JSON.stringify(changes.labels)}::jsonb, labels),
@@ -59,7 +65,12 @@ export async function changeNode(tx: Transaction, nodeId: string, changes: NodeC
       memory_reserved_mb = coalesce(${changes.memoryReservedMb ?? null}, memory_reserved_mb),
       memory_overcommit = coalesce(${changes.memoryOvercommit ?? null}, memory_overcommit)
     WHERE node_id = ${nodeId}`);
-  await recordChange(tx, nodeId, by, { action: "node.change", kind: "SETTINGS_CHANGED", message: `changed: ${Object.keys(changes).join(", ")}`, detail: { ...changes } });
+  await recordChange(tx, nodeId, by, {
+    action: "node.change",
+    kind: "SETTINGS_CHANGED",
+    message: `changed: ${Object.keys(changes).join(", ")}`,
+    detail: { ...changes },
+  });
 }
 
 async function refuseForeignStorage(tx: Transaction, nodeId: string, storage: string): Promise<void> {
@@ -79,10 +90,20 @@ export async function cordonNode(tx: Transaction, nodeId: string, reason: string
 }
 
 /** Allows new placements on a locked host again. */
-export async function uncordonNode(tx: Transaction, nodeId: string, reason: string | undefined, by: NodeChangeBy): Promise<void> {
+export async function uncordonNode(
+  tx: Transaction,
+  nodeId: string,
+  reason: string | undefined,
+  by: NodeChangeBy,
+): Promise<void> {
   await tx.execute(sql`
     UPDATE nodes SET schedulable = true, cordon_reason = NULL, cordoned_at = NULL, version = version + 1 WHERE id = ${nodeId}`);
-  await recordChange(tx, nodeId, by, { action: "node.uncordon", kind: "UNCORDONED", message: reason ?? "open for new pods", detail: { reason } });
+  await recordChange(tx, nodeId, by, {
+    action: "node.uncordon",
+    kind: "UNCORDONED",
+    message: reason ?? "open for new pods",
+    detail: { reason },
+  });
 }
 
 /** Writes a change into the host's history and into the audit log. */
@@ -90,8 +111,22 @@ export async function recordChange(
   tx: Transaction,
   nodeId: string,
   by: NodeChangeBy,
-  change: { readonly action: string; readonly kind: string; readonly message: string; readonly detail: Readonly<Record<string, unknown>> },
+  change: {
+    readonly action: string;
+    readonly kind: string;
+    readonly message: string;
+    readonly detail: Readonly<Record<string, unknown>>;
+  },
 ): Promise<void> {
-  await appendNodeEvents(tx, [{ nodeId, kind: change.kind, message: change.message, detail: { ...change.detail, by: by.actor.id } }]);
-  await recordAudit(tx, { ...by, tenantId: undefined, action: change.action, targetType: "node", targetId: nodeId, detail: change.detail });
+  await appendNodeEvents(tx, [
+    { nodeId, kind: change.kind, message: change.message, detail: { ...change.detail, by: by.actor.id } },
+  ]);
+  await recordAudit(tx, {
+    ...by,
+    tenantId: undefined,
+    action: change.action,
+    targetType: "node",
+    targetId: nodeId,
+    detail: change.detail,
+  });
 }

@@ -9,7 +9,9 @@ import { createJoinToken, listJoinTokens, revokeJoinToken } from "./join-tokens.
 import type { IssuingDeps } from "./node-certificates.ts";
 import { makeRenewalChallenge, renewNodeCertificate } from "./renew-certificate.ts";
 
-const labels = z.record(z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_./-]{0,62}$/), z.string().max(255)).openapi({ example: { rack: "a3" } });
+const labels = z
+  .record(z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_./-]{0,62}$/), z.string().max(255))
+  .openapi({ example: { rack: "a3" } });
 
 /** Names that paths use themselves. */
 const reservedNames = new Set(["enroll", "renew", "join-tokens", "unmanaged", "findings", "drains"]);
@@ -60,14 +62,19 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps): 
       body: z.object({
         tokenId: z.uuid(),
         csr: pem.openapi({ description: "PEM certificate request for a P-256 key." }),
-        proof: hex.openapi({ description: "Hex HMAC-SHA256 over the request's DER, keyed with SHA-256 of the token's secret." }),
+        proof: hex.openapi({
+          description: "Hex HMAC-SHA256 over the request's DER, keyed with SHA-256 of the token's secret.",
+        }),
         machineId: hex,
         hostname: z.string().min(1).max(255),
         pveName: z.string().max(255),
       }),
     },
     responses: { 200: identity },
-    handler: async ({ body }, { system, requestId }) => ({ status: 200, body: await enrolNode(system, deps, body, requestId) }),
+    handler: async ({ body }, { system, requestId }) => ({
+      status: 200,
+      body: await enrolNode(system, deps, body, requestId),
+    }),
   });
   route(routes, {
     method: "get",
@@ -90,7 +97,10 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps): 
         nodeId: z.uuid(),
         nonce: hex,
         csr: pem,
-        signature: hex.openapi({ description: "Hex DER of ECDSA-SHA256 over nodeId, nonce and base64 of the request's DER, joined by newlines." }),
+        signature: hex.openapi({
+          description:
+            "Hex DER of ECDSA-SHA256 over nodeId, nonce and base64 of the request's DER, joined by newlines.",
+        }),
       }),
     },
     responses: { 200: identity },
@@ -121,14 +131,30 @@ function registerJoinTokenRoutes(routes: RouteTable, deps: IssuingDeps): void {
     responses: { 201: madeToken },
     handler: async ({ body }, ctx) => {
       return await ctx.inSystem(async (tx) => {
-        const { token, text } = await createJoinToken(tx, { ...body, createdBy: ctx.actor.id }, deps.authorities.active);
+        const { token, text } = await createJoinToken(
+          tx,
+          { ...body, createdBy: ctx.actor.id },
+          deps.authorities.active,
+        );
         const detail = { name: body.name, role: body.role, region: body.region, replacesNode: body.replacesNode };
         const { actor, requestId } = ctx;
-        await recordAudit(tx, { actor, requestId, tenantId: undefined, action: "join-token.create", targetType: "join-token", targetId: token.id, detail });
+        await recordAudit(tx, {
+          actor,
+          requestId,
+          tenantId: undefined,
+          action: "join-token.create",
+          targetType: "join-token",
+          targetId: token.id,
+          detail,
+        });
         return { status: 201 as const, body: { ...token, token: text } };
       });
     },
   });
+  registerTokenUpkeep(routes);
+}
+
+function registerTokenUpkeep(routes: RouteTable): void {
   route(routes, {
     method: "get",
     path: "/api/nodes/join-tokens",
@@ -138,8 +164,19 @@ function registerJoinTokenRoutes(routes: RouteTable, deps: IssuingDeps): void {
     request: { query: listQuery },
     responses: { 200: listOf(joinToken) },
     handler: async ({ query }, { system }) => {
-      const rows = await listJoinTokens(system, { limit: query.limit + 1, beforeId: decodeCursor(query.cursor, 1)?.[0] });
-      return { status: 200, body: toPage(rows, query.limit, (row) => [row.id], (row) => row) };
+      const rows = await listJoinTokens(system, {
+        limit: query.limit + 1,
+        beforeId: decodeCursor(query.cursor, 1)?.[0],
+      });
+      return {
+        status: 200,
+        body: toPage(
+          rows,
+          query.limit,
+          (row) => [row.id],
+          (row) => row,
+        ),
+      };
     },
   });
   route(routes, {
@@ -153,7 +190,14 @@ function registerJoinTokenRoutes(routes: RouteTable, deps: IssuingDeps): void {
       await ctx.inSystem(async (tx) => {
         await revokeJoinToken(tx, params.id);
         const { actor, requestId } = ctx;
-        await recordAudit(tx, { actor, requestId, tenantId: undefined, action: "join-token.revoke", targetType: "join-token", targetId: params.id });
+        await recordAudit(tx, {
+          actor,
+          requestId,
+          tenantId: undefined,
+          action: "join-token.revoke",
+          targetType: "join-token",
+          targetId: params.id,
+        });
       });
       return { status: 204 };
     },

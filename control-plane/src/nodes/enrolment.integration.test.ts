@@ -2,10 +2,20 @@ import { createPrivateKey, randomBytes } from "node:crypto";
 import { newId } from "@cloudpods/shared/ids";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { certificatesIn } from "../../../node-agent/src/enrolment/identity-files.ts";
-import { makeCertificateRequest, makePrivateKey, requestToPem } from "../../../node-agent/src/enrolment/certificate-request.ts";
+import {
+  makeCertificateRequest,
+  makePrivateKey,
+  requestToPem,
+} from "../../../node-agent/src/enrolment/certificate-request.ts";
 import { checkIssuedCertificate, pinnedAuthority } from "../../../node-agent/src/enrolment/issued-certificate.ts";
 import { parseJoinToken } from "../../../node-agent/src/enrolment/join-token.ts";
-import { enrolHost, issuingDeps, joinRequest, makeJoinToken, renewRequest } from "../../../test/support/enrolled-host.ts";
+import {
+  enrolHost,
+  issuingDeps,
+  joinRequest,
+  makeJoinToken,
+  renewRequest,
+} from "../../../test/support/enrolled-host.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { masterKey } from "../platform/sealing.ts";
 import { sql } from "../platform/sql.ts";
@@ -33,9 +43,13 @@ describe("the certificate authority", () => {
   test("many replicas starting at once make one, and only the right master key opens it", async () => {
     const fresh = await createTestDatabase();
     try {
-      const made = await Promise.all(Array.from({ length: 8 }, () => ensureCertificateAuthority(fresh.system, masterKey(key))));
+      const made = await Promise.all(
+        Array.from({ length: 8 }, () => ensureCertificateAuthority(fresh.system, masterKey(key))),
+      );
       expect(new Set(made.map((authorities) => authorities.active.id)).size).toBe(1);
-      const [row] = await fresh.system.query<{ sealed: string }>(sql`SELECT private_key_sealed AS sealed FROM certificate_authorities`);
+      const [row] = await fresh.system.query<{ sealed: string }>(
+        sql`SELECT private_key_sealed AS sealed FROM certificate_authorities`,
+      );
       expect(row?.sealed).not.toContain("PRIVATE KEY");
       await expect(ensureCertificateAuthority(fresh.system, masterKey(randomBytes(32)))).rejects.toThrow(/master key/);
     } finally {
@@ -70,7 +84,9 @@ describe("enrolment", () => {
 
   test("two hosts racing with one token: one joins", async () => {
     const text = await makeJoinToken(db.system, deps);
-    const outcomes = await Promise.allSettled(Array.from({ length: 6 }, () => enrol(joinRequest(text, makePrivateKey()))));
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 6 }, () => enrol(joinRequest(text, makePrivateKey()))),
+    );
     expect(outcomes.filter((outcome) => outcome.status === "fulfilled")).toHaveLength(1);
   });
 
@@ -88,7 +104,9 @@ describe("enrolment", () => {
     swapped[swapped.length - 1] = (swapped.at(-1) ?? 0) ^ 1;
     await expect(enrol({ ...request, csr: requestToPem(swapped) })).rejects.toMatchObject({ code: "CSR_INVALID" });
 
-    await db.system.execute(sql`UPDATE join_tokens SET expires_at = now() - interval '1 s' WHERE id = ${request.tokenId}`);
+    await db.system.execute(
+      sql`UPDATE join_tokens SET expires_at = now() - interval '1 s' WHERE id = ${request.tokenId}`,
+    );
     await expect(enrol(request)).rejects.toMatchObject({ code: "JOIN_TOKEN_EXPIRED" });
     const revoked = joinRequest(await makeJoinToken(db.system, deps), keyPem);
     await db.system.transaction((tx) => revokeJoinToken(tx, revoked.tokenId));
@@ -102,8 +120,12 @@ describe("enrolment", () => {
     const after = await enrol(joinRequest(text, keyPem));
     expect(after.nodeId).toBe(before.nodeId);
     expect(await isNodeAuthorized(db.system, before.nodeId, before.serial)).toBe(false);
-    await expect(renew(before.nodeId, makePrivateKey(), before.keyPem)).rejects.toMatchObject({ code: "SIGNATURE_INVALID" });
-    await expect(makeJoinToken(db.system, deps, { name: "pve-replaced" })).rejects.toMatchObject({ code: "NODE_NAME_TAKEN" });
+    await expect(renew(before.nodeId, makePrivateKey(), before.keyPem)).rejects.toMatchObject({
+      code: "SIGNATURE_INVALID",
+    });
+    await expect(makeJoinToken(db.system, deps, { name: "pve-replaced" })).rejects.toMatchObject({
+      code: "NODE_NAME_TAKEN",
+    });
   });
 });
 
@@ -133,7 +155,9 @@ describe("renewal", () => {
     const heard = makePrivateKey();
     const answer = await renew(host.nodeId, heard, host.keyPem);
     await db.system.execute(sql`UPDATE node_certificates SET first_used_at = now() WHERE pem = ${answer.certificate}`);
-    await expect(renew(host.nodeId, makePrivateKey(), host.keyPem)).rejects.toMatchObject({ code: "SIGNATURE_INVALID" });
+    await expect(renew(host.nodeId, makePrivateKey(), host.keyPem)).rejects.toMatchObject({
+      code: "SIGNATURE_INVALID",
+    });
     await expect(renew(host.nodeId, makePrivateKey(), lost)).rejects.toMatchObject({ code: "SIGNATURE_INVALID" });
     expect((await renew(host.nodeId, heard, heard)).certificate).toBe(answer.certificate);
   });
@@ -142,24 +166,34 @@ describe("renewal", () => {
     const [host, other] = [await enrolHost(db.system, deps), await enrolHost(db.system, deps)];
     const { nonce } = await makeRenewalChallenge(db.system, host.nodeId);
     const request = renewRequest(host.nodeId, nonce, makePrivateKey(), host.keyPem);
-    await expect(renewNodeCertificate(db.system, deps, renewRequest(other.nodeId, nonce, makePrivateKey(), other.keyPem))).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
+    await expect(
+      renewNodeCertificate(db.system, deps, renewRequest(other.nodeId, nonce, makePrivateKey(), other.keyPem)),
+    ).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
     await renewNodeCertificate(db.system, deps, request);
     await expect(renewNodeCertificate(db.system, deps, request)).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
     const late = await makeRenewalChallenge(db.system, host.nodeId);
     await db.system.execute(sql`UPDATE renewal_challenges SET expires_at = now() WHERE nonce = ${late.nonce}`);
-    await expect(renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, late.nonce, makePrivateKey(), host.keyPem))).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
+    await expect(
+      renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, late.nonce, makePrivateKey(), host.keyPem)),
+    ).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
   });
 
   test("a stranger's signature uses the nonce up and gets nothing", async () => {
     const host = await enrolHost(db.system, deps);
     const { nonce } = await makeRenewalChallenge(db.system, host.nodeId);
-    await expect(renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, nonce, makePrivateKey(), makePrivateKey()))).rejects.toMatchObject({ code: "SIGNATURE_INVALID" });
-    await expect(renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, nonce, makePrivateKey(), host.keyPem))).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
+    await expect(
+      renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, nonce, makePrivateKey(), makePrivateKey())),
+    ).rejects.toMatchObject({ code: "SIGNATURE_INVALID" });
+    await expect(
+      renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, nonce, makePrivateKey(), host.keyPem)),
+    ).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
   });
 
   test("strangers cannot fill the table of nonces, and a removed node gets none", async () => {
     const host = await enrolHost(db.system, deps);
-    const asked = await Promise.allSettled(Array.from({ length: 30 }, () => makeRenewalChallenge(db.system, host.nodeId)));
+    const asked = await Promise.allSettled(
+      Array.from({ length: 30 }, () => makeRenewalChallenge(db.system, host.nodeId)),
+    );
     expect(asked.filter((outcome) => outcome.status === "fulfilled")).toHaveLength(20);
     await db.system.transaction((tx) => removeNode(tx, host.nodeId, operator));
     await expect(makeRenewalChallenge(db.system, host.nodeId)).rejects.toMatchObject({ code: "NODE_NOT_FOUND" });

@@ -64,9 +64,15 @@ export async function createJoinToken(
 }
 
 async function refuseTakenName(tx: Transaction, input: NewJoinToken): Promise<void> {
-  const [holder] = await tx.query<{ id: string }>(sql`SELECT id FROM nodes WHERE name = ${input.name} AND removed_at IS NULL`);
+  const [holder] = await tx.query<{ id: string }>(
+    sql`SELECT id FROM nodes WHERE name = ${input.name} AND removed_at IS NULL`,
+  );
   if (holder !== undefined && holder.id !== input.replacesNode) {
-    throw new DomainError("already-exists", "NODE_NAME_TAKEN", `A node is named "${input.name}" already; replace it or choose another name.`);
+    throw new DomainError(
+      "already-exists",
+      "NODE_NAME_TAKEN",
+      `A node is named "${input.name}" already; replace it or choose another name.`,
+    );
   }
   if (input.replacesNode === undefined) return;
   const [replaced] = await tx.query(sql`SELECT FROM nodes WHERE id = ${input.replacesNode} AND removed_at IS NULL`);
@@ -74,7 +80,10 @@ async function refuseTakenName(tx: Transaction, input: NewJoinToken): Promise<vo
 }
 
 /** Newest first; `beforeId` is the last one of the page before. */
-export async function listJoinTokens(db: Queryable, page: { limit: number; beforeId?: string | undefined }): Promise<JoinToken[]> {
+export async function listJoinTokens(
+  db: Queryable,
+  page: { limit: number; beforeId?: string | undefined },
+): Promise<JoinToken[]> {
   return await db.query<JoinToken>(sql`
     SELECT ${columns} FROM join_tokens
     WHERE ${page.beforeId ?? null}::uuid IS NULL OR id < ${page.beforeId ?? null}
@@ -88,6 +97,10 @@ export async function revokeJoinToken(tx: Transaction, id: string): Promise<void
   if (token === undefined) throw new DomainError("not-found", "JOIN_TOKEN_NOT_FOUND", "There is no such join token.");
   if (token.usedAt !== null) {
     // The transaction is rolled back: the token's history stays as it was.
-    throw new DomainError("wrong-state", "JOIN_TOKEN_USED", "A host has joined with this token; remove the node instead.");
+    throw new DomainError(
+      "wrong-state",
+      "JOIN_TOKEN_USED",
+      "A host has joined with this token; remove the node instead.",
+    );
   }
 }

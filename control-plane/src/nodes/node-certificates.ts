@@ -60,7 +60,9 @@ export async function recentCertificates(db: Queryable, nodeId: string): Promise
 
 /** Makes every certificate of a node worthless. */
 export async function revokeCertificates(tx: Transaction, nodeId: string): Promise<void> {
-  await tx.execute(sql`UPDATE node_certificates SET revoked_at = now() WHERE node_id = ${nodeId} AND revoked_at IS NULL`);
+  await tx.execute(
+    sql`UPDATE node_certificates SET revoked_at = now() WHERE node_id = ${nodeId} AND revoked_at IS NULL`,
+  );
 }
 
 /** Whether a certificate (lower-case hex serial) lets its node connect now: issued by us, not revoked, node not removed. */
@@ -72,7 +74,12 @@ export async function isNodeAuthorized(db: Queryable, nodeId: string, serial: st
 }
 
 /** The answer that hands a certificate to its host. */
-export async function identityAnswer(db: Queryable, deps: IssuingDeps, nodeId: string, certificatePem: string): Promise<NodeIdentityAnswer> {
+export async function identityAnswer(
+  db: Queryable,
+  deps: IssuingDeps,
+  nodeId: string,
+  certificatePem: string,
+): Promise<NodeIdentityAnswer> {
   const pems = await readAuthorityPems(db);
   return { nodeId, certificate: certificatePem, caBundle: pems.join(""), ...(await deps.addresses()) };
 }

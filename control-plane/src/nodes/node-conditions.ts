@@ -77,7 +77,10 @@ export async function clearQuietDuplicates(tx: Transaction): Promise<void> {
     WHERE d.kind = 'DuplicateAgent' AND s.node_id = d.node_id AND s.session_connected AND d.since < now() - interval '2 minutes'
       AND NOT EXISTS (SELECT FROM jsonb_array_elements(s.recent_hellos) h WHERE to_timestamp((h->>'atMs')::float8 / 1000) > now() - interval '2 minutes')
     RETURNING d.node_id AS "nodeId", d.kind, d.message`);
-  await recordConditionEvents(tx, cleared.map((row) => ({ ...row, cleared: true })));
+  await recordConditionEvents(
+    tx,
+    cleared.map((row) => ({ ...row, cleared: true })),
+  );
 }
 
 /** Adds conditions that began or ended to the histories of their hosts. */

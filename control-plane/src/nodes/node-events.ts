@@ -15,7 +15,8 @@ export interface NodeEvent {
 export async function appendNodeEvents(tx: Queryable, events: readonly NodeEvent[]): Promise<void> {
   if (events.length === 0) return;
   const rows = events.map(
-    (event) => sql`(${newId()}::uuid, ${event.nodeId}::uuid, ${event.kind}, ${event.message}, ${JSON.stringify(event.detail ?? {})}::jsonb)`,
+    (event) =>
+      sql`(${newId()}::uuid, ${event.nodeId}::uuid, ${event.kind}, ${event.message}, ${JSON.stringify(event.detail ?? {})}::jsonb)`,
   );
   await tx.execute(sql`INSERT INTO node_events (id, node_id, kind, message, detail) VALUES ${joinSql(rows, sql`, `)}`);
 }
@@ -30,7 +31,11 @@ export interface StoredNodeEvent {
 }
 
 /** Newest first; `beforeId` is the last one of the page before. */
-export async function listNodeEvents(db: Queryable, nodeId: string, page: { limit: number; beforeId?: string | undefined }): Promise<StoredNodeEvent[]> {
+export async function listNodeEvents(
+  db: Queryable,
+  nodeId: string,
+  page: { limit: number; beforeId?: string | undefined },
+): Promise<StoredNodeEvent[]> {
   return await db.query<StoredNodeEvent>(sql`
     SELECT id, at, kind, message, detail FROM node_events
     WHERE node_id = ${nodeId} AND (${page.beforeId ?? null}::uuid IS NULL OR id < ${page.beforeId ?? null})

@@ -2,7 +2,9 @@ import { z } from "@hono/zod-openapi";
 import { timestamp, uuid } from "../http/fields.ts";
 import { nodeStates } from "./node-state.ts";
 
-const labels = z.record(z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_./-]{0,62}$/), z.string().max(255)).openapi({ example: { rack: "a3" } });
+const labels = z
+  .record(z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_./-]{0,62}$/), z.string().max(255))
+  .openapi({ example: { rack: "a3" } });
 
 const promised = z.object({
   total: z.number().int(),
@@ -79,7 +81,14 @@ export const nodeView = z
 export const nodeDetail = nodeView
   .extend({
     pods: z.array(
-      z.object({ id: uuid, vmid: z.number().int(), name: z.string(), tenantId: uuid, status: z.string(), observedPower: z.string() }),
+      z.object({
+        id: uuid,
+        vmid: z.number().int(),
+        name: z.string(),
+        tenantId: uuid,
+        status: z.string(),
+        observedPower: z.string(),
+      }),
     ),
     templates: z.array(z.string()),
   })
@@ -94,16 +103,34 @@ export const nodeChanges = z
     memoryReservedMb: z.number().int().min(0).max(67_108_864).optional(),
     memoryOvercommit: z.number().min(0.1).max(10).multipleOf(0.01).optional(),
     defaultStorage: z.string().min(1).max(100).nullable().optional(),
-    bridge: z.string().regex(/^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$/).optional(),
-    pool: z.string().regex(/^[a-zA-Z0-9._-]{1,100}$/).nullable().optional(),
+    bridge: z
+      .string()
+      .regex(/^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$/)
+      .optional(),
+    pool: z
+      .string()
+      .regex(/^[a-zA-Z0-9._-]{1,100}$/)
+      .nullable()
+      .optional(),
     templateVmid: z.number().int().min(100).max(999_999_999).nullable().optional(),
-    templateArchive: z.string().regex(/^[a-zA-Z0-9._-]+:[a-zA-Z0-9._/-]+$/).max(255).nullable().optional(),
+    templateArchive: z
+      .string()
+      .regex(/^[a-zA-Z0-9._-]+:[a-zA-Z0-9._/-]+$/)
+      .max(255)
+      .nullable()
+      .optional(),
     maintenanceNote: z.string().max(2_000).nullable().optional(),
   })
   .refine((changes) => Object.keys(changes).length > 0, "nothing to change");
 
 /** A line of a host's history. */
-export const nodeEvent = z.object({ id: uuid, at: timestamp, kind: z.string(), message: z.string(), detail: z.record(z.string(), z.unknown()) });
+export const nodeEvent = z.object({
+  id: uuid,
+  at: timestamp,
+  kind: z.string(),
+  message: z.string(),
+  detail: z.record(z.string(), z.unknown()),
+});
 
 /** A measurement of a host. */
 export const nodeSample = z.object({

@@ -1,6 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { absenceLimits, nodeState, nodeStates, vanishedTogether, type NodeSigns, type NodeState, type WatchClock } from "./node-state.ts";
+import {
+  absenceLimits,
+  nodeState,
+  nodeStates,
+  vanishedTogether,
+  type NodeSigns,
+  type NodeState,
+  type WatchClock,
+} from "./node-state.ts";
 
 const limits = absenceLimits(10_000);
 const nowMs = Date.UTC(2026, 0, 1);
@@ -23,16 +31,58 @@ describe("the state of a host", () => {
     ["last will delivered", "online", signs({ present: false }), {}, "degraded"],
     ["no session", "online", signs({ sessionSeenMs: ago(16_000) }), {}, "degraded"],
     ["a reconnect", "online", signs({ sessionSeenMs: ago(5_000) }), {}, "online"],
-    ["heartbeats alone are enough for other servers", "online", signs({ sessionSeenMs: undefined, holdsSession: false }), {}, "online"],
-    ["both missing for 29 s", "degraded", signs({ sessionSeenMs: ago(29_000), heartbeatMs: ago(40_000) }), {}, "degraded"],
-    ["both missing for 31 s", "degraded", signs({ sessionSeenMs: ago(31_000), heartbeatMs: ago(31_000) }), {}, "offline"],
+    [
+      "heartbeats alone are enough for other servers",
+      "online",
+      signs({ sessionSeenMs: undefined, holdsSession: false }),
+      {},
+      "online",
+    ],
+    [
+      "both missing for 29 s",
+      "degraded",
+      signs({ sessionSeenMs: ago(29_000), heartbeatMs: ago(40_000) }),
+      {},
+      "degraded",
+    ],
+    [
+      "both missing for 31 s",
+      "degraded",
+      signs({ sessionSeenMs: ago(31_000), heartbeatMs: ago(31_000) }),
+      {},
+      "offline",
+    ],
     ["gone for an hour", "offline", signs({ sessionSeenMs: ago(3_600_000), heartbeatMs: ago(3_600_000) }), {}, "lost"],
-    ["gone for an hour, but so is a third of the fleet", "offline", signs({ sessionSeenMs: ago(3_600_000), heartbeatMs: undefined }), { braked: true }, "offline"],
+    [
+      "gone for an hour, but so is a third of the fleet",
+      "offline",
+      signs({ sessionSeenMs: ago(3_600_000), heartbeatMs: undefined }),
+      { braked: true },
+      "offline",
+    ],
     ["back after being lost", "lost", signs(), {}, "online"],
     ["half back", "lost", signs({ heartbeatMs: ago(3_600_000) }), {}, "degraded"],
-    ["silent while nobody watched", "online", signs({ sessionSeenMs: ago(600_000), heartbeatMs: ago(600_000) }), { watchedSinceMs: ago(5_000) }, "online"],
-    ["gone before and while nobody watched", "offline", signs({ sessionSeenMs: ago(600_000), heartbeatMs: ago(600_000) }), { watchedSinceMs: ago(5_000) }, "offline"],
-    ["an unwatched hour does not lose a host", "offline", signs({ sessionSeenMs: ago(7_200_000), heartbeatMs: undefined }), { watchedSinceMs: ago(60_000) }, "offline"],
+    [
+      "silent while nobody watched",
+      "online",
+      signs({ sessionSeenMs: ago(600_000), heartbeatMs: ago(600_000) }),
+      { watchedSinceMs: ago(5_000) },
+      "online",
+    ],
+    [
+      "gone before and while nobody watched",
+      "offline",
+      signs({ sessionSeenMs: ago(600_000), heartbeatMs: ago(600_000) }),
+      { watchedSinceMs: ago(5_000) },
+      "offline",
+    ],
+    [
+      "an unwatched hour does not lose a host",
+      "offline",
+      signs({ sessionSeenMs: ago(7_200_000), heartbeatMs: undefined }),
+      { watchedSinceMs: ago(60_000) },
+      "offline",
+    ],
     ["removed is final", "removed", signs(), {}, "removed"],
   ])("%s: %s", (_, current, observed, changes, expected) => {
     expect(nodeState(current, observed, limits, { ...clock, ...changes })).toBe(expected);
@@ -48,22 +98,31 @@ describe("the state of a host", () => {
   test("looking twice at the same signs settles, and silence alone never improves a state", () => {
     const rank: Record<NodeState, number> = { online: 0, degraded: 1, enrolled: 2, offline: 2, lost: 3, removed: 4 };
     fc.assert(
-      fc.property(fc.constantFrom(...nodeStates), anySigns, fc.integer({ min: 0, max: 9_000_000 }), (current, observed, laterMs) => {
-        const once = nodeState(current, observed, limits, clock);
-        // offline may go on to lost; then it stays.
-        const twice = nodeState(once, observed, limits, clock);
-        expect(nodeState(twice, observed, limits, clock)).toBe(twice);
-        const later = nodeState(once, observed, limits, { ...clock, nowMs: nowMs + laterMs });
-        expect(rank[later]).toBeGreaterThanOrEqual(rank[once]);
-      }),
+      fc.property(
+        fc.constantFrom(...nodeStates),
+        anySigns,
+        fc.integer({ min: 0, max: 9_000_000 }),
+        (current, observed, laterMs) => {
+          const once = nodeState(current, observed, limits, clock);
+          // offline may go on to lost; then it stays.
+          const twice = nodeState(once, observed, limits, clock);
+          expect(nodeState(twice, observed, limits, clock)).toBe(twice);
+          const later = nodeState(once, observed, limits, { ...clock, nowMs: nowMs + laterMs });
+          expect(rank[later]).toBeGreaterThanOrEqual(rank[once]);
+        },
+      ),
     );
   });
 
   test("a braked host is never lost", () => {
     fc.assert(
-      fc.property(fc.constantFrom<NodeState>("enrolled", "online", "degraded", "offline"), anySigns, (current, observed) => {
-        expect(nodeState(current, observed, limits, { ...clock, braked: true })).not.toBe("lost");
-      }),
+      fc.property(
+        fc.constantFrom<NodeState>("enrolled", "online", "degraded", "offline"),
+        anySigns,
+        (current, observed) => {
+          expect(nodeState(current, observed, limits, { ...clock, braked: true })).not.toBe("lost");
+        },
+      ),
     );
   });
 });
@@ -78,14 +137,18 @@ describe("hosts that vanish together", () => {
 
   test("agrees with the definition tried window by window", () => {
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 0, max: 600_000 }), { maxLength: 12 }), fc.integer({ min: 1, max: 40 }), (silent, size) => {
-        const expected = new Set<number>();
-        for (const start of silent) {
-          const inside = silent.flatMap((atMs, index) => (atMs >= start && atMs <= start + 120_000 ? [index] : []));
-          if (inside.length >= 3 && inside.length > size / 3) inside.forEach((index) => expected.add(index));
-        }
-        expect(vanishedTogether(silent, size)).toEqual(expected);
-      }),
+      fc.property(
+        fc.array(fc.integer({ min: 0, max: 600_000 }), { maxLength: 12 }),
+        fc.integer({ min: 1, max: 40 }),
+        (silent, size) => {
+          const expected = new Set<number>();
+          for (const start of silent) {
+            const inside = silent.flatMap((atMs, index) => (atMs >= start && atMs <= start + 120_000 ? [index] : []));
+            if (inside.length >= 3 && inside.length > size / 3) inside.forEach((index) => expected.add(index));
+          }
+          expect(vanishedTogether(silent, size)).toEqual(expected);
+        },
+      ),
     );
   });
 });

@@ -77,7 +77,9 @@ export interface NodeView {
 }
 
 // Lists of one host come as JSON, whose instants are texts.
-type Row = Omit<NodeView, "conditions"> & { readonly conditions: readonly { kind: string; message: string; since: string }[] };
+type Row = Omit<NodeView, "conditions"> & {
+  readonly conditions: readonly { kind: string; message: string; since: string }[];
+};
 
 const selectNodes: Sql = sql`
   SELECT n.id, n.name, n.pve_name AS "pveName", k.name AS cluster, n.role, n.region, n.labels, s.state, s.state_since AS "stateSince",
@@ -105,7 +107,10 @@ const selectNodes: Sql = sql`
   FROM nodes n JOIN node_status s ON s.node_id = n.id JOIN node_capacity c ON c.node_id = n.id LEFT JOIN clusters k ON k.id = n.cluster_id`;
 
 function present(row: Row): NodeView {
-  return { ...row, conditions: row.conditions.map((condition) => ({ ...condition, since: new Date(condition.since) })) };
+  return {
+    ...row,
+    conditions: row.conditions.map((condition) => ({ ...condition, since: new Date(condition.since) })),
+  };
 }
 
 /** Which hosts a list shows; removed ones never. */
@@ -148,7 +153,10 @@ export interface PodOnNode {
 }
 
 /** What is on a host: its pods, and its templates by name. */
-export async function readNodeContents(db: Queryable, nodeId: string): Promise<{ pods: PodOnNode[]; templates: string[] }> {
+export async function readNodeContents(
+  db: Queryable,
+  nodeId: string,
+): Promise<{ pods: PodOnNode[]; templates: string[] }> {
   const [pods, templates] = await Promise.all([
     db.query<PodOnNode>(sql`
       SELECT id, vmid, name, tenant_id AS "tenantId", status, observed_power AS "observedPower" FROM cloud_pods
@@ -192,7 +200,11 @@ export interface UnmanagedContainer {
 /** Containers on hosts that are nobody's; `after` is the last one of the page before. */
 export async function listUnmanaged(
   db: Queryable,
-  page: { readonly limit: number; readonly nodeId?: string | undefined; readonly after?: { nodeId: string; vmid: number } | undefined },
+  page: {
+    readonly limit: number;
+    readonly nodeId?: string | undefined;
+    readonly after?: { nodeId: string; vmid: number } | undefined;
+  },
 ): Promise<UnmanagedContainer[]> {
   return await db.query<UnmanagedContainer>(sql`
     SELECT u.node_id AS "nodeId", n.name AS "nodeName", u.vmid, u.pod_id AS "podId", u.observation, u.first_seen_at AS "firstSeenAt",

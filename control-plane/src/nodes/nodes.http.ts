@@ -50,8 +50,20 @@ function registerReading(routes: RouteTable): void {
     },
     responses: { 200: listOf(nodeView) },
     handler: async ({ query }, { system }) => {
-      const rows = await listNodes(system, { ...query, limit: query.limit + 1, afterName: decodeCursor(query.cursor, 1)?.[0] });
-      return { status: 200, body: toPage(rows, query.limit, (row) => [row.name], (row) => row) };
+      const rows = await listNodes(system, {
+        ...query,
+        limit: query.limit + 1,
+        afterName: decodeCursor(query.cursor, 2)?.[0],
+      });
+      return {
+        status: 200,
+        body: toPage(
+          rows,
+          query.limit,
+          (row) => [row.name, row.id],
+          (row) => row,
+        ),
+      };
     },
   });
   route(routes, {
@@ -77,10 +89,19 @@ function registerReading(routes: RouteTable): void {
     responses: { 200: listOf(unmanagedContainer) },
     handler: async ({ query }, { system }) => {
       const nodeId = query.node === undefined ? undefined : await findNodeId(system, query.node);
-      const [afterNode, afterVmid] = decodeCursor(query.cursor, 2) ?? [];
-      const after = afterNode === undefined ? undefined : { nodeId: afterNode, vmid: Number(afterVmid) };
+      const [afterVmid, afterNode] = decodeCursor(query.cursor, 2) ?? [];
+      const after =
+        afterNode === undefined ? undefined : { nodeId: afterNode, vmid: Number.parseInt(afterVmid ?? "", 10) || 0 };
       const rows = await listUnmanaged(system, { limit: query.limit + 1, nodeId, after });
-      return { status: 200, body: toPage(rows, query.limit, (row) => [row.nodeId, String(row.vmid)], (row) => row) };
+      return {
+        status: 200,
+        body: toPage(
+          rows,
+          query.limit,
+          (row) => [String(row.vmid), row.nodeId],
+          (row) => row,
+        ),
+      };
     },
   });
 }
@@ -96,8 +117,19 @@ function registerHistories(routes: RouteTable): void {
     responses: { 200: listOf(nodeEvent) },
     handler: async ({ params, query }, { system }) => {
       const nodeId = await findNodeId(system, params.node);
-      const rows = await listNodeEvents(system, nodeId, { limit: query.limit + 1, beforeId: decodeCursor(query.cursor, 1)?.[0] });
-      return { status: 200, body: toPage(rows, query.limit, (row) => [row.id], (row) => row) };
+      const rows = await listNodeEvents(system, nodeId, {
+        limit: query.limit + 1,
+        beforeId: decodeCursor(query.cursor, 1)?.[0],
+      });
+      return {
+        status: 200,
+        body: toPage(
+          rows,
+          query.limit,
+          (row) => [row.id],
+          (row) => row,
+        ),
+      };
     },
   });
   route(routes, {
@@ -110,7 +142,10 @@ function registerHistories(routes: RouteTable): void {
     responses: { 200: z.object({ data: z.array(nodeSample) }) },
     handler: async ({ params, query }, { system, now }) => {
       const nodeId = await findNodeId(system, params.node);
-      return { status: 200, body: { data: await readNodeSamples(system, nodeId, new Date(now.getTime() - query.hours * 3_600_000)) } };
+      return {
+        status: 200,
+        body: { data: await readNodeSamples(system, nodeId, new Date(now.getTime() - query.hours * 3_600_000)) },
+      };
     },
   });
 }
@@ -124,7 +159,8 @@ function registerChanging(routes: RouteTable): void {
     access: operator,
     request: { body: nodeChanges, example: { maintenanceNote: "memory is replaced on Friday" } },
     responses: { 200: nodeView },
-    handler: async ({ params, body, ifMatch }, ctx) => changed(ctx, params.node, ifMatch, (tx, nodeId, by) => changeNode(tx, nodeId, body, by)),
+    handler: async ({ params, body, ifMatch }, ctx) =>
+      changed(ctx, params.node, ifMatch, (tx, nodeId, by) => changeNode(tx, nodeId, body, by)),
   });
   route(routes, {
     method: "post",
@@ -134,7 +170,8 @@ function registerChanging(routes: RouteTable): void {
     access: operator,
     request: { body: z.object({ reason: z.string().min(1).max(500) }), example: { reason: "disk is failing" } },
     responses: { 200: nodeView },
-    handler: async ({ params, body, ifMatch }, ctx) => changed(ctx, params.node, ifMatch, (tx, nodeId, by) => cordonNode(tx, nodeId, body.reason, by)),
+    handler: async ({ params, body, ifMatch }, ctx) =>
+      changed(ctx, params.node, ifMatch, (tx, nodeId, by) => cordonNode(tx, nodeId, body.reason, by)),
   });
   route(routes, {
     method: "post",
@@ -142,9 +179,13 @@ function registerChanging(routes: RouteTable): void {
     summary: "Allow new pods on a host again",
     tags,
     access: operator,
-    request: { body: z.object({ reason: z.string().min(1).max(500).optional() }), example: { reason: "disk was replaced" } },
+    request: {
+      body: z.object({ reason: z.string().min(1).max(500).optional() }),
+      example: { reason: "disk was replaced" },
+    },
     responses: { 200: nodeView },
-    handler: async ({ params, body, ifMatch }, ctx) => changed(ctx, params.node, ifMatch, (tx, nodeId, by) => uncordonNode(tx, nodeId, body.reason, by)),
+    handler: async ({ params, body, ifMatch }, ctx) =>
+      changed(ctx, params.node, ifMatch, (tx, nodeId, by) => uncordonNode(tx, nodeId, body.reason, by)),
   });
 }
 

@@ -1,4 +1,9 @@
-import { ContainerObservation, Hello, Power, type Inventory } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import {
+  ContainerObservation,
+  Hello,
+  Power,
+  type Inventory,
+} from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { smallInventory } from "../../../test/support/connected-agent.ts";
@@ -48,9 +53,33 @@ describe("a host's first inventory", () => {
   test("makes its storages and chooses storage and template once", async () => {
     const host = await enrolHost(db.system, deps);
     const storages = [
-      { storage: "local", type: "dir", shared: false, totalGb: 900, usedGb: 1, content: ["vztmpl", "backup"], available: true },
-      { storage: "small", type: "lvmthin", shared: false, totalGb: 100, usedGb: 1, content: ["rootdir"], available: true },
-      { storage: "big", type: "zfspool", shared: false, totalGb: 500, usedGb: 1, content: ["rootdir"], available: true },
+      {
+        storage: "local",
+        type: "dir",
+        shared: false,
+        totalGb: 900,
+        usedGb: 1,
+        content: ["vztmpl", "backup"],
+        available: true,
+      },
+      {
+        storage: "small",
+        type: "lvmthin",
+        shared: false,
+        totalGb: 100,
+        usedGb: 1,
+        content: ["rootdir"],
+        available: true,
+      },
+      {
+        storage: "big",
+        type: "zfspool",
+        shared: false,
+        totalGb: 500,
+        usedGb: 1,
+        content: ["rootdir"],
+        available: true,
+      },
     ];
     const containers = [container({ vmid: 9001, template: true }), container({ vmid: 9000, template: true })];
     await record(host, { storages, containers, templateVolumeIds: ["local:vztmpl/debian-12.tar.zst"] });
@@ -69,7 +98,19 @@ describe("a host's first inventory", () => {
   test("a storage that does not answer or is gone keeps its size and is out of use", async () => {
     const host = await enrolHost(db.system, deps);
     await record(host, {});
-    await record(host, { storages: [{ storage: "local-lvm", type: "lvmthin", shared: false, totalGb: 0, usedGb: 0, content: ["rootdir"], available: false }] });
+    await record(host, {
+      storages: [
+        {
+          storage: "local-lvm",
+          type: "lvmthin",
+          shared: false,
+          totalGb: 0,
+          usedGb: 0,
+          content: ["rootdir"],
+          available: false,
+        },
+      ],
+    });
     expect((await readNode(db.system, host.nodeId)).storages).toMatchObject([{ totalGb: 500, available: false }]);
     await record(host, { storages: [] });
     expect((await readNode(db.system, host.nodeId)).storages).toMatchObject([{ totalGb: 500, available: false }]);
@@ -77,16 +118,26 @@ describe("a host's first inventory", () => {
 
   test("members of a cluster share one row of a shared storage", async () => {
     const hosts = [await enrolHost(db.system, deps), await enrolHost(db.system, deps)];
-    const shared = [{ storage: "ceph", type: "rbd", shared: true, totalGb: 4_000, usedGb: 1, content: ["rootdir"], available: true }];
+    const shared = [
+      { storage: "ceph", type: "rbd", shared: true, totalGb: 4_000, usedGb: 1, content: ["rootdir"], available: true },
+    ];
     for (const host of hosts) {
-      const hello = Hello.fromPartial({ clusterName: "prod", pveName: "pve", capacity: { cpuCores: 8, memoryMb: 1_000 } });
+      const hello = Hello.fromPartial({
+        clusterName: "prod",
+        pveName: "pve",
+        capacity: { cpuCores: 8, memoryMb: 1_000 },
+      });
       await db.system.transaction((tx) => registerHost(tx, host.nodeId, hello));
       await record(host, { storages: shared });
     }
     const rows = await db.system.query<{ id: string }>(sql`
       SELECT DISTINCT storage_id AS id FROM node_storages WHERE node_id = ANY(${hosts.map((host) => host.nodeId)}::uuid[])`);
     expect(rows).toHaveLength(1);
-    expect(await readNode(db.system, hosts[0]?.nodeId ?? "")).toMatchObject({ cluster: "prod", cpu: { total: 8 }, memoryMb: { total: 1_000 } });
+    expect(await readNode(db.system, hosts[0]?.nodeId ?? "")).toMatchObject({
+      cluster: "prod",
+      cpu: { total: 8 },
+      memoryMb: { total: 1_000 },
+    });
   });
 });
 
@@ -119,7 +170,8 @@ describe("what a host says of pods", () => {
   test("an address that changed is kept with its times", async () => {
     const host = await enrolHost(db.system, deps);
     const pod = await placePod(host);
-    for (const ip of ["10.0.0.5", "10.0.0.5", "10.0.0.6", ""]) await record(host, { containers: [container({ vmid: pod.vmid, podId: pod.id, ip })] });
+    for (const ip of ["10.0.0.5", "10.0.0.5", "10.0.0.6", ""])
+      await record(host, { containers: [container({ vmid: pod.vmid, podId: pod.id, ip })] });
     const addresses = await db.system.query<{ ip: string; open: boolean }>(sql`
       SELECT ip, used_to IS NULL AS open FROM cloud_pod_addresses WHERE pod_id = ${pod.id} ORDER BY used_from`);
     expect(addresses).toEqual([

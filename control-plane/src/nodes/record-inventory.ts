@@ -25,7 +25,12 @@ export interface InventoryHooks {
  * @returns false when it was made for another session or is not trusted.
  * @throws SessionSuperseded
  */
-export async function recordInventory(db: Database, session: SessionRef, inventory: Inventory, hooks: InventoryHooks): Promise<boolean> {
+export async function recordInventory(
+  db: Database,
+  session: SessionRef,
+  inventory: Inventory,
+  hooks: InventoryHooks,
+): Promise<boolean> {
   if (inventory.sessionEpoch !== 0n && inventory.sessionEpoch !== session.epoch) return false;
   return await db.transaction(async (tx) => {
     const held = await tx.execute(sql`
@@ -44,7 +49,9 @@ export async function recordInventory(db: Database, session: SessionRef, invento
 
 /** Names of the templates that a host has: "ct:<vmid>" or a volume id. */
 export function templateNames(inventory: Pick<Inventory, "containers" | "templateVolumeIds">): string[] {
-  const containers = inventory.containers.filter((container) => container.template).map((container) => `ct:${container.vmid}`);
+  const containers = inventory.containers
+    .filter((container) => container.template)
+    .map((container) => `ct:${container.vmid}`);
   return [...new Set([...containers, ...inventory.templateVolumeIds])].toSorted();
 }
 
@@ -64,7 +71,9 @@ async function chooseDefaults(tx: Transaction, nodeId: string, inventory: Invent
   const [largest] = inventory.storages
     .filter((storage) => storage.available && storage.content.includes("rootdir"))
     .toSorted((a, b) => b.totalGb - a.totalGb || a.storage.localeCompare(b.storage));
-  const template = Math.min(...inventory.containers.filter((container) => container.template).map((container) => container.vmid));
+  const template = Math.min(
+    ...inventory.containers.filter((container) => container.template).map((container) => container.vmid),
+  );
   const archive = inventory.templateVolumeIds.toSorted().at(-1);
   await tx.execute(sql`
     UPDATE nodes SET default_storage = coalesce(default_storage, ${largest?.storage ?? null}),
@@ -102,7 +111,13 @@ export async function recordObservations(
 ): Promise<void> {
   if (containers.length === 0) return;
   const seen = JSON.stringify(
-    containers.map(({ vmid, podId, generation, power, ip }) => ({ vmid, pod_id: podId, generation: String(generation), power: observedPower(power), ip })),
+    containers.map(({ vmid, podId, generation, power, ip }) => ({
+      vmid,
+      pod_id: podId,
+      generation: String(generation),
+      power: observedPower(power),
+      ip,
+    })),
   );
   const readdressed = await tx.query<AddressedPod & { ip: string }>(sql`
     WITH seen AS (SELECT * FROM jsonb_to_recordset(${seen}::jsonb) AS x(vmid integer, pod_id uuid, generation bigint, power text, ip text)),

@@ -7,8 +7,14 @@ import { sql } from "../platform/sql.ts";
  * Takes over the storages of a host. One that the members of a cluster share is one row, so its space is
  * promised once. A storage that does not answer keeps its size: it is out of use, not empty.
  */
-export async function recordStorages(tx: Transaction, nodeId: string, storages: readonly StorageObservation[]): Promise<void> {
-  const [node] = await tx.query<{ clusterId: string | null }>(sql`SELECT cluster_id AS "clusterId" FROM nodes WHERE id = ${nodeId}`);
+export async function recordStorages(
+  tx: Transaction,
+  nodeId: string,
+  storages: readonly StorageObservation[],
+): Promise<void> {
+  const [node] = await tx.query<{ clusterId: string | null }>(
+    sql`SELECT cluster_id AS "clusterId" FROM nodes WHERE id = ${nodeId}`,
+  );
   const clusterId = node?.clusterId ?? null;
   const ofCluster = clusterId === null ? [] : storages.filter((storage) => storage.shared);
   const ofNode = storages.filter((storage) => !ofCluster.includes(storage));
@@ -42,7 +48,9 @@ async function upsertStorages(
     })),
   );
   const ofCluster = "clusterId" in owner;
-  const target = ofCluster ? sql`(cluster_id, name) WHERE cluster_id IS NOT NULL` : sql`(node_id, name) WHERE node_id IS NOT NULL`;
+  const target = ofCluster
+    ? sql`(cluster_id, name) WHERE cluster_id IS NOT NULL`
+    : sql`(node_id, name) WHERE node_id IS NOT NULL`;
   const ownerId = ofCluster ? owner.clusterId : owner.nodeId;
   // In the order of names, as everyone locks them.
   const rows = await tx.query<{ id: string; name: string }>(sql`

@@ -18,18 +18,27 @@ export async function removeNode(tx: Transaction, nodeId: string, by: NodeChange
   // An order claims by this row: after the lock none is under way, afterwards none finds room.
   await tx.query(sql`SELECT FROM node_capacity WHERE node_id = ${nodeId} FOR UPDATE`);
   await refuseOccupied(tx, nodeId);
-  await tx.execute(sql`UPDATE nodes SET removed_at = now(), schedulable = false, version = version + 1 WHERE id = ${nodeId}`);
+  await tx.execute(
+    sql`UPDATE nodes SET removed_at = now(), schedulable = false, version = version + 1 WHERE id = ${nodeId}`,
+  );
   await tx.execute(sql`UPDATE node_capacity SET cpu_total = 0, memory_total_mb = 0 WHERE node_id = ${nodeId}`);
   await tx.execute(sql`UPDATE storages SET total_gb = 0 WHERE node_id = ${nodeId}`);
   await revokeCertificates(tx, nodeId);
-  await tx.execute(sql`UPDATE join_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE node_id = ${nodeId} OR replaces_node = ${nodeId}`);
+  await tx.execute(
+    sql`UPDATE join_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE node_id = ${nodeId} OR replaces_node = ${nodeId}`,
+  );
   await tx.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId}`);
   await tx.execute(sql`DELETE FROM unmanaged_containers WHERE node_id = ${nodeId}`);
   await tx.execute(sql`DELETE FROM node_storages WHERE node_id = ${nodeId}`);
   const cancelled = await tx.query<{ id: string }>(sql`
     UPDATE node_commands SET state = 'cancelled', finished_at = now(), error_code = 'NODE_REMOVED', error_message = 'The node was removed.'
     WHERE node_id = ${nodeId} AND state IN ('pending', 'sent', 'accepted', 'running') RETURNING id`);
-  await recordChange(tx, nodeId, by, { action: "node.remove", kind: "REMOVED", message: `${name} was removed`, detail: { name } });
+  await recordChange(tx, nodeId, by, {
+    action: "node.remove",
+    kind: "REMOVED",
+    message: `${name} was removed`,
+    detail: { name },
+  });
   return cancelled.map((command) => command.id);
 }
 
@@ -38,5 +47,10 @@ async function refuseOccupied(tx: Transaction, nodeId: string): Promise<void> {
     SELECT (SELECT count(*)::integer FROM cloud_pods WHERE node_id = ${nodeId} AND status <> 'deleted') AS pods,
       (SELECT count(*)::integer FROM node_claims WHERE node_id = ${nodeId}) AS claims`);
   if (held === undefined || (held.pods === 0 && held.claims === 0)) return;
-  throw new DomainError("wrong-state", "NODE_NOT_EMPTY", "The node still holds pods or room for pods; move or destroy them first.", { details: { ...held } });
+  throw new DomainError(
+    "wrong-state",
+    "NODE_NOT_EMPTY",
+    "The node still holds pods or room for pods; move or destroy them first.",
+    { details: { ...held } },
+  );
 }

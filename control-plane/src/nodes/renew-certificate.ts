@@ -5,7 +5,14 @@ import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { readCertificateRequest } from "./certificate-request.ts";
 import { nodeNotFound } from "./find-node.ts";
-import { identityAnswer, issueToNode, recentCertificates, type IssuingDeps, type NodeCertificate, type NodeIdentityAnswer } from "./node-certificates.ts";
+import {
+  identityAnswer,
+  issueToNode,
+  recentCertificates,
+  type IssuingDeps,
+  type NodeCertificate,
+  type NodeIdentityAnswer,
+} from "./node-certificates.ts";
 import { appendNodeEvents } from "./node-events.ts";
 
 const challengeLifeSeconds = 60;
@@ -23,13 +30,17 @@ export async function makeRenewalChallenge(db: Database, nodeId: string): Promis
     // The node's row lock makes the count below exact.
     const [node] = await tx.query(sql`SELECT FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`);
     if (node === undefined) throw nodeNotFound();
-    await tx.execute(sql`DELETE FROM renewal_challenges WHERE node_id = ${nodeId} AND (expires_at < now() OR used_at IS NOT NULL)`);
+    await tx.execute(
+      sql`DELETE FROM renewal_challenges WHERE node_id = ${nodeId} AND (expires_at < now() OR used_at IS NOT NULL)`,
+    );
     const made = await tx.execute(sql`
       INSERT INTO renewal_challenges (nonce, node_id, expires_at)
       SELECT ${nonce}, ${nodeId}, now() + ${challengeLifeSeconds} * interval '1 s'
       WHERE (SELECT count(*) FROM renewal_challenges WHERE node_id = ${nodeId}) < ${openChallengesMax}`);
     if (made === 0) {
-      throw new DomainError("rate-limited", "TOO_MANY_CHALLENGES", "Too many renewals of this node are open.", { retryAfterSeconds: challengeLifeSeconds });
+      throw new DomainError("rate-limited", "TOO_MANY_CHALLENGES", "Too many renewals of this node are open.", {
+        retryAfterSeconds: challengeLifeSeconds,
+      });
     }
     return { nonce };
   });
@@ -52,16 +63,26 @@ export interface RenewRequest {
  *
  * @throws DomainError `invalid` CSR_INVALID; `unauthenticated` CHALLENGE_INVALID, SIGNATURE_INVALID.
  */
-export async function renewNodeCertificate(db: Database, deps: IssuingDeps, request: RenewRequest): Promise<NodeIdentityAnswer> {
+export async function renewNodeCertificate(
+  db: Database,
+  deps: IssuingDeps,
+  request: RenewRequest,
+): Promise<NodeIdentityAnswer> {
   const csr = await readCertificateRequest(request.csr);
   await useChallenge(db, request);
   return await db.transaction(async (tx) => {
     // Renewals of one node wait for each other and for its removal.
-    const [node] = await tx.query(sql`SELECT FROM nodes WHERE id = ${request.nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`);
+    const [node] = await tx.query(
+      sql`SELECT FROM nodes WHERE id = ${request.nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`,
+    );
     const known = node === undefined ? [] : await recentCertificates(tx, request.nodeId);
     const signed = Buffer.from(`${request.nodeId}\n${request.nonce}\n${csr.der.toString("base64")}`, "utf8");
     if (!known.some((certificate) => isSignedBy(certificate, signed, request.signature))) {
-      throw new DomainError("unauthenticated", "SIGNATURE_INVALID", "The request is not signed by the key of this node's certificate.");
+      throw new DomainError(
+        "unauthenticated",
+        "SIGNATURE_INVALID",
+        "The request is not signed by the key of this node's certificate.",
+      );
     }
     const [last] = known;
     if (last !== undefined && last.spkiSha256 === csr.spkiSha256 && isYoung(last)) {
@@ -69,7 +90,12 @@ export async function renewNodeCertificate(db: Database, deps: IssuingDeps, requ
     }
     const certificate = await issueToNode(tx, deps.authorities, request.nodeId, csr);
     await appendNodeEvents(tx, [
-      { nodeId: request.nodeId, kind: "CERTIFICATE_RENEWED", message: `valid until ${certificate.notAfter.toISOString()}`, detail: { serial: certificate.serial } },
+      {
+        nodeId: request.nodeId,
+        kind: "CERTIFICATE_RENEWED",
+        message: `valid until ${certificate.notAfter.toISOString()}`,
+        detail: { serial: certificate.serial },
+      },
     ]);
     return await identityAnswer(tx, deps, request.nodeId, certificate.pem);
   });
@@ -82,7 +108,12 @@ async function useChallenge(db: Database, request: RenewRequest): Promise<void> 
     : await db.execute(sql`
         UPDATE renewal_challenges SET used_at = now()
         WHERE nonce = ${request.nonce} AND node_id = ${request.nodeId} AND used_at IS NULL AND expires_at > now()`);
-  if (used === 0) throw new DomainError("unauthenticated", "CHALLENGE_INVALID", "The nonce is unknown, used or too old; ask for a new one.");
+  if (used === 0)
+    throw new DomainError(
+      "unauthenticated",
+      "CHALLENGE_INVALID",
+      "The nonce is unknown, used or too old; ask for a new one.",
+    );
 }
 
 function isSignedBy(certificate: NodeCertificate, signed: Buffer, signatureHex: string): boolean {

@@ -20,7 +20,9 @@ beforeEach(async () => {
   await db.system.execute(sql`DELETE FROM node_conditions`);
   await db.system.execute(sql`DELETE FROM node_events`);
   await seen(fleet, 0);
-  await db.system.execute(sql`UPDATE node_status SET state = 'online', session_connected = true, presence_online = true, quorate = true, agent_version = '1.0.0', fleet_epoch = 1`);
+  await db.system.execute(
+    sql`UPDATE node_status SET state = 'online', session_connected = true, presence_online = true, quorate = true, agent_version = '1.0.0', fleet_epoch = 1`,
+  );
 });
 
 const options = (): NodeWatchOptions => ({
@@ -41,12 +43,16 @@ async function seen(nodes: readonly string[], secondsAgo: number): Promise<void>
 const look = () => watchNodesOnce(options(), { nowMs: Date.now(), watchedSinceMs: 0 });
 
 async function states(): Promise<Record<string, number>> {
-  const rows = await db.system.query<{ state: string; count: number }>(sql`SELECT state, count(*)::integer AS count FROM node_status GROUP BY state`);
+  const rows = await db.system.query<{ state: string; count: number }>(
+    sql`SELECT state, count(*)::integer AS count FROM node_status GROUP BY state`,
+  );
   return Object.fromEntries(rows.map((row) => [row.state, row.count]));
 }
 
 async function conditions(nodeId: string): Promise<string[]> {
-  const rows = await db.system.query<{ kind: string }>(sql`SELECT kind FROM node_conditions WHERE node_id = ${nodeId} ORDER BY kind`);
+  const rows = await db.system.query<{ kind: string }>(
+    sql`SELECT kind FROM node_conditions WHERE node_id = ${nodeId} ORDER BY kind`,
+  );
   return rows.map((row) => row.kind);
 }
 
@@ -58,7 +64,9 @@ describe("states", () => {
       await look();
       await look();
     }
-    const events = await db.system.query<{ message: string }>(sql`SELECT message FROM node_events WHERE node_id = ${host} ORDER BY id`);
+    const events = await db.system.query<{ message: string }>(
+      sql`SELECT message FROM node_events WHERE node_id = ${host} ORDER BY id`,
+    );
     expect(events.map((event) => event.message)).toEqual(["online → offline", "offline → lost", "lost → online"]);
     expect(await states()).toEqual({ online: 6 });
     expect(alarms).toEqual([]);
@@ -119,16 +127,28 @@ describe("the brake", () => {
 describe("conditions", () => {
   test("follow the tables, begin and end once", async () => {
     const [host = ""] = fleet;
-    await db.system.execute(sql`UPDATE node_status SET quorate = false, agent_version = '0.9.0', fleet_epoch = 7, inventory_at = now() WHERE node_id = ${host}`);
+    await db.system.execute(
+      sql`UPDATE node_status SET quorate = false, agent_version = '0.9.0', fleet_epoch = 7, inventory_at = now() WHERE node_id = ${host}`,
+    );
     await db.system.execute(sql`UPDATE nodes SET template_vmid = 4711 WHERE id = ${host}`);
     await db.system.execute(sql`UPDATE node_capacity SET memory_allocated_mb = 1000 WHERE node_id = ${host}`);
     await db.system.execute(sql`UPDATE node_capacity SET memory_total_mb = 500 WHERE node_id = ${host}`);
     await look();
     await look();
-    expect(await conditions(host)).toEqual(["CapacityBelowAllocation", "FleetEpochAhead", "NoQuorum", "TemplateMissing", "VersionSkew"]);
-    await db.system.execute(sql`UPDATE node_status SET quorate = true, agent_version = '1.0.0', fleet_epoch = 1 WHERE node_id = ${host}`);
+    expect(await conditions(host)).toEqual([
+      "CapacityBelowAllocation",
+      "FleetEpochAhead",
+      "NoQuorum",
+      "TemplateMissing",
+      "VersionSkew",
+    ]);
+    await db.system.execute(
+      sql`UPDATE node_status SET quorate = true, agent_version = '1.0.0', fleet_epoch = 1 WHERE node_id = ${host}`,
+    );
     await db.system.execute(sql`UPDATE nodes SET template_vmid = NULL, template_archive = NULL WHERE id = ${host}`);
-    await db.system.execute(sql`UPDATE node_capacity SET memory_total_mb = 16384, memory_allocated_mb = 0 WHERE node_id = ${host}`);
+    await db.system.execute(
+      sql`UPDATE node_capacity SET memory_total_mb = 16384, memory_allocated_mb = 0 WHERE node_id = ${host}`,
+    );
     await look();
     await look();
     expect(await conditions(host)).toEqual([]);

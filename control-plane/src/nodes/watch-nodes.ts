@@ -4,7 +4,16 @@ import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { clearQuietDuplicates, deriveConditions } from "./node-conditions.ts";
 import { appendNodeEvents } from "./node-events.ts";
-import { absenceLimits, lastSeenMs, nodeState, vanishedTogether, type AbsenceLimits, type NodeSigns, type NodeState, type WatchClock } from "./node-state.ts";
+import {
+  absenceLimits,
+  lastSeenMs,
+  nodeState,
+  vanishedTogether,
+  type AbsenceLimits,
+  type NodeSigns,
+  type NodeState,
+  type WatchClock,
+} from "./node-state.ts";
 
 /** What the watch needs. */
 export interface NodeWatchOptions {
@@ -77,13 +86,18 @@ export async function watchNodesOnce(options: NodeWatchOptions, clock: Omit<Watc
       FROM node_status s JOIN nodes n ON n.id = s.node_id WHERE n.removed_at IS NULL`);
     const limits = absenceLimits(options.heartbeatIntervalMs);
     const vanished = findVanished(rows, limits, clock);
-    await storeStates(tx, rows, (row) => nodeState(row.state, signsOf(row), limits, { ...clock, braked: vanished.has(row.nodeId) }));
+    await storeStates(tx, rows, (row) =>
+      nodeState(row.state, signsOf(row), limits, { ...clock, braked: vanished.has(row.nodeId) }),
+    );
     await deriveConditions(tx, options.agentVersion);
     await clearQuietDuplicates(tx);
     return await storeBrake(tx, rows, vanished);
   });
   if (alarm.length === 0) return;
-  options.log.fatal({ nodes: alarm }, "more than a third of the fleet vanished within two minutes: presumed our own fault, nothing is done about it");
+  options.log.fatal(
+    { nodes: alarm },
+    "more than a third of the fleet vanished within two minutes: presumed our own fault, nothing is done about it",
+  );
   options.onMassVanishing(alarm);
 }
 
@@ -97,44 +111,77 @@ function signsOf(row: StatusRow): NodeSigns {
 }
 
 /** Hosts whose silence began together with that of many others. */
-function findVanished(rows: readonly StatusRow[], limits: AbsenceLimits, clock: Omit<WatchClock, "braked">): ReadonlySet<string> {
+function findVanished(
+  rows: readonly StatusRow[],
+  limits: AbsenceLimits,
+  clock: Omit<WatchClock, "braked">,
+): ReadonlySet<string> {
   const fleet = rows.flatMap((row) => {
     const seenMs = lastSeenMs(signsOf(row));
     return seenMs === undefined || row.state === "lost" ? [] : [{ row, seenMs }];
   });
-  const silent = fleet.filter(({ row }) => nodeState(row.state, signsOf(row), limits, { ...clock, braked: true }) === "offline");
-  const together = vanishedTogether(silent.map(({ seenMs }) => seenMs), fleet.length);
+  const silent = fleet.filter(
+    ({ row }) => nodeState(row.state, signsOf(row), limits, { ...clock, braked: true }) === "offline",
+  );
+  const together = vanishedTogether(
+    silent.map(({ seenMs }) => seenMs),
+    fleet.length,
+  );
   return new Set([...together].flatMap((index) => silent[index]?.row.nodeId ?? []));
 }
 
-async function storeStates(tx: Transaction, rows: readonly StatusRow[], decide: (row: StatusRow) => NodeState): Promise<void> {
+async function storeStates(
+  tx: Transaction,
+  rows: readonly StatusRow[],
+  decide: (row: StatusRow) => NodeState,
+): Promise<void> {
   const changes = rows.flatMap((row) => {
     const to = decide(row);
     return to === row.state ? [] : [{ node_id: row.nodeId, from: row.state, to }];
   });
   if (changes.length === 0) return;
+  // Locked in the order of ids, as everyone does who changes many hosts at once.
   const stored = await tx.query<{ nodeId: string; from: string; to: string }>(sql`
-    UPDATE node_status s SET state = x.to, state_since = now()
-    FROM jsonb_to_recordset(${JSON.stringify(changes)}::jsonb) AS x(node_id uuid, "from" text, "to" text)
-    WHERE s.node_id = x.node_id AND s.state = x.from RETURNING s.node_id AS "nodeId", x.from, x.to`);
+    WITH changes AS (
+      SELECT s.node_id, x.from, x.to FROM node_status s
+      JOIN jsonb_to_recordset(${JSON.stringify(changes)}::jsonb) AS x(node_id uuid, "from" text, "to" text) ON x.node_id = s.node_id AND x.from = s.state
+      ORDER BY s.node_id FOR NO KEY UPDATE OF s)
+    UPDATE node_status s SET state = c.to, state_since = now() FROM changes c
+    WHERE s.node_id = c.node_id RETURNING s.node_id AS "nodeId", c.from, c.to`);
   await appendNodeEvents(
     tx,
-    stored.map(({ nodeId, from, to }) => ({ nodeId, kind: "STATE_CHANGED", message: `${from} → ${to}`, detail: { from, to } })),
+    stored.map(({ nodeId, from, to }) => ({
+      nodeId,
+      kind: "STATE_CHANGED",
+      message: `${from} → ${to}`,
+      detail: { from, to },
+    })),
   );
 }
 
 /** Marks the hosts of an incident; returns their names when the incident is a new one. */
-async function storeBrake(tx: Transaction, rows: readonly StatusRow[], vanished: ReadonlySet<string>): Promise<string[]> {
+async function storeBrake(
+  tx: Transaction,
+  rows: readonly StatusRow[],
+  vanished: ReadonlySet<string>,
+): Promise<string[]> {
   const over = rows.filter((row) => row.braked && !vanished.has(row.nodeId)).map((row) => row.nodeId);
-  if (over.length > 0) await tx.execute(sql`DELETE FROM node_conditions WHERE kind = 'MassVanishing' AND node_id = ANY(${over}::uuid[])`);
+  if (over.length > 0)
+    await tx.execute(sql`DELETE FROM node_conditions WHERE kind = 'MassVanishing' AND node_id = ANY(${over}::uuid[])`);
   const begun = rows.filter((row) => !row.braked && vanished.has(row.nodeId));
   if (begun.length === 0) return [];
-  const message = "Vanished together with more than a third of the fleet: presumed a fault of the control plane, nothing is done about it.";
+  const message =
+    "Vanished together with more than a third of the fleet: presumed a fault of the control plane, nothing is done about it.";
   await tx.execute(sql`
     INSERT INTO node_conditions (node_id, kind, message) SELECT id, 'MassVanishing', ${message} FROM unnest(${begun.map((row) => row.nodeId)}::uuid[]) AS id`);
   await appendNodeEvents(
     tx,
-    begun.map((row) => ({ nodeId: row.nodeId, kind: "CONDITION_RAISED", message: `MassVanishing: ${message}`, detail: { condition: "MassVanishing" } })),
+    begun.map((row) => ({
+      nodeId: row.nodeId,
+      kind: "CONDITION_RAISED",
+      message: `MassVanishing: ${message}`,
+      detail: { condition: "MassVanishing" },
+    })),
   );
   return rows.some((row) => row.braked) ? [] : begun.map((row) => row.name);
 }

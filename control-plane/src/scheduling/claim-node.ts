@@ -14,11 +14,12 @@ export interface NewClaim {
   readonly diskGb: number;
 }
 
-/** A claimed place. */
-export interface Claimed {
-  readonly candidate: Candidate;
-  /** Better ones that were being claimed by others at that moment, or no longer fit. */
-  readonly passedOver: readonly Candidate[];
+/** How a claim ended. */
+export interface ClaimOutcome {
+  /** What was claimed; undefined when no candidate fits any more. */
+  readonly chosen: Candidate | undefined;
+  /** Ids of better nodes that were passed over because they have no room any more; those that were only locked are not told. */
+  readonly full: readonly string[];
 }
 
 /**
@@ -33,27 +34,25 @@ const offerSizes = [16, 128, 1_024, Infinity];
  * capacity of node and storage, and the placement history, in one statement.
  *
  * Locks: the node's capacity, then its storage. It must come after every other lock of the transaction.
- * @returns undefined when no candidate fits any more
  */
 export async function claimNode(
   tx: Queryable,
   claim: NewClaim,
   candidates: Iterable<Candidate>,
-): Promise<Claimed | undefined> {
+): Promise<ClaimOutcome> {
   const ranked = candidates[Symbol.iterator]();
-  const passedOver: Candidate[] = [];
+  const refused: Candidate[] = [];
+  const full: string[] = [];
   for (const size of offerSizes) {
     const offered = takeNext(ranked, size);
-    const candidate = await claimOneOf(tx, claim, offered, "skip");
-    if (candidate !== undefined)
-      return { candidate, passedOver: [...passedOver, ...offered.slice(0, offered.indexOf(candidate))] };
-    passedOver.push(...offered);
+    const chosen = await claimOneOf(tx, claim, offered, "skip", full);
+    if (chosen !== undefined) return { chosen, full };
+    refused.push(...offered);
     if (offered.length < size) break;
   }
   // In one order for all, so that two who wait do not wait for each other.
-  const contested = passedOver.toSorted((a, b) => (a.node.id < b.node.id ? -1 : 1));
-  const candidate = await claimOneOf(tx, claim, contested, "wait");
-  return candidate === undefined ? undefined : { candidate, passedOver: [] };
+  const contested = refused.toSorted((a, b) => (a.node.id < b.node.id ? -1 : 1));
+  return { chosen: await claimOneOf(tx, claim, contested, "wait", full), full };
 }
 
 function takeNext(ranked: Iterator<Candidate>, count: number): Candidate[] {
@@ -74,17 +73,26 @@ async function claimOneOf(
   claim: NewClaim,
   offered: readonly Candidate[],
   whenLocked: WhenLocked,
+  full: string[],
 ): Promise<Candidate | undefined> {
   let open = offered;
   while (open.length > 0) {
-    const outcome = await attempt(tx, claim, open, whenLocked);
-    if (outcome === undefined) return undefined;
-    const { candidate, claimed } = outcome;
-    if (claimed) return candidate;
+    const { nodeId, isClaimed, fullNodes } = await attempt(tx, claim, open, whenLocked);
+    full.push(...fullNodes);
+    const candidate = open.find(({ node }) => node.id === nodeId);
+    if (isClaimed || candidate === undefined) return candidate;
     // The storage filled up between reading and locking: nothing on it fits.
     open = open.filter(({ storage }) => storage.id !== candidate.storage.id);
   }
   return undefined;
+}
+
+interface Attempt {
+  /** Null: none of the offered fits and is free to lock. */
+  readonly nodeId: string | null;
+  /** False with a node: it was there to take, its storage no longer. */
+  readonly isClaimed: boolean;
+  readonly fullNodes: readonly string[];
 }
 
 async function attempt(
@@ -92,7 +100,7 @@ async function attempt(
   claim: NewClaim,
   offered: readonly Candidate[],
   whenLocked: WhenLocked,
-): Promise<{ readonly candidate: Candidate; readonly claimed: boolean } | undefined> {
+): Promise<Attempt> {
   const skip = whenLocked === "skip" ? sql`SKIP LOCKED` : sql``;
   const nodeIds = uuidArray(offered.map(({ node }) => node.id));
   const storageIds = uuidArray(offered.map(({ storage }) => storage.id));
@@ -100,7 +108,7 @@ async function attempt(
   // The share lock on the node's own row makes a cordon wait for the claims that did not see it.
   const statement = sql`
     WITH picked AS MATERIALIZED (
-      SELECT c.node_id, s.id AS storage_id
+      SELECT c.node_id, s.id AS storage_id, offered.rank
       FROM unnest(${nodeIds}::uuid[], ${storageIds}::uuid[]) WITH ORDINALITY AS offered (node_id, storage_id, rank)
       JOIN node_capacity c ON c.node_id = offered.node_id
       JOIN nodes n ON n.id = offered.node_id
@@ -128,12 +136,17 @@ async function attempt(
     history AS (
       INSERT INTO cloud_pod_placements (id, tenant_id, pod_id, node_id, vmid, generation)
       SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, ${claim.vmid}, ${claim.generation} FROM claimed)
-    SELECT picked.node_id AS "nodeId", EXISTS (SELECT FROM claimed) AS claimed FROM picked`;
-  const [row] = await tx.query<{ nodeId: string; claimed: boolean }>(prepared(`claim-node-${whenLocked}`, statement));
-  if (row === undefined) return undefined;
-  const candidate = offered.find(({ node }) => node.id === row.nodeId);
-  if (candidate === undefined) throw new Error(`node ${row.nodeId} was claimed without being offered`);
-  return { candidate, claimed: row.claimed };
+    SELECT (SELECT node_id FROM picked) AS "nodeId", EXISTS (SELECT FROM claimed) AS "isClaimed",
+      ARRAY(
+        SELECT c.node_id::text
+        FROM unnest(${nodeIds}::uuid[], ${storageIds}::uuid[]) WITH ORDINALITY AS offered (node_id, storage_id, rank)
+        JOIN node_capacity c ON c.node_id = offered.node_id JOIN storages s ON s.id = offered.storage_id
+        WHERE offered.rank < coalesce((SELECT rank FROM picked), ${offered.length + 1})
+          AND (c.cpu_allocated + ${cores} > c.cpu_allocatable OR c.memory_allocated_mb + ${memoryMb} > c.memory_allocatable_mb
+            OR s.allocated_gb + ${diskGb} > s.allocatable_gb)) AS "fullNodes"`;
+  const [row] = await tx.query<Attempt>(prepared(`claim-node-${whenLocked}`, statement));
+  if (row === undefined) throw new Error("a SELECT without FROM returned no row");
+  return row;
 }
 
 /** An array in PostgreSQL's notation; UUIDs need none of the quoting that the driver would spend its time on. */

@@ -16,10 +16,10 @@ export interface FleetView {
   /** What the snapshot offers for a request, whoever asks; worked out once per shape of request. */
   rank(request: PlacementRequest, snapshot: FleetSnapshot): TenantlessRanking;
   /**
-   * Node ids that placements of this process found taken or full since the snapshot was read, for this
-   * ranking. They are tried last: replicas that all see the same best nodes thus part ways.
+   * Ids of nodes that placements of this process found full for this ranking since its snapshot was read.
+   * Grows; gone with the snapshot.
    */
-  passedOver(ranking: TenantlessRanking): Set<string>;
+  fullSince(ranking: TenantlessRanking): Set<string>;
 }
 
 const ageMinMs = 200;
@@ -41,7 +41,7 @@ export function createFleetView(read: (tx: Queryable) => Promise<FleetSnapshot> 
   let current: Promise<FleetSnapshot> | undefined;
   let next: Promise<FleetSnapshot> | undefined;
   const rankings = new WeakMap<FleetSnapshot, Map<string, TenantlessRanking>>();
-  const passed = new WeakMap<TenantlessRanking, Set<string>>();
+  const full = new WeakMap<TenantlessRanking, Set<string>>();
 
   async function look(tx: Queryable): Promise<FleetSnapshot> {
     const startMs = performance.now();
@@ -87,9 +87,9 @@ export function createFleetView(read: (tx: Queryable) => Promise<FleetSnapshot> 
       if (known.size < shapesMax) known.set(shape, ranking);
       return ranking;
     },
-    passedOver(ranking) {
-      const ids = passed.get(ranking) ?? new Set<string>();
-      passed.set(ranking, ids);
+    fullSince(ranking) {
+      const ids = full.get(ranking) ?? new Set<string>();
+      full.set(ranking, ids);
       return ids;
     },
   };

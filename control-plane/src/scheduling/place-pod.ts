@@ -51,29 +51,18 @@ export async function placePod(tx: Queryable, fleet: FleetView, pod: PodToPlace)
   for (let look = 0; ; look++) {
     const forAnyone = fleet.rank(request, snapshot);
     const ranking = regardTenant(forAnyone, tenant);
-    const passedOver = fleet.passedOver(forAnyone);
-    const claimed = await claimNode(tx, { ...pod, ...request }, passedOverLast(ranking.candidates, passedOver));
-    if (claimed !== undefined) {
-      for (const { node } of claimed.passedOver) passedOver.add(node.id);
-      return placementOf(ranking, claimed.candidate, request);
-    }
+    const known = fleet.fullSince(forAnyone);
+    const { chosen, full } = await claimNode(tx, { ...pod, ...request }, without(known, ranking.candidates));
+    for (const nodeId of full) known.add(nodeId);
+    if (chosen !== undefined) return placementOf(ranking, chosen, request);
     const isFinal = look === freshLooksMax || (look > 0 && ranking.fitting === 0);
     if (isFinal) throw new NoCapacityError(request, verdictOf(ranking, undefined, keptVerdict));
     snapshot = await fleet.fresh(tx);
   }
 }
 
-/** The candidates in their order, but those that were passed over before come last. */
-function* passedOverLast(
-  candidates: Iterable<Candidate>,
-  passedOver: ReadonlySet<string>,
-): Generator<Candidate, undefined> {
-  const last: Candidate[] = [];
-  for (const candidate of candidates) {
-    if (passedOver.has(candidate.node.id)) last.push(candidate);
-    else yield candidate;
-  }
-  yield* last;
+function* without(full: ReadonlySet<string>, candidates: Iterable<Candidate>): Generator<Candidate, undefined> {
+  for (const candidate of candidates) if (!full.has(candidate.node.id)) yield candidate;
 }
 
 /**

@@ -1,0 +1,1021 @@
+-- Written by npm run schema from the migrations; read it, do not edit it.
+
+TABLE api_tokens ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  user_id uuid NOT NULL
+  name text NOT NULL
+  prefix text NOT NULL
+  token_sha256 bytea NOT NULL
+  scopes text[] NOT NULL
+  allowed_cidrs cidr[] NOT NULL DEFAULT '{}'::cidr[]
+  expires_at timestamp with time zone
+  last_used_at timestamp with time zone
+  revoked_at timestamp with time zone
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT api_tokens_pkey PRIMARY KEY (id)
+  CONSTRAINT api_tokens_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT api_tokens_token_sha256_key UNIQUE (token_sha256)
+  CONSTRAINT api_tokens_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+  CONSTRAINT known_scopes CHECK ((scopes <@ ARRAY['READ'::text, 'WRITE'::text, 'ADMIN'::text, 'BILLING'::text, 'PROVISIONING'::text, 'SECURITY'::text]))
+)
+CREATE INDEX api_tokens_by_tenant ON public.api_tokens USING btree (tenant_id, created_at)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE audit_log ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  at timestamp with time zone NOT NULL DEFAULT now()
+  tenant_id uuid
+  actor_kind text NOT NULL
+  actor_id text
+  request_id text
+  action text NOT NULL
+  target_type text NOT NULL
+  target_id text
+  detail jsonb NOT NULL DEFAULT '{}'::jsonb
+  chain_seq bigint
+  hash bytea
+  CONSTRAINT actor_kind CHECK ((actor_kind = ANY (ARRAY['user'::text, 'token'::text, 'node'::text, 'system'::text])))
+  CONSTRAINT audit_log_chain_seq_key UNIQUE (chain_seq)
+  CONSTRAINT audit_log_pkey PRIMARY KEY (id)
+  CONSTRAINT audit_log_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+)
+CREATE INDEX audit_log_by_tenant ON public.audit_log USING btree (tenant_id, at)
+CREATE INDEX audit_log_unsealed ON public.audit_log USING btree (at) WHERE (chain_seq IS NULL)
+CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE ON public.audit_log FOR EACH ROW EXECUTE FUNCTION audit_log_is_append_only()
+CREATE TRIGGER audit_log_no_truncate BEFORE TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION audit_log_is_append_only()
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT TO cloudpods_api
+
+TABLE audit_seals (
+  from_seq bigint NOT NULL
+  to_seq bigint NOT NULL
+  root bytea NOT NULL
+  prev bytea
+  sealed_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT audit_seals_pkey PRIMARY KEY (from_seq)
+)
+
+TABLE certificate_authorities (
+  id uuid NOT NULL
+  pem text NOT NULL
+  spki_sha256 text NOT NULL
+  private_key_sealed text NOT NULL
+  state text NOT NULL
+  not_before timestamp with time zone NOT NULL
+  not_after timestamp with time zone NOT NULL
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT ca_state CHECK ((state = ANY (ARRAY['next'::text, 'active'::text, 'retired'::text])))
+  CONSTRAINT certificate_authorities_pkey PRIMARY KEY (id)
+  CONSTRAINT certificate_authorities_spki_sha256_key UNIQUE (spki_sha256)
+)
+CREATE UNIQUE INDEX one_active_ca ON public.certificate_authorities USING btree ((true)) WHERE (state = 'active'::text)
+
+TABLE cloud_pod_addresses ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  mac text NOT NULL
+  ip text
+  used_from timestamp with time zone NOT NULL DEFAULT now()
+  used_to timestamp with time zone
+  CONSTRAINT cloud_pod_addresses_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_addresses_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+CREATE INDEX cloud_pod_addresses_by_ip ON public.cloud_pod_addresses USING btree (ip, used_from)
+CREATE UNIQUE INDEX mac_in_use_once ON public.cloud_pod_addresses USING btree (mac) WHERE (used_to IS NULL)
+CREATE UNIQUE INDEX one_current_address ON public.cloud_pod_addresses USING btree (pod_id) WHERE (used_to IS NULL)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE cloud_pod_allocations ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  valid tstzrange NOT NULL
+  plan_code text
+  plan_price_id uuid
+  billing_mode text NOT NULL
+  cores integer NOT NULL
+  memory_mb integer NOT NULL
+  disk_gb integer NOT NULL
+  CONSTRAINT cloud_pod_allocations_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_allocations_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
+  CONSTRAINT cloud_pod_allocations_plan_price_id_fkey FOREIGN KEY (plan_price_id) REFERENCES cloud_pod_plan_prices(id)
+  CONSTRAINT cloud_pod_allocations_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+  CONSTRAINT one_allocation_at_a_time EXCLUDE USING gist (pod_id WITH =, valid WITH &&)
+)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT SELECT TO cloudpods_api
+
+TABLE cloud_pod_holds ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  kind text NOT NULL
+  effect text NOT NULL
+  actor text NOT NULL
+  reason text
+  since timestamp with time zone NOT NULL DEFAULT now()
+  until timestamp with time zone
+  CONSTRAINT cloud_pod_holds_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_holds_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+  CONSTRAINT hold_effect CHECK ((effect = ANY (ARRAY['suspend'::text, 'stop'::text, 'throttle'::text])))
+  CONSTRAINT hold_kind CHECK ((kind = ANY (ARRAY['customer'::text, 'billing'::text, 'budget'::text, 'abuse'::text, 'operator'::text])))
+)
+CREATE UNIQUE INDEX one_open_hold_of_a_kind ON public.cloud_pod_holds USING btree (pod_id, kind, effect) WHERE (until IS NULL)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE cloud_pod_placements ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  node_id uuid NOT NULL
+  vmid integer NOT NULL
+  generation bigint NOT NULL
+  placed_from timestamp with time zone NOT NULL DEFAULT now()
+  placed_to timestamp with time zone
+  CONSTRAINT cloud_pod_placements_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT cloud_pod_placements_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_placements_pod_id_generation_key UNIQUE (pod_id, generation)
+  CONSTRAINT cloud_pod_placements_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+CREATE INDEX cloud_pod_placements_on_node ON public.cloud_pod_placements USING btree (node_id, placed_to)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE cloud_pod_plan_prices (
+  id uuid NOT NULL
+  plan_code text NOT NULL
+  currency character(3) NOT NULL
+  amount numeric(20,10) NOT NULL
+  valid tstzrange NOT NULL
+  CONSTRAINT cloud_pod_plan_prices_amount_check CHECK ((amount >= (0)::numeric))
+  CONSTRAINT cloud_pod_plan_prices_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_plan_prices_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
+  CONSTRAINT one_plan_price_at_a_time EXCLUDE USING gist (plan_code WITH =, currency WITH =, valid WITH &&)
+)
+GRANT SELECT TO cloudpods_api
+
+TABLE cloud_pod_plans (
+  code text NOT NULL
+  name text NOT NULL
+  family text NOT NULL
+  description text NOT NULL DEFAULT ''::text
+  cores integer NOT NULL
+  memory_mb integer NOT NULL
+  swap_mb integer NOT NULL DEFAULT 512
+  disk_gb integer NOT NULL
+  bandwidth_gb integer
+  overage_policy text NOT NULL DEFAULT 'none'::text
+  websites_max integer
+  emails_max integer
+  max_per_tenant integer
+  requires_verified_email boolean NOT NULL DEFAULT false
+  features jsonb NOT NULL DEFAULT '[]'::jsonb
+  sort integer NOT NULL DEFAULT 0
+  is_active boolean NOT NULL DEFAULT true
+  CONSTRAINT cloud_pod_plans_cores_check CHECK ((cores > 0))
+  CONSTRAINT cloud_pod_plans_disk_gb_check CHECK ((disk_gb > 0))
+  CONSTRAINT cloud_pod_plans_memory_mb_check CHECK ((memory_mb >= 16))
+  CONSTRAINT cloud_pod_plans_pkey PRIMARY KEY (code)
+  CONSTRAINT overage_policy CHECK ((overage_policy = ANY (ARRAY['throttle'::text, 'charge'::text, 'none'::text])))
+  CONSTRAINT plan_family CHECK ((family = ANY (ARRAY['shared'::text, 'managed'::text])))
+)
+GRANT SELECT TO cloudpods_api
+
+TABLE cloud_pod_provisioning_tasks ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  type text NOT NULL
+  state text NOT NULL DEFAULT 'queued'::text
+  step text NOT NULL
+  input jsonb NOT NULL DEFAULT '{}'::jsonb
+  command_id uuid
+  attempts integer NOT NULL DEFAULT 0
+  run_after timestamp with time zone NOT NULL DEFAULT now()
+  deadline_at timestamp with time zone NOT NULL
+  worker_id text
+  lease_until timestamp with time zone
+  percent integer NOT NULL DEFAULT 0
+  cancel_requested_at timestamp with time zone
+  error_code text
+  error_message text
+  last_seq integer NOT NULL DEFAULT 0
+  requested_by text NOT NULL
+  request_id text
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  finished_at timestamp with time zone
+  CONSTRAINT cloud_pod_provisioning_tasks_percent_check CHECK (((percent >= 0) AND (percent <= 100)))
+  CONSTRAINT cloud_pod_provisioning_tasks_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_provisioning_tasks_tenant_id_id_key UNIQUE (tenant_id, id)
+  CONSTRAINT cloud_pod_provisioning_tasks_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+  CONSTRAINT task_state CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'compensating'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
+  CONSTRAINT task_type CHECK ((type = ANY (ARRAY['create'::text, 'resize'::text, 'start'::text, 'stop'::text, 'restart'::text, 'suspend'::text, 'resume'::text, 'destroy'::text, 'backup'::text, 'restore'::text, 'migrate'::text, 'adopt'::text])))
+)
+CREATE INDEX tasks_by_command ON public.cloud_pod_provisioning_tasks USING btree (command_id) WHERE (command_id IS NOT NULL)
+CREATE INDEX tasks_of_pod ON public.cloud_pod_provisioning_tasks USING btree (pod_id, id)
+CREATE INDEX tasks_of_tenant ON public.cloud_pod_provisioning_tasks USING btree (tenant_id, id)
+CREATE INDEX tasks_to_run ON public.cloud_pod_provisioning_tasks USING btree (run_after) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'compensating'::text]))
+CREATE UNIQUE INDEX one_open_task_per_pod ON public.cloud_pod_provisioning_tasks USING btree (pod_id) WHERE (state <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE cloud_pod_quotas ROW LEVEL SECURITY (
+  id uuid NOT NULL DEFAULT gen_random_uuid()
+  tenant_id uuid NOT NULL
+  source text NOT NULL DEFAULT 'tenant'::text
+  max_cloud_pods integer NOT NULL DEFAULT 5
+  max_cpu_cores integer NOT NULL DEFAULT 8
+  max_ram_mb integer NOT NULL DEFAULT 16384
+  max_disk_gb integer NOT NULL DEFAULT 100
+  used_cloud_pods integer NOT NULL DEFAULT 0
+  used_cpu_cores integer NOT NULL DEFAULT 0
+  used_ram_mb integer NOT NULL DEFAULT 0
+  used_disk_gb integer NOT NULL DEFAULT 0
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_quotas_max_cloud_pods_check CHECK ((max_cloud_pods >= 0))
+  CONSTRAINT cloud_pod_quotas_max_cpu_cores_check CHECK ((max_cpu_cores >= 0))
+  CONSTRAINT cloud_pod_quotas_max_disk_gb_check CHECK ((max_disk_gb >= 0))
+  CONSTRAINT cloud_pod_quotas_max_ram_mb_check CHECK ((max_ram_mb >= 0))
+  CONSTRAINT cloud_pod_quotas_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_quotas_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT cloud_pod_quotas_tenant_id_key UNIQUE (tenant_id)
+  CONSTRAINT quota_source CHECK ((source = ANY (ARRAY['default'::text, 'tenant'::text])))
+  CONSTRAINT used_cores_not_negative CHECK ((used_cpu_cores >= 0))
+  CONSTRAINT used_disk_not_negative CHECK ((used_disk_gb >= 0))
+  CONSTRAINT used_pods_not_negative CHECK ((used_cloud_pods >= 0))
+  CONSTRAINT used_ram_not_negative CHECK ((used_ram_mb >= 0))
+)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE cloud_pod_task_events ROW LEVEL SECURITY (
+  task_id uuid NOT NULL
+  seq integer NOT NULL
+  tenant_id uuid NOT NULL
+  at timestamp with time zone NOT NULL DEFAULT now()
+  state text NOT NULL
+  step text NOT NULL
+  percent integer NOT NULL
+  message text NOT NULL
+  CONSTRAINT cloud_pod_task_events_pkey PRIMARY KEY (task_id, seq)
+  CONSTRAINT cloud_pod_task_events_tenant_id_task_id_fkey FOREIGN KEY (tenant_id, task_id) REFERENCES cloud_pod_provisioning_tasks(tenant_id, id)
+)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT TO cloudpods_api
+
+TABLE cloud_pod_usage_late_samples (
+  pod_id uuid NOT NULL
+  sample_time timestamp with time zone NOT NULL
+  spool_no integer NOT NULL
+  seq bigint NOT NULL
+  start_time timestamp with time zone NOT NULL
+  running_ms integer NOT NULL
+  cpu_usage_us bigint NOT NULL
+  cpu_max_basis_points integer NOT NULL
+  memory_byte_ms bigint NOT NULL
+  memory_max_bytes bigint NOT NULL
+  disk_byte_ms bigint NOT NULL
+  disk_max_bytes bigint NOT NULL
+  guest_in_bytes bigint NOT NULL
+  guest_out_bytes bigint NOT NULL
+  io_read_bytes bigint NOT NULL
+  io_write_bytes bigint NOT NULL
+  sample_count integer NOT NULL
+  cores integer NOT NULL
+  memory_mb integer NOT NULL
+  disk_gb integer NOT NULL
+  incarnation text NOT NULL
+  received_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_usage_late_samples_pkey PRIMARY KEY (pod_id, sample_time, spool_no, seq)
+)
+
+TABLE cloud_pod_usage_samples PARTITION BY RANGE (sample_time) (
+  pod_id uuid NOT NULL
+  sample_time timestamp with time zone NOT NULL
+  spool_no integer NOT NULL
+  seq bigint NOT NULL
+  start_time timestamp with time zone NOT NULL
+  running_ms integer NOT NULL
+  cpu_usage_us bigint NOT NULL
+  cpu_max_basis_points integer NOT NULL
+  memory_byte_ms bigint NOT NULL
+  memory_max_bytes bigint NOT NULL
+  disk_byte_ms bigint NOT NULL
+  disk_max_bytes bigint NOT NULL
+  guest_in_bytes bigint NOT NULL
+  guest_out_bytes bigint NOT NULL
+  io_read_bytes bigint NOT NULL
+  io_write_bytes bigint NOT NULL
+  sample_count integer NOT NULL
+  cores integer NOT NULL
+  memory_mb integer NOT NULL
+  disk_gb integer NOT NULL
+  incarnation text NOT NULL
+  CONSTRAINT cloud_pod_usage_samples_pkey PRIMARY KEY (pod_id, sample_time, spool_no, seq)
+)
+
+TABLE cloud_pods ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  vmid integer NOT NULL
+  name text NOT NULL
+  hostname text NOT NULL
+  domain text
+  region text NOT NULL
+  status text NOT NULL DEFAULT 'provisioning'::text
+  desired_power text NOT NULL DEFAULT 'running'::text
+  observed_power text NOT NULL DEFAULT 'unknown'::text
+  observed_at timestamp with time zone
+  node_id uuid
+  generation bigint NOT NULL DEFAULT 1
+  revision bigint NOT NULL DEFAULT 0
+  plan_code text
+  billing_mode text NOT NULL DEFAULT 'plan'::text
+  subscription_id uuid
+  cores integer NOT NULL
+  memory_mb integer NOT NULL
+  swap_mb integer NOT NULL DEFAULT 512
+  disk_gb integer NOT NULL
+  storage text
+  bridge text
+  pool text
+  template text
+  template_digest text
+  unprivileged boolean NOT NULL DEFAULT true
+  nesting boolean NOT NULL DEFAULT true
+  rate_limit_kib_per_second integer NOT NULL DEFAULT 0
+  mac text NOT NULL
+  ip text
+  ssh_keys text[] NOT NULL DEFAULT '{}'::text[]
+  labels jsonb NOT NULL DEFAULT '{}'::jsonb
+  placement_request jsonb NOT NULL DEFAULT '{}'::jsonb
+  placement_verdict jsonb NOT NULL DEFAULT '{}'::jsonb
+  last_error_code text
+  last_error_message text
+  websites_used integer NOT NULL DEFAULT 0
+  emails_used integer NOT NULL DEFAULT 0
+  version integer NOT NULL DEFAULT 1
+  ordered_at timestamp with time zone NOT NULL DEFAULT now()
+  activated_at timestamp with time zone
+  deletion_requested_at timestamp with time zone
+  deleted_at timestamp with time zone
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT a_place_is_whole CHECK (((node_id IS NULL) OR (num_nulls(storage, bridge, template) = 0)))
+  CONSTRAINT billing_mode CHECK ((billing_mode = ANY (ARRAY['plan'::text, 'metered'::text])))
+  CONSTRAINT cloud_pods_cores_check CHECK ((cores > 0))
+  CONSTRAINT cloud_pods_disk_gb_check CHECK ((disk_gb > 0))
+  CONSTRAINT cloud_pods_memory_mb_check CHECK ((memory_mb >= 16))
+  CONSTRAINT cloud_pods_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT cloud_pods_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pods_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
+  CONSTRAINT cloud_pods_rate_limit_kib_per_second_check CHECK ((rate_limit_kib_per_second >= 0))
+  CONSTRAINT cloud_pods_swap_mb_check CHECK ((swap_mb >= 0))
+  CONSTRAINT cloud_pods_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT cloud_pods_tenant_id_id_key UNIQUE (tenant_id, id)
+  CONSTRAINT cloud_pods_tenant_id_subscription_id_fkey FOREIGN KEY (tenant_id, subscription_id) REFERENCES subscriptions(tenant_id, id)
+  CONSTRAINT desired_power CHECK ((desired_power = ANY (ARRAY['running'::text, 'stopped'::text])))
+  CONSTRAINT observed_power CHECK ((observed_power = ANY (ARRAY['running'::text, 'stopped'::text, 'unknown'::text])))
+  CONSTRAINT pod_status CHECK ((status = ANY (ARRAY['provisioning'::text, 'active'::text, 'suspended'::text, 'failed'::text, 'deleting'::text, 'deleted'::text])))
+)
+CREATE INDEX cloud_pods_of_tenant ON public.cloud_pods USING btree (tenant_id, id)
+CREATE INDEX cloud_pods_on_node ON public.cloud_pods USING btree (node_id) WHERE (status <> 'deleted'::text)
+CREATE UNIQUE INDEX one_live_pod_per_vmid ON public.cloud_pods USING btree (vmid) WHERE (status <> 'deleted'::text)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE clusters (
+  id uuid NOT NULL
+  name text NOT NULL
+  fingerprint text
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT clusters_fingerprint_key UNIQUE (fingerprint)
+  CONSTRAINT clusters_pkey PRIMARY KEY (id)
+)
+GRANT SELECT TO cloudpods_api
+
+TABLE control_plane_epoch (
+  only_row boolean NOT NULL DEFAULT true
+  epoch bigint NOT NULL DEFAULT 1
+  declared_at timestamp with time zone NOT NULL DEFAULT now()
+  reason text
+  CONSTRAINT control_plane_epoch_only_row_check CHECK (only_row)
+  CONSTRAINT control_plane_epoch_pkey PRIMARY KEY (only_row)
+)
+GRANT SELECT TO cloudpods_api
+
+TABLE control_plane_replicas (
+  id uuid NOT NULL
+  hostname text NOT NULL
+  roles text[] NOT NULL
+  gateway_address text
+  broker_url text
+  started_at timestamp with time zone NOT NULL DEFAULT now()
+  seen_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT control_plane_replicas_pkey PRIMARY KEY (id)
+)
+
+TABLE idempotency_keys ROW LEVEL SECURITY (
+  tenant_id uuid NOT NULL
+  principal text NOT NULL
+  route text NOT NULL
+  key text NOT NULL
+  body_sha256 bytea NOT NULL
+  status integer
+  response jsonb
+  unreplayable_id text
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, principal, route, key)
+)
+CREATE INDEX idempotency_keys_by_age ON public.idempotency_keys USING btree (created_at)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE join_tokens (
+  id uuid NOT NULL
+  secret_sha256 bytea NOT NULL
+  name text NOT NULL
+  role text NOT NULL
+  region text NOT NULL
+  labels jsonb NOT NULL DEFAULT '{}'::jsonb
+  replaces_node uuid
+  created_by text
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  expires_at timestamp with time zone NOT NULL
+  used_at timestamp with time zone
+  used_by_spki_sha256 text
+  node_id uuid
+  revoked_at timestamp with time zone
+  CONSTRAINT join_tokens_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT join_tokens_pkey PRIMARY KEY (id)
+  CONSTRAINT join_tokens_replaces_node_fkey FOREIGN KEY (replaces_node) REFERENCES nodes(id)
+)
+
+TABLE login_throttles (
+  account text NOT NULL
+  address text NOT NULL
+  failures integer NOT NULL DEFAULT 0
+  blocked_until timestamp with time zone
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT login_throttles_pkey PRIMARY KEY (account, address)
+)
+
+TABLE memberships ROW LEVEL SECURITY (
+  tenant_id uuid NOT NULL
+  user_id uuid NOT NULL
+  role text NOT NULL
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT memberships_pkey PRIMARY KEY (tenant_id, user_id)
+  CONSTRAINT memberships_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT memberships_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+  CONSTRAINT tenant_role CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'billing'::text, 'member'::text, 'viewer'::text])))
+)
+CREATE INDEX memberships_by_user ON public.memberships USING btree (user_id)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT DELETE, INSERT, SELECT TO cloudpods_api
+
+TABLE node_capacity (
+  node_id uuid NOT NULL
+  cpu_total integer NOT NULL DEFAULT 0
+  cpu_reserved integer NOT NULL DEFAULT 0
+  cpu_overcommit numeric(6,2) NOT NULL DEFAULT 4
+  cpu_allocatable integer NOT NULL GENERATED AS (GREATEST((0)::numeric, floor((((cpu_total - cpu_reserved))::numeric * cpu_overcommit))))::integer
+  cpu_allocated integer NOT NULL DEFAULT 0
+  memory_total_mb integer NOT NULL DEFAULT 0
+  memory_reserved_mb integer NOT NULL DEFAULT 0
+  memory_overcommit numeric(6,2) NOT NULL DEFAULT 1
+  memory_allocatable_mb integer NOT NULL GENERATED AS (GREATEST((0)::numeric, floor((((memory_total_mb - memory_reserved_mb))::numeric * memory_overcommit))))::integer
+  memory_allocated_mb integer NOT NULL DEFAULT 0
+  CONSTRAINT cpu_allocated_not_negative CHECK ((cpu_allocated >= 0))
+  CONSTRAINT memory_allocated_not_negative CHECK ((memory_allocated_mb >= 0))
+  CONSTRAINT node_capacity_cpu_overcommit_check CHECK ((cpu_overcommit > (0)::numeric))
+  CONSTRAINT node_capacity_cpu_reserved_check CHECK ((cpu_reserved >= 0))
+  CONSTRAINT node_capacity_cpu_total_check CHECK ((cpu_total >= 0))
+  CONSTRAINT node_capacity_memory_overcommit_check CHECK ((memory_overcommit > (0)::numeric))
+  CONSTRAINT node_capacity_memory_reserved_mb_check CHECK ((memory_reserved_mb >= 0))
+  CONSTRAINT node_capacity_memory_total_mb_check CHECK ((memory_total_mb >= 0))
+  CONSTRAINT node_capacity_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_capacity_pkey PRIMARY KEY (node_id)
+)
+CREATE TRIGGER node_capacity_not_oversold AFTER UPDATE ON public.node_capacity FOR EACH ROW WHEN ((((new.cpu_allocated > old.cpu_allocated) AND (new.cpu_allocated > new.cpu_allocatable)) OR ((new.memory_allocated_mb > old.memory_allocated_mb) AND (new.memory_allocated_mb > new.memory_allocatable_mb)))) EXECUTE FUNCTION refuse_overselling()
+GRANT SELECT, UPDATE (cpu_allocated, memory_allocated_mb) TO cloudpods_api
+
+TABLE node_certificates (
+  serial text NOT NULL
+  node_id uuid NOT NULL
+  spki_sha256 text NOT NULL
+  pem text NOT NULL
+  not_before timestamp with time zone NOT NULL
+  not_after timestamp with time zone NOT NULL
+  issued_at timestamp with time zone NOT NULL DEFAULT now()
+  first_used_at timestamp with time zone
+  revoked_at timestamp with time zone
+  CONSTRAINT node_certificates_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_certificates_pkey PRIMARY KEY (serial)
+)
+CREATE INDEX node_certificates_by_node ON public.node_certificates USING btree (node_id, issued_at)
+
+TABLE node_claims ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  node_id uuid NOT NULL
+  storage_id uuid NOT NULL
+  generation bigint NOT NULL
+  purpose text NOT NULL DEFAULT 'home'::text
+  cpu integer NOT NULL
+  memory_mb integer NOT NULL
+  disk_gb integer NOT NULL
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT claim_purpose CHECK ((purpose = ANY (ARRAY['home'::text, 'move'::text, 'restore'::text])))
+  CONSTRAINT node_claims_cpu_check CHECK ((cpu >= 0))
+  CONSTRAINT node_claims_disk_gb_check CHECK ((disk_gb >= 0))
+  CONSTRAINT node_claims_memory_mb_check CHECK ((memory_mb >= 0))
+  CONSTRAINT node_claims_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_claims_pkey PRIMARY KEY (id)
+  CONSTRAINT node_claims_pod_id_generation_key UNIQUE (pod_id, generation)
+  CONSTRAINT node_claims_storage_id_fkey FOREIGN KEY (storage_id) REFERENCES storages(id)
+  CONSTRAINT node_claims_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+CREATE INDEX node_claims_of_tenant ON public.node_claims USING btree (tenant_id, node_id)
+CREATE INDEX node_claims_on_node ON public.node_claims USING btree (node_id)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE node_commands ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  node_id uuid NOT NULL
+  tenant_id uuid
+  pod_id uuid
+  task_id uuid
+  op text NOT NULL
+  command jsonb NOT NULL
+  fleet_epoch bigint NOT NULL
+  generation bigint NOT NULL
+  revision bigint NOT NULL
+  state text NOT NULL DEFAULT 'pending'::text
+  step text
+  percent integer NOT NULL DEFAULT 0
+  error_code text
+  error_message text
+  retryable boolean
+  observation jsonb
+  command_lines text[] NOT NULL DEFAULT '{}'::text[]
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  sent_at timestamp with time zone
+  accepted_at timestamp with time zone
+  finished_at timestamp with time zone
+  CONSTRAINT command_state CHECK ((state = ANY (ARRAY['pending'::text, 'sent'::text, 'accepted'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'stale'::text, 'superseded'::text, 'expired'::text, 'interrupted'::text, 'cancelled'::text, 'unsupported'::text])))
+  CONSTRAINT node_commands_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_commands_pkey PRIMARY KEY (id)
+  CONSTRAINT node_commands_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+CREATE INDEX node_commands_of_pod ON public.node_commands USING btree (pod_id, id)
+CREATE INDEX node_commands_open ON public.node_commands USING btree (node_id, id) WHERE (state = ANY (ARRAY['pending'::text, 'sent'::text, 'accepted'::text, 'running'::text]))
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE (state, error_code, finished_at) TO cloudpods_api
+
+TABLE node_conditions (
+  node_id uuid NOT NULL
+  kind text NOT NULL
+  message text NOT NULL
+  since timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT node_conditions_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_conditions_pkey PRIMARY KEY (node_id, kind)
+)
+
+TABLE node_coverage (
+  spool_no integer NOT NULL
+  seq_from bigint NOT NULL
+  covers_from timestamp with time zone NOT NULL
+  covers_to timestamp with time zone NOT NULL
+  unreadable_vmids integer[] NOT NULL DEFAULT '{}'::integer[]
+  unsynchronised boolean NOT NULL DEFAULT false
+  CONSTRAINT node_coverage_pkey PRIMARY KEY (spool_no, seq_from)
+  CONSTRAINT node_coverage_spool_no_fkey FOREIGN KEY (spool_no) REFERENCES node_spools(spool_no)
+)
+CREATE INDEX node_coverage_by_time ON public.node_coverage USING btree (covers_to)
+
+TABLE node_events (
+  id uuid NOT NULL
+  node_id uuid NOT NULL
+  at timestamp with time zone NOT NULL DEFAULT now()
+  kind text NOT NULL
+  message text NOT NULL
+  detail jsonb NOT NULL DEFAULT '{}'::jsonb
+  CONSTRAINT node_events_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_events_pkey PRIMARY KEY (id)
+)
+CREATE INDEX node_events_by_node ON public.node_events USING btree (node_id, id)
+
+TABLE node_queries UNLOGGED (
+  id uuid NOT NULL
+  node_id uuid NOT NULL
+  question jsonb NOT NULL
+  asked_at timestamp with time zone NOT NULL DEFAULT now()
+  sent_at timestamp with time zone
+  answer jsonb
+  CONSTRAINT node_queries_pkey PRIMARY KEY (id)
+)
+CREATE INDEX node_queries_open ON public.node_queries USING btree (node_id) WHERE (sent_at IS NULL)
+GRANT INSERT, SELECT TO cloudpods_api
+
+TABLE node_samples (
+  node_id uuid NOT NULL
+  at timestamp with time zone NOT NULL
+  cpu_busy_basis_points integer NOT NULL
+  load1_centi integer NOT NULL
+  memory_total_mb integer NOT NULL
+  memory_available_mb integer NOT NULL
+  CONSTRAINT node_samples_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_samples_pkey PRIMARY KEY (node_id, at)
+)
+
+TABLE node_spool_gaps (
+  spool_no integer NOT NULL
+  seq_from bigint NOT NULL
+  seq_to bigint NOT NULL
+  noticed_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT node_spool_gaps_pkey PRIMARY KEY (spool_no, seq_from)
+  CONSTRAINT node_spool_gaps_spool_no_fkey FOREIGN KEY (spool_no) REFERENCES node_spools(spool_no)
+)
+
+TABLE node_spool_pending (
+  spool_no integer NOT NULL
+  seq_from bigint NOT NULL
+  seq_to bigint NOT NULL
+  complete_until timestamp with time zone
+  CONSTRAINT node_spool_pending_check CHECK ((seq_to >= seq_from))
+  CONSTRAINT node_spool_pending_pkey PRIMARY KEY (spool_no, seq_from)
+  CONSTRAINT node_spool_pending_spool_no_fkey FOREIGN KEY (spool_no) REFERENCES node_spools(spool_no)
+)
+
+TABLE node_spools (
+  spool_no integer NOT NULL IDENTITY ALWAYS
+  node_id uuid NOT NULL
+  spool_id uuid NOT NULL
+  contiguous_seq bigint NOT NULL DEFAULT 0
+  complete_until timestamp with time zone
+  refused_since timestamp with time zone
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT node_spools_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_spools_node_id_spool_id_key UNIQUE (node_id, spool_id)
+  CONSTRAINT node_spools_pkey PRIMARY KEY (spool_no)
+)
+
+TABLE node_status (
+  node_id uuid NOT NULL
+  state text NOT NULL DEFAULT 'enrolled'::text
+  state_since timestamp with time zone NOT NULL DEFAULT now()
+  session_epoch bigint NOT NULL DEFAULT 0
+  session_replica uuid
+  session_connected boolean NOT NULL DEFAULT false
+  session_seen_at timestamp with time zone
+  last_heartbeat_at timestamp with time zone
+  presence_online boolean
+  boot_id text
+  machine_id text
+  agent_version text
+  pve_version text
+  capabilities text[] NOT NULL DEFAULT '{}'::text[]
+  certificate_serial text
+  clock_skew_ms bigint
+  quorate boolean
+  fleet_epoch bigint NOT NULL DEFAULT 0
+  cpu_busy_basis_points integer
+  load1_centi integer
+  memory_available_mb integer
+  spool_depth bigint
+  spool_oldest_at timestamp with time zone
+  running_containers integer
+  inventory_at timestamp with time zone
+  recent_displacements timestamp with time zone[] NOT NULL DEFAULT '{}'::timestamp with time zone[]
+  recent_hellos jsonb NOT NULL DEFAULT '[]'::jsonb
+  CONSTRAINT node_state CHECK ((state = ANY (ARRAY['enrolled'::text, 'online'::text, 'degraded'::text, 'offline'::text, 'lost'::text, 'removed'::text])))
+  CONSTRAINT node_status_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_status_pkey PRIMARY KEY (node_id)
+)
+GRANT SELECT TO cloudpods_api
+
+TABLE node_storages (
+  node_id uuid NOT NULL
+  storage_id uuid NOT NULL
+  available boolean NOT NULL DEFAULT true
+  seen_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT node_storages_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_storages_pkey PRIMARY KEY (node_id, storage_id)
+  CONSTRAINT node_storages_storage_id_fkey FOREIGN KEY (storage_id) REFERENCES storages(id)
+)
+GRANT SELECT TO cloudpods_api
+
+TABLE node_templates (
+  node_id uuid NOT NULL
+  name text NOT NULL
+  seen_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT node_templates_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_templates_pkey PRIMARY KEY (node_id, name)
+)
+GRANT SELECT TO cloudpods_api
+
+TABLE nodes (
+  id uuid NOT NULL
+  name text NOT NULL
+  pve_name text
+  cluster_id uuid
+  role text NOT NULL DEFAULT 'hypervisor'::text
+  region text NOT NULL
+  labels jsonb NOT NULL DEFAULT '{}'::jsonb
+  schedulable boolean NOT NULL DEFAULT true
+  cordon_reason text
+  cordoned_at timestamp with time zone
+  maintenance_note text
+  default_storage text
+  bridge text NOT NULL DEFAULT 'vmbr0'::text
+  pool text
+  template_vmid integer
+  template_archive text
+  version integer NOT NULL DEFAULT 1
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  removed_at timestamp with time zone
+  CONSTRAINT node_role CHECK ((role = ANY (ARRAY['hypervisor'::text, 'web'::text, 'mail'::text, 'dns'::text, 'cloud'::text, 'db'::text, 'backup'::text])))
+  CONSTRAINT nodes_cluster_id_fkey FOREIGN KEY (cluster_id) REFERENCES clusters(id)
+  CONSTRAINT nodes_pkey PRIMARY KEY (id)
+)
+CREATE UNIQUE INDEX one_live_node_per_name ON public.nodes USING btree (name) WHERE (removed_at IS NULL)
+GRANT SELECT, UPDATE (maintenance_note) TO cloudpods_api
+
+TABLE placement_failures ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  at timestamp with time zone NOT NULL DEFAULT now()
+  request jsonb NOT NULL
+  verdicts jsonb NOT NULL
+  summary text NOT NULL
+  CONSTRAINT placement_failures_pkey PRIMARY KEY (id)
+  CONSTRAINT placement_failures_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+)
+CREATE INDEX placement_failures_by_time ON public.placement_failures USING btree (at)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT TO cloudpods_api
+
+TABLE renewal_challenges (
+  nonce text NOT NULL
+  node_id uuid NOT NULL
+  expires_at timestamp with time zone NOT NULL
+  used_at timestamp with time zone
+  CONSTRAINT renewal_challenges_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT renewal_challenges_pkey PRIMARY KEY (nonce)
+)
+
+TABLE reserved_vmids (
+  vmid integer NOT NULL
+  seen_on uuid
+  seen_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT reserved_vmids_pkey PRIMARY KEY (vmid)
+  CONSTRAINT reserved_vmids_seen_on_fkey FOREIGN KEY (seen_on) REFERENCES nodes(id)
+)
+
+TABLE sessions (
+  id uuid NOT NULL
+  user_id uuid NOT NULL
+  token_sha256 bytea NOT NULL
+  csrf_sha256 bytea
+  user_agent text
+  ip text
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  last_used_at timestamp with time zone NOT NULL DEFAULT now()
+  idle_expires_at timestamp with time zone NOT NULL
+  expires_at timestamp with time zone NOT NULL
+  revoked_at timestamp with time zone
+  CONSTRAINT sessions_pkey PRIMARY KEY (id)
+  CONSTRAINT sessions_token_sha256_key UNIQUE (token_sha256)
+  CONSTRAINT sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+)
+CREATE INDEX sessions_by_user ON public.sessions USING btree (user_id)
+
+TABLE storages (
+  id uuid NOT NULL
+  cluster_id uuid
+  node_id uuid
+  name text NOT NULL
+  type text NOT NULL
+  shared boolean NOT NULL DEFAULT false
+  holds_root_disks boolean NOT NULL DEFAULT true
+  total_gb integer NOT NULL DEFAULT 0
+  used_gb integer NOT NULL DEFAULT 0
+  reserved_gb integer NOT NULL DEFAULT 0
+  overcommit numeric(6,2) NOT NULL DEFAULT 1
+  allocatable_gb integer NOT NULL GENERATED AS (GREATEST((0)::numeric, floor((((total_gb - reserved_gb))::numeric * overcommit))))::integer
+  allocated_gb integer NOT NULL DEFAULT 0
+  CONSTRAINT disk_allocated_not_negative CHECK ((allocated_gb >= 0))
+  CONSTRAINT storage_has_one_owner CHECK ((num_nonnulls(cluster_id, node_id) = 1))
+  CONSTRAINT storages_cluster_id_fkey FOREIGN KEY (cluster_id) REFERENCES clusters(id)
+  CONSTRAINT storages_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT storages_overcommit_check CHECK ((overcommit > (0)::numeric))
+  CONSTRAINT storages_pkey PRIMARY KEY (id)
+  CONSTRAINT storages_reserved_gb_check CHECK ((reserved_gb >= 0))
+  CONSTRAINT storages_total_gb_check CHECK ((total_gb >= 0))
+)
+CREATE UNIQUE INDEX storages_of_cluster ON public.storages USING btree (cluster_id, name) WHERE (cluster_id IS NOT NULL)
+CREATE UNIQUE INDEX storages_of_node ON public.storages USING btree (node_id, name) WHERE (node_id IS NOT NULL)
+CREATE TRIGGER storages_not_oversold AFTER UPDATE ON public.storages FOR EACH ROW WHEN (((new.allocated_gb > old.allocated_gb) AND (new.allocated_gb > new.allocatable_gb))) EXECUTE FUNCTION refuse_overselling()
+GRANT SELECT, UPDATE (allocated_gb) TO cloudpods_api
+
+TABLE subscriptions ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  plan_code text
+  external_ref uuid NOT NULL
+  state text NOT NULL DEFAULT 'PENDING_ACTIVATION'::text
+  currency character(3) NOT NULL
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  activated_at timestamp with time zone
+  ended_at timestamp with time zone
+  CONSTRAINT subscription_state CHECK ((state = ANY (ARRAY['PENDING_ACTIVATION'::text, 'PENDING_PAYMENT'::text, 'PENDING_UPGRADE'::text, 'ACTIVE'::text, 'SUSPENDED'::text, 'CANCELLED'::text, 'EXPIRED'::text])))
+  CONSTRAINT subscriptions_pkey PRIMARY KEY (id)
+  CONSTRAINT subscriptions_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
+  CONSTRAINT subscriptions_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT subscriptions_tenant_id_id_key UNIQUE (tenant_id, id)
+)
+CREATE UNIQUE INDEX one_live_subscription_per_pod ON public.subscriptions USING btree (external_ref) WHERE (ended_at IS NULL)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE telemetry_dead_letters (
+  id uuid NOT NULL
+  node_id uuid
+  topic text NOT NULL
+  reason text NOT NULL
+  detail text NOT NULL DEFAULT ''::text
+  payload bytea NOT NULL
+  received_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT telemetry_dead_letters_pkey PRIMARY KEY (id)
+)
+CREATE INDEX telemetry_dead_letters_by_time ON public.telemetry_dead_letters USING btree (received_at)
+
+TABLE tenants ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  slug text NOT NULL
+  name text NOT NULL
+  status text NOT NULL DEFAULT 'active'::text
+  region text
+  currency character(3) NOT NULL DEFAULT 'USD'::bpchar
+  billing_email text
+  timezone text NOT NULL DEFAULT 'UTC'::text
+  pricing_name text
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT slug_is_a_label CHECK ((slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'::text))
+  CONSTRAINT tenant_status CHECK ((status = ANY (ARRAY['active'::text, 'suspended'::text, 'closed'::text])))
+  CONSTRAINT tenants_pkey PRIMARY KEY (id)
+  CONSTRAINT tenants_slug_key UNIQUE (slug)
+)
+POLICY own_tenant TO cloudpods_api USING (id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT SELECT TO cloudpods_api
+
+TABLE unmanaged_containers (
+  node_id uuid NOT NULL
+  vmid integer NOT NULL
+  pod_id uuid
+  observation jsonb NOT NULL
+  first_seen_at timestamp with time zone NOT NULL DEFAULT now()
+  last_seen_at timestamp with time zone NOT NULL DEFAULT now()
+  sightings integer NOT NULL DEFAULT 1
+  CONSTRAINT unmanaged_containers_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT unmanaged_containers_pkey PRIMARY KEY (node_id, vmid)
+)
+
+TABLE usage_adjustments ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  year_month character(7) NOT NULL
+  amount numeric(20,10) NOT NULL
+  currency character(3) NOT NULL
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  settled_at timestamp with time zone
+  CONSTRAINT usage_adjustments_pkey PRIMARY KEY (id)
+  CONSTRAINT usage_adjustments_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT SELECT TO cloudpods_api
+
+TABLE usage_days (
+  day date NOT NULL
+  made_at timestamp with time zone NOT NULL DEFAULT now()
+  sealed_at timestamp with time zone
+  CONSTRAINT usage_days_pkey PRIMARY KEY (day)
+)
+
+TABLE usage_dirty_hours (
+  id bigint NOT NULL IDENTITY ALWAYS
+  hour_start timestamp with time zone NOT NULL
+  node_id uuid NOT NULL
+  CONSTRAINT usage_dirty_hours_pkey PRIMARY KEY (id)
+)
+CREATE INDEX usage_dirty_hours_by_hour ON public.usage_dirty_hours USING btree (hour_start)
+
+TABLE usage_rejected_samples (
+  id uuid NOT NULL
+  node_id uuid NOT NULL
+  spool_no integer NOT NULL
+  seq bigint NOT NULL
+  reason text NOT NULL
+  sample jsonb NOT NULL
+  received_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT usage_rejected_samples_pkey PRIMARY KEY (id)
+)
+CREATE INDEX usage_rejected_samples_by_time ON public.usage_rejected_samples USING btree (received_at)
+
+TABLE users (
+  id uuid NOT NULL
+  email text NOT NULL
+  name text
+  phone text
+  avatar_url text
+  email_verified_at timestamp with time zone
+  password_hash text NOT NULL
+  platform_role text NOT NULL DEFAULT 'USER'::text
+  is_active boolean NOT NULL DEFAULT true
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT platform_role CHECK ((platform_role = ANY (ARRAY['ADMINISTRATOR'::text, 'OPERATOR'::text, 'USER'::text])))
+  CONSTRAINT users_pkey PRIMARY KEY (id)
+)
+CREATE UNIQUE INDEX users_email_without_case ON public.users USING btree (lower(email))
+
+CREATE OR REPLACE FUNCTION public.app_tenant_id()
+ RETURNS uuid
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+AS $function$ SELECT nullif(current_setting('app.tenant_id', true), '')::uuid $function$
+
+CREATE OR REPLACE FUNCTION public.audit_log_is_append_only()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF TG_OP = 'UPDATE' AND OLD.chain_seq IS NULL
+     AND (to_jsonb(NEW) - 'chain_seq' - 'hash') = (to_jsonb(OLD) - 'chain_seq' - 'hash') THEN
+    RETURN NEW;
+  END IF;
+  RAISE EXCEPTION 'audit_log is append-only' USING ERRCODE = 'restrict_violation';
+END $function$
+
+CREATE OR REPLACE FUNCTION public.next_vmid()
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public'
+AS $function$
+DECLARE candidate integer;
+BEGIN
+  LOOP
+    candidate := nextval('vmid_seq');
+    EXIT WHEN NOT EXISTS (SELECT FROM reserved_vmids WHERE vmid = candidate);
+  END LOOP;
+  RETURN candidate;
+END $function$
+
+CREATE OR REPLACE FUNCTION public.refuse_overselling()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF coalesce(current_setting('cloudpods.recounting', true), '') <> 'on' THEN
+    RAISE EXCEPTION '% would be oversold: %', TG_TABLE_NAME, to_jsonb(NEW) USING ERRCODE = 'CP001';
+  END IF;
+  RETURN NULL;
+END $function$
+
+SEQUENCE vmid_seq FROM 100000 TO 999999999
+
+VIEW tenant_usage_samples WITH (security_barrier=true) AS
+ SELECT s.pod_id,
+    s.sample_time,
+    s.spool_no,
+    s.seq,
+    s.start_time,
+    s.running_ms,
+    s.cpu_usage_us,
+    s.cpu_max_basis_points,
+    s.memory_byte_ms,
+    s.memory_max_bytes,
+    s.disk_byte_ms,
+    s.disk_max_bytes,
+    s.guest_in_bytes,
+    s.guest_out_bytes,
+    s.io_read_bytes,
+    s.io_write_bytes,
+    s.sample_count,
+    s.cores,
+    s.memory_mb,
+    s.disk_gb,
+    s.incarnation
+   FROM (cloud_pod_usage_samples s
+     JOIN cloud_pods p ON ((p.id = s.pod_id)))
+  WHERE (p.tenant_id = ( SELECT app_tenant_id() AS app_tenant_id));
