@@ -61,7 +61,9 @@ async function measure(system: Database, systemUrl: string): Promise<void> {
   const send = async (pair: Pair, hints: typeof other.hints): Promise<number> => {
     const startedMs = performance.now();
     const op = { $case: "inspect", value: { awaitAddressMs: 0 } } as const;
-    const id = await system.transaction((tx) => insertCommand(tx, { nodeId: pair.nodeId, generation: 0n, revision: 0n, op }));
+    const id = await system.transaction((tx) =>
+      insertCommand(tx, { nodeId: pair.nodeId, generation: 0n, revision: 0n, op }),
+    );
     hints.send("node_commands", pair.nodeId);
     const latencyMs = (await arrival(id)) - startedMs;
     await pair.agent.succeed({ commandId: id, generation: 0n });
@@ -139,19 +141,29 @@ async function underLoad(pairs: readonly Pair[], send: (pair: Pair) => Promise<n
 async function measureBare(systemUrl: string, deps: IssuingDeps, host: EnrolledHost | undefined): Promise<number[]> {
   if (host === undefined) throw new Error("no host");
   const certificate = await issueServerCertificate(deps.authorities.active, ["127.0.0.1"], new Date());
-  const tls = renewableCredentials({ cert: certificate.pem, key: certificate.privateKeyPem, ca: deps.authorities.pems });
+  const tls = renewableCredentials({
+    cert: certificate.pem,
+    key: certificate.privateKeyPem,
+    ca: deps.authorities.pems,
+  });
   let write: ((message: ConnectResponse) => void) | undefined;
   const server = new Server();
-  server.addService(agentGatewayService, { connect: (call: { write(message: ConnectResponse): void }) => void (write = (message) => call.write(message)) });
+  server.addService(agentGatewayService, {
+    connect: (call: { write(message: ConnectResponse): void }) => void (write = (message) => call.write(message)),
+  });
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync("127.0.0.1:0", tls.credentials, (error, bound) => (error === null ? resolve(bound) : reject(error)));
+    server.bindAsync("127.0.0.1:0", tls.credentials, (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    );
   });
   const [writer, notifier, listener] = [1, 2, 3].map(() => new pg.Client({ connectionString: systemUrl }));
   if (writer === undefined || notifier === undefined || listener === undefined) throw new Error("no clients");
   await Promise.all([writer.connect(), notifier.connect(), listener.connect()]);
   await writer.query("CREATE TABLE bare_commands (id uuid PRIMARY KEY, body jsonb NOT NULL)");
   await listener.query("LISTEN bare");
-  listener.on("notification", ({ payload }) => write?.({ message: { $case: "command", value: Command.fromPartial({ commandId: payload ?? "" }) } }));
+  listener.on("notification", ({ payload }) =>
+    write?.({ message: { $case: "command", value: Command.fromPartial({ commandId: payload ?? "" }) } }),
+  );
   const agent = connectAgent(host, port);
   const arrival = noteArrivals([agent]);
   while (write === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -159,7 +171,10 @@ async function measureBare(systemUrl: string, deps: IssuingDeps, host: EnrolledH
   for (let index = 0; index < rounds + warmUp; index++) {
     const id = newId();
     const startedMs = performance.now();
-    await writer.query("INSERT INTO bare_commands VALUES ($1, $2)", [id, JSON.stringify({ commandId: id, inspect: { awaitAddressMs: 0 } })]);
+    await writer.query("INSERT INTO bare_commands VALUES ($1, $2)", [
+      id,
+      JSON.stringify({ commandId: id, inspect: { awaitAddressMs: 0 } }),
+    ]);
     await notifier.query("SELECT pg_notify('bare', $1)", [id]);
     latenciesMs.push((await arrival(id)) - startedMs);
   }

@@ -51,7 +51,17 @@ export function smallInventory(changes: Partial<Inventory> = {}): Inventory {
     known: true,
     observedAtMs: BigInt(Date.now()),
     containers: [],
-    storages: [{ storage: "local-lvm", type: "lvmthin", shared: false, totalGb: 500, usedGb: 10, content: ["rootdir"], available: true }],
+    storages: [
+      {
+        storage: "local-lvm",
+        type: "lvmthin",
+        shared: false,
+        totalGb: 500,
+        usedGb: 10,
+        content: ["rootdir"],
+        available: true,
+      },
+    ],
     templateVolumeIds: [],
     quorate: true,
     foreignVmids: [],
@@ -86,9 +96,18 @@ export function connectAgent(host: EnrolledHost, port: number, options: ConnectO
   const say: ConnectedAgent["say"] = (message) => void stream.write({ message });
   const commands = () => heard.flatMap((message) => (message.$case === "command" ? [message.value] : []));
   if (options.silent !== true) {
-    const hello = { protocolVersion: 1, bootId: randomUUID(), machineId: host.machineId, agentVersion: "0.1.0", pveVersion: "9.2.11" };
+    const hello = {
+      protocolVersion: 1,
+      bootId: randomUUID(),
+      machineId: host.machineId,
+      agentVersion: "0.1.0",
+      pveVersion: "9.2.11",
+    };
     const capacity = { cpuCores: 32, memoryMb: 65_536 };
-    say({ $case: "hello", value: Hello.fromPartial({ ...hello, capacity, inventory: smallInventory(), ...options.hello }) });
+    say({
+      $case: "hello",
+      value: Hello.fromPartial({ ...hello, capacity, inventory: smallInventory(), ...options.hello }),
+    });
   }
   return {
     heard,
@@ -102,11 +121,21 @@ export function connectAgent(host: EnrolledHost, port: number, options: ConnectO
     say,
     sayBytes: (bytes) => void stream.write(bytes),
     commands,
-    command: (commandId) => until(`the command ${commandId}`, () => commands().find((command) => command.commandId === commandId)),
+    command: (commandId) =>
+      until(`the command ${commandId}`, () => commands().find((command) => command.commandId === commandId)),
     async succeed({ commandId, generation }, changes = {}) {
       const outcome = CommandOutcome.COMMAND_OUTCOME_SUCCEEDED;
       const already = confirmations(heard, commandId);
-      say({ $case: "result", value: CommandResult.fromPartial({ commandId, generation, outcome, finishedAtMs: BigInt(Date.now()), ...changes }) });
+      say({
+        $case: "result",
+        value: CommandResult.fromPartial({
+          commandId,
+          generation,
+          outcome,
+          finishedAtMs: BigInt(Date.now()),
+          ...changes,
+        }),
+      });
       await until("the confirmation of a result", () => confirmations(heard, commandId) > already);
     },
     close() {

@@ -7,7 +7,11 @@ import type { IssuingDeps, NodeIdentityAnswer } from "../../control-plane/src/no
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { masterKey } from "../../control-plane/src/platform/sealing.ts";
 import { readCertificate } from "../../node-agent/src/enrolment/check-certificate.ts";
-import { makeCertificateRequest, makePrivateKey, requestToPem } from "../../node-agent/src/enrolment/certificate-request.ts";
+import {
+  makeCertificateRequest,
+  makePrivateKey,
+  requestToPem,
+} from "../../node-agent/src/enrolment/certificate-request.ts";
 import { joinProof, parseJoinToken } from "../../node-agent/src/enrolment/join-token.ts";
 
 /** A host with its identity, made by the agent's own code and the control plane's. */
@@ -30,8 +34,19 @@ export async function issuingDeps(db: Database, key: Buffer = randomBytes(32)): 
 }
 
 /** Makes a join token; gives its text. */
-export async function makeJoinToken(db: Database, deps: IssuingDeps, changes: Partial<NewJoinToken> = {}): Promise<string> {
-  const wish = { name: `host-${randomBytes(4).toString("hex")}`, role: "hypervisor", region: "local", labels: {}, createdBy: "test", ...changes };
+export async function makeJoinToken(
+  db: Database,
+  deps: IssuingDeps,
+  changes: Partial<NewJoinToken> = {},
+): Promise<string> {
+  const wish = {
+    name: `host-${randomBytes(4).toString("hex")}`,
+    role: "hypervisor",
+    region: "local",
+    labels: {},
+    createdBy: "test",
+    ...changes,
+  };
   return (await db.transaction((tx) => createJoinToken(tx, wish, deps.authorities.active))).text;
 }
 
@@ -53,17 +68,33 @@ export function joinRequest(tokenText: string, keyPem: string, machineId = rando
 export function renewRequest(nodeId: string, nonce: string, nextKeyPem: string, signingKeyPem: string) {
   const csr = makeCertificateRequest(createPrivateKey(nextKeyPem));
   const signed = Buffer.from(`${nodeId}\n${nonce}\n${csr.toString("base64")}`, "utf8");
-  return { nodeId, nonce, csr: requestToPem(csr), signature: sign("sha256", signed, createPrivateKey(signingKeyPem)).toString("hex") };
+  return {
+    nodeId,
+    nonce,
+    csr: requestToPem(csr),
+    signature: sign("sha256", signed, createPrivateKey(signingKeyPem)).toString("hex"),
+  };
 }
 
 /** A host from an answer of the control plane. */
 export function hostOf(answer: NodeIdentityAnswer, keyPem: string, machineId: string): EnrolledHost {
   const { certificate, caBundle, nodeId } = answer;
-  return { nodeId, keyPem, certificatePem: certificate, caPem: caBundle, serial: readCertificate(certificate).serial, machineId };
+  return {
+    nodeId,
+    keyPem,
+    certificatePem: certificate,
+    caPem: caBundle,
+    serial: readCertificate(certificate).serial,
+    machineId,
+  };
 }
 
 /** Enrols a new host. */
-export async function enrolHost(db: Database, deps: IssuingDeps, changes: Partial<NewJoinToken> = {}): Promise<EnrolledHost> {
+export async function enrolHost(
+  db: Database,
+  deps: IssuingDeps,
+  changes: Partial<NewJoinToken> = {},
+): Promise<EnrolledHost> {
   const keyPem = makePrivateKey();
   const request = joinRequest(await makeJoinToken(db, deps, changes), keyPem);
   return hostOf(await enrolNode(db, deps, request, newId()), keyPem, request.machineId);

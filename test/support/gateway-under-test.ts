@@ -1,6 +1,10 @@
 import { newId } from "@cloudpods/shared/ids";
 import { Registry } from "prom-client";
-import { startAgentGateway, type AgentGateway, type AgentGatewayOptions } from "../../control-plane/src/agent-gateway/start-agent-gateway.ts";
+import {
+  startAgentGateway,
+  type AgentGateway,
+  type AgentGatewayOptions,
+} from "../../control-plane/src/agent-gateway/start-agent-gateway.ts";
 import { issueServerCertificate } from "../../control-plane/src/nodes/certificate-authority.ts";
 import type { IssuingDeps } from "../../control-plane/src/nodes/node-certificates.ts";
 import { openHints, type Hints } from "../../control-plane/src/platform/hints.ts";
@@ -54,7 +58,9 @@ export async function startGatewayUnderTest(
     hints,
     async count(name, labels = {}) {
       const metric = (await registry.getMetricsAsJSON()).find((candidate) => candidate.name === name);
-      const value = metric?.values.find((sample) => Object.entries(labels).every(([label, wanted]) => sample.labels[label] === wanted));
+      const value = metric?.values.find((sample) =>
+        Object.entries(labels).every(([label, wanted]) => sample.labels[label] === wanted),
+      );
       return value?.value ?? 0;
     },
     async stop() {

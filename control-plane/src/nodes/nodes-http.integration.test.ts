@@ -1,0 +1,246 @@
+import { z } from "zod";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { makePrivateKey } from "../../../node-agent/src/enrolment/certificate-request.ts";
+import { smallInventory } from "../../../test/support/connected-agent.ts";
+import {
+  enrolHost,
+  issuingDeps,
+  joinRequest,
+  renewRequest,
+  type EnrolledHost,
+} from "../../../test/support/enrolled-host.ts";
+import { makePerson, send, type Person, type Sent } from "../../../test/support/people.ts";
+import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { buildTestApp } from "../../../test/support/test-app.ts";
+import type { App } from "../http/trail.ts";
+import { openHints, type Hints } from "../platform/hints.ts";
+import { createLog } from "../platform/log.ts";
+import { sql } from "../platform/sql.ts";
+import { registerSecurityRoutes } from "../security/security.http.ts";
+import type { IssuingDeps } from "./node-certificates.ts";
+import { registerNodeRoutes } from "./nodes.http.ts";
+import { recordInventory } from "./record-inventory.ts";
+
+let db: TestDatabase;
+let deps: IssuingDeps;
+let hints: Hints;
+let app: App;
+let operator: Person;
+
+beforeAll(async () => {
+  db = await createTestDatabase();
+  deps = await issuingDeps(db.system);
+  hints = openHints({ url: db.systemUrl, log: createLog({ level: "silent" }) });
+  ({ app } = buildTestApp(db, {
+    register: (routes) => {
+      registerSecurityRoutes(routes, { secureCookies: true });
+      registerNodeRoutes(routes, { ...deps, hints });
+    },
+  }));
+  operator = await makePerson(db, app, { platformRole: "OPERATOR" });
+});
+afterAll(async () => {
+  await hints.close();
+  await db.close();
+});
+
+const call = (method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Sent> =>
+  send(app, method, path, { body, headers: { ...operator.headers, ...headers } });
+
+async function namedHost(name: string): Promise<EnrolledHost> {
+  const host = await enrolHost(db.system, deps, { name });
+  await recordInventory(db.system, { nodeId: host.nodeId, epoch: 0n }, smallInventory(), { onAddress: async () => {} });
+  return host;
+}
+
+describe("joining by the public door", () => {
+  test("a token is shown once, lets a host in and the host renew", async () => {
+    const made = await call(
+      "POST",
+      "/api/nodes/join-tokens",
+      { name: "pve-http", region: "fra" },
+      { "idempotency-key": "token-1" },
+    );
+    expect(made.status).toBe(201);
+    const token = String(made.json["token"]);
+    const again = await call(
+      "POST",
+      "/api/nodes/join-tokens",
+      { name: "pve-http", region: "fra" },
+      { "idempotency-key": "token-1" },
+    );
+    expect(again).toMatchObject({ status: 409, json: { error: "IDEMPOTENCY_RESULT_NOT_REPLAYABLE" } });
+    const keyPem = makePrivateKey();
+    const joined = await send(app, "POST", "/api/nodes/enroll", { body: joinRequest(token, keyPem) });
+    expect(joined).toMatchObject({
+      status: 200,
+      json: { gatewayAddress: "127.0.0.1:7443", brokerUrl: "mqtts://127.0.0.1:8883" },
+    });
+    const nodeId = String(joined.json["nodeId"]);
+    const challenge = await send(app, "GET", `/api/nodes/renew/challenge?node=${nodeId}`);
+    const body = renewRequest(nodeId, String(challenge.json["nonce"]), makePrivateKey(), keyPem);
+    expect(await send(app, "POST", "/api/nodes/renew", { body })).toMatchObject({ status: 200, json: { nodeId } });
+    expect(await send(app, "POST", "/api/nodes/renew", { body })).toMatchObject({
+      status: 401,
+      json: { error: "CHALLENGE_INVALID" },
+    });
+    const list = await call("GET", "/api/nodes/join-tokens");
+    expect(list.text).toContain(nodeId);
+    expect(list.text).not.toContain(token.split(".")[2]);
+    const [stored] = await db.system.query<{ text: string }>(
+      sql`SELECT (SELECT json_agg(t)::text FROM join_tokens t) || (SELECT json_agg(i)::text FROM idempotency_keys i) AS text`,
+    );
+    expect(stored?.text).not.toContain(token.split(".")[2]);
+  });
+
+  test("a revoked token lets nobody in, a used one cannot be revoked", async () => {
+    const made = await call("POST", "/api/nodes/join-tokens", { name: "pve-revoked", region: "fra" });
+    const path = `/api/nodes/join-tokens/${String(made.json["id"])}`;
+    expect((await call("DELETE", path)).status).toBe(204);
+    const refused = await send(app, "POST", "/api/nodes/enroll", {
+      body: joinRequest(String(made.json["token"]), makePrivateKey()),
+    });
+    expect(refused).toMatchObject({ status: 401, json: { error: "JOIN_TOKEN_REVOKED" } });
+    for (const name of ["enroll", "Upper", "019a0000-0000-7000-8000-000000000001"]) {
+      expect((await call("POST", "/api/nodes/join-tokens", { name, region: "fra" })).status).toBe(422);
+    }
+  });
+});
+
+describe("hosts", () => {
+  test("are for operators only", async () => {
+    const host = await namedHost("pve-private");
+    const person = await makePerson(db, app);
+    const paths = ["/api/nodes", `/api/nodes/${host.nodeId}`, "/api/nodes/unmanaged", "/api/nodes/join-tokens"];
+    for (const path of paths) {
+      expect((await send(app, "GET", path)).status).toBe(401);
+      expect((await send(app, "GET", path, { headers: person.headers })).status).toBe(403);
+    }
+  });
+
+  test("are found by name and id, listed in pages, and shown with what they have", async () => {
+    const host = await namedHost("pve-shown");
+    const byName = await call("GET", "/api/nodes/pve-shown");
+    expect(byName).toMatchObject({
+      status: 200,
+      json: {
+        id: host.nodeId,
+        state: "enrolled",
+        defaultStorage: "local-lvm",
+        storages: [{ name: "local-lvm", freeGb: 500 }],
+        pods: [],
+        certificateExpiresAt: expect.any(String),
+      },
+    });
+    expect((await call("GET", `/api/nodes/${host.nodeId}`)).json).toEqual(byName.json);
+    expect((await call("GET", "/api/nodes/pve-nowhere")).json["error"]).toBe("NODE_NOT_FOUND");
+    const page = z.object({ data: z.array(z.object({ name: z.string() })), nextCursor: z.string().nullable() });
+    const names: string[] = [];
+    for (let query = "?limit=1"; query !== "";) {
+      const { data, nextCursor } = page.parse((await call("GET", `/api/nodes${query}`)).json);
+      names.push(...data.map((node) => node.name));
+      query = nextCursor === null ? "" : `?limit=1&cursor=${nextCursor}`;
+    }
+    expect(new Set(names).size).toBe(names.length);
+    expect(names).toContain("pve-shown");
+  });
+
+  test("are changed under their version, with history and audit", async () => {
+    const host = await namedHost("pve-changed");
+    const changed = await call(
+      "PUT",
+      "/api/nodes/pve-changed",
+      { cpuOvercommit: 2.5, memoryReservedMb: 1_024, labels: { rack: "a" }, maintenanceNote: "soon" },
+      { "if-match": '"1"' },
+    );
+    expect(changed).toMatchObject({
+      status: 200,
+      json: {
+        version: 2,
+        labels: { rack: "a" },
+        maintenanceNote: "soon",
+        cpu: { overcommit: "2.50" },
+        memoryMb: { reserved: 1_024 },
+      },
+    });
+    expect(changed.headers.get("etag")).toBe('"2"');
+    expect((await call("PUT", "/api/nodes/pve-changed", { maintenanceNote: null }, { "if-match": '"1"' })).status).toBe(
+      412,
+    );
+    expect((await call("PUT", "/api/nodes/pve-changed", { maintenanceNote: null })).json).toMatchObject({
+      maintenanceNote: null,
+      labels: { rack: "a" },
+    });
+    expect((await call("PUT", "/api/nodes/pve-changed", { defaultStorage: "nowhere" })).json["error"]).toBe(
+      "STORAGE_NOT_ON_NODE",
+    );
+    expect((await call("PUT", "/api/nodes/pve-changed", { unknown: 1 })).status).toBe(422);
+    expect((await call("POST", "/api/nodes/pve-changed/cordon", {})).status).toBe(422);
+    expect((await call("POST", "/api/nodes/pve-changed/cordon", { reason: "disk" })).json).toMatchObject({
+      schedulable: false,
+      cordonReason: "disk",
+    });
+    expect((await call("POST", "/api/nodes/pve-changed/uncordon", {})).json).toMatchObject({
+      schedulable: true,
+      cordonReason: null,
+      cordonedAt: null,
+    });
+    const events = await call("GET", "/api/nodes/pve-changed/events?limit=2");
+    expect(events.json).toMatchObject({
+      data: [{ kind: "UNCORDONED" }, { kind: "CORDONED", message: "disk" }],
+      nextCursor: expect.any(String),
+    });
+    const audit = await db.system.query<{ action: string }>(
+      sql`SELECT action FROM audit_log WHERE target_id = ${host.nodeId} ORDER BY id`,
+    );
+    expect(audit.map((row) => row.action)).toEqual([
+      "node.enrol",
+      "node.change",
+      "node.change",
+      "node.cordon",
+      "node.uncordon",
+    ]);
+  });
+
+  test("show their measurements", async () => {
+    const host = await namedHost("pve-measured");
+    await db.system.execute(
+      sql`INSERT INTO node_samples VALUES (${host.nodeId}, now(), 1250, 87, 65536, 30000), (${host.nodeId}, now() - interval '2 hours', 1, 1, 1, 1)`,
+    );
+    const samples = await call("GET", "/api/nodes/pve-measured/samples");
+    expect(samples.json).toMatchObject({
+      data: [{ cpuBusyBasisPoints: 1_250, load1Centi: 87, memoryAvailableMb: 30_000 }],
+    });
+  });
+
+  test("are removed only when empty; then the name is free and the room is gone", async () => {
+    const host = await namedHost("pve-removed");
+    await db.system.execute(
+      sql`UPDATE node_capacity SET cpu_total = 8, memory_total_mb = 1000 WHERE node_id = ${host.nodeId}`,
+    );
+    const [tenant] = await db.system.query<{ id: string }>(
+      sql`INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'holder', 'Holder') RETURNING id`,
+    );
+    const [pod] = await db.system.query<{ id: string }>(sql`
+      INSERT INTO cloud_pods (id, tenant_id, vmid, name, hostname, region, status, node_id, cores, memory_mb, disk_gb, storage, bridge, template, mac)
+      VALUES (gen_random_uuid(), ${tenant?.id ?? ""}, next_vmid(), 'p', 'p', 'local', 'active', ${host.nodeId}, 1, 512, 4, 'local-lvm', 'vmbr0', 'ct:9000', 'BC:24:11:00:00:09') RETURNING id`);
+    expect((await call("DELETE", "/api/nodes/pve-removed")).json).toMatchObject({
+      error: "NODE_NOT_EMPTY",
+      details: { pods: 1, claims: 0 },
+    });
+    await db.system.execute(sql`UPDATE cloud_pods SET status = 'deleted' WHERE id = ${pod?.id ?? ""}`);
+    expect((await call("DELETE", "/api/nodes/pve-removed")).status).toBe(204);
+    expect((await call("GET", "/api/nodes/pve-removed")).status).toBe(404);
+    expect((await call("GET", `/api/nodes/${host.nodeId}`)).json).toMatchObject({
+      state: "removed",
+      removedAt: expect.any(String),
+    });
+    expect((await call("POST", `/api/nodes/${host.nodeId}/cordon`, { reason: "late" })).status).toBe(404);
+    expect((await call("DELETE", `/api/nodes/${host.nodeId}`)).status).toBe(404);
+    // An order that planned before the removal finds no room.
+    await expect(
+      db.system.execute(sql`UPDATE node_capacity SET cpu_allocated = 1 WHERE node_id = ${host.nodeId}`),
+    ).rejects.toMatchObject({ code: "CP001" });
+    await namedHost("pve-removed");
+  });
+});
