@@ -77,7 +77,7 @@ export function renewRequest(nodeId: string, nonce: string, nextKeyPem: string, 
 }
 
 /** A host from an answer of the control plane. */
-export function hostOf(answer: NodeIdentityAnswer, keyPem: string, machineId: string): EnrolledHost {
+function hostOf(answer: NodeIdentityAnswer, keyPem: string, machineId: string): EnrolledHost {
   const { certificate, caBundle, nodeId } = answer;
   return {
     nodeId,
