@@ -46,6 +46,9 @@ export default {
     doNotFollow: { path: "node_modules" },
     exclude: { path: "shared/gen|node_modules" },
     parser: "swc",
-    enhancedResolveOptions: { exportsFields: ["exports"], conditionNames: ["import", "require", "node", "default", "types"] },
+    enhancedResolveOptions: {
+      exportsFields: ["exports"],
+      conditionNames: ["import", "require", "node", "default", "types"],
+    },
   },
 };
