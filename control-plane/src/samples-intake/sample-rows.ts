@@ -17,8 +17,9 @@ const rowTemplate = makeRowTemplate();
 const postgresEpochMs = 946_684_800_000;
 
 /**
- * Sample rows in PostgreSQL's binary COPY format (documentation of COPY, "Binary Format"). Compared with
- * the text format it spares the server the parsing of twenty numbers a row.
+ * Sample rows in PostgreSQL's binary COPY format (documentation of COPY, "Binary Format"). Measured beside
+ * the text format, the server is about as fast with either, but writing text takes this process at least
+ * four times as long.
  */
 export class SampleRows {
   #bytes: Buffer;
