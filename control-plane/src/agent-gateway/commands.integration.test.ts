@@ -17,6 +17,8 @@ import { askPlan } from "../nodes/ask-node.ts";
 import type { IssuingDeps } from "../nodes/node-certificates.ts";
 import { insertCommand, type NewCommand } from "../nodes/send-command.ts";
 import { sql } from "../platform/sql.ts";
+import { dispatchCommands } from "./dispatch-commands.ts";
+import type { LiveSession } from "./live-session.ts";
 
 let db: TestDatabase;
 let deps: IssuingDeps;
@@ -294,6 +296,31 @@ describe("commands", () => {
     const startedMs = performance.now();
     expect(await agent.command(id)).toMatchObject({ ttlMs: 60_000n, op: { $case: "reboot" } });
     expect(performance.now() - startedMs).toBeLessThan(1_000);
+  });
+});
+
+describe("a session that is being displaced", () => {
+  test("is given nothing, neither while the newer one begins nor afterwards", async () => {
+    const host = await enrolHost(db.system, deps);
+    const id = await order(host, await placePod(host), 1);
+    const given: string[] = [];
+    const session = (epoch: bigint): LiveSession => ({
+      nodeId: host.nodeId,
+      epoch,
+      serial: host.serial,
+      inFlight: new Set(),
+      send: (message) => given.push(message.$case),
+      end: () => {},
+    });
+    await db.system.transaction(async (tx) => {
+      await tx.execute(sql`UPDATE node_status SET session_epoch = session_epoch + 1 WHERE node_id = ${host.nodeId}`);
+      expect((await dispatchCommands(db.system, [session(0n)])).notReached).toEqual([host.nodeId]);
+    });
+    expect((await dispatchCommands(db.system, [session(0n)])).notReached).toEqual([host.nodeId]);
+    expect([given, await stateOf(id)]).toEqual([[], "pending"]);
+    // It is the epoch that refused: the newer session gets the command.
+    expect((await dispatchCommands(db.system, [session(1n)])).notReached).toEqual([]);
+    expect([given, await stateOf(id)]).toEqual([["command"], "sent"]);
   });
 });
 
