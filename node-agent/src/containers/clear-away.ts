@@ -5,7 +5,6 @@ import type { ContainerWish } from "./container-wish.ts";
 import type { ConvergeDoors } from "./doors.ts";
 import { beginExecution } from "./execution.ts";
 import type { Execution } from "./execution.ts";
-import { requireQuorum } from "./host-view.ts";
 import { isNamelessHalf } from "./observed-container.ts";
 import type { ObservedContainer } from "./observed-container.ts";
 import { createPatience } from "./patience.ts";
@@ -52,10 +51,7 @@ async function isClear(wish: ContainerWish, execution: Execution, doors: Converg
   const gone = { ...wish, present: false };
   const [step] = planContainer(gone, observed, await planHost(gone, undefined, true, doors));
   if (step === undefined) return true;
-  await heavyTurns.take(execution.signal, async () => {
-    await requireQuorum(view);
-    await runStep(step, vmid, execution, paths);
-  });
+  await heavyTurns.take(execution.signal, () => runStep(step, vmid, execution, { paths, view }));
   return false;
 }
 

@@ -9,7 +9,6 @@ import type { ContainerOutcome, ConvergeOptions } from "./containers.ts";
 import type { ConvergeDoors } from "./doors.ts";
 import { beginExecution } from "./execution.ts";
 import type { Execution } from "./execution.ts";
-import { requireQuorum } from "./host-view.ts";
 import type { ObservedContainer } from "./observed-container.ts";
 import { createPatience } from "./patience.ts";
 import { planContainer } from "./plan-container.ts";
@@ -125,11 +124,9 @@ class Convergence {
     this.#doors.log.info({ vmid, step: step.name }, "takes a step");
     if (["create", "clone", "destroy"].includes(step.name)) this.#ownHalf = true;
     try {
-      const result = await this.#inTurn(step, async () => {
-        const { paths, view } = this.#doors;
-        await requireQuorum(view);
-        return runStep(step, vmid, this.#execution, paths, { keys: this.#keys, percent });
-      });
+      const { paths, view } = this.#doors;
+      const doors = { paths, view, keys: this.#keys, percent };
+      const result = await this.#inTurn(step, () => runStep(step, vmid, this.#execution, doors));
       if (result.taken) this.#ownHalf = false;
       this.#hidden = result.hidden;
     } catch (error) {

@@ -8,7 +8,7 @@ import type { OperationRunner } from "../pct/operation-runner.ts";
 import { parseInterfaceAddress, parsePveVersion } from "../pct/parse-pct-output.ts";
 import { pctExec } from "../pct/pct-arguments.ts";
 import { readHostSize } from "../pct/read-kernel.ts";
-import { asFailure } from "./container-failure.ts";
+import { ContainerFailure, asFailure } from "./container-failure.ts";
 import type { ContainerWish } from "./container-wish.ts";
 import type { Containers } from "./containers.ts";
 import { converge } from "./converge.ts";
@@ -82,7 +82,13 @@ export function createContainers(options: ContainersOptions): Containers {
     planLines: (wish) => named(() => planLines(wish, doors)),
     converge: (wish, bounds) => converge(wish, bounds, doors),
     reboot: (wish, bounds) => reboot(wish, bounds, doors),
-    awaitAddress: (vmid, ms, signal) => named(() => awaitAddress(vmid, ms, signal, doors)),
+    awaitAddress: (vmid, ms, signal) =>
+      named(() =>
+        awaitAddress(vmid, ms, signal, doors).catch((error: unknown) => {
+          if (!signal.aborted) throw error;
+          throw new ContainerFailure("CANCELLED", "nobody waits for the address", { retryable: false });
+        }),
+      ),
     recover: (vmid, bounds) =>
       named(async () => {
         const execution = beginExecution(paths, runner, bounds);

@@ -106,7 +106,7 @@ describe("a program that is killed", () => {
     await expectWhole(false);
   });
 
-  it.each([...CLONE_POINTS.slice(0, 3)])("clone at %s every time: an error and nothing left", async (point) => {
+  it.each(CLONE_POINTS.slice(0, 3))("clone at %s every time: an error and nothing left", async (point) => {
     fixture.host.setFaults([{ match: { command: "clone" }, effect: { kind: "die-at", point, signal: "KILL" } }]);
     const wish = runningWish(cloneSpec(fixture.host));
     await expect(fixture.containers.converge(wish, bounds())).rejects.toMatchObject({

@@ -5,7 +5,6 @@ import type { ContainerOutcome, ExecutionOptions, RebootWish } from "./container
 import type { ConvergeDoors } from "./doors.ts";
 import { beginExecution } from "./execution.ts";
 import type { Execution } from "./execution.ts";
-import { requireQuorum } from "./host-view.ts";
 import { lockOf } from "./observed-container.ts";
 import type { ContainerHere, ObservedContainer } from "./observed-container.ts";
 import { createPatience } from "./patience.ts";
@@ -80,11 +79,11 @@ async function restart(
     const message = `container ${vmid} went down and did not come up again`;
     throw new ContainerFailure("START_FAILED", message, { retryable: false });
   }
-  await requireQuorum(doors.view);
   execution.report({ step: "reboot", percent: 0, detail: "" });
   const timeoutSeconds = Math.max(1, wish.shutdownTimeoutSeconds ?? 60);
   const restartStep = step("reboot", pctReboot(vmid, timeoutSeconds));
-  await runStep(restartStep, vmid, execution, doors.paths);
+  const { paths, view } = doors;
+  await runStep(restartStep, vmid, execution, { paths, view });
 }
 
 function withoutEffect(vmid: number): ContainerFailure {

@@ -9,6 +9,8 @@ import type { Invocation } from "../pct/pct-arguments.ts";
 import { mergeAuthorizedKeys } from "./authorized-keys.ts";
 import { ContainerFailure } from "./container-failure.ts";
 import type { Execution, InvocationEnd } from "./execution.ts";
+import { requireQuorum } from "./host-view.ts";
+import type { HostView } from "./host-view.ts";
 import type { WantedKeys } from "./plan-container.ts";
 import type { Step } from "./plan-step.ts";
 
@@ -37,27 +39,31 @@ export interface StepResult {
 
 const DONE: StepResult = { taken: false, hidden: undefined };
 
+/** What running a step needs of the host. */
+export interface StepDoors {
+  readonly paths: HostPaths;
+  readonly view: HostView;
+  /** The keys of a push-keys step. */
+  readonly keys?: WantedKeys | undefined;
+  /** How far the command is, for progress. */
+  readonly percent?: number;
+}
+
 /**
- * Runs a step's programs.
+ * Runs a step's programs, each only while the cluster has quorum.
  * @throws ContainerFailure with the host's reason when one of them fails
  */
-export async function runStep(
-  step: Step,
-  vmid: number,
-  execution: Execution,
-  paths: HostPaths,
-  options: { readonly keys?: WantedKeys | undefined; readonly percent?: number } = {},
-): Promise<StepResult> {
-  if (step.name === "push-keys") return pushKeys(step, vmid, execution, paths, options.keys);
-  const percent = options.percent ?? 0;
+export async function runStep(step: Step, vmid: number, execution: Execution, doors: StepDoors): Promise<StepResult> {
+  if (step.name === "push-keys") return pushKeys(step, vmid, execution, doors);
   let result = DONE;
   for (const invocation of step.invocations) {
+    await requireQuorum(doors.view);
     const ended = await execution.run(vmid, invocation, (detail) =>
-      execution.report({ step: step.name, percent, detail }),
+      execution.report({ step: step.name, percent: doors.percent ?? 0, detail }),
     );
     // Before a clean-up there may be nothing mounted and, after an interrupted one, no lock.
     const isOptional = step.name === "clean-up" && invocation !== step.invocations.at(-1);
-    if (!isOptional) result = await judge(invocation, ended, vmid, paths);
+    if (!isOptional) result = await judge(invocation, ended, vmid, doors.paths);
   }
   return result;
 }
@@ -75,8 +81,9 @@ async function judge(
   }
   const error = classifyPctError(output.stderr, output.stdout);
   if (LOOK_AGAIN.has(error.code)) return { taken: error.code === "ALREADY_EXISTS", hidden: undefined };
-  if (end.kind === "killed" || end.kind === "terminated") {
-    const how = end.kind === "killed" ? `was killed by ${end.signal}` : "ran out of time";
+  // Proxmox always says why it fails: who says nothing was killed.
+  if (end.kind !== "exited" || output.stderr.trim() === "") {
+    const how = end.kind === "terminated" ? "ran out of time" : "was killed";
     const message = `${invocation.program} ${invocation.args[0] ?? ""} ${how}`;
     throw new ContainerFailure("INTERRUPTED", message, { retryable: true });
   }
@@ -99,13 +106,13 @@ async function pushKeys(
   step: Step,
   vmid: number,
   execution: Execution,
-  paths: HostPaths,
-  keys: WantedKeys | undefined,
+  { keys, paths, view }: StepDoors,
 ): Promise<StepResult> {
   const [makeDirectory, read, push, readAgain, mark] = step.invocations;
   if (makeDirectory === undefined || read === undefined || push === undefined) throw new Error(INCOMPLETE);
   if (readAgain === undefined || mark === undefined) throw new Error(INCOMPLETE);
   if (keys === undefined) throw new Error("a push-keys step needs keys");
+  await requireQuorum(view);
   insist(await execution.run(vmid, makeDirectory));
   const before = await execution.run(vmid, read);
   const isThere = before.end.kind === "exited" && before.end.exitCode === 0;
