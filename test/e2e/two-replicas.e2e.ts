@@ -1,0 +1,105 @@
+import { readFile } from "node:fs/promises";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { sql } from "../../control-plane/src/platform/sql.ts";
+import { ask, metered, order, succeeded } from "../support/customer.ts";
+import { consumption, workingLoad } from "../support/metered-truth.ts";
+import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
+import { type Stack, startStack, untilOnline } from "../support/stack.ts";
+import type { Replica } from "../support/stack-replica.ts";
+import { until } from "../support/until.ts";
+
+let database: TestDatabase;
+let stack: Stack;
+let one: Replica;
+let two: Replica;
+beforeAll(async () => {
+  database = await createTestDatabase();
+  stack = await startStack({ logins: database, hosts: ["pve1", "pve2"], replicas: 2 });
+  [one, two] = [stack.replicas[0], stack.replicas[1] ?? stack.replicas[0]];
+  await two.start();
+});
+afterAll(async () => {
+  await stack.finish();
+  await database.close();
+});
+
+/** Which replicas hold sessions of hosts now. */
+async function sessionHolders(): Promise<number> {
+  const rows = await stack.db.query<{ replica: string }>(
+    sql`SELECT DISTINCT session_replica::text AS replica FROM node_status WHERE session_connected`,
+  );
+  return rows.length;
+}
+
+/** Moves the agents to where the front sends them now. */
+async function redial(name: string): Promise<void> {
+  await stack.host(name).killAgent();
+  await stack.host(name).startAgent();
+}
+
+test("both replicas serve one fleet: each commands the other's hosts", async () => {
+  await until("sessions at both replicas", async () => {
+    if ((await sessionHolders()) === 2) return true;
+    await redial("pve2");
+    await untilOnline(stack.admin(), 2);
+    return (await sessionHolders()) === 2;
+  });
+  const orders = [one, two].flatMap((replica) =>
+    ["pve1", "pve2"].map(async (host) => {
+      const api = stack.customer(replica);
+      const pod = await succeeded(api, await order(api, `${replica.name}-${host}`, host));
+      expect(pod).toMatchObject({ status: "active", power: "running", node: host });
+      await metered(stack.customer(replica === one ? two : one), pod);
+    }),
+  );
+  await Promise.all(orders);
+});
+
+test("a replica that dies in the middle of orders is not missed", async () => {
+  const api = stack.customer(one);
+  const accepted = await Promise.all(
+    [stack.customer(two), api].flatMap((via, index) => ["pve1", "pve2"].map((host) => order(via, `death-${index}-${host}`, host))),
+  );
+  await two.kill();
+  const pods = await Promise.all(accepted.map((each) => succeeded(api, each)));
+  expect(pods.map(({ status, power }) => ({ status, power }))).toEqual(pods.map(() => ({ status: "active", power: "running" })));
+  await untilOnline(stack.admin(one), 2);
+  expect(await sessionHolders()).toBe(1);
+  await Promise.all(pods.map((pod) => metered(api, pod)));
+  await two.start();
+});
+
+test("without the replica that runs the broker the other one goes on, and no usage is lost", async () => {
+  const api = stack.customer(two);
+  const pod = await succeeded(api, await order(api, "broker-1", "pve1"));
+  const host = stack.host("pve1");
+  await host.simulated.setLoad(pod.vmid, workingLoad);
+  await one.kill();
+  await until("the hosts at the other replica", async () => (await sessionHolders()) === 1);
+  const scaled = await succeeded(api, await ask(api, pod, "scale", { planCode: "CLOUD_POD_PREMIUM" }));
+  expect(scaled).toMatchObject({ cores: 2, status: "active" });
+  await one.start();
+  const { stored, truth } = await consumption(stack.db, host, pod);
+  expect(stored).toEqual(truth);
+});
+
+test("a replica that is asked to end hands back what it holds", async () => {
+  const api = stack.customer(one);
+  const accepted = await Promise.all(["pve1", "pve2"].map((host) => order(stack.customer(two), `grace-${host}`, host)));
+  const startedMs = performance.now();
+  expect(await two.terminate()).toBe(0);
+  expect(performance.now() - startedMs).toBeLessThan(15_000);
+  await Promise.all(accepted.map((each) => succeeded(api, each)));
+  const [left] = await stack.db.query<{ rows: bigint; leases: bigint }>(sql`
+    SELECT (SELECT count(*) FROM control_plane_replicas WHERE id = ${await idOf(two)}) AS rows,
+      (SELECT count(*) FROM cloud_pod_provisioning_tasks WHERE lease_until IS NOT NULL) AS leases`);
+  expect(left).toEqual({ rows: 0n, leases: 0n });
+  expect(await readFile(two.logPath, "utf8")).not.toContain("does not stop; going on");
+});
+
+/** The id of a replica's last life, as it said at its start. */
+async function idOf(replica: Replica): Promise<string> {
+  const id = (await readFile(replica.logPath, "utf8")).match(/"replicaId":"([0-9a-f-]{36})"(?!.*"replicaId")/su)?.[1];
+  if (id === undefined) throw new Error(`${replica.name} never said who it is`);
+  return id;
+}

@@ -1,0 +1,153 @@
+import { randomBytes } from "node:crypto";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Database, openDatabase } from "../../control-plane/src/platform/database.ts";
+import type { DatabaseLogins } from "../../control-plane/src/platform/migrate.ts";
+import { type ApiClient, createApiClient } from "../../tools/demo/api-client.ts";
+import { type Invariants, checkInvariants, faultsOf } from "../../tools/demo/check-invariants.ts";
+import { type DemoHost, createDemoHost } from "../../tools/demo/demo-hosts.ts";
+import { type Credentials, seed, signIn } from "../../tools/demo/seed.ts";
+import { type StackFront, describeReplicas, startFront } from "./stack-front.ts";
+import type { Replica } from "./stack-replica.ts";
+import { processesAbout } from "./processes.ts";
+import { until } from "./until.ts";
+
+/** What a stack is made of. */
+export interface StackOptions {
+  /** A database that is somebody else's; the stack only uses it. */
+  readonly logins: DatabaseLogins;
+  /** A broker that is somebody else's; without it the first replica that has the role runs one. */
+  readonly mqttUrl?: string;
+  /** 32 bytes; made anew by default. */
+  readonly masterKey?: Buffer;
+  /** Names of the hosts. */
+  readonly hosts: readonly string[];
+  /** How many replicas there are; the first is started. */
+  readonly replicas?: number;
+}
+
+/** A whole CloudPods in processes of its own: control plane, hosts, an agent on each. */
+export interface Stack {
+  readonly directory: string;
+  /** Owner's login, to look at rows. */
+  readonly db: Database;
+  readonly hosts: readonly DemoHost[];
+  readonly replicas: readonly [Replica, ...Replica[]];
+  readonly front: StackFront;
+  readonly credentials: Credentials;
+  /** The customer's way to a replica; the first one by default. */
+  customer(replica?: Replica): ApiClient;
+  admin(replica?: Replica): ApiClient;
+  /** @throws Error when there is no host of that name */
+  host(name: string): DemoHost;
+  /** Waits until nothing is lost, doubled, oversold or orphaned. @throws Error naming what is */
+  settle(): Promise<Invariants>;
+  /** Ends every process. */
+  stop(): Promise<void>;
+  /** `settle`, `stop`, and proves that no process is left. @throws Error naming what is wrong */
+  finish(): Promise<Invariants>;
+}
+
+const settleDeadlineMs = 60_000;
+
+/** Starts the first replica, enrols the hosts by real join tokens and waits until they are online. */
+export async function startStack(options: StackOptions): Promise<Stack> {
+  const directory = await mkdtemp(join(tmpdir(), "cloudpods-stack-"));
+  await chmod(directory, 0o711);
+  const db = openDatabase({ url: options.logins.systemUrl, applicationName: "test stack", connectionsMax: 4 });
+  const front = await startFront();
+  const replicas = await describeReplicas({
+    ...options,
+    masterKey: options.masterKey ?? randomBytes(32),
+    count: options.replicas ?? 1,
+    directory,
+    front,
+  });
+  const hosts: DemoHost[] = [];
+  const stop = async (): Promise<void> => {
+    await Promise.allSettled(hosts.map((host) => host.stop()));
+    await Promise.allSettled(replicas.map((replica) => replica.terminate()));
+    await front.close();
+    await db.close();
+  };
+  try {
+    const [first] = replicas;
+    await first.start();
+    const credentials = await seed(db, directory);
+    const [adminToken, customerToken] = await Promise.all(
+      [credentials.adminEmail, credentials.customerEmail].map((email) => signIn(first.url, email, credentials.password)),
+    );
+    const admin = (replica = first): ApiClient => createApiClient(replica.url, adminToken);
+    await Promise.all(options.hosts.map((name) => addHost(name, { directory, hosts, serverUrl: first.url, admin: admin() })));
+    await untilOnline(admin(), hosts.length);
+    const settle = (): Promise<Invariants> => settled(db, hosts, directory);
+    return {
+      directory,
+      db,
+      hosts,
+      replicas,
+      front,
+      credentials,
+      customer: (replica = first) => createApiClient(replica.url, customerToken),
+      admin,
+      host: (name) => hosts.find((host) => host.name === name) ?? noHost(name),
+      settle,
+      stop,
+      async finish() {
+        const found = await settle().finally(stop);
+        const left = await processesAbout(directory);
+        if (left.length > 0) throw new Error(`left behind: ${JSON.stringify(left)}`);
+        await rm(directory, { recursive: true, force: true });
+        return found;
+      },
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Waits until the control plane sees that many hosts online. */
+export async function untilOnline(admin: ApiClient, count: number): Promise<void> {
+  await until(`${count} hosts online`, async () => {
+    const { data } = await admin.request<{ data: { state: string }[] }>("GET", "/api/nodes");
+    return data.filter(({ state }) => state === "online").length === count;
+  });
+}
+
+interface NewHost {
+  readonly directory: string;
+  readonly hosts: DemoHost[];
+  readonly serverUrl: string;
+  readonly admin: ApiClient;
+}
+
+/** Makes a host, labels it with its name, so that orders can ask for it, and starts its agent. */
+async function addHost(name: string, { directory, hosts, serverUrl, admin }: NewHost): Promise<void> {
+  const host = await createDemoHost(join(directory, "hosts"), name, hostSpeed);
+  hosts.push(host);
+  const wish = { name, role: "hypervisor", region: "local" };
+  const { token } = await admin.request<{ token: string }>("POST", "/api/nodes/join-tokens", wish);
+  await host.join(serverUrl, token);
+  await admin.request("PUT", `/api/nodes/${name}`, { labels: { host: name } });
+  await host.startAgent();
+}
+
+/** Factor on every duration of a real host; the programs' own time remains. */
+const hostSpeed = 0.02;
+
+function noHost(name: string): never {
+  throw new Error(`there is no host ${name}`);
+}
+
+async function settled(db: Database, hosts: readonly DemoHost[], directory: string): Promise<Invariants> {
+  const deadline = Date.now() + settleDeadlineMs;
+  for (;;) {
+    const found = await checkInvariants(db, hosts);
+    const faults = faultsOf(found);
+    if (faults.length === 0) return found;
+    if (Date.now() > deadline) throw new Error(`${faults.join(", ")}; the logs are in ${directory}`);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
