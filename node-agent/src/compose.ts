@@ -15,7 +15,8 @@ import { readCertificate } from "./enrolment/check-certificate.ts";
 import { loadIdentity } from "./enrolment/identity-files.ts";
 import { type Renewal, createRenewal } from "./enrolment/renewal.ts";
 import { createHostHealth } from "./health/host-health.ts";
-import { readAgentVersion, readMachineId } from "./host-facts.ts";
+import { watchedFilesystems } from "./health/watched-filesystems.ts";
+import { readAgentVersion, readMachineId, readPveName } from "./host-facts.ts";
 import { createHostWithoutContainers } from "./host-without-containers.ts";
 import type { Journal } from "./journal/journal.ts";
 import { openJournalFile } from "./journal/open-journal.ts";
@@ -133,10 +134,7 @@ function composeMetering(
     probe,
     spool,
     agentVersion: readAgentVersion(),
-    filesystems: () => [
-      { name: "root", path: "/" },
-      { name: "state", path: stateDir },
-    ],
+    filesystems: () => watchedFilesystems(config.host.pveRoot, readPveName(config.host.pveRoot), stateDir),
     certificate: () => readCertificate(loadIdentity(stateDir).certificatePem),
     commandsInProgress,
     runningContainers: () => sampler?.runningContainers() ?? 0,

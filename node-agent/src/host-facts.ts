@@ -35,7 +35,7 @@ export function readAgentVersion(): string {
 }
 
 /** Name of the host inside Proxmox: where /etc/pve/local points. Empty on other hosts. */
-function readPveName(pveRoot: string): string {
+export function readPveName(pveRoot: string): string {
   try {
     return basename(readlinkSync(join(pveRoot, "local")));
   } catch (error) {

@@ -34,6 +34,7 @@ export function startLiveScreen(db: Database, heading: readonly string[]): { sto
 }
 
 function lines(figures: Figures): string[] {
+  const waiting = figures.nodes.reduce((sum, node) => sum + (node.spool ?? 0n), 0n);
   return [
     "NODE            STATE      PODS  MEMORY PROMISED    SPOOL  LAG",
     ...figures.nodes.map((node) =>
@@ -49,7 +50,7 @@ function lines(figures: Figures): string[] {
     "",
     `Pods     ${figures.pods}`,
     `Tasks    ${figures.tasks}`,
-    `Samples  ${figures.samples} stored`,
+    `Samples  ${figures.samples} stored and acknowledged, ${waiting} batches on their way`,
     "",
     "Ctrl-C ends everything.",
   ];

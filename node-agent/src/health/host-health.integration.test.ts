@@ -22,7 +22,7 @@ function healthOf(probe = createFilesystemProbe()): HostHealth {
     probe,
     spool,
     agentVersion: "1.2.3",
-    filesystems: () => [
+    filesystems: async () => [
       { name: "root", path: "/" },
       { name: "gone", path: "/nowhere/at/all" },
     ],

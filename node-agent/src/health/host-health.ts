@@ -29,7 +29,7 @@ export interface HostHealthOptions {
   readonly probe: FilesystemProbe;
   readonly spool: Pick<Spool, "status">;
   readonly agentVersion: string;
-  readonly filesystems: () => readonly WatchedFilesystem[];
+  readonly filesystems: () => Promise<readonly WatchedFilesystem[]>;
   readonly certificate: () => CertificateFacts;
   readonly commandsInProgress: () => number;
   readonly runningContainers: () => number;
@@ -71,7 +71,7 @@ export function createHostHealth(options: HostHealthOptions): HostHealth {
 
   return {
     async collectHeartbeat() {
-      const filesystems = await Promise.all(options.filesystems().map(statusOf));
+      const filesystems = await Promise.all((await options.filesystems()).map(statusOf));
       const meminfo = readProc("meminfo");
       const spool = options.spool.status();
       const certificate = options.certificate();
