@@ -1,0 +1,70 @@
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
+import { sql } from "./platform/sql.ts";
+
+const program = join(import.meta.dirname, "main.ts");
+let db: TestDatabase;
+beforeAll(async () => {
+  db = await createTestDatabase();
+});
+afterAll(() => db.close());
+
+async function run(
+  args: readonly string[],
+  environment: Record<string, string>,
+  input = "",
+): Promise<{ code: number | null; said: string }> {
+  const child = spawn(process.execPath, [program, ...args], {
+    env: { PATH: process.env["PATH"], ...environment },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  let said = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => (said += chunk.toString()));
+  child.stdin.end(input);
+  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return { code, said };
+}
+
+const external = () => ({
+  CLOUDPODS_DATABASE_URL: db.systemUrl,
+  CLOUDPODS_DATABASE_API_URL: db.apiUrl,
+  CLOUDPODS_MASTER_KEY: randomBytes(32).toString("hex"),
+});
+
+test("a wrong configuration is named whole, without its values, and ends with EX_CONFIG", async () => {
+  const { code, said } = await run(["serve"], {
+    CLOUDPODS_HTTP_PORT: "many",
+    CLOUDPODS_MASTER_KEY: "s3cret",
+    CLOUDPODS_RULES: "api",
+  });
+  expect(code).toBe(78);
+  for (const name of ["CLOUDPODS_HTTP_PORT", "CLOUDPODS_MASTER_KEY", "CLOUDPODS_RULES"]) expect(said).toContain(name);
+  expect(said).not.toContain("s3cret");
+});
+
+test("migrate says that there is nothing to do when there is nothing to do", async () => {
+  expect(await run(["migrate"], external())).toEqual({ code: 0, said: "The schema is up to date.\n" });
+});
+
+test("an external database needs a master key, because replicas share what is sealed", async () => {
+  const { code, said } = await run(["migrate"], { CLOUDPODS_DATABASE_URL: db.systemUrl });
+  expect(code).toBe(78);
+  expect(said).toContain("CLOUDPODS_MASTER_KEY");
+});
+
+test("the first administrator comes from the command line, his password from the standard input", async () => {
+  const args = ["admin", "create-user", "--email", "root@example.test", "--platform-role", "ADMINISTRATOR"];
+  const made = await run(args, external(), "correct horse battery\n");
+  expect(made.said).toContain("root@example.test");
+  expect(made.code).toBe(0);
+  const rows = await db.system.query(sql`SELECT platform_role AS role FROM users WHERE email = 'root@example.test'`);
+  expect(rows).toEqual([{ role: "ADMINISTRATOR" }]);
+  const again = await run(args, external(), "correct horse battery\n");
+  expect(again.code).toBe(1);
+  expect(again.said).toContain("There is a user with this e-mail address");
+  expect(again.said).not.toContain("correct horse");
+  expect((await run([...args.slice(0, -1), "KING"], external())).code).not.toBe(0);
+});
