@@ -42,23 +42,31 @@ admin
   .description("make a user; the password is read from the standard input")
   .requiredOption("--email <address>")
   .option("--platform-role <role>", "ADMINISTRATOR, OPERATOR or USER", platformRole, "USER")
-  .action(async (options: { email: string; platformRole: "ADMINISTRATOR" | "OPERATOR" | "USER" }) => {
-    await guarded(async () => {
-      const config = readConfig(process.env);
-      const database = await prepareDatabase(config);
-      const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods admin", connectionsMax: 2 });
-      try {
-        const password = await readPassword();
-        const user = await system.transaction((tx) =>
-          createUser(tx, { email: options.email, password, platformRole: options.platformRole }),
-        );
-        console.log(`Made ${options.email} (${options.platformRole}), id ${user.id}.`);
-      } finally {
-        await system.close();
-        await database.stop();
-      }
-    });
-  });
+  .option("--email-verified", "vouch that the address is the user's", false)
+  .action(
+    async (options: { email: string; platformRole: "ADMINISTRATOR" | "OPERATOR" | "USER"; emailVerified: boolean }) => {
+      await guarded(async () => {
+        const config = readConfig(process.env);
+        const database = await prepareDatabase(config);
+        const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods admin", connectionsMax: 2 });
+        try {
+          const password = await readPassword();
+          const user = await system.transaction((tx) =>
+            createUser(tx, {
+              email: options.email,
+              password,
+              platformRole: options.platformRole,
+              emailVerified: options.emailVerified,
+            }),
+          );
+          console.log(`Made ${options.email} (${options.platformRole}), id ${user.id}.`);
+        } finally {
+          await system.close();
+          await database.stop();
+        }
+      });
+    },
+  );
 
 await program.parseAsync();
 

@@ -32,6 +32,7 @@ export async function seed(db: Database, directory: string): Promise<Credentials
       password,
       platformRole: "USER",
       name: "Customer",
+      emailVerified: true,
     });
     const tenant = await createTenant(tx, { slug: "demo", name: "Demo Ltd", ownerId: customer.id });
     await tx.execute(sql`

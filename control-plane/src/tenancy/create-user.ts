@@ -25,6 +25,8 @@ export interface UserWish {
   readonly password: string;
   readonly name?: string | undefined;
   readonly platformRole?: PlatformRole;
+  /** Somebody vouches that the address is the user's; some plans need that. */
+  readonly emailVerified?: boolean | undefined;
 }
 
 const wishForm = z.object({ email: emailField, password: newPasswordField });
@@ -49,8 +51,8 @@ export async function createUser(tx: Transaction, wish: UserWish, author: Author
   const passwordHash = await hashPassword(wish.password);
   const [user] = await tx
     .query<User>(sql`
-      INSERT INTO users (id, email, name, password_hash, platform_role)
-      VALUES (${newId()}, ${wish.email}, ${wish.name ?? null}, ${passwordHash}, ${role}) RETURNING ${userColumns}`)
+      INSERT INTO users (id, email, name, password_hash, platform_role, email_verified_at)
+      VALUES (${newId()}, ${wish.email}, ${wish.name ?? null}, ${passwordHash}, ${role}, CASE WHEN ${wish.emailVerified === true} THEN now() END) RETURNING ${userColumns}`)
     .catch((error: unknown) => {
       if (violatedConstraint(error) !== "users_email_without_case") throw error;
       throw new DomainError("already-exists", "EMAIL_TAKEN", "There is a user with this e-mail address.", {
@@ -65,7 +67,7 @@ export async function createUser(tx: Transaction, wish: UserWish, author: Author
     action: "user.create",
     targetType: "user",
     targetId: user.id,
-    detail: { email: user.email, platformRole: role },
+    detail: { email: user.email, platformRole: role, emailVerified: wish.emailVerified === true },
   });
   return user;
 }

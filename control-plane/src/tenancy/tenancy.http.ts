@@ -62,6 +62,7 @@ const userWish = z.strictObject({
   password: newPasswordField,
   name: z.string().trim().min(1).max(200).optional(),
   platformRole: z.enum(platformRoles).default("USER"),
+  emailVerified: z.boolean().optional(),
 });
 
 const memberWish = z.strictObject({ email: emailField, role: z.enum(tenantRoles) });
