@@ -50,7 +50,7 @@ export function eventStream<
   routes.add({
     ...rest,
     method: "get",
-    streams: true,
+    mediaType: "text/event-stream",
     responses: { 200: zod.string().openapi({ description: "text/event-stream" }) },
     handler: async (request, ctx): Promise<Answer> => {
       // The table calls `open` only with what this definition's own schemas and access gave.

@@ -99,9 +99,8 @@ export function openApiDocument(routes: readonly Route[], version: string): obje
 
 function describe(route: Route): RouteRegistration {
   const { request, access } = route;
-  const isStream = route.streams === true;
+  const type = route.mediaType ?? "application/json";
   const responses = Object.entries(route.responses).map(([status, schema]) => {
-    const type = isStream ? "text/event-stream" : "application/json";
     const hasBody = !schema.safeParse(undefined).success;
     return [
       status,

@@ -1,6 +1,7 @@
 import type { z } from "@hono/zod-openapi";
 import type { TenantContext } from "./context.ts";
 import type { Access, Responses, ValidRequest } from "./route.ts";
+import type { Download } from "./download.ts";
 import type { ServerSentEvent, StreamPosition } from "./event-stream.ts";
 
 /** Headers of an answer; a list is sent as several headers of that name. */
@@ -13,6 +14,8 @@ export interface Answer {
   readonly headers?: AnswerHeaders;
   /** In place of a body: events that are sent as they come. */
   readonly events?: (position: StreamPosition) => AsyncIterable<ServerSentEvent>;
+  /** In place of a body: a text that is made while it is sent. */
+  readonly download?: Download;
 }
 
 /** A route with the types of its definition forgotten. */
@@ -25,8 +28,8 @@ export interface Route {
   readonly idempotent?: true | { readonly shownOnce: (body: unknown) => string };
   readonly request?: { readonly query?: z.ZodObject; readonly body?: z.ZodType; readonly example?: unknown };
   readonly responses: Responses;
-  /** Answers with events instead of JSON. */
-  readonly streams?: true;
+  /** What it answers with instead of JSON. */
+  readonly mediaType?: "text/event-stream" | "text/csv";
   readonly handler: (
     request: ValidRequest<Readonly<Record<string, string>>, unknown, unknown>,
     ctx: TenantContext,

@@ -19,8 +19,11 @@ export interface Logins {
   readonly api: Database;
 }
 
-/** What a handler gave: an answer as text, or the source of a stream. */
-export type Outcome = StoredAnswer | { readonly events: NonNullable<Answer["events"]> };
+/** What a handler gave: an answer as text, the source of a stream, or a text to be made. */
+export type Outcome =
+  | StoredAnswer
+  | { readonly events: NonNullable<Answer["events"]> }
+  | { readonly download: NonNullable<Answer["download"]> };
 
 type Doors = Pick<TenantContext, "inSystem" | "inTenant">;
 
@@ -54,7 +57,9 @@ function isDryRun(query: unknown): boolean {
 }
 
 function plainly(route: Route, answer: Answer): Outcome {
-  return answer.events === undefined ? render(route, answer) : { events: answer.events };
+  if (answer.events !== undefined) return { events: answer.events };
+  if (answer.download !== undefined) return { download: answer.download };
+  return render(route, answer);
 }
 
 function transactionsApart(logins: Logins, { tenant }: Admitted): Doors {

@@ -5,6 +5,7 @@ import { parseIdempotencyKey, type StoredAnswer } from "./idempotency.ts";
 import { readRequest } from "./read-request.ts";
 import type { Route } from "./route-table.ts";
 import { deadlineExceeded, runRoute, type Logins } from "./run-route.ts";
+import { sendDownload } from "./send-download.ts";
 import { sendEvents } from "./send-events.ts";
 import type { RequestVariables } from "./trail.ts";
 
@@ -24,14 +25,16 @@ export async function serveRoute(route: Route, serving: Serving, c: Context<Requ
     const request = await readRequest(route, c);
     const key = parseIdempotencyKey(c.req.header("idempotency-key"));
     const outcome = await runRoute(route, serving, admitted, request, key);
-    if (!("events" in outcome)) return toResponse(outcome);
+    if ("status" in outcome) return toResponse(outcome);
     if (admitted.actor === undefined) throw new Error("a stream needs a caller whose credential can end it");
-    return sendEvents(outcome.events, {
+    const life = {
       watch: serving.credentialWatch,
       credential: admitted.actor.credential,
       shutdown: serving.shutdown,
       lastEventId: c.req.header("last-event-id"),
-    });
+    };
+    if ("events" in outcome) return sendEvents(outcome.events, life);
+    return sendDownload(outcome.download, route.mediaType ?? "text/plain", life);
   });
 }
 
