@@ -41,7 +41,7 @@ test("both replicas serve one fleet: each commands the other's hosts", async () 
   await until("sessions at both replicas", async () => {
     if ((await sessionHolders()) === 2) return true;
     await redial("pve2");
-    await untilOnline(stack.admin(), 2);
+    await untilOnline(stack.admin(), stack.hosts);
     return (await sessionHolders()) === 2;
   });
   const orders = [one, two].flatMap((replica) =>
@@ -63,7 +63,7 @@ test("a replica that dies in the middle of orders is not missed", async () => {
   await two.kill();
   const pods = await Promise.all(accepted.map((each) => succeeded(api, each)));
   expect(pods.map(({ status, power }) => ({ status, power }))).toEqual(pods.map(() => ({ status: "active", power: "running" })));
-  await untilOnline(stack.admin(one), 2);
+  await untilOnline(stack.admin(one), stack.hosts);
   expect(await sessionHolders()).toBe(1);
   await Promise.all(pods.map((pod) => metered(api, pod)));
   await two.start();

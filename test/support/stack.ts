@@ -80,7 +80,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     );
     const admin = (replica = first): ApiClient => createApiClient(replica.url, adminToken);
     await Promise.all(options.hosts.map((name) => addHost(name, { directory, hosts, serverUrl: first.url, admin: admin() })));
-    await untilOnline(admin(), hosts.length);
+    await untilOnline(admin(), hosts);
     const settle = (): Promise<Invariants> => settled(db, hosts, directory);
     return {
       directory,
@@ -108,12 +108,17 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   }
 }
 
-/** Waits until the control plane sees that many hosts online. */
-export async function untilOnline(admin: ApiClient, count: number): Promise<void> {
-  await until(`${count} hosts online`, async () => {
-    const { data } = await admin.request<{ data: { state: string }[] }>("GET", "/api/nodes");
-    return data.filter(({ state }) => state === "online").length === count;
-  });
+/** Waits until the control plane sees hosts online, and so places pods on them. */
+export async function untilOnline(admin: ApiClient, hosts: readonly { readonly name: string }[]): Promise<void> {
+  await until(
+    `${hosts.map(({ name }) => name).join(", ")} online`,
+    async () => {
+      const { data } = await admin.request<{ data: { name: string; state: string }[] }>("GET", "/api/nodes");
+      const online = new Set(data.filter(({ state }) => state === "online").map(({ name }) => name));
+      return hosts.every(({ name }) => online.has(name));
+    },
+    60_000,
+  );
 }
 
 interface NewHost {
