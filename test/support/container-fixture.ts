@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +8,10 @@ import type { ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/age
 import { pino } from "pino";
 import { createSimulatedHost } from "../simulated-host/host.ts";
 import type { SimulatedHost, SimulatedHostOptions } from "../simulated-host/host.ts";
+import { parseMarker } from "../../node-agent/src/containers/marker.ts";
 import type { HostPaths } from "../../node-agent/src/pct/host-paths.ts";
+import { parseContainerConfig } from "../../node-agent/src/pct/parse-pct-config.ts";
+import type { ContainerConfig } from "../../node-agent/src/pct/parse-pct-config.ts";
 import type { ContainerWish } from "../../node-agent/src/containers/container-wish.ts";
 import type { Containers, ConvergeOptions } from "../../node-agent/src/containers/containers.ts";
 import { createContainers } from "../../node-agent/src/containers/create-containers.ts";
@@ -56,7 +60,7 @@ export async function createFixture(options: Partial<SimulatedHostOptions> = {})
 }
 
 /** The agent's names of a simulated host's paths. */
-export function agentPaths({ paths }: SimulatedHost): HostPaths {
+function agentPaths({ paths }: SimulatedHost): HostPaths {
   return {
     pctPath: paths.pct,
     pvesmPath: paths.pvesm,
@@ -130,4 +134,28 @@ export function bounds(change: Partial<ConvergeOptions> = {}): ConvergeOptions {
     recordAbsent: () => undefined,
     ...change,
   };
+}
+
+/** The configuration of a container as the host has it; undefined when there is none. */
+export function configOf(fixture: Fixture, vmid: number): ContainerConfig | undefined {
+  const path = join(fixture.paths.pveRoot, "lxc", `${vmid}.conf`);
+  return existsSync(path) ? parseContainerConfig(readFileSync(path, "utf8")) : undefined;
+}
+
+/** The lock in a container's configuration; undefined when it has none. */
+export function lockOf(fixture: Fixture, vmid: number): string | undefined {
+  return configOf(fixture, vmid)?.options.get("lock");
+}
+
+/** Names of a container's volumes on the storage of these tests. */
+export function volumesOf(fixture: Fixture, vmid: number): string[] {
+  const storage = join(fixture.host.paths.storageRoot, "local-lvm");
+  return readdirSync(storage).filter((name) => name.includes(`-${vmid}-`));
+}
+
+/** Removes the pod's container, if there is one, so that the next test finds a clean host. */
+export async function removePod(fixture: Fixture): Promise<void> {
+  fixture.host.clearFaults();
+  if (parseMarker(configOf(fixture, VMID)?.description ?? "") === undefined) return;
+  await fixture.containers.converge(wishFor({ present: false, generation: 9n }), bounds());
 }

@@ -1,6 +1,6 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -10,13 +10,15 @@ import {
   VMID,
   bounds,
   cloneSpec,
+  configOf,
   createFixture,
+  lockOf,
   runningWish,
+  volumesOf,
   wishFor,
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
 import { until } from "../../../test/support/until.ts";
-import { parseContainerConfig } from "../pct/parse-pct-config.ts";
 
 let fixture: Fixture;
 
@@ -27,19 +29,6 @@ beforeEach(async () => {
 afterEach(() => fixture.dispose());
 
 const run = promisify(execFile);
-
-function configOf(vmid: number): ReturnType<typeof parseContainerConfig> | undefined {
-  const path = join(fixture.paths.pveRoot, "lxc", `${vmid}.conf`);
-  return existsSync(path) ? parseContainerConfig(readFileSync(path, "utf8")) : undefined;
-}
-
-function lockOf(vmid: number): string | undefined {
-  return configOf(vmid)?.options.get("lock");
-}
-
-function volumesOf(vmid: number): string[] {
-  return readdirSync(join(fixture.host.paths.storageRoot, "local-lvm")).filter((name) => name.includes(`-${vmid}-`));
-}
 
 async function commandsRun(): Promise<string[]> {
   return (await fixture.host.invocations()).map(({ argv }) => argv.slice(0, 2).join(" "));
@@ -60,14 +49,14 @@ describe("without quorum", () => {
       await expect(impatient.converge(wish, bounds())).rejects.toMatchObject({ code: "NO_QUORUM", retryable: true });
     }
     expect((await commandsRun()).length).toBe(before);
-    expect(volumesOf(VMID)).toHaveLength(1);
+    expect(volumesOf(fixture, VMID)).toHaveLength(1);
     expect((await fixture.containers.inventory()).quorate).toBe(false);
     // What is looked at and already right needs no quorum.
     await impatient.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
     // The loss that the check prevents: the disk goes, the entry stays.
     await expect(run(fixture.paths.pctPath, ["destroy", String(VMID)])).rejects.toThrow("Permission denied");
-    expect(volumesOf(VMID)).toEqual([]);
-    expect(configOf(VMID)).toBeDefined();
+    expect(volumesOf(fixture, VMID)).toEqual([]);
+    expect(configOf(fixture, VMID)).toBeDefined();
   });
 
   it("a moment of it is waited out", async () => {
@@ -77,7 +66,7 @@ describe("without quorum", () => {
     await pause(300);
     fixture.host.clearFaults();
     expect((await gone).observation).toBeUndefined();
-    expect(volumesOf(VMID)).toEqual([]);
+    expect(volumesOf(fixture, VMID)).toEqual([]);
   });
 });
 
@@ -98,6 +87,14 @@ describe("without the cluster file system", () => {
     const journal = { recordAbsent: () => void recorded.push("absent") };
     await expect(impatient.converge(wish, bounds(journal))).rejects.toMatchObject({ code: "HOST_UNKNOWN" });
     expect(recorded).toEqual([]);
+    // Not even when somebody once copied files below the mount point.
+    mkdirSync(join(fixture.paths.pveRoot, "local"));
+    mkdirSync(join(fixture.paths.pveRoot, "nodes/pve1/lxc"), { recursive: true });
+    writeFileSync(join(fixture.paths.pveRoot, ".members"), '{"nodename":"pve1","version":1}');
+    writeFileSync(join(fixture.paths.pveRoot, ".vmlist"), '{"version":1,"ids":{}}');
+    writeFileSync(join(fixture.paths.pveRoot, "storage.cfg"), "");
+    expect((await impatient.inventory()).known).toBe(false);
+    await expect(impatient.observe(VMID)).rejects.toMatchObject({ code: "HOST_UNKNOWN" });
     fixture.host.clearFaults();
     expect((await impatient.inventory()).known).toBe(true);
   });
@@ -135,14 +132,14 @@ describe("locks", () => {
     await fixture.dispose();
     fixture = await createFixture({ speed: 1 });
     const theirs = run(fixture.paths.pctPath, ["clone", "9000", "777", "--full", "1"]);
-    await until("the foreign clone's lock", () => lockOf(9000) === "disk");
+    await until("the foreign clone's lock", () => lockOf(fixture, 9000) === "disk");
     const outcome = await fixture.containers.converge(
       wishFor({ spec: cloneSpec(fixture.host, { diskGb: 2 }) }),
       bounds(),
     );
     await theirs;
     expect(outcome.commandLines.some((line) => line.includes("unlock"))).toBe(false);
-    expect(configOf(777)?.options.has("rootfs")).toBe(true);
+    expect(configOf(fixture, 777)?.options.has("rootfs")).toBe(true);
   });
 
   it("a template that a killed clone left locked is unlocked", async () => {
@@ -181,7 +178,7 @@ describe("locks", () => {
       code: "LOCKED",
       retryable: true,
     });
-    expect(lockOf(VMID)).toBe("backup");
+    expect(lockOf(fixture, VMID)).toBe("backup");
     holder.kill("SIGKILL");
     await once(holder, "exit");
     // The list still names the task; another process may even have its pid, but not its start.

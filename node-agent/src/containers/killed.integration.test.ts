@@ -13,13 +13,14 @@ import {
   bounds,
   cloneSpec,
   createFixture,
+  lockOf,
   runningWish,
+  volumesOf,
   wishFor,
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
 import { until } from "../../../test/support/until.ts";
 import { readOperationRecord } from "../pct/operation-record.ts";
-import { parseContainerConfig } from "../pct/parse-pct-config.ts";
 import type { ContainerWish } from "./container-wish.ts";
 
 let fixture: Fixture;
@@ -37,15 +38,6 @@ const archive = {
   value: { volumeId: "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst" },
 } as const;
 
-function lockOf(vmid: number): string | undefined {
-  const path = join(fixture.paths.pveRoot, "lxc", `${vmid}.conf`);
-  return existsSync(path) ? parseContainerConfig(readFileSync(path, "utf8")).options.get("lock") : undefined;
-}
-
-function volumesOf(vmid: number): string[] {
-  return readdirSync(join(fixture.host.paths.storageRoot, "local-lvm")).filter((name) => name.includes(`-${vmid}-`));
-}
-
 async function vmids(): Promise<number[]> {
   return (await fixture.host.containers()).map(({ vmid }) => vmid);
 }
@@ -53,9 +45,9 @@ async function vmids(): Promise<number[]> {
 /** Exactly one container with one volume and no locks, or nothing at all. */
 async function expectWhole(isThere: boolean): Promise<void> {
   expect(await vmids()).toEqual(isThere ? [9000, VMID] : [9000]);
-  expect(volumesOf(VMID)).toHaveLength(isThere ? 1 : 0);
-  expect(lockOf(9000)).toBeUndefined();
-  expect(lockOf(VMID)).toBeUndefined();
+  expect(volumesOf(fixture, VMID)).toHaveLength(isThere ? 1 : 0);
+  expect(lockOf(fixture, 9000)).toBeUndefined();
+  expect(lockOf(fixture, VMID)).toBeUndefined();
 }
 
 const CLONE_POINTS = ["after-reserve", "half-extracted", "before-config", "after-config", "before-exit"];
@@ -77,7 +69,7 @@ describe("a program that is killed", () => {
     const wish = runningWish(cloneSpec(fixture.host, { sshAuthorizedKeys: [SSH_KEY] }));
     const outcome = await fixture.containers.converge(wish, bounds());
     expect(outcome.observation).toMatchObject({ podId: POD_ID, power: Power.POWER_RUNNING, diskGb: 4 });
-    if (lockOf(9000) !== undefined) {
+    if (lockOf(fixture, 9000) !== undefined) {
       // The clone was whole before it could unlock its template, which the next clone does.
       const second = runningWish(cloneSpec(fixture.host), { vmid: VMID + 1, podId: OTHER_POD_ID });
       await fixture.containers.converge(second, bounds());
@@ -114,7 +106,7 @@ describe("a program that is killed", () => {
       retryable: true,
     });
     expect(await vmids()).toEqual([9000]);
-    expect(volumesOf(VMID)).toEqual([]);
+    expect(volumesOf(fixture, VMID)).toEqual([]);
   });
 
   it("a half container that nobody proves to be ours is left alone", async () => {
@@ -127,11 +119,11 @@ describe("a program that is killed", () => {
       { stdio: "ignore" },
     );
     await once(theirs, "exit");
-    expect(lockOf(VMID)).toBe("create");
+    expect(lockOf(fixture, VMID)).toBe("create");
     for (const wish of [runningWish(cloneSpec(fixture.host)), wishFor({ present: false })]) {
       await expect(fixture.containers.converge(wish, bounds())).rejects.toMatchObject({ code: "VMID_CONFLICT" });
     }
-    expect(volumesOf(VMID)).toHaveLength(1);
+    expect(volumesOf(fixture, VMID)).toHaveLength(1);
     // The journal's memory that the id was free before our create is such a proof.
     fixture.host.clearFaults();
     await fixture.containers.converge(wishFor({ present: false }), bounds({ absentBefore: true }));
@@ -144,7 +136,8 @@ describe("a program that is killed", () => {
     const cancel = new AbortController();
     const spec = cloneSpec(fixture.host, { source: { $case: "clone", value: { templateVmid: 9000, full: true } } });
     const converging = fixture.containers.converge(runningWish(spec), bounds({ signal: cancel.signal }));
-    await until("the clone's lock", () => lockOf(VMID) === "create");
+    const active = join(fixture.paths.taskLogRoot, "active");
+    await until("the clone's task", () => /:vzclone:9000:\S+ 0$/mu.test(readFileSync(active, "utf8")));
     cancel.abort();
     await expect(converging).rejects.toMatchObject({ code: "CANCELLED", retryable: false });
     await expectWhole(false);
@@ -166,7 +159,7 @@ describe("a reader that goes away", () => {
     });
     naive.stdout.destroy();
     await once(naive, "exit");
-    expect([lockOf(9000), lockOf(555)]).toEqual(["disk", "create"]);
+    expect([lockOf(fixture, 9000), lockOf(fixture, 555)]).toEqual(["disk", "create"]);
 
     const agent = await startAgent(runningWish(cloneSpec(fixture.host)), "clone");
     await kill(agent);
@@ -253,7 +246,7 @@ describe("an agent that is killed", () => {
         { match: { command: "clone" }, effect: { kind: "die-at", point, signal: "KILL" }, times: 1 },
       ]);
       await kill(await startAgent(wish(), "clone"));
-      await until("the killed clone", () => lockOf(VMID) === "create");
+      await until("the killed clone", () => lockOf(fixture, VMID) === "create");
       await fixture.containers.converge(wish(), bounds());
       await expectWhole(true);
     },
@@ -265,7 +258,7 @@ describe("an agent that is killed", () => {
       { match: { command: "destroy" }, effect: { kind: "die-at", point: "before-config", signal: "KILL" }, times: 1 },
     ]);
     await kill(await startAgent(wishFor({ present: false }), "destroy"));
-    await until("the killed destroy", () => volumesOf(VMID).length === 0);
+    await until("the killed destroy", () => volumesOf(fixture, VMID).length === 0);
     await fixture.containers.converge(wishFor({ present: false }), bounds());
     await expectWhole(false);
   });
