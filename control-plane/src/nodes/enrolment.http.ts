@@ -48,7 +48,7 @@ const identity = z.object({
 const pem = z.string().min(1).max(4_096);
 const hex = z.string().regex(/^[0-9a-fA-F]{2,600}$/);
 const operator = { platform: "OPERATOR" } as const;
-const tags = ["Nodes"];
+const tags = ["nodes"];
 
 /** Adds the routes by which hosts come into the fleet and stay in it. */
 export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps): void {

@@ -23,7 +23,7 @@ export interface NodeRouteDeps extends IssuingDeps {
 }
 
 const operator = { platform: "OPERATOR" } as const;
-const tags = ["Nodes"];
+const tags = ["nodes"];
 
 /** Adds everything about hosts: joining, looking, changing, removing. */
 export function registerNodeRoutes(routes: RouteTable, deps: NodeRouteDeps): void {

@@ -55,7 +55,7 @@ const template = z.object({
 
 const region = z.object({ region: z.string(), acceptsOrders: z.boolean() });
 
-const tags = ["Plans"];
+const tags = ["plans"];
 
 /** Adds what a visitor may know before he has an account: plans, regions and templates. */
 export function registerPlanRoutes(routes: RouteTable): void {

@@ -28,7 +28,7 @@ const change = z.discriminatedUnion("source", [
   z.object({ source: z.literal("tenant"), limits: amounts }).strict(),
 ]);
 
-const tags = ["Quotas"];
+const tags = ["quotas"];
 
 /** Adds the routes of tenants' quotas. */
 export function registerQuotaRoutes(routes: RouteTable): void {

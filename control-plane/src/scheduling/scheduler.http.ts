@@ -50,7 +50,7 @@ const headroom = z.object({
 /** How many nodes a simulation names: operators want to see them all. */
 const shown = { candidatesMax: 1_000, rejectedMax: 1_000 };
 
-const tags = ["Scheduler"];
+const tags = ["scheduler"];
 
 /** Adds the operators' questions to the scheduler; neither changes anything. */
 export function registerSchedulerRoutes(routes: RouteTable, deps: { readonly fleet: FleetView }): void {
