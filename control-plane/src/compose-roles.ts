@@ -151,7 +151,7 @@ export async function startGatewayRole(replica: Replica): Promise<void> {
 export async function startIngestRole(replica: Replica): Promise<void> {
   const { authorities, log, system, systemUrl, metrics } = replica;
   const certificate = await keepCertificate({
-    issue: (now) => issueReplicaCertificate(authorities.active, replica.id, now),
+    issue: (now) => issueReplicaCertificate(authorities.active, now),
     log,
   });
   replica.onStop("client certificate", () => certificate.stop());

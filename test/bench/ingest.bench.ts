@@ -131,7 +131,7 @@ async function measure(superuserUrl: string): Promise<void> {
     registry: new Registry(),
   });
   const replicaId = newId();
-  const replica = await replicaTls(authority, replicaId);
+  const replica = await replicaTls(authority);
   const mqttUrl = `mqtts://127.0.0.1:${broker.port}`;
   const ingest = startIngest({
     database,

@@ -16,8 +16,8 @@ export async function brokerTls(authority: SigningAuthority): Promise<BrokerSide
 }
 
 /** A replica's client certificate. */
-export async function replicaTls(authority: SigningAuthority, replicaId: string): Promise<BrokerSideTls> {
-  const { pem, privateKeyPem } = await issueReplicaCertificate(authority, replicaId, new Date());
+export async function replicaTls(authority: SigningAuthority): Promise<BrokerSideTls> {
+  const { pem, privateKeyPem } = await issueReplicaCertificate(authority, new Date());
   return { cert: pem, key: privateKeyPem, ca: [authority.pem] };
 }
 

@@ -47,7 +47,12 @@ export async function order(api: ApiClient, hostname: string, host?: string): Pr
 }
 
 /** Asks something of a pod, such as `stop` or `scale`. */
-export async function ask(api: ApiClient, pod: { readonly id: string }, what: string, body?: unknown): Promise<Accepted> {
+export async function ask(
+  api: ApiClient,
+  pod: { readonly id: string },
+  what: string,
+  body?: unknown,
+): Promise<Accepted> {
   return await api.request<Accepted>("POST", `/api/cloud-pods/${pod.id}/${what}`, body);
 }
 
@@ -79,7 +84,8 @@ export async function succeeded(api: ApiClient, accepted: Accepted): Promise<Pod
 export async function metered(api: ApiClient, pod: { readonly id: string }): Promise<void> {
   await until(
     `usage of ${pod.id}`,
-    async () => (await api.request<{ status: string }>("GET", `/api/cloud-pods/${pod.id}/usage/realtime`)).status === "live",
+    async () =>
+      (await api.request<{ status: string }>("GET", `/api/cloud-pods/${pod.id}/usage/realtime`)).status === "live",
     30_000,
   );
 }

@@ -18,7 +18,9 @@ export const workingLoad: GuestLoad = {
 const silence: GuestLoad = { ...workingLoad, cpuFraction: 0, netInBps: 0, netOutBps: 0, ioReadBps: 0, ioWriteBps: 0 };
 
 /** Figures that can be held against each other. */
-export type Consumption = Readonly<Record<"cpuUsec" | "netInBytes" | "netOutBytes" | "ioReadBytes" | "ioWriteBytes", bigint>>;
+export type Consumption = Readonly<
+  Record<"cpuUsec" | "netInBytes" | "netOutBytes" | "ioReadBytes" | "ioWriteBytes", bigint>
+>;
 
 /**
  * Silences a pod and waits until what is stored of it stands still: then it must be what the host says
@@ -42,7 +44,11 @@ export async function consumption(
     },
     60_000,
   );
-  await until("the samples before the last one", async () => (await checkInvariants(db, [host])).samplesLost === 0, 60_000);
+  await until(
+    "the samples before the last one",
+    async () => (await checkInvariants(db, [host])).samplesLost === 0,
+    60_000,
+  );
   return { stored: await storedConsumption(db, pod.id), truth: pick(await host.simulated.truth(pod.vmid)) };
 }
 

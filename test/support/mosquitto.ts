@@ -1,10 +1,12 @@
 import { spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BrokerSideTls } from "./broker-identities.ts";
 import { until } from "./until.ts";
+
+const deployed = join(import.meta.dirname, "../../deploy/mosquitto");
 
 /** A Mosquitto of its own, running until `stop`. */
 export interface Mosquitto {
@@ -12,35 +14,23 @@ export interface Mosquitto {
   stop(): Promise<void>;
 }
 
-/** Starts Mosquitto with TLS, client certificates and the same access rules as the embedded broker; `port` 0 takes a free one. */
-export async function startMosquitto(tls: BrokerSideTls, replicaIds: readonly string[], port = 0): Promise<Mosquitto> {
+/** Starts Mosquitto as deploy/mosquitto says, with its files elsewhere; `port` 0 takes a free one. */
+export async function startMosquitto(tls: BrokerSideTls, port = 0): Promise<Mosquitto> {
   const directory = await mkdtemp(join(tmpdir(), "cloudpods-mosquitto-"));
   const listenPort = port === 0 ? await freePort() : port;
   const file = async (name: string, content: string) => {
     await writeFile(join(directory, name), content, { mode: 0o600 });
     return join(directory, name);
   };
-  const node = "cloudpods/v1/nodes/%u";
-  const configuration = [
-    `listener ${listenPort} 127.0.0.1`,
-    `cafile ${await file("ca.pem", tls.ca.join(""))}`,
-    `certfile ${await file("cert.pem", tls.cert)}`,
-    `keyfile ${await file("key.pem", tls.key)}`,
-    "require_certificate true",
-    "use_identity_as_username true",
-    `acl_file ${await file(
-      "acl",
-      [
-        ...["samples", "heartbeat", "status"].map((channel) => `pattern write ${node}/${channel}`),
-        `pattern read ${node}/acks`,
-        ...replicaIds.flatMap((id) => [`user control-plane:${id}`, "topic readwrite cloudpods/v1/#"]),
-      ].join("\n"),
-    )}`,
-    "message_size_limit 262144",
-    "persistence false",
+  await file("ca.pem", tls.ca.join(""));
+  await file("cert.pem", tls.cert);
+  await file("key.pem", tls.key);
+  await file("acl", await readFile(join(deployed, "acl"), "utf8"));
+  const configuration = (await readFile(join(deployed, "cloudpods.conf"), "utf8"))
+    .replace("listener 8883", `listener ${listenPort} 127.0.0.1`)
+    .replaceAll("/etc/mosquitto/cloudpods", directory)
     // The files above are readable by their owner alone.
-    ...(process.getuid?.() === 0 ? ["user root"] : []),
-  ].join("\n");
+    .concat(process.getuid?.() === 0 ? "user root\n" : "");
   const child = spawn("mosquitto", ["-c", await file("mosquitto.conf", configuration)], {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, PATH: `${process.env["PATH"]}:/usr/sbin` },

@@ -76,10 +76,14 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     await first.start();
     const credentials = await seed(db, directory);
     const [adminToken, customerToken] = await Promise.all(
-      [credentials.adminEmail, credentials.customerEmail].map((email) => signIn(first.url, email, credentials.password)),
+      [credentials.adminEmail, credentials.customerEmail].map((email) =>
+        signIn(first.url, email, credentials.password),
+      ),
     );
     const admin = (replica = first): ApiClient => createApiClient(replica.url, adminToken);
-    await Promise.all(options.hosts.map((name) => addHost(name, { directory, hosts, serverUrl: first.url, admin: admin() })));
+    await Promise.all(
+      options.hosts.map((name) => addHost(name, { directory, hosts, serverUrl: first.url, admin: admin() })),
+    );
     await untilOnline(admin(), hosts);
     const settle = (): Promise<Invariants> => settled(db, hosts, directory);
     return {
@@ -98,7 +102,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         const found = await settle().finally(stop);
         const left = await processesAbout(directory);
         if (left.length > 0) throw new Error(`left behind: ${JSON.stringify(left)}`);
-        await rm(directory, { recursive: true, force: true });
+        if (!process.env["KEEPIT"]) await rm(directory, { recursive: true, force: true });
         return found;
       },
     };

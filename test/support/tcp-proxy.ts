@@ -31,7 +31,9 @@ export async function startTcpProxy(port = 0): Promise<TcpProxy> {
   const server = createServer({ pauseOnConnect: true }, (incoming) => {
     keep(incoming);
     turn += 1;
-    const inTurn = targets.map((_, index) => targets[(turn + index) % targets.length]).filter((target) => target !== undefined);
+    const inTurn = targets
+      .map((_, index) => targets[(turn + index) % targets.length])
+      .filter((target) => target !== undefined);
     void firstThatAnswers(inTurn, keep).then((outgoing) => {
       if (outgoing === undefined || incoming.destroyed) {
         outgoing?.destroy();

@@ -118,7 +118,7 @@ describe("who gets a session", () => {
       const agent = connect(wrong);
       expect(await until("a refusal", () => agent.fault())).toMatchObject({ code: 14 });
     }
-    const replica = await issueReplicaCertificate(deps.authorities.active, newId(), new Date());
+    const replica = await issueReplicaCertificate(deps.authorities.active, new Date());
     expect(await connect({ ...host, certificatePem: replica.pem, keyPem: replica.privateKeyPem }).refusal()).toBe(
       "NOT_A_NODE",
     );

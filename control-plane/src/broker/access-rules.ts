@@ -6,14 +6,14 @@ export type BrokerIdentity =
   | { readonly kind: "node"; readonly nodeId: string; readonly commonName: string }
   | { readonly kind: "control-plane"; readonly commonName: string };
 
-const replicaPrefix = "control-plane:";
+/** Common name of every replica of the control plane. */
+const replicaName = "control-plane";
 
-/** Reads a common name: a node's is its id, a replica's is `control-plane:<replica>`; else undefined. */
+/** Reads a common name: a node's is its id, a replica's is `control-plane`; else undefined. */
 export function parseIdentity(commonName: unknown): BrokerIdentity | undefined {
   if (typeof commonName !== "string") return undefined;
   if (isUuid(commonName)) return { kind: "node", nodeId: commonName.toLowerCase(), commonName };
-  const isReplica = commonName.startsWith(replicaPrefix) && commonName.length > replicaPrefix.length;
-  return isReplica ? { kind: "control-plane", commonName } : undefined;
+  return commonName === replicaName ? { kind: "control-plane", commonName } : undefined;
 }
 
 /** A message that somebody wants to publish. */

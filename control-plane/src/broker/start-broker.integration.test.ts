@@ -24,7 +24,7 @@ const asked: string[] = [];
 beforeAll(async () => {
   authority = await makeTestAuthority();
   node = await hostTls(authority, nodeId);
-  replica = await replicaTls(authority, newId());
+  replica = await replicaTls(authority);
 });
 beforeEach(async () => {
   registry = new Registry();

@@ -99,16 +99,14 @@ export async function issueServerCertificate(
   );
 }
 
-/** Certificate with which a replica of the control plane dials a broker: CN `control-plane:<replica>`, 7 days. */
-export async function issueReplicaCertificate(
-  authority: SigningAuthority,
-  replicaId: string,
-  now: Date,
-): Promise<KeyedCertificate> {
-  const commonName = `control-plane:${replicaId}`;
+/**
+ * Certificate with which a replica of the control plane dials a broker, 7 days. All replicas have the same
+ * name, because the access list of an external broker is a file that cannot know each of them.
+ */
+export async function issueReplicaCertificate(authority: SigningAuthority, now: Date): Promise<KeyedCertificate> {
   return await issueWithNewKey(
     authority,
-    { commonName, usage: x509.ExtendedKeyUsage.clientAuth, lifeMs: serverLifeMs, names: [] },
+    { commonName: "control-plane", usage: x509.ExtendedKeyUsage.clientAuth, lifeMs: serverLifeMs, names: [] },
     now,
   );
 }

@@ -2,7 +2,7 @@ import { connect as connectTls } from "node:tls";
 import mqtt, { type IPublishPacket, type MqttClient } from "mqtt";
 import { Subscriptions, type SubscriptionMode, type SubscriptionOptions } from "./subscriptions.ts";
 
-/** A client certificate of the replica (CN `control-plane:<replica>`), and whom it trusts; all PEM. */
+/** A client certificate of the replica (CN `control-plane`), and whom it trusts; all PEM. */
 export interface IngestTls {
   readonly cert: string;
   readonly key: string;

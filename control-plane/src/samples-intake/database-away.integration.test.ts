@@ -80,7 +80,7 @@ test("PostgreSQL stops and comes back: nothing is lost, nothing counts twice", a
     registry,
   });
   const replicaId = newId();
-  const tls = await replicaTls(authority, replicaId);
+  const tls = await replicaTls(authority);
   const ingest = startIngest({
     database,
     databaseUrl,

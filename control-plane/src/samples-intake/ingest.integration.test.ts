@@ -17,7 +17,6 @@ import { startIngest, type Ingest } from "./ingest.ts";
 
 const log = pino({ level: "silent" });
 const endMs = Math.floor(Date.now() / 60_000) * 60_000;
-const replicaIds = [newId(), newId()];
 
 let authority: Awaited<ReturnType<typeof makeTestAuthority>>;
 let db: TestDatabase;
@@ -55,12 +54,11 @@ async function startEmbedded(port = 0): Promise<RunningBroker> {
   return { port: broker.port, stop: () => broker.close() };
 }
 
-const startExternal = async (port = 0): Promise<RunningBroker> =>
-  startMosquitto(await brokerTls(authority), replicaIds, port);
+const startExternal = async (port = 0): Promise<RunningBroker> => startMosquitto(await brokerTls(authority), port);
 
-async function startReplica(port: number, index = 0): Promise<Ingest & { registry: Registry }> {
-  const replicaId = replicaIds[index] ?? newId();
-  const tls = await replicaTls(authority, replicaId);
+async function startReplica(port: number): Promise<Ingest & { registry: Registry }> {
+  const replicaId = newId();
+  const tls = await replicaTls(authority);
   const registry = new Registry();
   const ingest = startIngest({
     database: db.system,
@@ -147,9 +145,9 @@ describe.each([
   test("two replicas share the work, and the second goes on alone", async () => {
     const broker = await start();
     cleanUps.push(() => broker.stop());
-    const first = await startReplica(broker.port, 0);
+    const first = await startReplica(broker.port);
     await subscribed(first);
-    const second = await startReplica(broker.port, 1);
+    const second = await startReplica(broker.port);
     await until("the second replica", () => second.mode() === (mode === "plain" ? "standby" : "shared"));
     const host = await startHost(broker.port);
     const batches = minutes(40);

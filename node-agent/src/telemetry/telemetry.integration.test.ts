@@ -118,7 +118,7 @@ async function openWire(): Promise<{ port: number; cut: () => void }> {
 }
 
 async function replica(): Promise<MqttClient> {
-  const tls = await replicaTls(authority, "r1");
+  const tls = await replicaTls(authority);
   const client = await connectAsync(`mqtts://127.0.0.1:${broker.port}`, {
     ...tls,
     ca: [...tls.ca],
