@@ -58,6 +58,8 @@ class Convergence {
   #keys: WantedKeys | undefined;
   /** Failures of steps that did not come again yet. */
   readonly #failures = new Map<string, ContainerFailure>();
+  /** The template of a clone that failed, which may have left it locked. */
+  #template: number | undefined;
   #stepsDone = 0;
   #hidden: string | undefined;
 
@@ -132,6 +134,7 @@ class Convergence {
     } catch (error) {
       const failure = asFailure(error);
       this.#failures.set(keyOf(step), failure);
+      if (step.name === "clone") this.#template = this.#templateOf(step);
       this.#doors.log.warn({ vmid, step: step.name, code: failure.code, reason: failure.message }, "a step failed");
       return false;
     }
@@ -202,7 +205,7 @@ class Convergence {
     const { vmid } = this.#wish;
     // Nothing can be cleared while the cluster is away; the records and the journal remember.
     const isAway = code === "HOST_UNKNOWN" || code === "NO_QUORUM";
-    if (this.#ownHalf && !isAway) await clearAway(this.#wish, this.#execution.commandId, this.#doors);
+    if (this.#ownHalf && !isAway) await clearAway(this.#wish, this.#template, this.#execution.commandId, this.#doors);
     const observed = await view.observe(vmid).catch(() => undefined);
     if (observed !== undefined) await forgetEnded(runner, vmid, observed);
     const observation = observed === undefined ? undefined : view.describe(vmid, observed);

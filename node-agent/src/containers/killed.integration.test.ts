@@ -105,8 +105,7 @@ describe("a program that is killed", () => {
       code: "INTERRUPTED",
       retryable: true,
     });
-    expect(await vmids()).toEqual([9000]);
-    expect(volumesOf(fixture, VMID)).toEqual([]);
+    await expectWhole(false);
   });
 
   it("a half container that nobody proves to be ours is left alone", async () => {
