@@ -109,6 +109,65 @@ TABLE cloud_pod_allocations ROW LEVEL SECURITY (
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT SELECT TO cloudpods_api
 
+TABLE cloud_pod_bandwidth_notices ROW LEVEL SECURITY (
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  year_month character(7) NOT NULL
+  percent integer NOT NULL
+  used_bytes bigint NOT NULL
+  allowance_bytes bigint NOT NULL
+  noticed_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_bandwidth_notices_pkey PRIMARY KEY (pod_id, year_month, percent)
+  CONSTRAINT cloud_pod_bandwidth_notices_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT SELECT TO cloudpods_api
+
+TABLE cloud_pod_budget_alerts ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  year_month character(7) NOT NULL
+  threshold integer NOT NULL
+  current_spend_amount numeric(20,10) NOT NULL
+  budget_limit_amount numeric(20,10) NOT NULL
+  currency character(3) NOT NULL
+  percent_used numeric(12,1) NOT NULL
+  notified_via text[] NOT NULL DEFAULT '{}'::text[]
+  alerted_at timestamp with time zone NOT NULL DEFAULT now()
+  acknowledged_at timestamp with time zone
+  acknowledged_by uuid
+  CONSTRAINT cloud_pod_budget_alerts_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_budget_alerts_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT one_alert_per_threshold UNIQUE (tenant_id, year_month, threshold)
+)
+CREATE INDEX cloud_pod_budget_alerts_by_time ON public.cloud_pod_budget_alerts USING btree (alerted_at)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT SELECT, UPDATE (acknowledged_at, acknowledged_by) TO cloudpods_api
+
+TABLE cloud_pod_budgets ROW LEVEL SECURITY (
+  tenant_id uuid NOT NULL
+  monthly_limit_amount numeric(20,10) NOT NULL
+  currency character(3) NOT NULL
+  alert_threshold_1 integer NOT NULL DEFAULT 50
+  alert_threshold_2 integer NOT NULL DEFAULT 80
+  alert_threshold_3 integer NOT NULL DEFAULT 100
+  hard_limit_enabled boolean NOT NULL DEFAULT false
+  hard_limit_action text NOT NULL DEFAULT 'notify_only'::text
+  notification_emails text[] NOT NULL DEFAULT '{}'::text[]
+  webhook_url text
+  exhausted_month character(7)
+  version integer NOT NULL DEFAULT 1
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_budgets_pkey PRIMARY KEY (tenant_id)
+  CONSTRAINT cloud_pod_budgets_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT hard_limit_action CHECK ((hard_limit_action = ANY (ARRAY['notify_only'::text, 'stop_pods'::text])))
+  CONSTRAINT limit_above_nought CHECK ((monthly_limit_amount > (0)::numeric))
+  CONSTRAINT thresholds_rise CHECK (((0 < alert_threshold_1) AND (alert_threshold_1 < alert_threshold_2) AND (alert_threshold_2 < alert_threshold_3)))
+)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE (monthly_limit_amount, currency, alert_threshold_1, alert_threshold_2, alert_threshold_3, hard_limit_enabled, hard_limit_action, notification_emails, webhook_url, version, updated_at) TO cloudpods_api
+
 TABLE cloud_pod_holds ROW LEVEL SECURITY (
   id uuid NOT NULL
   tenant_id uuid NOT NULL
@@ -119,11 +178,13 @@ TABLE cloud_pod_holds ROW LEVEL SECURITY (
   reason text
   since timestamp with time zone NOT NULL DEFAULT now()
   until timestamp with time zone
+  previous_rate_limit_kib_per_second integer
   CONSTRAINT cloud_pod_holds_pkey PRIMARY KEY (id)
   CONSTRAINT cloud_pod_holds_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
   CONSTRAINT hold_effect CHECK ((effect = ANY (ARRAY['suspend'::text, 'stop'::text, 'throttle'::text])))
-  CONSTRAINT hold_kind CHECK ((kind = ANY (ARRAY['customer'::text, 'billing'::text, 'budget'::text, 'abuse'::text, 'operator'::text])))
+  CONSTRAINT hold_kind CHECK ((kind = ANY (ARRAY['customer'::text, 'billing'::text, 'budget'::text, 'abuse'::text, 'operator'::text, 'bandwidth'::text])))
 )
+CREATE INDEX cloud_pod_holds_open ON public.cloud_pod_holds USING btree (tenant_id, kind) WHERE (until IS NULL)
 CREATE UNIQUE INDEX one_open_hold_of_a_kind ON public.cloud_pod_holds USING btree (pod_id, kind, effect) WHERE (until IS NULL)
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT, UPDATE TO cloudpods_api
@@ -215,7 +276,7 @@ TABLE cloud_pod_provisioning_tasks ROW LEVEL SECURITY (
   CONSTRAINT cloud_pod_provisioning_tasks_tenant_id_id_key UNIQUE (tenant_id, id)
   CONSTRAINT cloud_pod_provisioning_tasks_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
   CONSTRAINT task_state CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'compensating'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
-  CONSTRAINT task_type CHECK ((type = ANY (ARRAY['create'::text, 'resize'::text, 'start'::text, 'stop'::text, 'restart'::text, 'suspend'::text, 'resume'::text, 'destroy'::text, 'backup'::text, 'restore'::text, 'migrate'::text, 'adopt'::text])))
+  CONSTRAINT task_type CHECK ((type = ANY (ARRAY['create'::text, 'resize'::text, 'start'::text, 'stop'::text, 'restart'::text, 'suspend'::text, 'resume'::text, 'destroy'::text, 'backup'::text, 'restore'::text, 'migrate'::text, 'adopt'::text, 'set-rate'::text])))
 )
 CREATE INDEX tasks_by_command ON public.cloud_pod_provisioning_tasks USING btree (command_id) WHERE (command_id IS NOT NULL)
 CREATE INDEX tasks_of_pod ON public.cloud_pod_provisioning_tasks USING btree (pod_id, id)
@@ -405,6 +466,7 @@ TABLE control_plane_epoch (
   epoch bigint NOT NULL DEFAULT 1
   declared_at timestamp with time zone NOT NULL DEFAULT now()
   reason text
+  holds_orders boolean NOT NULL DEFAULT false
   CONSTRAINT control_plane_epoch_only_row_check CHECK (only_row)
   CONSTRAINT control_plane_epoch_pkey PRIMARY KEY (only_row)
 )
@@ -750,6 +812,33 @@ TABLE nodes (
 CREATE UNIQUE INDEX one_live_node_per_name ON public.nodes USING btree (name) WHERE (removed_at IS NULL)
 GRANT SELECT, UPDATE (maintenance_note) TO cloudpods_api
 
+TABLE notifications ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  channel text NOT NULL
+  recipient text NOT NULL
+  dedupe_key text NOT NULL
+  payload jsonb NOT NULL
+  attempts integer NOT NULL DEFAULT 0
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  queued_at timestamp with time zone NOT NULL DEFAULT now()
+  next_try_at timestamp with time zone NOT NULL DEFAULT now()
+  sent_at timestamp with time zone
+  dead_at timestamp with time zone
+  last_error_code text
+  last_error_message text
+  CONSTRAINT notification_channel CHECK ((channel = ANY (ARRAY['email'::text, 'webhook'::text])))
+  CONSTRAINT notifications_pkey PRIMARY KEY (id)
+  CONSTRAINT notifications_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+  CONSTRAINT one_notification_per_occasion UNIQUE (tenant_id, dedupe_key, channel, recipient)
+  CONSTRAINT sent_or_dead CHECK ((num_nonnulls(sent_at, dead_at) <= 1))
+)
+CREATE INDEX notifications_dead ON public.notifications USING btree (id) WHERE (dead_at IS NOT NULL)
+CREATE INDEX notifications_due ON public.notifications USING btree (next_try_at) WHERE ((sent_at IS NULL) AND (dead_at IS NULL))
+CREATE INDEX notifications_sent ON public.notifications USING btree (sent_at) WHERE (sent_at IS NOT NULL)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT TO cloudpods_api
+
 TABLE placement_failures ROW LEVEL SECURITY (
   id uuid NOT NULL
   tenant_id uuid NOT NULL
@@ -858,6 +947,19 @@ TABLE telemetry_dead_letters (
   CONSTRAINT telemetry_dead_letters_pkey PRIMARY KEY (id)
 )
 CREATE INDEX telemetry_dead_letters_by_time ON public.telemetry_dead_letters USING btree (received_at)
+
+TABLE tenant_webhooks ROW LEVEL SECURITY (
+  tenant_id uuid NOT NULL
+  url text
+  secret_sealed text NOT NULL
+  secret_made_at timestamp with time zone NOT NULL DEFAULT now()
+  version integer NOT NULL DEFAULT 1
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT tenant_webhooks_pkey PRIMARY KEY (tenant_id)
+  CONSTRAINT tenant_webhooks_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
 
 TABLE tenants ROW LEVEL SECURITY (
   id uuid NOT NULL

@@ -38,3 +38,16 @@ test("every fault is listed at once by the name of its variable", () => {
     expect(text).not.toContain("short");
   }
 });
+
+test("mail needs a server and a sender", () => {
+  const server = { CLOUDPODS_SMTP_URL: "smtp://mail.example.com:587" };
+  expect(readConfig({}).mail).toBeUndefined();
+  expect(readConfig({}).webhookAllowPrivate).toBe(false);
+  expect(readConfig({ ...server, CLOUDPODS_MAIL_FROM: "CloudPods <no-reply@example.com>" }).mail).toEqual({
+    smtpUrl: "smtp://mail.example.com:587",
+    from: "CloudPods <no-reply@example.com>",
+  });
+  expect(() => readConfig(server)).toThrow("CLOUDPODS_MAIL_FROM");
+  expect(() => readConfig({ ...server, CLOUDPODS_MAIL_FROM: "nobody" })).toThrow("CLOUDPODS_MAIL_FROM");
+  expect(() => readConfig({ CLOUDPODS_SMTP_URL: "http://mail.example.com" })).toThrow("CLOUDPODS_SMTP_URL");
+});

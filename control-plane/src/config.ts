@@ -34,6 +34,10 @@ export interface Config {
   readonly secureCookies: boolean;
   /** Networks (CIDR) of the proxies whose X-Forwarded-For is believed. */
   readonly trustedProxies: readonly string[];
+  /** Mail server and sender; undefined: e-mails wait for one and are given up after three days. */
+  readonly mail: { readonly smtpUrl: string; readonly from: string } | undefined;
+  /** Lets webhooks of tenants go to private addresses and over plain HTTP. */
+  readonly webhookAllowPrivate: boolean;
 }
 
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
@@ -74,6 +78,14 @@ const environmentSchema = z.object({
     .pipe(
       z.array(z.union([z.cidrv4(), z.cidrv6()], { error: "must be networks such as 10.0.0.0/8, separated by commas" })),
     ),
+  CLOUDPODS_SMTP_URL: z
+    .url({ protocol: /^smtps?$/, error: "must be smtp://host:port or smtps://host:port" })
+    .optional(),
+  CLOUDPODS_MAIL_FROM: z
+    .string()
+    .regex(/^([^<>\r\n]* <)?[^\s<>@]+@[^\s<>@]+>?$/, "must be an address, or a name and an address in <>")
+    .optional(),
+  CLOUDPODS_WEBHOOK_ALLOW_PRIVATE: z.stringbool().default(false),
 });
 
 /** Every fault of the configuration at once, each with the name of its variable. */
@@ -108,6 +120,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       "CLOUDPODS_MASTER_KEY: required with CLOUDPODS_DATABASE_URL (32 bytes as 64 hexadecimal digits)",
     ]);
   }
+  if (values.CLOUDPODS_SMTP_URL !== undefined && values.CLOUDPODS_MAIL_FROM === undefined)
+    throw new ConfigError(["CLOUDPODS_MAIL_FROM: required with CLOUDPODS_SMTP_URL (the sender of all mail)"]);
   return Object.freeze({
     roles: ours,
     databaseUrl: values.CLOUDPODS_DATABASE_URL,
@@ -128,6 +142,11 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     logLevel: values.CLOUDPODS_LOG_LEVEL,
     secureCookies: values.CLOUDPODS_SECURE_COOKIES,
     trustedProxies: values.CLOUDPODS_TRUSTED_PROXIES,
+    mail:
+      values.CLOUDPODS_SMTP_URL === undefined || values.CLOUDPODS_MAIL_FROM === undefined
+        ? undefined
+        : { smtpUrl: values.CLOUDPODS_SMTP_URL, from: values.CLOUDPODS_MAIL_FROM },
+    webhookAllowPrivate: values.CLOUDPODS_WEBHOOK_ALLOW_PRIVATE,
   });
 }
 

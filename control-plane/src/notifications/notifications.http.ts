@@ -1,0 +1,147 @@
+import { z } from "@hono/zod-openapi";
+import { timestamp, uuid } from "../http/fields.ts";
+import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import type { RouteTable } from "../http/route-table.ts";
+import { route } from "../http/route.ts";
+import { checkVersion, etagOf } from "../http/version-check.ts";
+import type { MasterKey } from "../platform/sealing.ts";
+import { recordAudit } from "../security/audit.ts";
+import { listDeadLetters, reviveDeadLetter } from "./dead-letters.ts";
+import { readWebhook, setWebhook } from "./webhook-secret.ts";
+import { requireWebhookUrl, type WebhookRules } from "./webhook-target.ts";
+
+/** What these routes need besides their contexts. */
+export interface NotificationRouteDeps {
+  readonly masterKey: MasterKey;
+  readonly webhookRules: WebhookRules;
+}
+
+const webhookView = z
+  .object({
+    url: z.string().nullable(),
+    secretMadeAt: timestamp.nullable(),
+    version: z.number().int(),
+    secret: z
+      .string()
+      .optional()
+      .openapi({
+        description: "Shown once, when it was made just now. Key of the HMAC-SHA256 in cloudpods-signature.",
+      }),
+  })
+  .openapi("Webhook");
+
+const webhookWish = z.strictObject({
+  url: z.string().nullable().openapi({ description: "https; null: no webhooks." }),
+  newSecret: z.boolean().default(false).openapi({ description: "Replace the secret; the old one ends at once." }),
+});
+
+const deadLetterView = z
+  .object({
+    id: uuid,
+    tenantId: uuid,
+    channel: z.enum(["email", "webhook"]),
+    recipient: z.string(),
+    occasion: z.string(),
+    attempts: z.number().int(),
+    createdAt: timestamp,
+    deadAt: timestamp.nullable(),
+    errorCode: z.string().nullable(),
+    errorMessage: z.string().nullable(),
+  })
+  .openapi("DeadLetter");
+
+/** Webhooks of a tenant; messages that could not be delivered, for operators. */
+export function registerNotificationRoutes(routes: RouteTable, deps: NotificationRouteDeps): void {
+  registerWebhooks(routes, deps);
+  registerDeadLetters(routes);
+}
+
+function registerWebhooks(routes: RouteTable, { masterKey, webhookRules }: NotificationRouteDeps): void {
+  route(routes, {
+    method: "get",
+    path: "/api/tenants/:tenant/webhooks",
+    summary: "Where a tenant's webhooks go",
+    tags: ["tenants"],
+    access: { scope: "ADMIN" },
+    responses: { 200: webhookView },
+    async handler(_request, ctx) {
+      const settings = await ctx.inTenant((tx) => readWebhook(tx, ctx.tenantId));
+      return { status: 200, headers: { etag: etagOf(settings.version) }, body: settings };
+    },
+  });
+  route(routes, {
+    method: "put",
+    path: "/api/tenants/:tenant/webhooks",
+    summary: "Set where a tenant's webhooks go; the first time a secret is made and shown",
+    tags: ["tenants"],
+    access: { scope: "ADMIN" },
+    request: { body: webhookWish, example: { url: "https://hooks.example.com/cloudpods" } },
+    responses: { 200: webhookView },
+    async handler({ body, ifMatch }, ctx) {
+      requireWebhookUrl(body.url, "/url", webhookRules);
+      const answer = await ctx.inTenant(async (tx) => {
+        checkVersion(ifMatch, (await readWebhook(tx, ctx.tenantId, true)).version);
+        const secret = await setWebhook(tx, masterKey, ctx.tenantId, body);
+        await recordAudit(tx, {
+          actor: ctx.actor,
+          requestId: ctx.requestId,
+          tenantId: ctx.tenantId,
+          action: "webhook.set",
+          targetType: "tenant",
+          targetId: ctx.tenantId,
+          detail: { url: body.url, newSecret: secret !== undefined },
+        });
+        return { ...(await readWebhook(tx, ctx.tenantId)), secret };
+      });
+      return { status: 200, headers: { etag: etagOf(answer.version) }, body: answer };
+    },
+  });
+}
+
+function registerDeadLetters(routes: RouteTable): void {
+  const access = { platform: "OPERATOR" } as const;
+  route(routes, {
+    method: "get",
+    path: "/api/ops/dead-letters",
+    summary: "Messages that were given up, newest first",
+    tags: ["Operations"],
+    access,
+    request: { query: listQuery },
+    responses: { 200: listOf(deadLetterView) },
+    async handler({ query }, { system }) {
+      const rows = await listDeadLetters(system, query.limit + 1, decodeCursor(query.cursor, 1)?.[0]);
+      return {
+        status: 200,
+        body: toPage(
+          rows,
+          query.limit,
+          (row) => [row.id],
+          (row) => row,
+        ),
+      };
+    },
+  });
+  route(routes, {
+    method: "post",
+    path: "/api/ops/dead-letters/:id/retry",
+    summary: "Try to deliver a message again, from the first attempt on",
+    tags: ["Operations"],
+    access,
+    responses: { 202: deadLetterView },
+    async handler({ params }, ctx) {
+      const letter = await ctx.inSystem(async (tx) => {
+        const revived = await reviveDeadLetter(tx, params.id);
+        await recordAudit(tx, {
+          actor: ctx.actor,
+          requestId: ctx.requestId,
+          tenantId: revived.tenantId,
+          action: "notification.retry",
+          targetType: "notification",
+          targetId: revived.id,
+        });
+        return revived;
+      });
+      return { status: 202, body: letter };
+    },
+  });
+}
