@@ -8,6 +8,7 @@ import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   POD_ID,
+  QUICK,
   SSH_KEY,
   VMID,
   bounds,
@@ -187,10 +188,10 @@ async function startAgent(wish: ContainerWish, program: string): Promise<ChildPr
     `import { existsSync, writeFileSync } from "node:fs";
      import { pino } from ${JSON.stringify(join(import.meta.dirname, "../../../node_modules/pino/pino.js"))};
      import { createContainers } from ${JSON.stringify(join(import.meta.dirname, "create-containers.ts"))};
-     import { QUICK, bounds } from ${JSON.stringify(support)};
+     import { bounds } from ${JSON.stringify(support)};
      const containers = createContainers({
        paths: ${JSON.stringify(fixture.paths)}, operationsDir: ${JSON.stringify(fixture.operationsDir)},
-       clock: { epochMs: Date.now }, log: pino({ level: "silent" }), ...QUICK,
+       clock: { epochMs: Date.now }, log: pino({ level: "silent" }), ...${JSON.stringify(QUICK)},
      });
      const wish = JSON.parse(process.argv[2], (_, value) => typeof value === "string" && /^\\d+n$/.test(value) ? BigInt(value.slice(0, -1)) : value);
      await containers.converge(wish, bounds({
