@@ -30,6 +30,7 @@ export interface SessionSettings {
  * Begins a session: checks the certificate against the database, takes over what the host says of
  * itself and displaces an older session of the node.
  *
+ * @param isHeldHere whether this very gateway serves a session of the node now
  * @throws SessionEnd CERTIFICATE_REFUSED, DUPLICATE_AGENT.
  */
 export async function openSession(
@@ -37,10 +38,11 @@ export async function openSession(
   settings: SessionSettings,
   peer: PeerIdentity,
   hello: Hello,
+  isHeldHere: boolean,
 ): Promise<{ session: SessionRef; welcome: Welcome }> {
   const brokerUrl = await settings.brokerUrl();
   const opened = await db.transaction(async (tx) => {
-    const known = await lockNodeStatus(tx, peer);
+    const known = await lockNodeStatus(tx, peer, { bootId: hello.bootId, isHeldHere });
     const judgement = await judge(tx, peer.nodeId, known, hello);
     if (!judgement) return undefined;
     const [status] = await tx.query<{ epoch: bigint }>(sql`
@@ -81,8 +83,15 @@ interface KnownNode {
   readonly duplicateSince: Date | null;
 }
 
-/** Locks in the order of all who change hosts: node, then status. */
-async function lockNodeStatus(tx: Transaction, peer: PeerIdentity): Promise<KnownNode> {
+/**
+ * Locks in the order of all who change hosts: node, then status. A gateway that was killed leaves its
+ * sessions noted as connected: the same boot of a host that comes back from there is no second agent.
+ */
+async function lockNodeStatus(
+  tx: Transaction,
+  peer: PeerIdentity,
+  asking: { readonly bootId: string; readonly isHeldHere: boolean },
+): Promise<KnownNode> {
   const [admitted] = await tx.query(sql`
     SELECT FROM nodes n JOIN node_certificates c ON c.node_id = n.id
     WHERE n.id = ${peer.nodeId} AND n.removed_at IS NULL AND c.serial = ${peer.serial} AND c.revoked_at IS NULL
@@ -95,7 +104,8 @@ async function lockNodeStatus(tx: Transaction, peer: PeerIdentity): Promise<Know
     );
   }
   const [known] = await tx.query<KnownNode>(sql`
-    SELECT session_connected AND session_seen_at > now() - interval '15 s' AS connected, machine_id AS "machineId",
+    SELECT session_connected AND session_seen_at > now() - interval '15 s'
+        AND (boot_id IS DISTINCT FROM ${asking.bootId} OR ${asking.isHeldHere}) AS connected, machine_id AS "machineId",
       recent_displacements AS displacements, recent_hellos AS hellos,
       (SELECT since FROM node_conditions c WHERE c.node_id = s.node_id AND c.kind = 'DuplicateAgent') AS "duplicateSince"
     FROM node_status s WHERE node_id = ${peer.nodeId} FOR NO KEY UPDATE`);

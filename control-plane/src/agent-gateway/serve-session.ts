@@ -168,7 +168,13 @@ async function openLiveSession(
   }
   const leave = deps.admission.enter();
   try {
-    const { session, welcome } = await openSession(deps.db, deps.settings, peer, hello);
+    const { session, welcome } = await openSession(
+      deps.db,
+      deps.settings,
+      peer,
+      hello,
+      deps.sessions.has(peer.nodeId),
+    );
     deps.log.info(
       { nodeId: peer.nodeId, epoch: String(session.epoch), agentVersion: hello.agentVersion },
       "session opened",

@@ -219,6 +219,23 @@ describe("one session per node", () => {
     expect(await connect(host, { hello: renamed }).refusal()).toBe("DUPLICATE_AGENT");
   });
 
+  test("a host that comes back from gateways that died is no clone of itself", async () => {
+    const host = await enrolHost(db.system, deps);
+    const hello = { bootId: "boot-a" };
+    for (let death = 0; death < 5; death++) {
+      // What a gateway leaves that was killed: a session that is noted as connected and seen just now.
+      await db.system.execute(sql`
+        UPDATE node_status SET session_connected = true, session_seen_at = now(), session_replica = ${newId()}, boot_id = 'boot-a'
+        WHERE node_id = ${host.nodeId}`);
+      const agent = connect(host, { hello });
+      await agent.welcome();
+      agent.close();
+      await until("the note", async () => !(await statusOf(host.nodeId)).connected);
+    }
+    const conditions = await db.system.query(sql`SELECT kind FROM node_conditions WHERE node_id = ${host.nodeId}`);
+    expect(conditions).not.toContainEqual({ kind: "DuplicateAgent" });
+  });
+
   test("removing the node ends its session within a second", async () => {
     const host = await enrolHost(db.system, deps);
     const agent = connect(host);
