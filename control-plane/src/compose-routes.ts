@@ -2,6 +2,7 @@ import type { RouteTable } from "./http/route-table.ts";
 import { registerMeteringRoutes } from "./metering/metering.http.ts";
 import type { IssuingDeps } from "./nodes/node-certificates.ts";
 import { registerNodeRoutes } from "./nodes/nodes.http.ts";
+import { registerPlanAdminRoutes } from "./plans/plans-admin.http.ts";
 import { registerPlanRoutes } from "./plans/plans.http.ts";
 import type { Hints } from "./platform/hints.ts";
 import { registerPodAdminRoutes } from "./pods/pods-admin.http.ts";
@@ -34,6 +35,7 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerSecurityRoutes(routes, { secureCookies: deps.secureCookies });
   registerTenancyRoutes(routes);
   registerPlanRoutes(routes);
+  registerPlanAdminRoutes(routes);
   registerQuotaRoutes(routes);
   registerPodRoutes(routes);
   registerPodOrderRoutes(routes, {

@@ -3,38 +3,11 @@ import { route } from "../http/route.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { sql } from "../platform/sql.ts";
 import { comparePlans } from "./compare-plans.ts";
+import { planView } from "./plan-view.ts";
 import { listPlans, resolvePlan } from "./resolve-plan.ts";
 
-const price = z.object({
-  amount: z.string().openapi({ example: "1.49" }),
-  currency: z.string().openapi({ example: "USD" }),
-});
-
-const limit = z.number().int().nullable().openapi({ description: "null: not limited" });
-
-const planFields = z
-  .object({
-    code: z.string().openapi({ example: "CLOUD_POD_STARTER" }),
-    name: z.string(),
-    family: z.enum(["shared", "managed"]),
-    description: z.string(),
-    cores: z.number().int(),
-    memoryMb: z.number().int(),
-    swapMb: z.number().int(),
-    diskGb: z.number().int(),
-    bandwidthGb: limit,
-    overagePolicy: z.enum(["throttle", "charge", "none"]),
-    websitesMax: limit,
-    emailsMax: limit,
-    maxPerTenant: limit,
-    requiresVerifiedEmail: z.boolean(),
-    features: z.array(z.string()).readonly(),
-    prices: z.array(price).readonly().openapi({ description: "Per month, one for each currency." }),
-  })
-  .openapi("Plan");
-
 const comparison = z.object({
-  plans: z.array(planFields.pick({ code: true, name: true, family: true })).readonly(),
+  plans: z.array(planView.pick({ code: true, name: true, family: true })).readonly(),
   rows: z
     .array(
       z.object({
@@ -66,7 +39,7 @@ export function registerPlanRoutes(routes: RouteTable): void {
     tags,
     access: "public",
     request: { query: z.object({ family: z.enum(["shared", "managed"]).optional() }) },
-    responses: { 200: z.object({ data: z.array(planFields).readonly() }) },
+    responses: { 200: z.object({ data: z.array(planView).readonly() }) },
     handler: async ({ query }, { system }) => {
       const plans = await listPlans(system);
       return {
@@ -81,7 +54,7 @@ export function registerPlanRoutes(routes: RouteTable): void {
     summary: "One plan, by its code or unambiguous short form",
     tags,
     access: "public",
-    responses: { 200: planFields },
+    responses: { 200: planView },
     handler: async ({ params }, { system }) => ({ status: 200, body: await resolvePlan(system, params.code) }),
   });
   route(routes, {

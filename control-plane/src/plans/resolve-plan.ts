@@ -1,6 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { matchPlanCode } from "./match-plan-code.ts";
 
 /** A plan on offer. */
@@ -37,13 +37,23 @@ export interface PlanPrice {
 
 /** The plans that can be ordered, in the order in which they are shown. Works under both logins. */
 export async function listPlans(db: Queryable): Promise<Plan[]> {
-  const plans = await db.query<Plan>(sql`
+  return await selectPlans(db, sql`p.is_active`);
+}
+
+/** A plan by its exact code, also one that cannot be ordered; undefined when there is none. */
+export async function readPlan(db: Queryable, code: string): Promise<(Plan & { isActive: boolean }) | undefined> {
+  const [plan] = await selectPlans(db, sql`p.code = ${code}`);
+  return plan;
+}
+
+async function selectPlans(db: Queryable, condition: Sql): Promise<(Plan & { isActive: boolean })[]> {
+  const plans = await db.query<Plan & { isActive: boolean }>(sql`
     SELECT p.code, p.name, p.family, p.description, p.cores, p.memory_mb AS "memoryMb", p.swap_mb AS "swapMb", p.disk_gb AS "diskGb",
       p.bandwidth_gb AS "bandwidthGb", p.overage_policy AS "overagePolicy", p.websites_max AS "websitesMax", p.emails_max AS "emailsMax",
-      p.max_per_tenant AS "maxPerTenant", p.requires_verified_email AS "requiresVerifiedEmail", p.features,
+      p.max_per_tenant AS "maxPerTenant", p.requires_verified_email AS "requiresVerifiedEmail", p.features, p.is_active AS "isActive",
       coalesce((SELECT json_agg(json_build_object('amount', price.amount::text, 'currency', price.currency) ORDER BY price.currency)
         FROM cloud_pod_plan_prices price WHERE price.plan_code = p.code AND price.valid @> now()), '[]') AS prices
-    FROM cloud_pod_plans p WHERE p.is_active ORDER BY p.sort, p.code`);
+    FROM cloud_pod_plans p WHERE ${condition} ORDER BY p.sort, p.code`);
   return plans.map((plan) => ({
     ...plan,
     prices: plan.prices.map(({ amount, currency }) => ({ amount: withoutTrailingZeros(amount), currency })),
