@@ -5,7 +5,9 @@ CREATE TABLE control_plane_epoch (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   epoch bigint NOT NULL DEFAULT 1,
   declared_at timestamptz NOT NULL DEFAULT now(),
-  reason text
+  reason text,
+  -- After a restore no id is given away until every host has said what it has.
+  holds_orders boolean NOT NULL DEFAULT false
 );
 INSERT INTO control_plane_epoch DEFAULT VALUES;
 

@@ -1,9 +1,9 @@
 import { createInterface } from "node:readline";
 import { Command, InvalidArgumentError } from "commander";
+import { addFleetCommands, withDatabase } from "./admin-commands.ts";
 import { startControlPlane } from "./compose.ts";
 import { ConfigError, readConfig, roles } from "./config.ts";
 import { prepareDatabase } from "./data-directory.ts";
-import { openDatabase } from "./platform/database.ts";
 import { createLog } from "./platform/log.ts";
 import { createUser } from "./tenancy/create-user.ts";
 
@@ -46,27 +46,16 @@ admin
   .action(
     async (options: { email: string; platformRole: "ADMINISTRATOR" | "OPERATOR" | "USER"; emailVerified: boolean }) => {
       await guarded(async () => {
-        const config = readConfig(process.env);
-        const database = await prepareDatabase(config);
-        const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods admin", connectionsMax: 2 });
-        try {
-          const password = await readPassword();
-          const user = await system.transaction((tx) =>
-            createUser(tx, {
-              email: options.email,
-              password,
-              platformRole: options.platformRole,
-              emailVerified: options.emailVerified,
-            }),
-          );
-          console.log(`Made ${options.email} (${options.platformRole}), id ${user.id}.`);
-        } finally {
-          await system.close();
-          await database.stop();
-        }
+        const password = await readPassword();
+        const user = await withDatabase(readConfig(process.env), (system) =>
+          system.transaction((tx) => createUser(tx, { ...options, password })),
+        );
+        console.log(`Made ${options.email} (${options.platformRole}), id ${user.id}.`);
       });
     },
   );
+
+addFleetCommands(admin, (work) => guarded(() => work(readConfig(process.env))));
 
 await program.parseAsync();
 

@@ -84,19 +84,37 @@ export async function issueNodeCertificate(
   );
 }
 
-/** Certificate of a gateway or broker for the given host names and addresses, with a new key; 7 days. */
+/**
+ * Certificate of a gateway or broker for the given host names and addresses, with a new key. 7 days, since
+ * replicas renew their own; a broker of somebody else gets a longer one.
+ */
 export async function issueServerCertificate(
   authority: SigningAuthority,
   names: readonly string[],
   now: Date,
+  lifeMs: number = serverLifeMs,
 ): Promise<KeyedCertificate> {
   const [commonName] = names;
   if (commonName === undefined) throw new Error("a server certificate needs a name");
-  return await issueWithNewKey(
-    authority,
-    { commonName, usage: x509.ExtendedKeyUsage.serverAuth, lifeMs: serverLifeMs, names },
-    now,
-  );
+  return await issueWithNewKey(authority, { commonName, usage: x509.ExtendedKeyUsage.serverAuth, lifeMs, names }, now);
+}
+
+/** PEM of the list of certificates that no longer count, for brokers that are not ours; valid for a week. */
+export async function makeRevocationList(
+  authority: SigningAuthority,
+  revoked: readonly { readonly serial: string; readonly revokedAt: Date }[],
+  now: Date,
+): Promise<string> {
+  const list = await x509.X509CrlGenerator.create({
+    issuer: new x509.X509Certificate(authority.pem).subject,
+    thisUpdate: now,
+    nextUpdate: new Date(now.getTime() + serverLifeMs),
+    entries: revoked.map(({ serial, revokedAt }) => ({ serialNumber: serial, revocationDate: revokedAt })),
+    signingAlgorithm: algorithm,
+    signingKey: authority.signingKey,
+  });
+  // The label that OpenSSL reads (RFC 7468, 6); the library's own is another one.
+  return `${x509.PemConverter.encode(list.rawData, "X509 CRL")}\n`;
 }
 
 /**

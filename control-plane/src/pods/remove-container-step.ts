@@ -23,12 +23,11 @@ export function removeContainerStep(name: string): Step {
       return { kind: "wait", ...sent, message: "Removing the container" };
     },
     async resume(_, command) {
-      if (command.state === "succeeded")
-        return await Promise.resolve({ kind: "done", message: "The container is gone" });
+      if (command.state === "succeeded") return { kind: "done", message: "The container is gone" };
       const code = command.errorCode ?? command.state.toUpperCase();
-      const message = command.errorMessage ?? `The host answered ${command.state}`;
-      // What must go must go: only a refusal of principle (another's container) ends the tries early.
-      return { kind: code === "FOREIGN_CONTAINER" ? "fail" : "retry", code, message };
+      // The id belongs to a container that is not ours, which stays as it is: of ours there is nothing.
+      if (code === "VMID_CONFLICT") return { kind: "done", message: "There is no container of ours" };
+      return { kind: "retry", code, message: command.errorMessage ?? `The host answered ${command.state}` };
     },
   };
 }

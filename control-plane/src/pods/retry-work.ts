@@ -18,8 +18,11 @@ export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
     case "create":
       await reserveQuota(tx, pod.tenantId, quotaOf(pod));
       await changePodStatus(tx, pod, "retried");
-      // A new place is a new generation; a pod whose removal failed keeps its place.
-      await tx.execute(sql`UPDATE cloud_pods SET generation = generation + 1 WHERE id = ${pod.id} AND node_id IS NULL`);
+      // A new place is a new generation, and an id that somebody else has is no use; a pod whose removal failed keeps its place.
+      await tx.execute(sql`
+        UPDATE cloud_pods SET generation = generation + 1,
+          vmid = CASE WHEN last_error_code = 'VMID_CONFLICT' THEN next_vmid() ELSE vmid END
+        WHERE id = ${pod.id} AND node_id IS NULL`);
       return;
     case "resize":
       await wantSize(tx, pod, resizeInput.parse(task.input).to);

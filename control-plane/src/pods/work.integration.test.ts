@@ -242,6 +242,24 @@ test("a failed order can be tried again and takes a new generation", async () =>
   expect(await used()).toEqual({ pods: 1, cores: 1, memoryMb: 1024, diskGb: 30 });
 });
 
+test("an id that a stranger has on the host fails the order, leaves the stranger, and is not tried again", async () => {
+  script = (command) => {
+    const isTaken = command.op?.$case === "ensureContainer" || command.op?.$case === "ensureAbsent";
+    return isTaken ? { state: "failed", errorCode: "VMID_CONFLICT", retryable: false } : undefined;
+  };
+  const { pod, task } = await order();
+  expect(await end(task.id)).toEqual({ state: "failed", errorCode: "VMID_CONFLICT" });
+  expect(await claim(pod.id)).toBeUndefined();
+  script = () => undefined;
+  const failed = await findTask(db.system, task.id);
+  await inTenant(async (tx) => {
+    await prepareRetry(tx, failed);
+    return await requeueTask(tx, failed, "reserve", 60_000);
+  });
+  expect(await end(task.id)).toMatchObject({ state: "succeeded" });
+  expect((await podNow(pod.id)).vmid).not.toBe(pod.vmid);
+});
+
 test("destroying ends the bill with the request, and the place is free after the host confirmed", async () => {
   const pod = await activePod();
   const asked = new Date();

@@ -1,0 +1,29 @@
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { issueServerCertificate, makeRevocationList } from "./certificate-authority.ts";
+import type { TrustedAuthorities } from "./ensure-certificate-authority.ts";
+
+const yearMs = 365 * 86_400_000;
+
+/** Files that a broker of somebody else needs, by name. */
+export async function externalBrokerFiles(
+  db: Queryable,
+  authorities: TrustedAuthorities,
+  names: readonly string[],
+  now: Date,
+): Promise<Readonly<Record<"ca.pem" | "cert.pem" | "key.pem" | "crl.pem", string>>> {
+  const certificate = await issueServerCertificate(authorities.active, names, now, yearMs);
+  return {
+    "ca.pem": authorities.pems.join(""),
+    "cert.pem": certificate.pem,
+    "key.pem": certificate.privateKeyPem,
+    "crl.pem": await revocationList(db, authorities, now),
+  };
+}
+
+/** PEM of the certificates of hosts that were removed or replaced and have not expired. */
+export async function revocationList(db: Queryable, authorities: TrustedAuthorities, now: Date): Promise<string> {
+  const revoked = await db.query<{ serial: string; revokedAt: Date }>(sql`
+    SELECT serial, revoked_at AS "revokedAt" FROM node_certificates WHERE revoked_at IS NOT NULL AND not_after > ${now} ORDER BY revoked_at`);
+  return await makeRevocationList(authorities.active, revoked, now);
+}
