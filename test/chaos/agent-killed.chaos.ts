@@ -37,22 +37,26 @@ const kills: Record<Work, number> = { create: 0, stop: 0, start: 0, restart: 0, 
 /** Moments that each kind of work has, once somebody met the end of it. */
 const known: Partial<Record<Work, number>> = {};
 
-test("an agent that dies at any moment of any work leaves one container or none, and the work succeeds", async () => {
-  for (let round = 0; round < rounds; round += 1) {
-    let next = 0;
-    const liveHere = async (host: DemoHost): Promise<void> => {
-      while (next < (known.create ?? Number.POSITIVE_INFINITY)) {
-        next += 1;
-        await live(host, next - 1, round);
-      }
-    };
-    await Promise.all(stack.hosts.map((host) => liveHere(host)));
-  }
-  console.log(`agents killed: ${JSON.stringify(kills)}`);
-  // Clone, set, resize and start at the least; one program each; set and resize; destroy.
-  const least: typeof kills = { create: 6, stop: 2, start: 2, restart: 2, scale: 4, destroy: 2 };
-  for (const { what } of life) expect(kills[what], what).toBeGreaterThanOrEqual(least[what] * rounds);
-}, 150_000 + rounds * 60_000);
+test(
+  "an agent that dies at any moment of any work leaves one container or none, and the work succeeds",
+  async () => {
+    for (let round = 0; round < rounds; round += 1) {
+      let next = 0;
+      const liveHere = async (host: DemoHost): Promise<void> => {
+        while (next < (known.create ?? Number.POSITIVE_INFINITY)) {
+          next += 1;
+          await live(host, next - 1, round);
+        }
+      };
+      await Promise.all(stack.hosts.map((host) => liveHere(host)));
+    }
+    console.log(`agents killed: ${JSON.stringify(kills)}`);
+    // Clone, set, resize and start at the least; one program each; set and resize; destroy.
+    const least: typeof kills = { create: 6, stop: 2, start: 2, restart: 2, scale: 4, destroy: 2 };
+    for (const { what } of life) expect(kills[what], what).toBeGreaterThanOrEqual(least[what] * rounds);
+  },
+  150_000 + rounds * 60_000,
+);
 
 /** One pod's whole life on a host; at most one kill in each work, at the same index. */
 async function live(host: DemoHost, index: number, round: number): Promise<void> {

@@ -36,7 +36,13 @@ describe("a customer's pod", () => {
   test("is ordered, watched, used, changed, rested and given back", async () => {
     const api = stack.customer();
     const { pod: ordered, task } = await order(api, "shop-1");
-    expect(ordered).toMatchObject({ status: "provisioning", planCode: "CLOUD_POD_STARTER", cores: 1, memoryMb: 1_024, diskGb: 30 });
+    expect(ordered).toMatchObject({
+      status: "provisioning",
+      planCode: "CLOUD_POD_STARTER",
+      cores: 1,
+      memoryMb: 1_024,
+      diskGb: 30,
+    });
     const events = await readEvents(`${stack.replicas[0].url}/api/tasks/${task.id}/events`, await customerHeaders());
     expect(events.map(({ id }) => Number(id))).toEqual(events.map((_, index) => index + 1));
     expect(events.at(-1)?.data).toMatchObject({ state: "succeeded", percent: 100 });
@@ -46,7 +52,12 @@ describe("a customer's pod", () => {
 
     const pod = await look(api, ordered);
     expect(pod).toMatchObject({ status: "active", power: "running", ip: expect.stringMatching(/^10\./) });
-    expect((await container(pod)).config).toMatchObject({ hostname: "shop-1", cores: "1", memory: "1024", tags: "cloudpods" });
+    expect((await container(pod)).config).toMatchObject({
+      hostname: "shop-1",
+      cores: "1",
+      memory: "1024",
+      tags: "cloudpods",
+    });
     expect((await container(pod)).config["onboot"] ?? "0").toBe("0");
     const host = stack.host(pod.node ?? "");
     await host.simulated.setLoad(pod.vmid, workingLoad);
@@ -110,9 +121,24 @@ describe("what cannot be", () => {
     ["a host name that looks like an option", { planCode: "STARTER", hostname: "--force" }, 422, "VALIDATION_FAILED"],
     ["a domain without a dot", { planCode: "STARTER", hostname: "a", domain: "localhost" }, 422, "VALIDATION_FAILED"],
     ["an unknown plan", { planCode: "PALACE", hostname: "a" }, 404, "PLAN_NOT_FOUND"],
-    ["a plan and resources", { planCode: "STARTER", resources: { cores: 1, memoryMb: 64, diskGb: 1 }, hostname: "a" }, 422, "VALIDATION_FAILED"],
-    ["more than any host has", { resources: { cores: 33, memoryMb: 1_024, diskGb: 8 }, hostname: "a" }, 503, "NO_CAPACITY"],
-    ["more than the quota allows", { resources: { cores: 41, memoryMb: 1_024, diskGb: 8 }, hostname: "a" }, 403, "QUOTA_EXCEEDED"],
+    [
+      "a plan and resources",
+      { planCode: "STARTER", resources: { cores: 1, memoryMb: 64, diskGb: 1 }, hostname: "a" },
+      422,
+      "VALIDATION_FAILED",
+    ],
+    [
+      "more than any host has",
+      { resources: { cores: 33, memoryMb: 1_024, diskGb: 8 }, hostname: "a" },
+      503,
+      "NO_CAPACITY",
+    ],
+    [
+      "more than the quota allows",
+      { resources: { cores: 41, memoryMb: 1_024, diskGb: 8 }, hostname: "a" },
+      403,
+      "QUOTA_EXCEEDED",
+    ],
   ])("an order with %s is refused and leaves nothing", async (_, body, status, code) => {
     const before = await traces();
     await expect(stack.customer().request("POST", "/api/cloud-pods", body)).rejects.toMatchObject({ status, code });
@@ -135,11 +161,16 @@ describe("what cannot be", () => {
     const accepted: Accepted = await order(stack.customer(), "mine-1");
     const pod = await succeeded(stack.customer(), accepted);
     const stranger = await otherTenant();
-    const paths = ["", "/health", "/usage/realtime", "/placement", "/tasks"].map((end) => `/api/cloud-pods/${pod.vmid}${end}`);
+    const paths = ["", "/health", "/usage/realtime", "/placement", "/tasks"].map(
+      (end) => `/api/cloud-pods/${pod.vmid}${end}`,
+    );
     for (const path of [...paths, `/api/tasks/${accepted.task.id}`])
       await expect(stranger.request("GET", path), path).rejects.toMatchObject({ status: 404 });
     for (const what of ["stop", "restart", "suspend", "destroy", "scale"])
-      await expect(ask(stranger, pod, what, what === "scale" ? { planCode: "BUSINESS" } : undefined), what).rejects.toMatchObject({ status: 404 });
+      await expect(
+        ask(stranger, pod, what, what === "scale" ? { planCode: "BUSINESS" } : undefined),
+        what,
+      ).rejects.toMatchObject({ status: 404 });
     expect(await look(stack.customer(), pod)).toMatchObject({ status: "active", power: "running" });
     expect((await container(pod)).running).toBe(true);
   });

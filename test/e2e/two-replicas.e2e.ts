@@ -58,11 +58,15 @@ test("both replicas serve one fleet: each commands the other's hosts", async () 
 test("a replica that dies in the middle of orders is not missed", async () => {
   const api = stack.customer(one);
   const accepted = await Promise.all(
-    [stack.customer(two), api].flatMap((via, index) => ["pve1", "pve2"].map((host) => order(via, `death-${index}-${host}`, host))),
+    [stack.customer(two), api].flatMap((via, index) =>
+      ["pve1", "pve2"].map((host) => order(via, `death-${index}-${host}`, host)),
+    ),
   );
   await two.kill();
   const pods = await Promise.all(accepted.map((each) => succeeded(api, each)));
-  expect(pods.map(({ status, power }) => ({ status, power }))).toEqual(pods.map(() => ({ status: "active", power: "running" })));
+  expect(pods.map(({ status, power }) => ({ status, power }))).toEqual(
+    pods.map(() => ({ status: "active", power: "running" })),
+  );
   await untilOnline(stack.admin(one), stack.hosts);
   expect(await sessionHolders()).toBe(1);
   await Promise.all(pods.map((pod) => metered(api, pod)));

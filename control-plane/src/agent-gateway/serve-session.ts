@@ -168,13 +168,7 @@ async function openLiveSession(
   }
   const leave = deps.admission.enter();
   try {
-    const { session, welcome } = await openSession(
-      deps.db,
-      deps.settings,
-      peer,
-      hello,
-      deps.sessions.has(peer.nodeId),
-    );
+    const { session, welcome } = await openSession(deps.db, deps.settings, peer, hello, deps.sessions.has(peer.nodeId));
     deps.log.info(
       { nodeId: peer.nodeId, epoch: String(session.epoch), agentVersion: hello.agentVersion },
       "session opened",
