@@ -5,7 +5,7 @@ import { reserveQuota } from "../quotas/reserve-quota.ts";
 import type { Task } from "../tasks/task.ts";
 import { powerDeadlineMs } from "./change-power.saga.ts";
 import { changePodStatus } from "./change-status.ts";
-import { addSuspendHold, liftSuspendHold, requireStartable, type HoldKind } from "./holds.ts";
+import { addHold, liftSuspendHold, requireStartable, type HoldKind } from "./holds.ts";
 import { lockPod, type Pod } from "./pod.ts";
 import { freeQuota, quotaOf } from "./release-pod.ts";
 import { requestWork, type Requester } from "./request-work.ts";
@@ -18,7 +18,7 @@ export interface Accepted {
 
 /**
  * Start, stop or restart; the lifecycle status stays active.
- * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `POD_BUSY`
+ * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`, `POD_BUSY`
  */
 export async function changePower(
   tx: Transaction,
@@ -62,7 +62,7 @@ export async function suspendPod(
   const pod = await lockPod(tx, who.tenantId, reference);
   await freeQuota(tx, pod);
   await changePodStatus(tx, pod, "suspended");
-  await addSuspendHold(tx, pod, kind, `${who.actor.kind}:${who.actor.id}`, reason);
+  await addHold(tx, pod, { kind, effect: "suspend", actor: `${who.actor.kind}:${who.actor.id}`, reason });
   await wantPower(tx, pod, "stopped");
   const task = await requestWork(tx, who, pod, {
     type: "suspend",
@@ -76,12 +76,13 @@ export async function suspendPod(
 
 /**
  * Resumes: the quota is checked again, since suspended pods do not count.
- * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `QUOTA_EXCEEDED`, `POD_BUSY`
+ * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`, `QUOTA_EXCEEDED`, `POD_BUSY`
  */
 export async function resumePod(tx: Transaction, who: Requester, reference: string, kind: HoldKind): Promise<Accepted> {
   const pod = await lockPod(tx, who.tenantId, reference);
   await changePodStatus(tx, pod, "resumed");
   await liftSuspendHold(tx, pod, kind);
+  await requireStartable(tx, pod);
   await reserveQuota(tx, pod.tenantId, quotaOf(pod));
   await wantPower(tx, pod, "running");
   const task = await requestWork(tx, who, pod, {

@@ -1,5 +1,6 @@
 import { Power, type ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
+import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
 import { askPlan, type PlanAnswer } from "../nodes/ask-node.ts";
 import type { Hints } from "../platform/hints.ts";
 import type { Plan } from "../plans/resolve-plan.ts";
@@ -33,14 +34,14 @@ export interface DryRun {
   readonly price: { readonly amount: string; readonly currency: string; readonly per: "month" } | null;
 }
 
-/** What an order would do. */
+/** What an order would do. @throws DomainError `BUDGET_EXHAUSTED` and as `orderedSize`: the order would too */
 export async function dryRunOrder(
   tx: Queryable,
   ask: AskDeps,
   who: { readonly tenantId: string; readonly defaultRegion: string; readonly fleet: FleetView },
   order: PodOrder,
 ): Promise<DryRun> {
-  const size = await orderedSize(tx, order);
+  const [size] = await Promise.all([orderedSize(tx, order), requireBudgetLeft(tx, who.tenantId)]);
   const quota = await checkTenantQuota(tx, { tenantId: who.tenantId, requested: quotaOf(size) });
   const request = placementRequestOf(
     { ...size, region: order.region ?? who.defaultRegion, placementRequest: order.placement ?? {} },

@@ -1,30 +1,56 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
+import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "./pod.ts";
 
 /** Who holds a pod back; only the same authority lifts it. */
-export type HoldKind = "customer" | "billing" | "budget" | "abuse" | "operator";
+export type HoldKind = "customer" | "billing" | "budget" | "abuse" | "operator" | "bandwidth";
+
+/** What a hold does to a pod. */
+export type HoldEffect = "suspend" | "stop" | "throttle";
 
 interface Hold {
   readonly kind: HoldKind;
-  readonly effect: "suspend" | "stop" | "throttle";
+  readonly effect: HoldEffect;
   readonly reason: string | null;
 }
 
-/** Suspends with a reason; a second hold of the same kind changes nothing. */
-export async function addSuspendHold(
+/** A reason to hold a pod back. */
+export interface NewHold {
+  readonly kind: HoldKind;
+  readonly effect: HoldEffect;
+  readonly actor: string;
+  readonly reason: string | undefined;
+  /** Of a throttle: what the pod's rate was, to give it back exactly. */
+  readonly previousRateLimitKibPerSecond?: number;
+}
+
+/**
+ * Holds a pod back; a second hold of the same kind and effect changes nothing.
+ * @returns whether the hold is new
+ */
+export async function addHold(tx: Queryable, pod: Pod, hold: NewHold): Promise<boolean> {
+  const added = await tx.execute(sql`
+    INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor, reason, previous_rate_limit_kib_per_second)
+    VALUES (${newId()}, ${pod.tenantId}, ${pod.id}, ${hold.kind}, ${hold.effect}, ${hold.actor}, ${hold.reason ?? null},
+      ${hold.previousRateLimitKibPerSecond ?? null})
+    ON CONFLICT (pod_id, kind, effect) WHERE until IS NULL DO NOTHING`);
+  return added === 1;
+}
+
+/** Lifts the hold of one kind and effect. @returns what it kept; undefined when there was none */
+export async function liftHold(
   tx: Queryable,
   pod: Pod,
   kind: HoldKind,
-  actor: string,
-  reason: string | undefined,
-): Promise<void> {
-  await tx.execute(sql`
-    INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor, reason)
-    VALUES (${newId()}, ${pod.tenantId}, ${pod.id}, ${kind}, 'suspend', ${actor}, ${reason ?? null})
-    ON CONFLICT (pod_id, kind, effect) WHERE until IS NULL DO NOTHING`);
+  effect: HoldEffect,
+): Promise<{ readonly previousRateLimitKibPerSecond: number | null } | undefined> {
+  const [lifted] = await tx.query<{ previousRateLimitKibPerSecond: number | null }>(sql`
+    UPDATE cloud_pod_holds SET until = now() WHERE pod_id = ${pod.id} AND kind = ${kind} AND effect = ${effect} AND until IS NULL
+    RETURNING previous_rate_limit_kib_per_second AS "previousRateLimitKibPerSecond"`);
+  return lifted;
 }
 
 /**
@@ -34,16 +60,25 @@ export async function addSuspendHold(
 export async function liftSuspendHold(tx: Queryable, pod: Pod, kind: HoldKind): Promise<void> {
   const holds = (await openHolds(tx, pod)).filter((hold) => hold.effect === "suspend" && hold.kind !== kind);
   refuse(holds[0]);
-  await tx.execute(sql`
-    UPDATE cloud_pod_holds SET until = now() WHERE pod_id = ${pod.id} AND kind = ${kind} AND effect = 'suspend' AND until IS NULL`);
+  await liftHold(tx, pod, kind, "suspend");
 }
 
 /**
  * Requires that nothing forbids the pod to run.
- * @throws DomainError `POD_ON_HOLD`
+ * @throws DomainError `POD_ON_HOLD`, `BUDGET_EXHAUSTED`
  */
 export async function requireStartable(tx: Queryable, pod: Pod): Promise<void> {
-  refuse((await openHolds(tx, pod)).find((hold) => hold.effect !== "throttle"));
+  refuse((await openHolds(tx, pod)).find(keepsStopped));
+  await requireBudgetLeft(tx, pod.tenantId);
+}
+
+/** Whether no hold forbids the pod to run. */
+export async function isFreeToRun(tx: Queryable, pod: Pod): Promise<boolean> {
+  return !(await openHolds(tx, pod)).some(keepsStopped);
+}
+
+function keepsStopped(hold: Hold): boolean {
+  return hold.effect !== "throttle";
 }
 
 async function openHolds(tx: Queryable, pod: Pod): Promise<Hold[]> {

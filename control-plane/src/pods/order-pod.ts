@@ -1,5 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
+import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
 import { requireNoRestore } from "../nodes/declare-restored.ts";
 import { resolvePlan, type Plan } from "../plans/resolve-plan.ts";
 import type { Queryable, Transaction } from "../platform/database.ts";
@@ -66,11 +67,11 @@ const defaultSwapMb = 512;
  * Takes an order: quota, pod, subscription, place, first command and task in the caller's one
  * transaction, so that there is either all of it or nothing. The claim of the place comes after all
  * that does not depend on it, since it locks a row that other orders want.
- * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `NO_CAPACITY`
+ * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `BUDGET_EXHAUSTED`, `NO_CAPACITY`
  */
 export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder): Promise<{ pod: Pod; task: Task }> {
   await requireNoRestore(tx);
-  const size = await orderedSize(tx, order);
+  const [size] = await Promise.all([orderedSize(tx, order), requireBudgetLeft(tx, who.tenantId)]);
   await reserveQuota(tx, who.tenantId, quotaOf(size));
   if (size.plan !== undefined) await checkPlanLimits(tx, who, size.plan);
   const podId = newId();

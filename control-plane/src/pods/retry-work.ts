@@ -4,13 +4,14 @@ import { reserveQuota } from "../quotas/reserve-quota.ts";
 import type { Task } from "../tasks/task.ts";
 import { resizeInput, wantSize } from "./change-size.saga.ts";
 import { changePodStatus } from "./change-status.ts";
+import { requireStartable } from "./holds.ts";
 import { lockPodById } from "./pod.ts";
 import { quotaOf } from "./release-pod.ts";
 
 /**
  * Brings a pod back to where its failed task can begin anew: what the failure gave back is taken again,
  * with the same checks.
- * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`, `POD_WRONG_STATE`
+ * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`, `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`
  */
 export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
   const pod = await lockPodById(tx, task.podId);
@@ -29,6 +30,11 @@ export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
       return;
     case "destroy":
       await changePodStatus(tx, pod, "delete-asked");
+      return;
+    case "start":
+    case "restart":
+    case "resume":
+      await requireStartable(tx, pod);
       return;
     default:
       // What power changes want is written in the pod's row already.
