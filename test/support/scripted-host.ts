@@ -65,6 +65,7 @@ export function startScriptedHost(
         ...observe(command),
         ...op.value.spec,
         mac: op.value.spec.network?.mac ?? "",
+        rateLimitKibPerSecond: op.value.spec.network?.rateLimitKibPerSecond ?? 0,
         power: containers.get(vmid)?.power ?? Power.POWER_STOPPED,
       });
     }
@@ -87,23 +88,6 @@ export function startScriptedHost(
   };
 }
 
-function observe(command: Command): ContainerObservation {
-  return {
-    vmid: command.vmid,
-    podId: command.podId,
-    generation: command.generation,
-    power: Power.POWER_STOPPED,
-    cores: 0,
-    memoryMb: 0,
-    swapMb: 0,
-    diskGb: 0,
-    hostname: "",
-    ip: "",
-    mac: "",
-    storage: "",
-    lock: "",
-    configSha256: "",
-    rateLimitKibPerSecond: 0,
-    template: false,
-  };
+function observe({ vmid, podId, generation }: Command): ContainerObservation {
+  return ContainerObservation.fromPartial({ vmid, podId, generation, power: Power.POWER_STOPPED });
 }
