@@ -21,12 +21,9 @@ const webhookView = z
     url: z.string().nullable(),
     secretMadeAt: timestamp.nullable(),
     version: z.number().int(),
-    secret: z
-      .string()
-      .optional()
-      .openapi({
-        description: "Shown once, when it was made just now. Key of the HMAC-SHA256 in cloudpods-signature.",
-      }),
+    secret: z.string().optional().openapi({
+      description: "Shown once, when it was made just now. Key of the HMAC-SHA256 in cloudpods-signature.",
+    }),
   })
   .openapi("Webhook");
 
@@ -89,7 +86,8 @@ function registerWebhooks(routes: RouteTable, { masterKey, webhookRules }: Notif
           action: "webhook.set",
           targetType: "tenant",
           targetId: ctx.tenantId,
-          detail: { url: body.url, newSecret: secret !== undefined },
+          // The rest of the URL may hold a key of the receiver's.
+          detail: { host: body.url === null ? null : new URL(body.url).host, newSecret: secret !== undefined },
         });
         return { ...(await readWebhook(tx, ctx.tenantId)), secret };
       });

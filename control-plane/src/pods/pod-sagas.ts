@@ -4,8 +4,9 @@ import { powerSagas } from "./change-power.saga.ts";
 import { changeSize } from "./change-size.saga.ts";
 import { destroyPod } from "./destroy-pod.saga.ts";
 import { provisionPod } from "./provision-pod.saga.ts";
+import { setRate } from "./set-rate.saga.ts";
 
 /** Everything that is done to pods over time. */
 export function podSagas(fleet: FleetView): Saga[] {
-  return [provisionPod(fleet), changeSize, destroyPod, ...powerSagas];
+  return [provisionPod(fleet), changeSize, destroyPod, setRate, ...powerSagas];
 }

@@ -14,6 +14,7 @@ export const taskTypes = [
   "restore",
   "migrate",
   "adopt",
+  "set-rate",
 ] as const;
 export type TaskType = (typeof taskTypes)[number];
 

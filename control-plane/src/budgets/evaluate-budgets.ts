@@ -1,0 +1,63 @@
+import type { Logger } from "pino";
+import { sql } from "../platform/sql.ts";
+import type { AccrueMonth } from "../rating/accrual.ts";
+import { monthStart } from "./budget.ts";
+import { giveBackPodsOf, stopPodsOf, type HoldDeps } from "./hold-pods.ts";
+import { judgeTenant } from "./judge-tenant.ts";
+
+/** What evaluating needs. */
+export interface BudgetDeps extends HoldDeps {
+  readonly log: Logger;
+  /** The live figures that bills are made of. */
+  readonly accrue: AccrueMonth;
+}
+
+/** What a pass did. */
+export interface BudgetReport {
+  readonly alerts: number;
+  readonly stopped: number;
+  readonly givenBack: number;
+  readonly failed: number;
+}
+
+/** Tenants that are accrued by one statement. */
+const tenantsAtOnce = 200;
+
+/**
+ * Judges the budget of every tenant who can spend or has something to get back. Safe to run at any moment, any
+ * number of times and on many replicas at once; one tenant's failure is logged and does not keep the others waiting.
+ */
+export async function evaluateBudgets(deps: BudgetDeps, now: Date): Promise<BudgetReport> {
+  const report = { alerts: 0, stopped: 0, givenBack: 0, failed: 0 };
+  for (let after: string | null = null; ;) {
+    const tenantIds: string[] = await tenantsAfter(deps, after, now);
+    if (tenantIds.length === 0) return report;
+    const accrued = await deps.accrue(deps.db, tenantIds, now);
+    for (const tenantId of tenantIds) {
+      const month = accrued.get(tenantId);
+      if (month === undefined) continue;
+      try {
+        const judgement = await deps.db.transaction((tx) => judgeTenant(tx, tenantId, month));
+        report.alerts += judgement?.alerted.length ?? 0;
+        if (judgement?.stopPods === true) report.stopped += await stopPodsOf(deps, tenantId);
+        else report.givenBack += await giveBackPodsOf(deps, tenantId);
+      } catch (error) {
+        report.failed += 1;
+        deps.log.error({ err: error, tenantId }, "a budget cannot be evaluated");
+      }
+    }
+    after = tenantIds.at(-1) ?? null;
+  }
+}
+
+async function tenantsAfter({ db }: BudgetDeps, after: string | null, now: Date): Promise<string[]> {
+  const rows = await db.query<{ id: string }>(sql`
+    SELECT b.tenant_id AS id FROM cloud_pod_budgets b
+    WHERE (${after}::uuid IS NULL OR b.tenant_id > ${after}::uuid)
+      AND (b.exhausted_month IS NOT NULL
+        OR EXISTS (SELECT FROM cloud_pods p WHERE p.tenant_id = b.tenant_id
+          AND (p.deleted_at IS NULL OR p.deleted_at >= ${monthStart(now)}))
+        OR EXISTS (SELECT FROM cloud_pod_holds h WHERE h.tenant_id = b.tenant_id AND h.kind = 'budget' AND h.until IS NULL))
+    ORDER BY b.tenant_id LIMIT ${tenantsAtOnce}`);
+  return rows.map((row) => row.id);
+}

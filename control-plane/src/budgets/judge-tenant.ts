@@ -1,0 +1,74 @@
+import { newId } from "@cloudpods/shared/ids";
+import { notifyTenant } from "../notifications/notify-tenant.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { AccruedMonth } from "../rating/cost-parts.ts";
+import { systemActor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
+import { exhaustedNews, thresholdNews, type BudgetStanding } from "./budget-news.ts";
+import { readBudget, type Budget } from "./budget.ts";
+import { decideBudget } from "./decide-budget.ts";
+
+/** What became of one tenant's budget. */
+export interface Judgement {
+  /** Thresholds that were alerted now. */
+  readonly alerted: readonly number[];
+  readonly stopPods: boolean;
+}
+
+/**
+ * Judges what a tenant has accrued against his budget: alerts with their messages, and whether pods may run, in one
+ * transaction. Each alert is given by the constraint alone, so that any number of evaluators may do this at once.
+ * @returns undefined when the tenant has no budget
+ */
+export async function judgeTenant(
+  tx: Transaction,
+  tenantId: string,
+  accrued: AccruedMonth,
+): Promise<Judgement | undefined> {
+  const budget = await readBudget(tx, tenantId, true);
+  if (budget === undefined) return undefined;
+  const verdict = decideBudget(budget, accrued.total);
+  const standing = { yearMonth: accrued.yearMonth, spend: accrued.total, percentUsed: verdict.percentUsed };
+  const alerted: number[] = [];
+  for (const threshold of verdict.reached) {
+    if (await alert(tx, budget, standing, threshold)) alerted.push(threshold);
+  }
+  await markExhausted(tx, budget, standing, verdict.stopPods);
+  return { alerted, stopPods: verdict.stopPods };
+}
+
+async function alert(tx: Queryable, budget: Budget, standing: BudgetStanding, threshold: number): Promise<boolean> {
+  const id = newId();
+  const added = await tx.execute(sql`
+    INSERT INTO cloud_pod_budget_alerts
+      (id, tenant_id, year_month, threshold, current_spend_amount, budget_limit_amount, currency, percent_used)
+    VALUES (${id}, ${budget.tenantId}, ${standing.yearMonth}, ${threshold}, ${standing.spend.toString()}, ${budget.limit.toString()},
+      ${budget.limit.currency}, ${standing.percentUsed})
+    ON CONFLICT DO NOTHING`);
+  if (added === 0) return false;
+  const channels = await notifyTenant(tx, thresholdNews(budget, standing, threshold));
+  await tx.execute(sql`UPDATE cloud_pod_budget_alerts SET notified_via = ${channels} WHERE id = ${id}`);
+  return true;
+}
+
+async function markExhausted(
+  tx: Transaction,
+  budget: Budget,
+  standing: BudgetStanding,
+  stopPods: boolean,
+): Promise<void> {
+  const month = stopPods ? standing.yearMonth : null;
+  if (budget.exhaustedMonth === month) return;
+  await tx.execute(sql`UPDATE cloud_pod_budgets SET exhausted_month = ${month} WHERE tenant_id = ${budget.tenantId}`);
+  await recordAudit(tx, {
+    actor: systemActor("budgets"),
+    requestId: undefined,
+    tenantId: budget.tenantId,
+    action: stopPods ? "budget.exhausted" : "budget.restored",
+    targetType: "tenant",
+    targetId: budget.tenantId,
+    detail: { yearMonth: standing.yearMonth, spend: standing.spend.toString(), limit: budget.limit.toString() },
+  });
+  if (stopPods) await notifyTenant(tx, exhaustedNews(budget, standing));
+}
