@@ -43,7 +43,7 @@ describe("a customer's pod", () => {
       memoryMb: 1_024,
       diskGb: 30,
     });
-    const events = await readEvents(`${stack.replicas[0].url}/api/tasks/${task.id}/events`, await customerHeaders());
+    const events = await readEvents(`${stack.replicas[0].url}/api/tasks/${task.id}/events`, { authorization: `Bearer ${stack.customerToken}` });
     expect(events.map(({ id }) => Number(id))).toEqual(events.map((_, index) => index + 1));
     expect(events.at(-1)?.data).toMatchObject({ state: "succeeded", percent: 100 });
     expect(new Set(events.map(({ data }) => data["step"]))).toEqual(
@@ -108,11 +108,6 @@ async function rests(pod: PodAnswer): Promise<void> {
 async function quota(limits: Readonly<Record<string, number>>): Promise<void> {
   const path = `/api/cloud-pods/tenants/${stack.credentials.tenantId}/quota`;
   await stack.admin().request("PUT", path, { source: "tenant", limits });
-}
-
-async function customerHeaders(): Promise<{ authorization: string }> {
-  const { customerEmail, password } = stack.credentials;
-  return { authorization: `Bearer ${await signIn(stack.replicas[0].url, customerEmail, password)}` };
 }
 
 describe("what cannot be", () => {

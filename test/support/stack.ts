@@ -36,6 +36,8 @@ export interface Stack {
   readonly replicas: readonly [Replica, ...Replica[]];
   readonly front: StackFront;
   readonly credentials: Credentials;
+  /** The customer's, good at every replica. */
+  readonly customerToken: string;
   /** The customer's way to a replica; the first one by default. */
   customer(replica?: Replica): ApiClient;
   admin(replica?: Replica): ApiClient;
@@ -93,6 +95,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       replicas,
       front,
       credentials,
+      customerToken: customerToken ?? "",
       customer: (replica = first) => createApiClient(replica.url, customerToken),
       admin,
       host: (name) => hosts.find((host) => host.name === name) ?? noHost(name),

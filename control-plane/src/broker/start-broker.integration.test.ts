@@ -15,7 +15,8 @@ const otherId = newId();
 const removedId = newId();
 const clients: MqttClient[] = [];
 let authority: Awaited<ReturnType<typeof makeTestAuthority>>;
-let registry: Registry;
+/** The same for all brokers here, which follow one another as they do in a replica. */
+const registry = new Registry();
 let broker: Broker;
 let node: BrokerSideTls & { serial: string };
 let replica: BrokerSideTls;
@@ -27,7 +28,6 @@ beforeAll(async () => {
   replica = await replicaTls(authority);
 });
 beforeEach(async () => {
-  registry = new Registry();
   broker = await startBroker({
     tls: await brokerTls(authority),
     host: "127.0.0.1",

@@ -45,6 +45,11 @@ export interface Broker {
 /** TLS records, headers and topic around a payload of the largest size. */
 const packetBytesMax = MAX_MESSAGE_BYTES + 1_024;
 
+const metricNames = {
+  refusals: "cloudpods_broker_refusals_total",
+  connections: "cloudpods_broker_connections",
+} as const;
+
 /**
  * Starts an MQTT 3.1.1 broker inside this process. Every client shows a certificate of our authority;
  * its common name decides what it may publish and read, whatever it claims in its messages.
@@ -52,13 +57,13 @@ const packetBytesMax = MAX_MESSAGE_BYTES + 1_024;
 export async function startBroker(options: BrokerOptions): Promise<Broker> {
   const sessions = new Map<Client, BrokerIdentity>();
   const refusals = new Counter({
-    name: "cloudpods_broker_refusals_total",
+    name: metricNames.refusals,
     help: "Connections, messages and subscriptions that the embedded broker refused.",
     labelNames: ["reason"],
     registers: [options.registry],
   });
   new Gauge({
-    name: "cloudpods_broker_connections",
+    name: metricNames.connections,
     help: "Clients connected to the embedded broker.",
     registers: [options.registry],
     collect() {
@@ -98,6 +103,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
       return clients.length;
     },
     async close() {
+      // The broker moves between replicas, and may come back to this one.
+      for (const name of Object.values(metricNames)) options.registry.removeSingleMetric(name);
       const closed = new Promise((resolve) => server.close(resolve));
       await new Promise<void>((resolve) => aedes.close(resolve));
       await closed;
