@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer, connect } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BrokerSideTls } from "./broker-identities.ts";
+import { freePort } from "./free-port.ts";
 import { until } from "./until.ts";
 
 const deployed = join(import.meta.dirname, "../../deploy/mosquitto");
@@ -11,6 +12,8 @@ const deployed = join(import.meta.dirname, "../../deploy/mosquitto");
 /** A Mosquitto of its own, running until `stop`. */
 export interface Mosquitto {
   readonly port: number;
+  /** Ends it as a crash does; what it had queued is gone. */
+  kill(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -42,14 +45,12 @@ export async function startMosquitto(tls: BrokerSideTls, port = 0): Promise<Mosq
     if (child.exitCode !== null) throw new Error(`mosquitto ended: ${said}`);
     return accepts(listenPort);
   });
-  return {
-    port: listenPort,
-    async stop() {
-      child.kill("SIGTERM");
-      await ended;
-      await rm(directory, { recursive: true, force: true });
-    },
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    child.kill(signal);
+    await ended;
+    await rm(directory, { recursive: true, force: true });
   };
+  return { port: listenPort, kill: () => end("SIGKILL"), stop: () => end("SIGTERM") };
 }
 
 function accepts(port: number): Promise<boolean> {
@@ -61,13 +62,4 @@ function accepts(port: number): Promise<boolean> {
     });
     socket.once("error", () => resolve(false));
   });
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
-  const address = probe.address();
-  await new Promise((resolve) => probe.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no free port");
-  return address.port;
 }

@@ -43,7 +43,7 @@ export async function checkInvariants(db: Database, hosts: readonly DemoHost[]):
   };
 }
 
-/** Every sample that an agent wrote down, acknowledged or not; merged ones count as one. */
+/** Every sample that an agent has offered, acknowledged or not; merged ones count as one. */
 function spooledSamples(host: DemoHost): string[] {
   const path = join(host.stateDirectory, "spool.db");
   if (!existsSync(path)) return [];
