@@ -14,10 +14,14 @@ import type { TrustedAuthorities } from "./nodes/ensure-certificate-authority.ts
 import { keepCertificate } from "./nodes/keep-certificate.ts";
 import { isNodeAuthorized } from "./nodes/node-certificates.ts";
 import { startNodeWatch } from "./nodes/watch-nodes.ts";
+import { notificationLoops } from "./notifications/notification-loops.ts";
+import { openMailer } from "./notifications/send-email.ts";
+import { resolveWithSystem } from "./notifications/webhook-target.ts";
 import type { Database } from "./platform/database.ts";
 import type { Hints } from "./platform/hints.ts";
 import { startLoops } from "./platform/loops.ts";
 import { holdReplicaLock } from "./platform/replica-lock.ts";
+import type { MasterKey } from "./platform/sealing.ts";
 import { sql } from "./platform/sql.ts";
 import { recordAddress } from "./pods/addresses.ts";
 import { podSagas } from "./pods/pod-sagas.ts";
@@ -35,6 +39,7 @@ export interface Replica {
   readonly system: Database;
   readonly api: Database;
   readonly systemUrl: string;
+  readonly masterKey: MasterKey;
   readonly authorities: TrustedAuthorities;
   readonly hints: Hints;
   readonly metrics: Registry;
@@ -45,13 +50,16 @@ export interface Replica {
   readonly brokerUrl: () => string;
   readonly gatewayAddress: string;
   /** What must work before requests are sent here; roles add theirs. */
-  readonly readiness: Record<string, () => Promise<void>>;
+  readonly readiness: Record<string, () => Promise<unknown>>;
   /** Parts are stopped in the reverse order of their start. */
   readonly onStop: (name: string, stop: () => Promise<void> | void) => void;
 }
 
 /** Commands and results tell of changes at once; the inventory finds what nobody told. */
 const inventoryIntervalMs = 60_000;
+
+/** A receiver that needs longer is tried again later. */
+const webhookDeadlineMs = 8_000;
 
 /**
  * Runs the embedded broker for as long as this replica holds the lock: two brokers would split the agents.
@@ -193,10 +201,26 @@ export function startWorkerRole(replica: Replica): void {
     onMassVanishing: (nodes) =>
       log.error({ nodes }, "many hosts vanished at once: presumed a fault of ours, nothing is done about them"),
   });
-  const loops = startLoops(system, log, maintenanceLoops(system));
+  const mailer = config.mail === undefined ? undefined : openMailer(config.mail);
+  replica.readiness["mail"] = async () => await Promise.resolve({ configured: mailer !== undefined });
+  const loops = startLoops(system, log, [
+    ...maintenanceLoops(system),
+    ...notificationLoops({
+      db: system,
+      log,
+      masterKey: replica.masterKey,
+      mailer,
+      webhooks: {
+        allowPrivate: config.webhookAllowPrivate,
+        resolve: resolveWithSystem,
+        deadlineMs: webhookDeadlineMs,
+      },
+    }),
+  ]);
   replica.onStop("worker", async () => {
     for (const end of stopListening) end();
     await Promise.all([worker.stop(), watch.stop(), loops.stop()]);
+    mailer?.close();
   });
 }
 
@@ -213,6 +237,9 @@ export async function startApiRole(replica: Replica): Promise<string> {
     sagas: podSagas(fleet),
     issuing: { authorities, addresses },
     defaultRegion: config.defaultRegion,
+    masterKey: replica.masterKey,
+    webhookRules: { allowPrivate: config.webhookAllowPrivate },
+    sampleIntervalMs: config.sampleIntervalMs,
     secureCookies: config.secureCookies,
   });
   const shutdown = new AbortController();

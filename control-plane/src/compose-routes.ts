@@ -2,9 +2,12 @@ import type { RouteTable } from "./http/route-table.ts";
 import { registerMeteringRoutes } from "./metering/metering.http.ts";
 import type { IssuingDeps } from "./nodes/node-certificates.ts";
 import { registerNodeRoutes } from "./nodes/nodes.http.ts";
+import { registerNotificationRoutes } from "./notifications/notifications.http.ts";
+import type { WebhookRules } from "./notifications/webhook-target.ts";
 import { registerPlanAdminRoutes } from "./plans/plans-admin.http.ts";
 import { registerPlanRoutes } from "./plans/plans.http.ts";
 import type { Hints } from "./platform/hints.ts";
+import type { MasterKey } from "./platform/sealing.ts";
 import { registerPodAdminRoutes } from "./pods/pods-admin.http.ts";
 import { registerPodOrderRoutes } from "./pods/pod-orders.http.ts";
 import { podHints } from "./pods/pod-hints.ts";
@@ -26,6 +29,9 @@ export interface RouteDeps {
   readonly sagas: readonly Saga[];
   readonly issuing: IssuingDeps;
   readonly defaultRegion: string;
+  readonly masterKey: MasterKey;
+  readonly webhookRules: WebhookRules;
+  readonly sampleIntervalMs: number;
   readonly secureCookies: boolean;
 }
 
@@ -49,5 +55,6 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
   registerMeteringRoutes(routes);
   registerNodeRoutes(routes, { ...deps.issuing, hints: deps.hints });
+  registerNotificationRoutes(routes, deps);
   registerSchedulerRoutes(routes, { fleet: deps.fleet });
 }

@@ -63,7 +63,8 @@ export async function startControlPlane(config: Config, log: Logger): Promise<Co
 async function openReplica(config: Config, log: Logger, onStop: Replica["onStop"]): Promise<Replica> {
   const id = newId();
   const { system, api, systemUrl } = await openDatabases(config, log, onStop);
-  const authorities = await ensureCertificateAuthority(system, await readMasterKey(config));
+  const masterKey = await readMasterKey(config);
+  const authorities = await ensureCertificateAuthority(system, masterKey);
   const names = [...new Set([config.publicHost, "localhost", "127.0.0.1"])];
   const certificate = await keepCertificate({
     issue: (now) => issueServerCertificate(authorities.active, names, now),
@@ -96,6 +97,7 @@ async function openReplica(config: Config, log: Logger, onStop: Replica["onStop"
     system,
     api,
     systemUrl,
+    masterKey,
     authorities,
     hints,
     metrics: createMetrics(),

@@ -17,6 +17,8 @@ export interface TwoTenants {
     readonly owner: Person;
     readonly pod: MadePod;
     readonly tokenId: string;
+    /** Of a threshold of his budget. */
+    readonly alertId: string;
   };
   /** A new session of the other tenant's owner: routes under test end sessions. */
   attacker(): Promise<Credential>;
@@ -40,8 +42,13 @@ export async function makeTwoTenants(db: TestDatabase, app: App): Promise<TwoTen
   const operator = await makePerson(db, app, { platformRole: "OPERATOR" });
   const pod = await makePod(db, victimTenant, { hostname: "victims-pod" });
   const token = await makeApiToken(app, owner, { scopes: ["READ"] });
+  const alertId = newId();
+  await db.system.execute(sql`
+    INSERT INTO cloud_pod_budget_alerts
+      (id, tenant_id, year_month, threshold, current_spend_amount, budget_limit_amount, currency, percent_used)
+    VALUES (${alertId}, ${victimTenant}, '2026-01', 50, 5, 10, 'USD', 50.0)`);
   return {
-    victim: { tenantId: victimTenant, owner, pod, tokenId: token.id },
+    victim: { tenantId: victimTenant, owner, pod, tokenId: token.id, alertId },
     attacker: () => openSession(db, attacker.userId),
     attackersTenantId: attackerTenant,
     operator,
@@ -55,6 +62,7 @@ export async function makeTwoTenants(db: TestDatabase, app: App): Promise<TwoTen
       pod.id,
       pod.taskId,
       token.id,
+      alertId,
       owner.userId,
       owner.email,
       owner.sessionId,

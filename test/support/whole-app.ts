@@ -29,6 +29,9 @@ export async function buildWholeTestApp(db: TestDatabase): Promise<WholeTestApp>
           addresses: async () => ({ gatewayAddress: "localhost:7443", brokerUrl: "mqtts://localhost:8883" }),
         },
         defaultRegion: "local",
+        masterKey: masterKey(Buffer.alloc(32, 7)),
+        webhookRules: { allowPrivate: false },
+        sampleIntervalMs: 60_000,
         secureCookies: true,
       }),
   });

@@ -3,8 +3,8 @@ import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { App } from "./trail.ts";
 
-/** What must work before requests are sent here; each throws with the reason when it does not. */
-export type ReadinessChecks = Readonly<Record<string, () => Promise<void>>>;
+/** What must work before requests are sent here; each gives facts to show, and throws with the reason when it does not work. */
+export type ReadinessChecks = Readonly<Record<string, () => Promise<unknown>>>;
 
 /** What the pages are made of. */
 export interface HealthSources {

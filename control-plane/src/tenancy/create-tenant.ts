@@ -1,5 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
+import { createDefaultBudget } from "../budgets/default-budget.ts";
 import { violatedConstraint, type Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
@@ -22,7 +23,7 @@ export interface TenantWish {
 }
 
 /**
- * Makes a tenant, with its owner where one is named.
+ * Makes a tenant, with its owner where one is named and a budget that alerts.
  * @throws DomainError `already-exists` SLUG_TAKEN; `invalid` SLUG_INVALID, USER_UNKNOWN.
  */
 export async function createTenant(tx: Transaction, wish: TenantWish, author: Author = commandLine): Promise<Tenant> {
@@ -39,6 +40,7 @@ export async function createTenant(tx: Transaction, wish: TenantWish, author: Au
       .execute(sql`INSERT INTO memberships (tenant_id, user_id, role) VALUES (${id}, ${wish.ownerId}, 'owner')`)
       .catch(refuse);
   }
+  await createDefaultBudget(tx, id, tenant.currency);
   const detail = { slug: wish.slug, ownerId: wish.ownerId ?? null };
   await recordAudit(tx, {
     actor: author.actor,

@@ -1,0 +1,87 @@
+import { newId } from "@cloudpods/shared/ids";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { makePerson, makeTenant, send, type Person } from "../../../test/support/people.ts";
+import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { buildWholeTestApp, type WholeTestApp } from "../../../test/support/whole-app.ts";
+import { sql } from "../platform/sql.ts";
+
+let db: TestDatabase;
+let whole: WholeTestApp;
+let tenantId: string;
+let owner: Person;
+let operator: Person;
+
+beforeAll(async () => {
+  db = await createTestDatabase();
+  whole = await buildWholeTestApp(db);
+  tenantId = await makeTenant(db);
+  owner = await makePerson(db, whole.app, { tenants: { [tenantId]: "owner" } });
+  operator = await makePerson(db, whole.app, { platformRole: "OPERATOR" });
+});
+afterAll(async () => {
+  await whole.close();
+  await db.close();
+});
+
+const webhooks = (method: "GET" | "PUT", body?: unknown, headers: Record<string, string> = {}) =>
+  send(whole.app, method, `/api/tenants/${tenantId}/webhooks`, { headers: { ...owner.headers, ...headers }, body });
+
+test("the secret is shown when it is made, and never again", async () => {
+  expect((await webhooks("GET")).json).toEqual({ url: null, secretMadeAt: null, version: 0 });
+  const made = await webhooks("PUT", { url: "https://hooks.example.com/a" });
+  expect(made.status).toBe(200);
+  expect(made.json["secret"]).toMatch(/^whsec_[0-9a-f]{64}$/);
+  const moved = await webhooks("PUT", { url: "https://hooks.example.com/b" });
+  expect(moved.json).toMatchObject({ url: "https://hooks.example.com/b", version: 2 });
+  expect(moved.json).not.toHaveProperty("secret");
+  const renewed = await webhooks("PUT", { url: null, newSecret: true });
+  expect(renewed.json["secret"]).not.toBe(made.json["secret"]);
+  expect((await webhooks("GET")).text).not.toContain("whsec_");
+  const audit = await db.system.query<{ detail: unknown }>(
+    sql`SELECT detail FROM audit_log WHERE action = 'webhook.set' AND tenant_id = ${tenantId}`,
+  );
+  expect(audit).toHaveLength(3);
+  expect(JSON.stringify(audit)).not.toContain("whsec_");
+});
+
+test("a stale version is refused", async () => {
+  const { headers } = await webhooks("GET");
+  expect((await webhooks("PUT", { url: null }, { "if-match": headers.get("etag") ?? "" })).status).toBe(200);
+  const stale = await webhooks("PUT", { url: null }, { "if-match": headers.get("etag") ?? "" });
+  expect([stale.status, stale.json["error"]]).toEqual([412, "VERSION_MISMATCH"]);
+});
+
+test.each([
+  "https://127.0.0.1/",
+  "https://10.1.2.3/",
+  "https://169.254.169.254/latest",
+  "https://[::1]/",
+  "https://[::ffff:192.168.0.1]/",
+  "http://hooks.example.com/",
+  "https://user:password@hooks.example.com/",
+  "nonsense",
+])("%s is no target", async (url) => {
+  const refused = await webhooks("PUT", { url });
+  expect([refused.status, refused.json["error"]]).toEqual([422, "WEBHOOK_TARGET_REFUSED"]);
+});
+
+test("operators see what was given up and can have it tried again, once", async () => {
+  const id = newId();
+  await db.system.execute(sql`
+    INSERT INTO notifications (id, tenant_id, channel, recipient, dedupe_key, payload, attempts, dead_at, last_error_code, last_error_message)
+    VALUES (${id}, ${tenantId}, 'email', 'ada@example.test', 'budget:2026-01:80', '{"subject":"s","text":"private words"}', 14, now(), 'EMAIL_REFUSED', 'answered 550')`);
+  const list = await send(whole.app, "GET", "/api/ops/dead-letters", { headers: operator.headers });
+  expect(list.json["data"]).toEqual([
+    expect.objectContaining({ id, tenantId, channel: "email", attempts: 14, errorCode: "EMAIL_REFUSED" }),
+  ]);
+  expect(list.text).not.toContain("private words");
+  const retry = () => send(whole.app, "POST", `/api/ops/dead-letters/${id}/retry`, { headers: operator.headers });
+  expect(await retry()).toMatchObject({ status: 202, json: { id, attempts: 0, deadAt: null } });
+  expect(await retry()).toMatchObject({ status: 404, json: { error: "DEAD_LETTER_NOT_FOUND" } });
+  const [row] = await db.system.query(
+    sql`SELECT next_try_at <= now() AS due, dead_at FROM notifications WHERE id = ${id}`,
+  );
+  expect(row).toEqual({ due: true, dead_at: null });
+  const refused = await send(whole.app, "GET", "/api/ops/dead-letters", { headers: owner.headers });
+  expect(refused.status).toBe(403);
+});
