@@ -11,7 +11,14 @@ import { sql } from "../../control-plane/src/platform/sql.ts";
 import { createFleetView } from "../../control-plane/src/scheduling/fleet-view.ts";
 import { placePod } from "../../control-plane/src/scheduling/place-pod.ts";
 import { printBenchResult, type BenchResult } from "./bench-result.ts";
-import { countOversold, insertFleet, insertPods, insertTenants, type UnplacedPod } from "../support/placement-fleet.ts";
+import {
+  countOversold,
+  insertFleet,
+  insertPlacedPods,
+  insertPods,
+  insertTenants,
+  type UnplacedPod,
+} from "../support/placement-fleet.ts";
 
 /**
  * Durable placements per second: choose among 5,000 nodes, claim, write the placement. Four replicas are
@@ -21,8 +28,10 @@ import { countOversold, insertFleet, insertPods, insertTenants, type UnplacedPod
  */
 const replicas = 4;
 const nodes = 5_000;
+/** A fleet that has been in use: the planner of a database judges by what its tables hold. */
+const podsOfNode = 4;
 const tenants = 2_000;
-const connectionsOfReplica = 6;
+const connectionsOfReplica = 3;
 const warmUpSeconds = 2;
 const secondsOfRun = Number(process.env["BENCH_SECONDS"] ?? 10);
 const sizes = [
@@ -67,6 +76,7 @@ async function main(): Promise<void> {
 async function measure(system: Database, systemUrl: string, apiUrl: string): Promise<BenchResult> {
   const nodeIds = await insertFleet(system, { nodes, cores: 128, memoryMb: 131_072, diskGb: 4_000 });
   const tenantIds = await insertTenants(system, tenants);
+  await insertPlacedPods(system, nodeIds, tenantIds, podsOfNode);
   await system.execute(
     sql`CREATE TABLE bare_claims (id uuid PRIMARY KEY, node_id uuid NOT NULL, cpu integer NOT NULL, memory_mb integer NOT NULL)`,
   );

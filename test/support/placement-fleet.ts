@@ -69,6 +69,35 @@ export async function insertPods(
     RETURNING id AS "podId", tenant_id AS "tenantId", vmid, cores, memory_mb AS "memoryMb", disk_gb AS "diskGb"`);
 }
 
+/**
+ * Makes pods that sit on their nodes already, `each` of them on every node, their owners in turn: a fleet that has been in use.
+ */
+export async function insertPlacedPods(
+  db: Queryable,
+  nodeIds: readonly string[],
+  tenantIds: readonly string[],
+  each: number,
+): Promise<void> {
+  const size = { cores: 1, memoryMb: 1_024, diskGb: 10 };
+  const places = nodeIds.flatMap((nodeId) => Array.from({ length: each }, () => nodeId));
+  const owners = places.map((_, index) => tenantIds[index % tenantIds.length] ?? "");
+  const podIds = (await insertPods(db, owners, size)).map(({ podId }) => podId);
+  await db.execute(sql`
+    INSERT INTO node_claims (id, tenant_id, pod_id, node_id, storage_id, generation, cpu, memory_mb, disk_gb)
+    SELECT gen_random_uuid(), p.tenant_id, p.id, s.node_id, s.id, 1, p.cores, p.memory_mb, p.disk_gb
+    FROM unnest(${podIds}::uuid[], ${places}::uuid[]) AS given (pod_id, node_id)
+    JOIN cloud_pods p ON p.id = given.pod_id JOIN storages s ON s.node_id = given.node_id`);
+  await db.execute(sql`
+    INSERT INTO cloud_pod_placements (id, tenant_id, pod_id, node_id, vmid, generation)
+    SELECT gen_random_uuid(), p.tenant_id, p.id, given.node_id, p.vmid, 1
+    FROM unnest(${podIds}::uuid[], ${places}::uuid[]) AS given (pod_id, node_id) JOIN cloud_pods p ON p.id = given.pod_id`);
+  await db.execute(sql`
+    UPDATE node_capacity SET cpu_allocated = cpu_allocated + ${each * size.cores}, memory_allocated_mb = memory_allocated_mb + ${each * size.memoryMb}
+    WHERE node_id = ANY(${nodeIds}::uuid[])`);
+  await db.execute(sql`
+    UPDATE storages SET allocated_gb = allocated_gb + ${each * size.diskGb} WHERE node_id = ANY(${nodeIds}::uuid[])`);
+}
+
 /** How many nodes and storages have more allocated than may be, or not what their claims add up to. */
 export async function countOversold(db: Queryable): Promise<{ oversold: number; differing: number }> {
   const [row] = await db.query<{ oversold: number; differing: number }>(sql`
