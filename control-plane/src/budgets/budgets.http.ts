@@ -28,7 +28,7 @@ export interface BudgetRouteDeps {
 
 const amount = z
   .string()
-  .regex(/^\d{1,10}(\.\d{1,4})?$/, "must be a decimal amount such as 50.00")
+  .regex(/^(?=.*[1-9])\d{1,10}(\.\d{1,4})?$/, "must be a decimal amount above nought, such as 50.00")
   .openapi({ example: "50.00" });
 const threshold = z.number().int().min(1).max(1_000);
 
@@ -55,10 +55,6 @@ const budgetWish = z
   .refine((body) => (body.monthlyLimit === undefined) !== (body.monthlyLimitUsd === undefined), {
     path: ["monthlyLimit"],
     error: "name either monthlyLimit or monthlyLimitUsd",
-  })
-  .refine((body) => Number(body.monthlyLimit ?? body.monthlyLimitUsd) > 0, {
-    path: ["monthlyLimit"],
-    error: "must be more than nothing",
   })
   .refine((body) => body.alertThreshold1 < body.alertThreshold2 && body.alertThreshold2 < body.alertThreshold3, {
     path: ["alertThreshold2"],
