@@ -106,6 +106,7 @@ TABLE cloud_pod_allocations ROW LEVEL SECURITY (
   CONSTRAINT cloud_pod_allocations_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
   CONSTRAINT one_allocation_at_a_time EXCLUDE USING gist (pod_id WITH =, valid WITH &&)
 )
+CREATE TRIGGER allocated_hours_are_marked AFTER INSERT OR DELETE OR UPDATE ON public.cloud_pod_allocations FOR EACH ROW EXECUTE FUNCTION mark_allocated_hours()
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT SELECT TO cloudpods_api
 
@@ -218,6 +219,7 @@ TABLE cloud_pod_plan_prices (
   CONSTRAINT cloud_pod_plan_prices_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
   CONSTRAINT one_plan_price_at_a_time EXCLUDE USING gist (plan_code WITH =, currency WITH =, valid WITH &&)
 )
+CREATE TRIGGER used_plan_prices_stay BEFORE DELETE OR UPDATE ON public.cloud_pod_plan_prices FOR EACH ROW EXECUTE FUNCTION used_prices_stay()
 GRANT SELECT TO cloudpods_api
 
 TABLE cloud_pod_plans (
@@ -245,6 +247,35 @@ TABLE cloud_pod_plans (
   CONSTRAINT overage_policy CHECK ((overage_policy = ANY (ARRAY['throttle'::text, 'charge'::text, 'none'::text])))
   CONSTRAINT plan_family CHECK ((family = ANY (ARRAY['shared'::text, 'managed'::text])))
 )
+GRANT SELECT TO cloudpods_api
+
+TABLE cloud_pod_pricing (
+  id uuid NOT NULL DEFAULT gen_random_uuid()
+  name text NOT NULL
+  currency character(3) NOT NULL
+  cpu_per_hour numeric(20,10) NOT NULL
+  memory_gb_per_hour numeric(20,10) NOT NULL
+  disk_gb_per_month numeric(20,10) NOT NULL
+  network_out_gb numeric(20,10) NOT NULL
+  network_in_gb numeric(20,10) NOT NULL DEFAULT 0
+  network_in_free boolean NOT NULL DEFAULT true
+  is_default boolean NOT NULL DEFAULT false
+  effective_from timestamp with time zone NOT NULL
+  effective_until timestamp with time zone
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_pricing_cpu_per_hour_check CHECK ((cpu_per_hour >= (0)::numeric))
+  CONSTRAINT cloud_pod_pricing_disk_gb_per_month_check CHECK ((disk_gb_per_month >= (0)::numeric))
+  CONSTRAINT cloud_pod_pricing_memory_gb_per_hour_check CHECK ((memory_gb_per_hour >= (0)::numeric))
+  CONSTRAINT cloud_pod_pricing_network_in_gb_check CHECK ((network_in_gb >= (0)::numeric))
+  CONSTRAINT cloud_pod_pricing_network_out_gb_check CHECK ((network_out_gb >= (0)::numeric))
+  CONSTRAINT cloud_pod_pricing_pkey PRIMARY KEY (id)
+  CONSTRAINT one_default_pricing_at_a_time EXCLUDE USING gist (currency WITH =, tstzrange(effective_from, effective_until) WITH &&) WHERE (is_default)
+  CONSTRAINT one_pricing_at_a_time EXCLUDE USING gist (name WITH =, currency WITH =, tstzrange(effective_from, effective_until) WITH &&)
+  CONSTRAINT pricing_currency CHECK ((currency ~ '^[A-Z]{3}$'::text))
+  CONSTRAINT pricing_has_a_time CHECK ((effective_until > effective_from))
+  CONSTRAINT pricing_name CHECK ((name ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
+)
+CREATE TRIGGER used_pricing_stays BEFORE INSERT OR DELETE OR UPDATE ON public.cloud_pod_pricing FOR EACH ROW EXECUTE FUNCTION used_prices_stay()
 GRANT SELECT TO cloudpods_api
 
 TABLE cloud_pod_provisioning_tasks ROW LEVEL SECURITY (
@@ -331,6 +362,106 @@ TABLE cloud_pod_task_events ROW LEVEL SECURITY (
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT TO cloudpods_api
 
+TABLE cloud_pod_usage_daily (
+  date date NOT NULL
+  pod_id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  sample_count bigint NOT NULL
+  uptime_ms bigint NOT NULL
+  running_ms bigint NOT NULL
+  cpu_usage_us bigint NOT NULL
+  cpu_capacity_ms bigint NOT NULL
+  cpu_max_basis_points integer NOT NULL
+  cpu_histogram bigint[] NOT NULL
+  memory_byte_ms numeric(30,0) NOT NULL
+  memory_max_bytes bigint NOT NULL
+  disk_byte_ms numeric(30,0) NOT NULL
+  disk_max_bytes bigint NOT NULL
+  guest_in_bytes bigint NOT NULL
+  guest_out_bytes bigint NOT NULL
+  io_read_bytes bigint NOT NULL
+  io_write_bytes bigint NOT NULL
+  measured_ms bigint NOT NULL
+  late_ms bigint NOT NULL
+  not_running_ms bigint NOT NULL
+  missing_ms bigint NOT NULL
+  core_ms bigint NOT NULL
+  memory_mb_ms bigint NOT NULL
+  disk_gb_ms bigint NOT NULL
+  billable_in_bytes bigint NOT NULL
+  billable_out_bytes bigint NOT NULL
+  plan_out_bytes bigint NOT NULL
+  unpriced_ms bigint NOT NULL
+  currency character(3) NOT NULL
+  cost_cpu numeric(20,10) NOT NULL
+  cost_memory numeric(20,10) NOT NULL
+  cost_disk numeric(20,10) NOT NULL
+  cost_network_in numeric(20,10) NOT NULL
+  cost_network_out numeric(20,10) NOT NULL
+  cost_plan numeric(20,10) NOT NULL
+  cost_total numeric(20,10) NOT NULL GENERATED AS (((((cost_cpu + cost_memory) + cost_disk) + cost_network_in) + cost_network_out) + cost_plan)
+  hours integer NOT NULL
+  sealed_base jsonb
+  supplement boolean NOT NULL DEFAULT false
+  rolled_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_usage_daily_pkey PRIMARY KEY (date, pod_id)
+)
+CREATE INDEX cloud_pod_usage_daily_of_tenant ON public.cloud_pod_usage_daily USING btree (tenant_id, pod_id, date)
+
+TABLE cloud_pod_usage_hourly (
+  hour_start timestamp with time zone NOT NULL
+  pod_id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  sample_count bigint NOT NULL
+  covered int4multirange NOT NULL
+  uptime_ms bigint NOT NULL
+  running_ms bigint NOT NULL
+  cpu_usage_us bigint NOT NULL
+  cpu_capacity_ms bigint NOT NULL
+  cpu_max_basis_points integer NOT NULL
+  cpu_histogram bigint[] NOT NULL
+  memory_byte_ms numeric(30,0) NOT NULL
+  memory_max_bytes bigint NOT NULL
+  disk_byte_ms numeric(30,0) NOT NULL
+  disk_max_bytes bigint NOT NULL
+  guest_in_bytes bigint NOT NULL
+  guest_out_bytes bigint NOT NULL
+  io_read_bytes bigint NOT NULL
+  io_write_bytes bigint NOT NULL
+  traffic_points jsonb
+  measured_ms bigint NOT NULL
+  late_ms bigint NOT NULL
+  not_running_ms bigint NOT NULL
+  missing_ms bigint NOT NULL
+  core_ms bigint NOT NULL
+  memory_mb_ms bigint NOT NULL
+  disk_gb_ms bigint NOT NULL
+  billable_in_bytes bigint NOT NULL
+  billable_out_bytes bigint NOT NULL
+  plan_out_bytes bigint NOT NULL
+  unpriced_ms bigint NOT NULL
+  allowance_gb integer
+  currency character(3) NOT NULL
+  cost_cpu numeric(20,10) NOT NULL
+  cost_memory numeric(20,10) NOT NULL
+  cost_disk numeric(20,10) NOT NULL
+  cost_network_in numeric(20,10) NOT NULL
+  cost_network_out numeric(20,10) NOT NULL
+  cost_plan numeric(20,10) NOT NULL
+  cost_total numeric(20,10) NOT NULL GENERATED AS (((((cost_cpu + cost_memory) + cost_disk) + cost_network_in) + cost_network_out) + cost_plan)
+  final_at timestamp with time zone
+  timely int4multirange
+  sealed_at timestamp with time zone
+  sealed_base jsonb
+  archive_samples bigint
+  archive_sha256 bytea
+  supplement boolean NOT NULL DEFAULT false
+  rolled_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_usage_hourly_pkey PRIMARY KEY (hour_start, pod_id)
+)
+CREATE INDEX cloud_pod_usage_hourly_of_tenant ON public.cloud_pod_usage_hourly USING btree (tenant_id, pod_id, hour_start)
+CREATE INDEX cloud_pod_usage_hourly_open ON public.cloud_pod_usage_hourly USING btree (hour_start) WHERE (final_at IS NULL)
+
 TABLE cloud_pod_usage_late_samples (
   pod_id uuid NOT NULL
   sample_time timestamp with time zone NOT NULL
@@ -356,6 +487,60 @@ TABLE cloud_pod_usage_late_samples (
   received_at timestamp with time zone NOT NULL DEFAULT now()
   CONSTRAINT cloud_pod_usage_late_samples_pkey PRIMARY KEY (pod_id, sample_time, spool_no, seq)
 )
+CREATE INDEX cloud_pod_usage_late_samples_by_time ON public.cloud_pod_usage_late_samples USING btree (sample_time)
+
+TABLE cloud_pod_usage_monthly (
+  year_month character(7) NOT NULL
+  pod_id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  sample_count bigint NOT NULL
+  uptime_ms bigint NOT NULL
+  running_ms bigint NOT NULL
+  cpu_usage_us bigint NOT NULL
+  cpu_capacity_ms bigint NOT NULL
+  cpu_max_basis_points integer NOT NULL
+  memory_byte_ms numeric(30,0) NOT NULL
+  memory_max_bytes bigint NOT NULL
+  disk_byte_ms numeric(30,0) NOT NULL
+  disk_max_bytes bigint NOT NULL
+  guest_in_bytes bigint NOT NULL
+  guest_out_bytes bigint NOT NULL
+  io_read_bytes bigint NOT NULL
+  io_write_bytes bigint NOT NULL
+  measured_ms bigint NOT NULL
+  late_ms bigint NOT NULL
+  not_running_ms bigint NOT NULL
+  missing_ms bigint NOT NULL
+  core_ms bigint NOT NULL
+  memory_mb_ms bigint NOT NULL
+  disk_gb_ms bigint NOT NULL
+  billable_in_bytes bigint NOT NULL
+  billable_out_bytes bigint NOT NULL
+  plan_out_bytes bigint NOT NULL
+  overage_bytes bigint NOT NULL
+  unpriced_ms bigint NOT NULL
+  currency character(3) NOT NULL
+  cost_cpu numeric(20,10) NOT NULL
+  cost_memory numeric(20,10) NOT NULL
+  cost_disk numeric(20,10) NOT NULL
+  cost_network_in numeric(20,10) NOT NULL
+  cost_network_out numeric(20,10) NOT NULL
+  cost_plan numeric(20,10) NOT NULL
+  cost_overage numeric(20,10) NOT NULL
+  cost_total numeric(20,10) NOT NULL GENERATED AS ((((((cost_cpu + cost_memory) + cost_disk) + cost_network_in) + cost_network_out) + cost_plan) + cost_overage)
+  days integer NOT NULL
+  closed_at timestamp with time zone
+  billed_cost numeric(20,10)
+  billed_uptime_ms bigint
+  billed_out_bytes bigint
+  adjusted_cost numeric(20,10) NOT NULL DEFAULT 0
+  invoice_id uuid
+  sealed_base jsonb
+  rolled_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT cloud_pod_usage_monthly_pkey PRIMARY KEY (year_month, pod_id)
+)
+CREATE INDEX cloud_pod_usage_monthly_of_tenant ON public.cloud_pod_usage_monthly USING btree (tenant_id, year_month)
+CREATE TRIGGER billed_figures_stay BEFORE DELETE OR UPDATE ON public.cloud_pod_usage_monthly FOR EACH ROW WHEN ((old.closed_at IS NOT NULL)) EXECUTE FUNCTION billed_figures_stay()
 
 TABLE cloud_pod_usage_samples PARTITION BY RANGE (sample_time) (
   pod_id uuid NOT NULL
@@ -381,6 +566,7 @@ TABLE cloud_pod_usage_samples PARTITION BY RANGE (sample_time) (
   incarnation text NOT NULL
   CONSTRAINT cloud_pod_usage_samples_pkey PRIMARY KEY (pod_id, sample_time, spool_no, seq)
 )
+CREATE INDEX cloud_pod_usage_samples_by_time ON ONLY public.cloud_pod_usage_samples USING brin (sample_time, start_time) WITH (pages_per_range='32', autosummarize='on')
 
 TABLE cloud_pods ROW LEVEL SECURITY (
   id uuid NOT NULL
@@ -676,6 +862,13 @@ TABLE node_events (
 )
 CREATE INDEX node_events_by_node ON public.node_events USING btree (node_id, id)
 
+TABLE node_outages (
+  node_id uuid NOT NULL
+  period tstzrange NOT NULL
+  CONSTRAINT node_outages_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT one_outage_at_a_time EXCLUDE USING gist (node_id WITH =, period WITH &&)
+)
+
 TABLE node_queries UNLOGGED (
   id uuid NOT NULL
   node_id uuid NOT NULL
@@ -763,6 +956,7 @@ TABLE node_status (
   CONSTRAINT node_status_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT node_status_pkey PRIMARY KEY (node_id)
 )
+CREATE TRIGGER node_outages_are_recorded AFTER INSERT OR UPDATE OF state ON public.node_status FOR EACH ROW EXECUTE FUNCTION record_outage()
 GRANT SELECT TO cloudpods_api
 
 TABLE node_storages (
@@ -948,6 +1142,14 @@ TABLE telemetry_dead_letters (
 )
 CREATE INDEX telemetry_dead_letters_by_time ON public.telemetry_dead_letters USING btree (received_at)
 
+TABLE tenant_pricing_names (
+  tenant_id uuid NOT NULL
+  pricing_name text
+  valid tstzrange NOT NULL
+  CONSTRAINT one_pricing_name_at_a_time EXCLUDE USING gist (tenant_id WITH =, valid WITH &&)
+  CONSTRAINT tenant_pricing_names_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id) ON DELETE CASCADE
+)
+
 TABLE tenant_webhooks ROW LEVEL SECURITY (
   tenant_id uuid NOT NULL
   url text
@@ -977,6 +1179,7 @@ TABLE tenants ROW LEVEL SECURITY (
   CONSTRAINT tenants_pkey PRIMARY KEY (id)
   CONSTRAINT tenants_slug_key UNIQUE (slug)
 )
+CREATE TRIGGER pricing_names_are_recorded AFTER INSERT OR UPDATE OF pricing_name, currency ON public.tenants FOR EACH ROW EXECUTE FUNCTION record_pricing_name()
 POLICY own_tenant TO cloudpods_api USING (id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT SELECT TO cloudpods_api
 
@@ -1007,6 +1210,16 @@ TABLE usage_adjustments ROW LEVEL SECURITY (
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT SELECT TO cloudpods_api
 
+TABLE usage_closed_months (
+  tenant_id uuid NOT NULL
+  year_month character(7) NOT NULL
+  currency character(3) NOT NULL
+  billed_cost numeric(20,10) NOT NULL
+  closed_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT usage_closed_months_pkey PRIMARY KEY (tenant_id, year_month)
+  CONSTRAINT usage_closed_months_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+)
+
 TABLE usage_days (
   day date NOT NULL
   made_at timestamp with time zone NOT NULL DEFAULT now()
@@ -1014,13 +1227,42 @@ TABLE usage_days (
   CONSTRAINT usage_days_pkey PRIMARY KEY (day)
 )
 
+TABLE usage_dirty_days (
+  id bigint NOT NULL IDENTITY ALWAYS
+  date date NOT NULL
+  pod_ids uuid[]
+  CONSTRAINT usage_dirty_days_pkey PRIMARY KEY (id)
+)
+
 TABLE usage_dirty_hours (
   id bigint NOT NULL IDENTITY ALWAYS
   hour_start timestamp with time zone NOT NULL
-  node_id uuid NOT NULL
+  node_id uuid
+  pod_id uuid
+  CONSTRAINT a_mark_names_one CHECK ((num_nonnulls(node_id, pod_id) = 1))
   CONSTRAINT usage_dirty_hours_pkey PRIMARY KEY (id)
 )
 CREATE INDEX usage_dirty_hours_by_hour ON public.usage_dirty_hours USING btree (hour_start)
+
+TABLE usage_dirty_months (
+  id bigint NOT NULL IDENTITY ALWAYS
+  year_month character(7) NOT NULL
+  pod_ids uuid[]
+  CONSTRAINT usage_dirty_months_pkey PRIMARY KEY (id)
+)
+
+TABLE usage_hours (
+  hour_start timestamp with time zone NOT NULL
+  rolled_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT usage_hours_pkey PRIMARY KEY (hour_start)
+)
+
+TABLE usage_months (
+  year_month character(7) NOT NULL
+  hours_archived_at timestamp with time zone
+  days_archived_at timestamp with time zone
+  CONSTRAINT usage_months_pkey PRIMARY KEY (year_month)
+)
 
 TABLE usage_rejected_samples (
   id uuid NOT NULL
@@ -1068,6 +1310,69 @@ BEGIN
   RAISE EXCEPTION 'audit_log is append-only' USING ERRCODE = 'restrict_violation';
 END $function$
 
+CREATE OR REPLACE FUNCTION public.billed_figures_stay()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR ROW(NEW.closed_at, NEW.billed_cost, NEW.billed_uptime_ms, NEW.billed_out_bytes, NEW.currency)
+     IS DISTINCT FROM ROW(OLD.closed_at, OLD.billed_cost, OLD.billed_uptime_ms, OLD.billed_out_bytes, OLD.currency) THEN
+    RAISE EXCEPTION 'the month % of pod % is closed', OLD.year_month, OLD.pod_id USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $function$
+
+CREATE OR REPLACE FUNCTION public.gapped_length_ms(covered int4multirange)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (SELECT (COALESCE(sum((upper(piece.piece) - lower(piece.piece))), (0)::bigint))::integer AS "coalesce" FROM unnest(gapped_length_ms.covered) piece(piece))
+
+CREATE OR REPLACE FUNCTION public.histogram_p95(entries bigint[])
+ RETURNS smallint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (SELECT (min(ranked.bucket))::smallint AS min FROM (SELECT (entry.entry >> 32) AS bucket, sum((entry.entry & '4294967295'::bigint)) OVER (ORDER BY (entry.entry >> 32)) AS up_to, sum((entry.entry & '4294967295'::bigint)) OVER () AS whole FROM unnest(histogram_p95.entries) entry(entry) WHERE (entry.entry IS NOT NULL)) ranked WHERE (((100)::numeric * ranked.up_to) >= ((95)::numeric * ranked.whole)))
+
+CREATE OR REPLACE FUNCTION public.length_ms(covered int4multirange)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN isempty(covered) THEN 0 WHEN (int4multirange(range_merge(covered)) = covered) THEN (upper(covered) - lower(covered)) ELSE gapped_length_ms(covered) END
+
+CREATE OR REPLACE FUNCTION public.mark_allocated_hours()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+DECLARE changed tstzrange; pod uuid;
+BEGIN
+  IF TG_OP = 'INSERT' THEN changed := NEW.valid; pod := NEW.pod_id;
+  ELSIF TG_OP = 'DELETE' THEN changed := OLD.valid; pod := OLD.pod_id;
+  ELSIF lower(NEW.valid) = lower(OLD.valid) AND to_jsonb(NEW) - 'valid' = to_jsonb(OLD) - 'valid' THEN
+    -- Only the end moved.
+    changed := tstzrange(least(upper(NEW.valid), upper(OLD.valid)), nullif(greatest(coalesce(upper(NEW.valid), 'infinity'), coalesce(upper(OLD.valid), 'infinity')), 'infinity'));
+    pod := NEW.pod_id;
+  ELSE
+    changed := range_merge(NEW.valid, OLD.valid); pod := NEW.pod_id;
+  END IF;
+  INSERT INTO usage_dirty_hours (hour_start, pod_id)
+  SELECT hour, pod FROM generate_series(date_bin('1 hour', lower(changed), '2000-01-01Z'), least(clock_timestamp(), coalesce(upper(changed), 'infinity')), '1 hour') AS hour
+  WHERE NOT isempty(changed);
+  RETURN NULL;
+END $function$
+
+CREATE OR REPLACE FUNCTION public.ms_between(first timestamp with time zone, last timestamp with time zone)
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN ((floor(((date_part('epoch'::text, last) * (1000)::double precision) + (0.0005)::double precision)))::bigint - (floor(((date_part('epoch'::text, first) * (1000)::double precision) + (0.0005)::double precision)))::bigint)
+
+CREATE OR REPLACE FUNCTION public.ms_in_hour(at timestamp with time zone, hour_start timestamp with time zone)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN (floor(LEAST((3600000)::double precision, GREATEST((0)::double precision, ((date_part('epoch'::text, (at - hour_start)) * (1000)::double precision) + (0.0005)::double precision)))))::integer
+
 CREATE OR REPLACE FUNCTION public.next_vmid()
  RETURNS integer
  LANGUAGE plpgsql
@@ -1083,6 +1388,58 @@ BEGIN
   RETURN candidate;
 END $function$
 
+CREATE OR REPLACE FUNCTION public.proportion(amount numeric, part numeric, whole numeric)
+ RETURNS numeric
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN (div((((('20000000000'::bigint)::numeric * amount) * part) + whole), ((2)::numeric * whole)) * 0.0000000001)
+
+CREATE OR REPLACE FUNCTION public.record_outage()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+DECLARE was_away boolean := TG_OP = 'UPDATE' AND OLD.state IN ('offline', 'lost');
+BEGIN
+  IF NEW.state IN ('offline', 'lost') AND NOT was_away THEN
+    INSERT INTO node_outages (node_id, period)
+    SELECT NEW.node_id, tstzrange(NEW.state_since, NULL)
+    WHERE NOT EXISTS (SELECT FROM node_outages o WHERE o.node_id = NEW.node_id AND o.period && tstzrange(NEW.state_since, NULL));
+  ELSIF NEW.state IN ('online', 'degraded') THEN
+    -- One that ends where it began never was.
+    DELETE FROM node_outages WHERE node_id = NEW.node_id AND upper_inf(period) AND lower(period) >= NEW.state_since;
+    UPDATE node_outages SET period = tstzrange(lower(period), NEW.state_since) WHERE node_id = NEW.node_id AND upper_inf(period);
+  ELSE
+    RETURN NULL;
+  END IF;
+  INSERT INTO usage_dirty_hours (hour_start, node_id)
+  SELECT hour, NEW.node_id FROM generate_series(date_bin('1 hour', NEW.state_since, '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour;
+  RETURN NULL;
+END $function$
+
+CREATE OR REPLACE FUNCTION public.record_pricing_name()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    INSERT INTO tenant_pricing_names (tenant_id, pricing_name, valid) VALUES (NEW.id, NEW.pricing_name, tstzrange('-infinity', NULL));
+    RETURN NULL;
+  END IF;
+  IF NEW.currency <> OLD.currency AND EXISTS (SELECT FROM cloud_pod_usage_hourly WHERE tenant_id = NEW.id) THEN
+    RAISE EXCEPTION 'usage of tenant % was rated in %', NEW.id, OLD.currency USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.pricing_name IS DISTINCT FROM OLD.pricing_name THEN
+    DELETE FROM tenant_pricing_names WHERE tenant_id = NEW.id AND upper_inf(valid) AND lower(valid) >= now();
+    UPDATE tenant_pricing_names SET valid = tstzrange(lower(valid), now()) WHERE tenant_id = NEW.id AND upper_inf(valid);
+    INSERT INTO tenant_pricing_names (tenant_id, pricing_name, valid) VALUES (NEW.id, NEW.pricing_name, tstzrange(now(), NULL));
+    -- A change that commits after its hour was rated is rated again.
+    INSERT INTO usage_dirty_hours (hour_start, pod_id)
+    SELECT hour, p.id FROM cloud_pods p, generate_series(date_bin('1 hour', now(), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
+    WHERE p.tenant_id = NEW.id AND p.status <> 'deleted';
+  END IF;
+  RETURN NULL;
+END $function$
+
 CREATE OR REPLACE FUNCTION public.refuse_overselling()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1094,7 +1451,165 @@ BEGIN
   RETURN NULL;
 END $function$
 
+CREATE OR REPLACE FUNCTION public.used_prices_stay()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  before jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
+  after jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
+  changed tstzrange;
+  ends text := CASE TG_TABLE_NAME WHEN 'cloud_pod_pricing' THEN 'effective_until' ELSE 'valid' END;
+BEGIN
+  IF TG_TABLE_NAME = 'cloud_pod_pricing' THEN
+    changed := tstzrange(least((before ->> 'effective_from')::timestamptz, (after ->> 'effective_from')::timestamptz), NULL);
+    IF TG_OP = 'UPDATE' AND before - ends = after - ends THEN
+      changed := tstzrange(least((before ->> ends)::timestamptz, (after ->> ends)::timestamptz), NULL);
+    END IF;
+  ELSE
+    changed := tstzrange(least(lower((before ->> ends)::tstzrange), lower((after ->> ends)::tstzrange)), NULL);
+    IF TG_OP = 'UPDATE' AND before - ends = after - ends AND lower((before ->> ends)::tstzrange) = lower((after ->> ends)::tstzrange) THEN
+      changed := tstzrange(least(upper((before ->> ends)::tstzrange), upper((after ->> ends)::tstzrange)), NULL);
+    END IF;
+  END IF;
+  IF EXISTS (SELECT FROM usage_hours WHERE hour_start + interval '1 hour' > lower(changed)) THEN
+    RAISE EXCEPTION 'usage after % was rated already', lower(changed) USING ERRCODE = 'CP002';
+  END IF;
+  RETURN coalesce(NEW, OLD);
+END $function$
+
 SEQUENCE vmid_seq FROM 100000 TO 999999999
+
+VIEW tenant_closed_months WITH (security_barrier=true) AS
+ SELECT year_month,
+    currency,
+    billed_cost,
+    closed_at
+   FROM usage_closed_months
+  WHERE (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id));
+
+VIEW tenant_usage_daily WITH (security_barrier=true) AS
+ SELECT pod_id,
+    date,
+    sample_count,
+    round(((uptime_ms)::numeric / 3600000.0), 4) AS uptime_hours,
+    round((((cpu_usage_us)::numeric / 10.0) / (NULLIF(cpu_capacity_ms, 0))::numeric), 2) AS cpu_avg_percent,
+    round(((cpu_max_basis_points)::numeric / 100.0), 2) AS cpu_max_percent,
+    histogram_p95(cpu_histogram) AS cpu_p95_percent,
+    round(((memory_byte_ms / (NULLIF(running_ms, 0))::numeric) / (1048576)::numeric), 1) AS memory_avg_mb,
+    round(((memory_max_bytes)::numeric / 1048576.0), 1) AS memory_max_mb,
+    round(((disk_byte_ms / (NULLIF(running_ms, 0))::numeric) / (1073741824)::numeric), 3) AS disk_avg_gb,
+    round(((disk_max_bytes)::numeric / 1073741824.0), 3) AS disk_max_gb,
+    round(((guest_in_bytes)::numeric / 1073741824.0), 9) AS network_in_total_gb,
+    round(((guest_out_bytes)::numeric / 1073741824.0), 9) AS network_out_total_gb,
+    round((((io_read_bytes)::numeric + (io_write_bytes)::numeric) / 1073741824.0), 9) AS disk_io_total_gb,
+    round(((measured_ms)::numeric / 60000.0), 3) AS measured_minutes,
+    round(((late_ms)::numeric / 60000.0), 3) AS late_minutes,
+    round(((not_running_ms)::numeric / 60000.0), 3) AS not_running_minutes,
+    round(((missing_ms)::numeric / 60000.0), 3) AS missing_minutes,
+    guest_in_bytes,
+    guest_out_bytes,
+    uptime_ms,
+    measured_ms,
+    late_ms,
+    not_running_ms,
+    missing_ms,
+    core_ms,
+    memory_mb_ms,
+    disk_gb_ms,
+    billable_in_bytes,
+    billable_out_bytes,
+    plan_out_bytes,
+    currency,
+    cost_cpu,
+    cost_memory,
+    cost_disk,
+    cost_network_in,
+    cost_network_out,
+    cost_plan,
+    cost_total AS estimated_cost,
+    hours
+   FROM cloud_pod_usage_daily
+  WHERE (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id));
+
+VIEW tenant_usage_hourly WITH (security_barrier=true) AS
+ SELECT pod_id,
+    hour_start,
+    sample_count,
+    round(((uptime_ms)::numeric / 60000.0), 3) AS uptime_minutes,
+    round((((cpu_usage_us)::numeric / 10.0) / (NULLIF(cpu_capacity_ms, 0))::numeric), 2) AS cpu_avg_percent,
+    round(((cpu_max_basis_points)::numeric / 100.0), 2) AS cpu_max_percent,
+    round(((memory_byte_ms / (NULLIF(running_ms, 0))::numeric) / (1048576)::numeric), 1) AS memory_avg_mb,
+    round(((memory_max_bytes)::numeric / 1048576.0), 1) AS memory_max_mb,
+    round(((disk_byte_ms / (NULLIF(running_ms, 0))::numeric) / (1073741824)::numeric), 3) AS disk_avg_gb,
+    round(((guest_in_bytes)::numeric / 1048576.0), 6) AS network_in_total_mb,
+    round(((guest_out_bytes)::numeric / 1048576.0), 6) AS network_out_total_mb,
+    round(((io_read_bytes)::numeric / 1048576.0), 6) AS disk_read_total_mb,
+    round(((io_write_bytes)::numeric / 1048576.0), 6) AS disk_write_total_mb,
+    guest_in_bytes,
+    guest_out_bytes,
+    uptime_ms,
+    measured_ms,
+    late_ms,
+    not_running_ms,
+    missing_ms,
+    core_ms,
+    memory_mb_ms,
+    disk_gb_ms,
+    billable_in_bytes,
+    billable_out_bytes,
+    plan_out_bytes,
+    currency,
+    cost_cpu,
+    cost_memory,
+    cost_disk,
+    cost_network_in,
+    cost_network_out,
+    cost_plan,
+    cost_total,
+    final_at,
+    sealed_at
+   FROM cloud_pod_usage_hourly
+  WHERE (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id));
+
+VIEW tenant_usage_monthly WITH (security_barrier=true) AS
+ SELECT pod_id,
+    year_month,
+    round(((core_ms)::numeric / 3600000.0), 4) AS cpu_hours,
+    round((((memory_mb_ms)::numeric / 1024.0) / (3600000)::numeric), 4) AS memory_gb_hours,
+    round(((disk_gb_ms)::numeric / 3600000.0), 4) AS disk_gb_hours,
+    round(((guest_in_bytes)::numeric / 1073741824.0), 9) AS network_in_gb,
+    round(((guest_out_bytes)::numeric / 1073741824.0), 9) AS network_out_gb,
+    round(((uptime_ms)::numeric / 3600000.0), 4) AS total_uptime_hours,
+    guest_in_bytes,
+    guest_out_bytes,
+    uptime_ms,
+    measured_ms,
+    late_ms,
+    not_running_ms,
+    missing_ms,
+    core_ms,
+    memory_mb_ms,
+    disk_gb_ms,
+    billable_in_bytes,
+    billable_out_bytes,
+    plan_out_bytes,
+    overage_bytes,
+    currency,
+    cost_cpu,
+    cost_memory,
+    cost_disk,
+    cost_network_in,
+    cost_network_out,
+    cost_plan,
+    cost_overage,
+    cost_total AS estimated_cost,
+    billed_cost,
+    adjusted_cost,
+    closed_at,
+    invoice_id
+   FROM cloud_pod_usage_monthly
+  WHERE (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id));
 
 VIEW tenant_usage_samples WITH (security_barrier=true) AS
  SELECT s.pod_id,

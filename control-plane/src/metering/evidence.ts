@@ -1,0 +1,163 @@
+import { joinSql, sql, type Sql } from "../platform/sql.ts";
+
+/** Figures of a pod-hour that are added when evidence is put together. */
+export const summedFigures = [
+  "sample_count",
+  "running_ms",
+  "cpu_usage_us",
+  "cpu_capacity_ms",
+  "memory_byte_ms",
+  "disk_byte_ms",
+  "guest_in_bytes",
+  "guest_out_bytes",
+  "io_read_bytes",
+  "io_write_bytes",
+] as const;
+
+/** Figures of which the greatest counts. */
+export const greatestFigures = ["cpu_max_basis_points", "memory_max_bytes", "disk_max_bytes"] as const;
+
+/** The names of columns as SQL; names of this program, never text from outside. */
+export function nameColumns(names: readonly string[], write: (name: string) => string = (name) => name): Sql {
+  const text = names.map(write).join(", ");
+  return sql(Object.assign([text], { raw: [text] }));
+}
+
+/** Where the samples of an hour are read: in one go, pod by pod, or from the row that was frozen when they were archived. */
+export type EvidenceSource =
+  | { readonly kind: "whole-hour"; readonly from: Date; readonly to: Date }
+  | { readonly kind: "pod-by-pod" }
+  | { readonly kind: "sealed" };
+
+const maxSampleLength = sql`interval '1 day'`;
+
+/** When a sample's pod began to run: at its start, but for a difference that is more than a clock being set right. */
+const ranFrom = sql`CASE WHEN date_part('epoch', s.sample_time - s.start_time) * 1000 - s.running_ms < 1000
+  THEN s.start_time ELSE s.sample_time - make_interval(secs => s.running_ms / 1000.0) END`;
+
+interface HourBounds {
+  readonly from: Sql;
+  readonly to: Sql;
+}
+
+/** The ms of an hour in which pods ran, by sample rows `s`. */
+function coveredBySamples({ from, to }: HourBounds): Sql {
+  return sql`range_agg(int4range(ms_in_hour(least(${ranFrom}, ${to}), ${from}), ms_in_hour(least(s.sample_time, ${to}), ${from})))`;
+}
+
+/** The histogram of sample rows `s`: their share of all cores, weighed by their time in the hour. */
+function histogramOfSamples({ from, to }: HourBounds): Sql {
+  return sql`array_agg(least(100, s.cpu_usage_us / nullif(s.running_ms::bigint * s.cores * 10, 0)) * 4294967296
+    + ms_in_hour(least(s.sample_time, ${to}), ${from}) - ms_in_hour(least(${ranFrom}, ${to}), ${from}))`;
+}
+
+/**
+ * What the samples `g` of one pod come to. Nearly always one spool measured a stretch without gaps, which
+ * minima, maxima and sums prove; only else are the intervals united one by one.
+ */
+function aggregates(hour: HourBounds): Sql {
+  const gapless = sql`(min(g.spool_no) = max(g.spool_no) AND min(g.start_time) >= ${hour.from}
+    AND ms_between(min(g.start_time), max(g.sample_time)) = round(sum(date_part('epoch', g.sample_time - g.start_time)) * 1000)
+    AND ms_between(min(g.start_time), max(g.sample_time)) - sum(g.running_ms) < 1000)`;
+  const oneByOne = (what: Sql) => sql`(SELECT ${what} FROM cloud_pod_usage_samples s
+    WHERE s.pod_id = g.pod_id AND s.sample_time > ${hour.from} AND s.sample_time <= ${hour.to})`;
+  return sql`sum(g.sample_count)::bigint AS sample_count, sum(g.running_ms)::bigint AS running_ms, sum(g.cpu_usage_us)::bigint AS cpu_usage_us,
+    sum(g.running_ms::bigint * g.cores)::bigint AS cpu_capacity_ms, sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms,
+    sum(g.guest_in_bytes)::bigint AS guest_in_bytes, sum(g.guest_out_bytes)::bigint AS guest_out_bytes,
+    sum(g.io_read_bytes)::bigint AS io_read_bytes, sum(g.io_write_bytes)::bigint AS io_write_bytes,
+    ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
+    CASE WHEN ${gapless}
+      THEN int4multirange(int4range(ms_in_hour(min(g.start_time), ${hour.from}), ms_in_hour(max(g.sample_time), ${hour.from})))
+      ELSE ${oneByOne(coveredBySamples(hour))} END AS covered,
+    CASE WHEN ${gapless}
+      THEN array_agg(least(100, g.cpu_usage_us / nullif(g.running_ms::bigint * g.cores * 10, 0)) * 4294967296 + g.running_ms)
+      ELSE ${oneByOne(histogramOfSamples(hour))} END AS cpu_histogram`;
+}
+
+/** `measured`: what the samples of each due hour come to, or what they came to when they were archived. */
+function measuredTable(source: EvidenceSource): Sql {
+  switch (source.kind) {
+    case "whole-hour": {
+      const [from, to] = [sql`${source.from}::timestamptz`, sql`${source.to}::timestamptz`];
+      return sql`measured AS (
+        SELECT g.pod_id, ${from} AS hour_start, ${aggregates({ from, to })}, NULL::jsonb AS traffic_points
+        FROM cloud_pod_usage_samples g WHERE g.sample_time > ${from} AND g.sample_time <= ${to} GROUP BY g.pod_id)`;
+    }
+    case "pod-by-pod":
+      return sql`measured AS (
+        SELECT d.hour_start, m.*, NULL::jsonb AS traffic_points FROM due d CROSS JOIN LATERAL (
+          SELECT g.pod_id, ${aggregates({ from: sql`d.hour_start`, to: sql`d.hour_end` })}
+          FROM cloud_pod_usage_samples g
+          WHERE g.pod_id = d.pod_id AND g.sample_time > d.hour_start AND g.sample_time <= d.hour_end GROUP BY g.pod_id) AS m)`;
+    case "sealed":
+      return sql`measured AS (
+        SELECT h.pod_id, h.hour_start, ${nameColumns([...summedFigures, ...greatestFigures], (name) => `base.${name}`)},
+          base.covered, base.cpu_histogram, base.traffic_points
+        FROM due d JOIN cloud_pod_usage_hourly h USING (pod_id, hour_start)
+        CROSS JOIN LATERAL jsonb_populate_record(h, coalesce(h.sealed_base, '{}')) AS base
+        WHERE NOT h.supplement)`;
+  }
+}
+
+/** Samples that are not among the usual ones: those that came late, and those that only began in the hour. */
+function straysTable(source: EvidenceSource): Sql {
+  const row = sql`d.pod_id, d.hour_start, d.hour_end, s.start_time, s.sample_time, s.running_ms, s.cores, s.sample_count, s.cpu_usage_us,
+    s.running_ms::bigint * s.cores AS cpu_capacity_ms, s.memory_byte_ms, s.disk_byte_ms, s.guest_in_bytes, s.guest_out_bytes,
+    s.io_read_bytes, s.io_write_bytes, ${nameColumns(greatestFigures, (name) => `s.${name}`)}`;
+  const late = sql`SELECT ${row}, s.sample_time <= d.hour_end AS is_own
+    FROM due d JOIN cloud_pod_usage_late_samples s ON s.pod_id = d.pod_id
+    WHERE s.sample_time > d.hour_start AND s.sample_time <= d.hour_end + ${maxSampleLength} AND s.start_time < d.hour_end`;
+  // What reaches into a sealed day was stored as late, or was part of it when it was sealed.
+  if (source.kind === "sealed") return sql`strays AS (${late})`;
+  const end = source.kind === "whole-hour" ? sql`${source.to}::timestamptz` : sql`d.hour_end`;
+  return sql`strays AS (${late} UNION ALL
+    SELECT ${row}, false FROM due d JOIN cloud_pod_usage_samples s ON s.pod_id = d.pod_id
+    WHERE s.sample_time > ${end} AND s.sample_time <= ${end} + ${maxSampleLength} AND s.start_time < ${end})`;
+}
+
+/** `points`: traffic sample by sample, for hours inside which rates change. */
+function pointsTable(source: EvidenceSource): Sql {
+  const point = sql`d.pod_id, d.hour_start, ms_in_hour(s.sample_time, d.hour_start) AS at_ms, s.guest_in_bytes, s.guest_out_bytes`;
+  const stored = sql`SELECT ${point} FROM edges JOIN due d USING (pod_id, hour_start) CROSS JOIN LATERAL (
+      SELECT sample_time, guest_in_bytes, guest_out_bytes FROM cloud_pod_usage_samples s
+      WHERE s.pod_id = d.pod_id AND s.sample_time > d.hour_start AND s.sample_time <= d.hour_end OFFSET 0) AS s UNION ALL`;
+  return sql`points AS (
+    SELECT pod_id, hour_start, jsonb_agg(jsonb_build_array(at_ms, guest_in_bytes, guest_out_bytes) ORDER BY at_ms) AS traffic_points
+    FROM (${source.kind === "sealed" ? sql`` : stored}
+      SELECT pod_id, hour_start, ms_in_hour(s.sample_time, hour_start), guest_in_bytes, guest_out_bytes
+      FROM strays s JOIN edges USING (pod_id, hour_start) WHERE is_own) AS single
+    GROUP BY pod_id, hour_start)`;
+}
+
+/**
+ * Common table expressions that give `evidence`: one row for each row of
+ * `due (pod_id, tenant_id, hour_start, hour_end, supplement)`, also where there is nothing. `edges` must be
+ * there too. A sample's quantities count in the hour of its last millisecond, its time in each hour.
+ */
+export function evidenceTables(source: EvidenceSource): Sql {
+  const strayHour = { from: sql`s.hour_start`, to: sql`s.hour_end` };
+  const added = joinSql(
+    [
+      nameColumns(summedFigures, (name) => `coalesce(m.${name}, 0) + coalesce(x.${name}, 0) AS ${name}`),
+      nameColumns(greatestFigures, (name) => `greatest(m.${name}, x.${name}, 0) AS ${name}`),
+    ],
+    sql`, `,
+  );
+  // A frozen hour without points had no edge then: its traffic cannot be told apart any more.
+  const points =
+    source.kind === "sealed" ? sql`m.traffic_points || coalesce(p.traffic_points, '[]')` : sql`p.traffic_points`;
+  return sql`${measuredTable(source)}, ${straysTable(source)},
+    extra AS (
+      SELECT pod_id, hour_start, ${nameColumns(summedFigures, (name) => `sum(s.${name}) FILTER (WHERE is_own) AS ${name}`)},
+        ${nameColumns(greatestFigures, (name) => `max(s.${name}) FILTER (WHERE is_own) AS ${name}`)},
+        ${coveredBySamples(strayHour)} AS covered, ${histogramOfSamples(strayHour)} AS cpu_histogram
+      FROM strays s GROUP BY pod_id, hour_start),
+    ${pointsTable(source)},
+    evidence AS (
+      SELECT d.pod_id, d.tenant_id, d.hour_start, d.hour_end, d.supplement, ${added},
+        coalesce(m.covered, '{}') + coalesce(x.covered, '{}') AS covered,
+        coalesce(m.cpu_histogram, '{}') || coalesce(x.cpu_histogram, '{}') AS cpu_histogram,
+        ${points} AS traffic_points, x.pod_id IS NOT NULL AS has_strays
+      FROM due d LEFT JOIN measured m USING (pod_id, hour_start) LEFT JOIN extra x USING (pod_id, hour_start)
+      LEFT JOIN points p USING (pod_id, hour_start))`;
+}
