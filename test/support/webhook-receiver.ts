@@ -2,14 +2,14 @@ import { createServer, type IncomingHttpHeaders } from "node:http";
 import type { AddressInfo } from "node:net";
 
 /** A request as it arrived. */
-export interface ArrivedWebhook {
+interface ArrivedWebhook {
   readonly path: string;
   readonly headers: IncomingHttpHeaders;
   readonly body: string;
 }
 
 /** What the receiver answers; undefined: nothing, ever. */
-export type WebhookAnswer = { readonly status: number; readonly headers?: Record<string, string> } | undefined;
+type WebhookAnswer = { readonly status: number; readonly headers?: Record<string, string> } | undefined;
 
 /** A real HTTP server that webhooks are sent to. */
 export interface WebhookReceiver {
