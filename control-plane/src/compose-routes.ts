@@ -14,6 +14,7 @@ import { podHints } from "./pods/pod-hints.ts";
 import { registerPodPowerRoutes } from "./pods/pod-power.http.ts";
 import { registerPodRoutes } from "./pods/pods.http.ts";
 import { prepareRetry } from "./pods/retry-work.ts";
+import { registerPricingRoutes } from "./rating/pricing.http.ts";
 import { registerQuotaRoutes } from "./quotas/quotas.http.ts";
 import type { FleetView } from "./scheduling/fleet-view.ts";
 import { registerSchedulerRoutes } from "./scheduling/scheduler.http.ts";
@@ -42,6 +43,7 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerTenancyRoutes(routes);
   registerPlanRoutes(routes);
   registerPlanAdminRoutes(routes);
+  registerPricingRoutes(routes);
   registerQuotaRoutes(routes);
   registerPodRoutes(routes);
   registerPodOrderRoutes(routes, {

@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import type { Money } from "@cloudpods/shared/money";
 
 /** An instant; a Date in the program, RFC 3339 in UTC on the wire. */
 export const timestamp = z.date().openapi({ type: "string", format: "date-time", example: "2026-01-31T12:00:00.000Z" });
@@ -8,6 +9,17 @@ export const counter = z.bigint().openapi({ type: "string", pattern: "^-?[0-9]+$
 
 /** An id that the control plane made. */
 export const uuid = z.uuid().openapi({ example: "019a0000-0000-7000-8000-000000000001" });
+
+/** An exact amount: a decimal string, because JSON numbers are binary. `Money` of the program fits after `shownMoney`. */
+export const money = z.object({
+  amount: z.string().openapi({ example: "34.20" }),
+  currency: z.string().openapi({ example: "USD", description: "ISO 4217" }),
+});
+
+/** A `Money` as `money` has it, to the amount's last place. */
+export function shownMoney(amount: Money): z.infer<typeof money> {
+  return { amount: amount.toString(), currency: amount.currency };
+}
 
 /** `?dryRun=true`: nothing is written, the answer is the plan. */
 export const dryRun = z

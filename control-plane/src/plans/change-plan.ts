@@ -1,6 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
-import { violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
+import { sqlState, violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
 import { joinSql, sql, type Sql } from "../platform/sql.ts";
 import { readPlan, type Plan } from "./resolve-plan.ts";
 
@@ -73,7 +73,7 @@ export async function createPlan(
 /**
  * Changes a plan. Its price changes by a new row from a time on; what was charged before stays as it was.
  * @throws DomainError `not-found` PLAN_NOT_FOUND · `wrong-state` PLAN_IN_USE when a plan that was sold would become another
- *   one · `invalid` PRICE_IN_THE_PAST · `conflict` PLAN_PRICE_SCHEDULED
+ *   one · `invalid` PRICE_IN_THE_PAST · `conflict` PLAN_PRICE_SCHEDULED · PLAN_PRICE_USED
  */
 export async function changePlan(
   tx: Transaction,
@@ -120,23 +120,28 @@ async function isSold(tx: Queryable, code: string): Promise<boolean> {
 
 /** Ends the price in force and begins the new one at the same instant. */
 async function setPrice(tx: Transaction, code: string, { amount, currency, from }: PlanPriceChange): Promise<void> {
-  const [time] = await tx.query<{ from: Date; isPast: boolean }>(sql`
-    SELECT coalesce(${from ?? null}::timestamptz, now()) AS from, coalesce(${from ?? null}::timestamptz < now(), false) AS "isPast"`);
-  if (time === undefined) throw new Error("a SELECT without FROM gives one row");
-  if (time.isPast) {
+  const [past] = await tx.query(sql`SELECT WHERE ${from ?? null}::timestamptz < now()`);
+  if (past !== undefined) {
     throw new DomainError("invalid", "PRICE_IN_THE_PAST", "A price cannot change for a time that has passed.", {
       errors: [{ pointer: "/price/from", detail: "must not lie in the past" }],
     });
   }
   const begins = from === undefined ? sql`now()` : sql`${from}::timestamptz`;
-  await tx.execute(sql`
-    UPDATE cloud_pod_plan_prices SET valid = tstzrange(lower(valid), ${begins})
-    WHERE plan_code = ${code} AND currency = ${currency} AND valid @> ${begins} AND lower(valid) < ${begins} AND upper_inf(valid)`);
   try {
+    await tx.execute(sql`
+      UPDATE cloud_pod_plan_prices SET valid = tstzrange(lower(valid), ${begins})
+      WHERE plan_code = ${code} AND currency = ${currency} AND valid @> ${begins} AND lower(valid) < ${begins} AND upper_inf(valid)`);
     await tx.execute(sql`
       INSERT INTO cloud_pod_plan_prices (id, plan_code, currency, amount, valid)
       VALUES (${newId()}, ${code}, ${currency}, ${amount}, tstzrange(${begins}, NULL))`);
   } catch (error) {
+    if (sqlState(error) === "CP002") {
+      throw new DomainError(
+        "conflict",
+        "PLAN_PRICE_USED",
+        "Usage of that time was rated already. Choose a later time.",
+      );
+    }
     if (violatedConstraint(error) !== "one_plan_price_at_a_time") throw error;
     throw new DomainError("conflict", "PLAN_PRICE_SCHEDULED", "A later price of this plan is decided already.");
   }
