@@ -9,6 +9,7 @@ import { route } from "../http/route.ts";
 import { sqlState, violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
 import { joinSql, sql, type Sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
+import { pricingInForce, type Pricing } from "./pricing.ts";
 
 const currency = z.string().regex(/^[A-Z]{3}$/, "must be an ISO 4217 code");
 const name = z
@@ -62,28 +63,15 @@ const newVersion = z.strictObject({
   effectiveUntil: instant.nullable().default(null).openapi({ type: "string", format: "date-time" }),
 });
 
-/** A version as its row has it. */
-interface Pricing {
-  readonly id: string;
-  readonly name: string;
-  readonly currency: string;
-  readonly cpuPerHour: string;
-  readonly memoryGbPerHour: string;
-  readonly diskGbPerMonth: string;
-  readonly networkOutGb: string;
-  readonly networkInGb: string;
-  readonly networkInFree: boolean;
-  readonly isDefault: boolean;
-  readonly effectiveFrom: Date;
-  readonly effectiveUntil: Date | null;
-  /** As PostgreSQL writes it, to the microsecond. */
+/** A version and when it begins as PostgreSQL writes it, to the microsecond. */
+interface ListedPricing extends Pricing {
   readonly effectiveFromText: string;
 }
 
-const columns = sql`id, name, currency, trim_scale(cpu_per_hour)::text AS "cpuPerHour", trim_scale(memory_gb_per_hour)::text AS "memoryGbPerHour",
-  trim_scale(disk_gb_per_month)::text AS "diskGbPerMonth", trim_scale(network_out_gb)::text AS "networkOutGb",
-  trim_scale(network_in_gb)::text AS "networkInGb", network_in_free AS "networkInFree", is_default AS "isDefault",
-  effective_from AS "effectiveFrom", effective_until AS "effectiveUntil", effective_from::text AS "effectiveFromText"`;
+const columns = sql`id, name, currency, cpu_per_hour AS "cpuPerHour", memory_gb_per_hour AS "memoryGbPerHour",
+  disk_gb_per_month AS "diskGbPerMonth", network_out_gb AS "networkOutGb",
+  network_in_gb AS "networkInGb", network_in_free AS "networkInFree", is_default AS "isDefault",
+  effective_from AS "effectiveFrom", effective_until AS "effectiveUntil"`;
 
 const tags = ["Pricing"];
 
@@ -98,9 +86,7 @@ export function registerPricingRoutes(routes: RouteTable): void {
     request: { query: z.object({ currency: currency.default("USD") }) },
     responses: { 200: pricingView },
     async handler({ query }, { system, now }) {
-      const [current] = await system.query<Pricing>(sql`
-        SELECT ${columns} FROM cloud_pod_pricing
-        WHERE is_default AND currency = ${query.currency} AND tstzrange(effective_from, effective_until) @> ${now}::timestamptz`);
+      const current = await pricingInForce(system, query, now);
       if (current === undefined) {
         throw new DomainError("not-found", "PRICING_NOT_FOUND", "There is no pricing in this currency at the moment.");
       }
@@ -131,8 +117,8 @@ function registerVersions(routes: RouteTable): void {
           ? []
           : [sql`(effective_from, id) < (${beforeTime}::timestamptz, ${beforeId}::uuid)`]),
       ];
-      const rows = await system.query<Pricing>(sql`
-        SELECT ${columns} FROM cloud_pod_pricing WHERE ${joinSql(conditions, sql` AND `)}
+      const rows = await system.query<ListedPricing>(sql`
+        SELECT ${columns}, effective_from::text AS "effectiveFromText" FROM cloud_pod_pricing WHERE ${joinSql(conditions, sql` AND `)}
         ORDER BY effective_from DESC, id DESC LIMIT ${query.limit + 1}`);
       return { status: 200, body: toPage(rows, query.limit, (row) => [row.effectiveFromText, row.id], shown) };
     },
