@@ -3,7 +3,9 @@ import { serve, type ServerType } from "@hono/node-server";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import { startAgentGateway } from "./agent-gateway/start-agent-gateway.ts";
+import { bandwidthLoops } from "./bandwidth/bandwidth-loops.ts";
 import { startBroker, type Broker } from "./broker/start-broker.ts";
+import { budgetLoops } from "./budgets/budget-loops.ts";
 import { registerRoutes } from "./compose-routes.ts";
 import type { Config } from "./config.ts";
 import { createApp } from "./http/app.ts";
@@ -24,7 +26,9 @@ import { holdReplicaLock } from "./platform/replica-lock.ts";
 import type { MasterKey } from "./platform/sealing.ts";
 import { sql } from "./platform/sql.ts";
 import { recordAddress } from "./pods/addresses.ts";
+import { podHints } from "./pods/pod-hints.ts";
 import { podSagas } from "./pods/pod-sagas.ts";
+import { accrueMonth } from "./rating/accrual.ts";
 import { startIngest } from "./samples-intake/ingest.ts";
 import { createFleetView } from "./scheduling/fleet-view.ts";
 import { recordCommandProgress } from "./tasks/task-events.ts";
@@ -203,8 +207,11 @@ export function startWorkerRole(replica: Replica): void {
   });
   const mailer = config.mail === undefined ? undefined : openMailer(config.mail);
   replica.readiness["mail"] = async () => await Promise.resolve({ configured: mailer !== undefined });
+  const watching = { db: system, log, hints: podHints(hints), accrue: accrueMonth };
   const loops = startLoops(system, log, [
     ...maintenanceLoops(system),
+    ...budgetLoops(watching),
+    ...bandwidthLoops(watching),
     ...notificationLoops({
       db: system,
       log,

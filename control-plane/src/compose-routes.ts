@@ -1,3 +1,4 @@
+import { registerBudgetRoutes } from "./budgets/budgets.http.ts";
 import type { RouteTable } from "./http/route-table.ts";
 import { registerMeteringRoutes } from "./metering/metering.http.ts";
 import type { IssuingDeps } from "./nodes/node-certificates.ts";
@@ -16,12 +17,14 @@ import { registerPodRoutes } from "./pods/pods.http.ts";
 import { prepareRetry } from "./pods/retry-work.ts";
 import { registerPricingRoutes } from "./rating/pricing.http.ts";
 import { registerQuotaRoutes } from "./quotas/quotas.http.ts";
+import { accrueMonth } from "./rating/accrual.ts";
 import type { FleetView } from "./scheduling/fleet-view.ts";
 import { registerSchedulerRoutes } from "./scheduling/scheduler.http.ts";
 import { registerSecurityRoutes } from "./security/security.http.ts";
 import type { Saga } from "./tasks/saga.ts";
 import { registerTaskRoutes } from "./tasks/tasks.http.ts";
 import { registerTenancyRoutes } from "./tenancy/tenancy.http.ts";
+import { registerUsageRoutes } from "./usage/usage.http.ts";
 
 /** What the routes of all modules need. */
 export interface RouteDeps {
@@ -56,7 +59,9 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerPodAdminRoutes(routes, pods);
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
   registerMeteringRoutes(routes);
+  registerUsageRoutes(routes);
   registerNodeRoutes(routes, { ...deps.issuing, hints: deps.hints });
   registerNotificationRoutes(routes, deps);
+  registerBudgetRoutes(routes, { ...deps, accrue: accrueMonth });
   registerSchedulerRoutes(routes, { fleet: deps.fleet });
 }

@@ -1,5 +1,5 @@
 import { Money } from "../../shared/src/money.ts";
-import type { AccrueMonth } from "../../control-plane/src/rating/accrual.ts";
+import type { accrueMonth } from "../../control-plane/src/rating/accrual.ts";
 import { costParts, type AccruedMonth, type PartAmounts } from "../../control-plane/src/rating/cost-parts.ts";
 
 /** What one tenant has accrued, as a test wants it. */
@@ -11,7 +11,7 @@ export interface AccruedWish {
 }
 
 /** Accrues what the test says at that moment, for tests of what follows from it. */
-export function accrueAsTold(told: (tenantId: string, at: Date) => AccruedWish): AccrueMonth {
+export function accrueAsTold(told: (tenantId: string, at: Date) => AccruedWish): typeof accrueMonth {
   return async (_db, tenantIds, at) =>
     await Promise.resolve(new Map(tenantIds.map((tenantId) => [tenantId, monthOf(told(tenantId, at), at)])));
 }

@@ -5,7 +5,7 @@ import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { PodHints } from "../pods/pod-hints.ts";
 import { lockPodById } from "../pods/pod.ts";
-import type { AccrueMonth } from "../rating/accrual.ts";
+import type { accrueMonth } from "../rating/accrual.ts";
 import { bytesOfGb, decideBandwidth, type BandwidthVerdict } from "./decide-bandwidth.ts";
 import { bandwidthNews } from "./bandwidth-news.ts";
 import { setThrottle } from "./throttle-pod.ts";
@@ -16,7 +16,7 @@ export interface BandwidthDeps {
   readonly hints: PodHints;
   readonly log: Logger;
   /** The live figures that bills are made of. */
-  readonly accrue: AccrueMonth;
+  readonly accrue: typeof accrueMonth;
 }
 
 /** What a pass did. */

@@ -11,7 +11,7 @@ import { readWebhook } from "../notifications/webhook-secret.ts";
 import { requireWebhookUrl, type WebhookRules } from "../notifications/webhook-target.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import type { AccrueMonth } from "../rating/accrual.ts";
+import type { accrueMonth } from "../rating/accrual.ts";
 import { recordAudit } from "../security/audit.ts";
 import { acknowledgeAlert, listAlerts } from "./alerts.ts";
 import { evaluationDelaySeconds } from "./budget-loops.ts";
@@ -21,7 +21,7 @@ import { readPace } from "./read-pace.ts";
 
 /** What these routes need besides their contexts. */
 export interface BudgetRouteDeps {
-  readonly accrue: AccrueMonth;
+  readonly accrue: typeof accrueMonth;
   readonly webhookRules: WebhookRules;
   readonly sampleIntervalMs: number;
 }

@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
 import { sql } from "../platform/sql.ts";
-import type { AccrueMonth } from "../rating/accrual.ts";
+import type { accrueMonth } from "../rating/accrual.ts";
 import { monthStart } from "./budget.ts";
 import { giveBackPodsOf, stopPodsOf, type HoldDeps } from "./hold-pods.ts";
 import { judgeTenant } from "./judge-tenant.ts";
@@ -9,7 +9,7 @@ import { judgeTenant } from "./judge-tenant.ts";
 export interface BudgetDeps extends HoldDeps {
   readonly log: Logger;
   /** The live figures that bills are made of. */
-  readonly accrue: AccrueMonth;
+  readonly accrue: typeof accrueMonth;
 }
 
 /** What a pass did. */

@@ -1,6 +1,6 @@
 import { Money } from "@cloudpods/shared/money";
 import type { Queryable } from "../platform/database.ts";
-import type { AccrueMonth } from "../rating/accrual.ts";
+import type { accrueMonth } from "../rating/accrual.ts";
 import { monthStart, yearMonthOf } from "./budget.ts";
 import { burnRatePerHour } from "./decide-budget.ts";
 
@@ -18,7 +18,7 @@ const windowMs = 3_600_000;
  * or of the month where it is younger.
  * @param db the owner's login: samples have no grant for tenants
  */
-export async function readPace(db: Queryable, accrue: AccrueMonth, tenantId: string, now: Date): Promise<Pace> {
+export async function readPace(db: Queryable, accrue: typeof accrueMonth, tenantId: string, now: Date): Promise<Pace> {
   const begin = monthStart(now);
   const then = new Date(Math.max(begin.getTime(), now.getTime() - windowMs));
   const [current, earlier] = await Promise.all([accrue(db, [tenantId], now), accrue(db, [tenantId], then)]);
