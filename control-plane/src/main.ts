@@ -6,6 +6,7 @@ import { ConfigError, readConfig, roles } from "./config.ts";
 import { prepareDatabase } from "./data-directory.ts";
 import { createLog } from "./platform/log.ts";
 import { createUser } from "./tenancy/create-user.ts";
+import { addUsageCommands } from "./usage-commands.ts";
 
 /** EX_CONFIG of sysexits.h: starting again will not help. */
 const configurationExitCode = 78;
@@ -56,25 +57,30 @@ admin
   );
 
 addFleetCommands(admin, (work) => guarded(() => work(readConfig(process.env))));
+addUsageCommands(program, (work) => guarded(() => work(readConfig(process.env))));
 
 await program.parseAsync();
 
 async function serve(environment: NodeJS.ProcessEnv): Promise<void> {
   const config = readConfig(environment);
   const log = createLog({ level: config.logLevel });
-  const controlPlane = await startControlPlane(config, log);
+  const starting = startControlPlane(config, log);
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.once(signal, () => {
       log.info({ signal }, "stopping");
-      controlPlane.stop().then(
-        () => process.exit(0),
-        (error: unknown) => {
-          log.error({ err: error }, "not everything stopped in time");
-          process.exit(1);
-        },
-      );
+      // Half a start cannot be undone; a whole one can, the embedded server included.
+      starting
+        .then((controlPlane) => controlPlane.stop())
+        .then(
+          () => process.exit(0),
+          (error: unknown) => {
+            log.error({ err: error }, "not everything stopped in time");
+            process.exit(1);
+          },
+        );
     });
   }
+  await starting;
 }
 
 async function guarded(work: () => Promise<void>): Promise<void> {

@@ -43,7 +43,9 @@ describe("a customer's pod", () => {
       memoryMb: 1_024,
       diskGb: 30,
     });
-    const events = await readEvents(`${stack.replicas[0].url}/api/tasks/${task.id}/events`, { authorization: `Bearer ${stack.customerToken}` });
+    const events = await readEvents(`${stack.replicas[0].url}/api/tasks/${task.id}/events`, {
+      authorization: `Bearer ${stack.customerToken}`,
+    });
     expect(events.map(({ id }) => Number(id))).toEqual(events.map((_, index) => index + 1));
     expect(events.at(-1)?.data).toMatchObject({ state: "succeeded", percent: 100 });
     expect(new Set(events.map(({ data }) => data["step"]))).toEqual(

@@ -77,7 +77,7 @@ async function duplicates(db: Database): Promise<number> {
 async function oversold(db: Database): Promise<number> {
   const [row] = await db.query<{ count: bigint }>(sql`
     SELECT (SELECT count(*) FROM node_capacity c WHERE cpu_allocated > cpu_allocatable OR memory_allocated_mb > memory_allocatable_mb
-        OR (cpu_allocated, memory_allocated_mb) IS DISTINCT FROM
+        OR (cpu_allocated::integer, memory_allocated_mb::integer) IS DISTINCT FROM
           (SELECT (coalesce(sum(cpu), 0)::integer, coalesce(sum(memory_mb), 0)::integer) FROM node_claims k WHERE k.node_id = c.node_id))
       + (SELECT count(*) FROM storages s WHERE allocated_gb > allocatable_gb
         OR allocated_gb <> (SELECT coalesce(sum(disk_gb), 0) FROM node_claims k WHERE k.storage_id = s.id)) AS count`);

@@ -17,12 +17,16 @@ const startedAtMs = Date.now() - performance.now();
 const options = readOptions(process.argv.slice(2));
 const directory = options.keep === undefined ? await mkdtemp(join(tmpdir(), "cloudpods-demo-")) : resolve(options.keep);
 const hosts: DemoHost[] = [];
+let starting: Promise<ControlPlane> | undefined;
+let startingHosts: Promise<unknown> | undefined;
 let controlPlane: ControlPlane | undefined;
+let interrupted = false;
 let ending: Promise<void> | undefined;
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.on(signal, () => {
     process.stdout.write("\nEnding everything …\n");
+    interrupted = true;
     void end().then(() => process.exit(options.exit ? 1 : 0));
   });
 }
@@ -30,6 +34,8 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 try {
   await run();
 } catch (error) {
+  // What fails while everything is ended is no fault; the signal's handler ends the process.
+  if (interrupted) await new Promise(() => {});
   const reason = error instanceof Error ? error.message : String(error);
   await end(true);
   if (options.exit) console.log(JSON.stringify({ ok: false, reasons: [reason] }));
@@ -41,14 +47,19 @@ async function run(): Promise<void> {
   // The database server runs as another user when this runs as root, and must get through.
   await mkdir(directory, { recursive: true });
   await chmod(directory, 0o711);
-  controlPlane = await startControlPlane(
+  starting = startControlPlane(
     await configuration(options),
     createLog({ level: "info", destination: createWriteStream(join(directory, "control-plane.log"), { flags: "a" }) }),
   );
+  controlPlane = await starting;
   const credentials = await seed(controlPlane.system, directory);
   const adminToken = await signIn(controlPlane.url, credentials.adminEmail, credentials.password);
   const token = await signIn(controlPlane.url, credentials.customerEmail, credentials.password);
-  await Promise.all(Array.from({ length: options.hosts }, (_, index) => startHost(`pve${index + 1}`, adminToken)));
+  requireGoingOn();
+  const hostStarts = Array.from({ length: options.hosts }, (_, index) => startHost(`pve${index + 1}`, adminToken));
+  startingHosts = Promise.allSettled(hostStarts);
+  await Promise.all(hostStarts);
+  requireGoingOn();
   const api = createApiClient(controlPlane.url, token);
   await untilPlaceable(adminToken);
   if (!options.exit) {
@@ -126,11 +137,20 @@ function headingOf(url: string, credentials: Credentials, token: string): string
   ];
 }
 
-/** Ends every process that was started, agents first; the data goes too unless it is to be kept. */
+function requireGoingOn(): void {
+  if (interrupted) throw new Error("the demo was interrupted");
+}
+
+/**
+ * Ends every process that was started, agents first; the data goes too unless it is to be kept. A start
+ * that is under way is waited for: what it has begun would stay behind.
+ */
 function end(failed = false): Promise<void> {
   ending ??= (async () => {
+    const started = await starting?.catch(() => undefined);
+    await startingHosts;
     await Promise.allSettled(hosts.map((host) => host.stop()));
-    await controlPlane?.stop().catch((error: unknown) => console.error(error));
+    await started?.stop().catch((error: unknown) => console.error(error));
     if (options.keep === undefined && !failed) await rm(directory, { recursive: true, force: true });
     else if (failed) console.error(`The logs are in ${directory}`);
   })();
