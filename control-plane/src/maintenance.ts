@@ -2,6 +2,7 @@ import { endRestore } from "./nodes/declare-restored.ts";
 import type { Database } from "./platform/database.ts";
 import type { Loop } from "./platform/loops.ts";
 import { sql } from "./platform/sql.ts";
+import { reconcilePower } from "./pods/reconcile-power.ts";
 import { recountQuotas } from "./quotas/recount-quotas.ts";
 import { recountClaims } from "./scheduling/recount-claims.ts";
 import { pruneIdentity } from "./security/prune-identity.ts";
@@ -22,12 +23,21 @@ export function maintenanceLoops(db: Database): Loop[] {
       },
     },
     {
+      name: "reconcile-power",
+      everyMs: minuteMs / 2,
+      run: async () => podsTakenUp(await reconcilePower(db)),
+    },
+    {
       name: "end-restore",
       everyMs: minuteMs / 6,
       run: async () => ((await endRestore(db)) ? { ordersReleased: true } : undefined),
     },
     { name: "prune-fleet", everyMs: minuteMs, run: () => pruneFleet(db) },
   ];
+}
+
+function podsTakenUp(pods: number): Readonly<Record<string, unknown>> | undefined {
+  return pods === 0 ? undefined : { pods };
 }
 
 function corrections(differences: readonly unknown[]): Readonly<Record<string, unknown>> | undefined {

@@ -353,6 +353,7 @@ describe("questions", () => {
     generation: 1n,
     spec: undefined,
     power: Power.POWER_RUNNING,
+    absent: false,
   };
 
   test("are answered by the host, whichever replica has its session", async () => {

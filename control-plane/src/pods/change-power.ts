@@ -1,5 +1,5 @@
 import { DomainError } from "@cloudpods/shared/errors";
-import type { Transaction } from "../platform/database.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { reserveQuota } from "../quotas/reserve-quota.ts";
 import type { Task } from "../tasks/task.ts";
@@ -95,7 +95,8 @@ export async function resumePod(tx: Transaction, who: Requester, reference: stri
   return { pod: await lockPod(tx, who.tenantId, pod.id), task };
 }
 
-async function wantPower(tx: Transaction, pod: Pod, power: "running" | "stopped"): Promise<void> {
+/** Writes which power is wanted; who carries it out is a task or the loop that compares. */
+export async function wantPower(tx: Queryable, pod: Pod, power: "running" | "stopped"): Promise<void> {
   await tx.execute(
     sql`UPDATE cloud_pods SET desired_power = ${power}, version = version + 1, updated_at = now() WHERE id = ${pod.id}`,
   );

@@ -1,9 +1,10 @@
 import { z } from "zod";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { reserveQuota } from "../quotas/reserve-quota.ts";
-import { growClaim } from "../scheduling/change-claim.ts";
-import type { Saga, StepOutcome } from "../tasks/saga.ts";
+import type { RequestedResources } from "../quotas/quota.ts";
+import { countQuota, reserveQuota } from "../quotas/reserve-quota.ts";
+import { growClaim, readClaim, type Footprint } from "../scheduling/change-claim.ts";
+import type { Saga, Step, StepOutcome } from "../tasks/saga.ts";
 import { recordAllocation } from "./allocations.ts";
 import { createWish } from "./provision-pod.saga.ts";
 import { commandStep } from "./command-steps.ts";
@@ -34,25 +35,50 @@ export function sizeOf(pod: Pod): PodSize {
 }
 
 /**
- * Makes `size` what is wanted of the pod, with the quota and the host's capacity that it takes or frees.
+ * Makes `size` what is wanted of the pod. The quota moves at once; of the host's capacity only what is more
+ * is claimed now, because what is less is still occupied until the host has confirmed it.
  * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`
  */
 export async function wantSize(tx: Queryable, pod: Pod, size: PodSize): Promise<void> {
-  const delta = {
-    cores: size.cores - pod.cores,
+  await reserveQuota(tx, pod.tenantId, quotaDelta(pod, size));
+  await writeSize(tx, pod, size);
+  await claimExactly(tx, pod, (claimed) => ({
+    cores: Math.max(claimed.cores, size.cores),
+    memoryMb: Math.max(claimed.memoryMb, size.memoryMb),
+    diskGb: Math.max(claimed.diskGb, size.diskGb),
+  }));
+}
+
+/** The pod is what it is, whatever quota and host have left for it: nothing more is claimed than was before. */
+async function settleSize(tx: Queryable, pod: Pod, size: PodSize): Promise<void> {
+  await countQuota(tx, pod.tenantId, quotaDelta(pod, size));
+  await writeSize(tx, pod, size);
+}
+
+async function claimExactly(tx: Queryable, pod: Pod, target: (claimed: Footprint) => Footprint): Promise<void> {
+  const claimed = await readClaim(tx, pod.id);
+  if (claimed === undefined) throw new Error(`pod ${pod.id} occupies no node`);
+  const wanted = target(claimed);
+  await growClaim(tx, pod.id, {
+    cores: wanted.cores - claimed.cores,
+    memoryMb: wanted.memoryMb - claimed.memoryMb,
+    diskGb: wanted.diskGb - claimed.diskGb,
+  });
+}
+
+function quotaDelta(pod: PodSize, size: PodSize): RequestedResources {
+  return {
+    pods: 0,
+    cpuCores: size.cores - pod.cores,
     memoryMb: size.memoryMb - pod.memoryMb,
     diskGb: size.diskGb - pod.diskGb,
   };
-  await reserveQuota(tx, pod.tenantId, {
-    pods: 0,
-    cpuCores: delta.cores,
-    memoryMb: delta.memoryMb,
-    diskGb: delta.diskGb,
-  });
+}
+
+async function writeSize(tx: Queryable, pod: Pod, size: PodSize): Promise<void> {
   await tx.execute(sql`
     UPDATE cloud_pods SET plan_code = ${size.planCode}, billing_mode = ${size.billingMode}, cores = ${size.cores}, memory_mb = ${size.memoryMb},
       swap_mb = ${size.swapMb}, disk_gb = ${size.diskGb}, version = version + 1, updated_at = now() WHERE id = ${pod.id}`);
-  await growClaim(tx, pod.id, delta);
 }
 
 const resizeStep = commandStep({
@@ -65,10 +91,23 @@ const resizeStep = commandStep({
     // The host's programs report success for a resize that failed; what it has afterwards is what counts.
     if (wrong.length > 0)
       return { kind: "retry", code: "CONFIGURATION_DIFFERS", message: `The host made ${wrong.join(", ")}` };
+    await claimExactly(tx, pod, () => pod);
     await recordAllocation(tx, pod, now);
+    await tx.execute(sql`UPDATE subscriptions SET plan_code = ${pod.planCode} WHERE id = ${pod.subscriptionId}`);
     return { kind: "done", message: "The container has its new size" };
   },
 });
+
+const undoReserveStep: Step = {
+  name: "undo-reserve",
+  percent: 10,
+  attemptsMax: 10,
+  async begin({ tx, task }) {
+    const { from } = resizeInput.parse(task.input);
+    await settleSize(tx, await lockPodById(tx, task.podId), from);
+    return { kind: "done", message: "The old size is wanted again" };
+  },
+};
 
 /** Back to the old size; a disk that has grown cannot shrink and stays, counted and paid as it is. */
 const undoStep = commandStep({
@@ -77,8 +116,10 @@ const undoStep = commandStep({
   waitingFor: "Going back to the old size",
   wish: createWish,
   async onSuccess({ tx, now }, pod, seen): Promise<StepOutcome> {
-    if (seen !== undefined && seen.diskGb > pod.diskGb)
-      await wantSize(tx, pod, { ...sizeOf(pod), diskGb: seen.diskGb });
+    const claimed = await readClaim(tx, pod.id);
+    const diskGb = Math.max(pod.diskGb, Math.min(seen?.diskGb ?? 0, claimed?.diskGb ?? 0));
+    await settleSize(tx, pod, { ...sizeOf(pod), diskGb });
+    await claimExactly(tx, pod, () => ({ ...pod, diskGb }));
     await recordAllocation(tx, await lockPodById(tx, pod.id), now);
     return { kind: "done", message: "The container has its old size" };
   },
@@ -89,19 +130,7 @@ export const changeSize: Saga = {
   type: "resize",
   deadlineMs: resizeDeadlineMs,
   steps: [resizeStep],
-  undo: [
-    {
-      name: "undo-reserve",
-      percent: 10,
-      attemptsMax: 10,
-      async begin({ tx, task }) {
-        const { from } = resizeInput.parse(task.input);
-        await wantSize(tx, await lockPodById(tx, task.podId), from);
-        return { kind: "done", message: "Quota and capacity are as before" };
-      },
-    },
-    undoStep,
-  ],
+  undo: [undoReserveStep, undoStep],
   async finish() {
     await Promise.resolve();
   },

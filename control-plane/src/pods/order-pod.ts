@@ -16,6 +16,7 @@ import { newMacAddress } from "./mac-address.ts";
 import { findPod, type Pod } from "./pod.ts";
 import { createWish, provisionDeadlineMs } from "./provision-pod.saga.ts";
 import { quotaOf } from "./release-pod.ts";
+import { requirePlanFree, requireProvenAddress } from "./plan-limits.ts";
 import type { PlacementWish } from "./placement-wish.ts";
 import { reservePlace } from "./reserve-place.ts";
 
@@ -73,7 +74,10 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
   await requireNoRestore(tx);
   const [size] = await Promise.all([orderedSize(tx, order), requireBudgetLeft(tx, who.tenantId)]);
   await reserveQuota(tx, who.tenantId, quotaOf(size));
-  if (size.plan !== undefined) await checkPlanLimits(tx, who, size.plan);
+  if (size.plan !== undefined) {
+    await requireProvenAddress(size.plan, who.isEmailVerified);
+    await requirePlanFree(tx, who.tenantId, size.plan);
+  }
   const podId = newId();
   await insertPod(tx, who, podId, order, size);
   await recordAudit(tx, {
@@ -132,25 +136,6 @@ export async function orderedSize(
     swapMb: order.resources.swapMb ?? defaultSwapMb,
     billingMode: "metered",
   };
-}
-
-/** Under the quota's lock, so that two orders at once cannot both be the last. */
-async function checkPlanLimits(tx: Transaction, who: Ordering, plan: Plan): Promise<void> {
-  if (plan.requiresVerifiedEmail && !(await who.isEmailVerified())) {
-    throw new DomainError("forbidden", "EMAIL_NOT_VERIFIED", `The plan ${plan.name} needs a verified e-mail address.`);
-  }
-  if (plan.maxPerTenant === null) return;
-  const [row] = await tx.query<{ count: bigint }>(sql`
-    SELECT count(*) FROM cloud_pods WHERE tenant_id = ${who.tenantId} AND plan_code = ${plan.code} AND status NOT IN ('failed', 'deleted')`);
-  if (row !== undefined && row.count < BigInt(plan.maxPerTenant)) return;
-  throw new DomainError(
-    "quota-exceeded",
-    "PLAN_LIMIT_REACHED",
-    `A tenant may have ${plan.maxPerTenant} of the plan ${plan.name}.`,
-    {
-      details: { planCode: plan.code, max: plan.maxPerTenant },
-    },
-  );
 }
 
 async function insertPod(

@@ -5,10 +5,11 @@ import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import type { Hints } from "../platform/hints.ts";
 import { sql } from "../platform/sql.ts";
+import type { QuotaCheck } from "../quotas/quota.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError, recordPlacementFailure } from "../scheduling/no-capacity.ts";
 import { destroyPodNow } from "./destroy-pod.ts";
-import { dryRunOrder, dryRunScale } from "./dry-run.ts";
+import { askHost, dryRunDestroy, dryRunOrder, dryRunScale, type DryRun } from "./dry-run.ts";
 import { domain, hostname, labels, sshKey } from "./hostnames.ts";
 import { orderPod } from "./order-pod.ts";
 import type { PodHints } from "./pod-hints.ts";
@@ -69,11 +70,13 @@ const scaleBody = z
 const dryRunView = z
   .object({
     dryRun: z.literal(true),
-    quota: z.object({
-      allowed: z.boolean(),
-      message: z.string().optional(),
-      details: z.record(z.string(), z.number()).optional(),
-    }),
+    quota: z
+      .object({
+        allowed: z.boolean(),
+        message: z.string().optional(),
+        details: z.record(z.string(), z.number()).optional(),
+      })
+      .nullable(),
     placement: z
       .object({
         node: z.string().nullable(),
@@ -115,10 +118,7 @@ function registerOrder(routes: RouteTable, options: PodOrderOptions): void {
       async handler({ query, body }, ctx) {
         const who = { ...requester(ctx), ...options, isEmailVerified: () => isEmailVerified(ctx) };
         if (query.dryRun) {
-          const plan = await ctx.inTenant((tx) =>
-            dryRunOrder(tx, { db: ctx.system, hints: options.allHints }, who, body),
-          );
-          return { status: 200, body: presentDryRun(plan) };
+          return await answerDryRun(ctx, options, await ctx.inTenant((tx) => dryRunOrder(tx, who, body)));
         }
         return accepted(
           await keepingFailures(ctx, () => ctx.inTenant((tx) => orderPod(tx, who, body))),
@@ -162,43 +162,42 @@ function registerScale(routes: RouteTable, options: PodOrderOptions): void {
       request: { query: z.object({ dryRun }), body: scaleBody, example: { planCode: "CLOUD_POD_PREMIUM" } },
       responses: { 202: acceptedView, 200: dryRunView },
       async handler({ params, query, body }, ctx) {
-        if (!query.dryRun)
-          return accepted(
-            await ctx.inTenant((tx) => scalePod(tx, requester(ctx), params.pod, body)),
-            ctx,
-            options.hints,
-          );
+        if (!query.dryRun) {
+          const who = { ...requester(ctx), isEmailVerified: () => isEmailVerified(ctx) };
+          return accepted(await ctx.inTenant((tx) => scalePod(tx, who, params.pod, body)), ctx, options.hints);
+        }
         const plan = await ctx.inTenant(async (tx) => {
           const pod = await findPod(tx, ctx.tenantId, params.pod);
-          return await dryRunScale(
-            tx,
-            { db: ctx.system, hints: options.allHints },
-            pod,
-            await scaledSize(tx, pod, body),
-          );
+          return await dryRunScale(tx, pod, await scaledSize(tx, pod, body));
         });
-        return { status: 200, body: presentDryRun({ ...plan, price: null }) };
+        return await answerDryRun(ctx, options, plan);
       },
     });
   }
 }
 
-function presentDryRun({ quota, placement, commands, price }: Awaited<ReturnType<typeof dryRunOrder>>) {
+async function answerDryRun(ctx: TenantContext, options: PodOrderOptions, plan: DryRun) {
+  const commands = await askHost({ db: ctx.system, hints: options.allHints }, plan);
+  const { quota, placement, price } = plan;
   return {
-    dryRun: true as const,
-    quota: {
-      allowed: quota.allowed,
-      ...(quota.message === undefined ? {} : { message: quota.message }),
-      ...(quota.details === undefined ? {} : { details: { ...quota.details } }),
+    status: 200 as const,
+    body: {
+      dryRun: true as const,
+      quota: quota === null ? null : presentQuota(quota),
+      placement: placement === null ? null : { ...placement, reasons: [...placement.reasons] },
+      commands: "commandLines" in commands ? [...commands.commandLines] : null,
+      commandsReason: "reason" in commands ? commands.reason : null,
+      dnsRecords: [],
+      price,
     },
-    placement:
-      placement === null
-        ? null
-        : { node: placement.chosen?.node ?? null, summary: placement.summary, reasons: [...placement.reasons] },
-    commands: "commandLines" in commands ? [...commands.commandLines] : null,
-    commandsReason: "reason" in commands ? commands.reason : null,
-    dnsRecords: [],
-    price,
+  };
+}
+
+function presentQuota({ allowed, message, details }: QuotaCheck) {
+  return {
+    allowed,
+    ...(message === undefined ? {} : { message }),
+    ...(details === undefined ? {} : { details: { ...details } }),
   };
 }
 
@@ -214,13 +213,16 @@ function registerDestroy(routes: RouteTable, options: PodOrderOptions): void {
       tags: ["pods"],
       access: { scope: "PROVISIONING" },
       ...(method === "post" ? { idempotent: true as const } : {}),
-      responses: { 202: acceptedView },
-      handler: async ({ params }, ctx) =>
-        accepted(
-          await ctx.inTenant((tx) => destroyPodNow(tx, requester(ctx), params.pod, ctx.now)),
-          ctx,
-          options.hints,
-        ),
+      request: { query: z.object({ dryRun }) },
+      responses: { 202: acceptedView, 200: dryRunView },
+      async handler({ params, query }, ctx) {
+        if (query.dryRun) {
+          const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
+          return await answerDryRun(ctx, options, dryRunDestroy(pod));
+        }
+        const destroyed = await ctx.inTenant((tx) => destroyPodNow(tx, requester(ctx), params.pod, ctx.now));
+        return accepted(destroyed, ctx, options.hints);
+      },
     });
   }
 }

@@ -1,43 +1,66 @@
+import { isDeepStrictEqual } from "node:util";
+import { resolvePlan } from "../plans/resolve-plan.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { reserveQuota } from "../quotas/reserve-quota.ts";
 import type { Task } from "../tasks/task.ts";
-import { resizeInput, wantSize } from "./change-size.saga.ts";
+import { outdated } from "../tasks/change-task.ts";
+import { wantPower } from "./change-power.ts";
+import { resizeInput, sizeOf, wantSize } from "./change-size.saga.ts";
 import { changePodStatus } from "./change-status.ts";
 import { requireStartable } from "./holds.ts";
-import { lockPodById } from "./pod.ts";
+import { requirePlanFree } from "./plan-limits.ts";
+import { lockPodById, type Pod } from "./pod.ts";
 import { quotaOf } from "./release-pod.ts";
 
 /**
  * Brings a pod back to where its failed task can begin anew: what the failure gave back is taken again,
- * with the same checks.
- * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`, `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`
+ * with the same checks, and only while the pod is still what it was then.
+ * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`, `PLAN_LIMIT_REACHED`, `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`,
+ *   `TASK_OUTDATED`
  */
 export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
   const pod = await lockPodById(tx, task.podId);
   switch (task.type) {
     case "create":
-      await reserveQuota(tx, pod.tenantId, quotaOf(pod));
-      await changePodStatus(tx, pod, "retried");
-      // A new place is a new generation, and an id that somebody else has is no use; a pod whose removal failed keeps its place.
-      await tx.execute(sql`
-        UPDATE cloud_pods SET generation = generation + 1,
-          vmid = CASE WHEN last_error_code = 'VMID_CONFLICT' THEN next_vmid() ELSE vmid END
-        WHERE id = ${pod.id} AND node_id IS NULL`);
+      await retryOrder(tx, pod);
       return;
-    case "resize":
-      await wantSize(tx, pod, resizeInput.parse(task.input).to);
+    case "resize": {
+      const { from, to } = resizeInput.parse(task.input);
+      if (pod.status !== "active" || !isDeepStrictEqual(from, sizeOf(pod))) throw outdated();
+      await wantSize(tx, pod, to);
       return;
+    }
     case "destroy":
       await changePodStatus(tx, pod, "delete-asked");
       return;
     case "start":
     case "restart":
     case "resume":
+      if (pod.status !== "active") throw outdated();
       await requireStartable(tx, pod);
+      await wantPower(tx, pod, "running");
+      return;
+    case "stop":
+      if (pod.status !== "active") throw outdated();
+      // A stop of the system's own (a spent budget) is a hold: what the customer wants stays, to be given back.
+      if (!task.requestedBy.startsWith("system:")) await wantPower(tx, pod, "stopped");
+      return;
+    case "set-rate":
+      if (pod.status !== "active") throw outdated();
       return;
     default:
-      // What power changes want is written in the pod's row already.
-      return;
+      if (pod.status !== "suspended") throw outdated();
   }
+}
+
+async function retryOrder(tx: Queryable, pod: Pod): Promise<void> {
+  await reserveQuota(tx, pod.tenantId, quotaOf(pod));
+  if (pod.planCode !== null) await requirePlanFree(tx, pod.tenantId, await resolvePlan(tx, pod.planCode), pod.id);
+  await changePodStatus(tx, pod, "retried");
+  // A new place is a new generation, and an id that somebody else has is no use; a pod whose removal failed keeps its place.
+  await tx.execute(sql`
+    UPDATE cloud_pods SET generation = generation + 1,
+      vmid = CASE WHEN last_error_code = 'VMID_CONFLICT' THEN next_vmid() ELSE vmid END
+    WHERE id = ${pod.id} AND node_id IS NULL`);
 }

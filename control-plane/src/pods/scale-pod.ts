@@ -4,6 +4,7 @@ import { resolvePlan } from "../plans/resolve-plan.ts";
 import type { Accepted } from "./change-power.ts";
 import { resizeDeadlineMs, sizeOf, wantSize, type PodSize } from "./change-size.saga.ts";
 import { lockPod, type Pod } from "./pod.ts";
+import { requirePlanFree, requireProvenAddress } from "./plan-limits.ts";
 import { requestWork, type Requester } from "./request-work.ts";
 
 /** What a pod shall become: a plan, or resources of which those left out stay. */
@@ -20,18 +21,24 @@ export interface ScaleOrder {
 
 /**
  * Changes the plan or the resources of a pod. Quota and the host's capacity are checked on what increases.
- * @throws DomainError `PLAN_NOT_FOUND`, `DISK_SHRINK_UNSUPPORTED`, `SCALE_WITHOUT_CHANGE`, `QUOTA_EXCEEDED`, `NO_CAPACITY`,
+ * @throws DomainError `PLAN_NOT_FOUND`, `DISK_SHRINK_UNSUPPORTED`, `SCALE_WITHOUT_CHANGE`, `EMAIL_NOT_VERIFIED`,
+ *   `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `NO_CAPACITY`,
  *   `POD_WRONG_STATE`, `POD_BUSY`
  */
 export async function scalePod(
   tx: Transaction,
-  who: Requester,
+  who: Requester & { readonly isEmailVerified: () => Promise<boolean> },
   reference: string,
   order: ScaleOrder,
 ): Promise<Accepted> {
   const pod = await lockPod(tx, who.tenantId, reference);
   const size = await scaledSize(tx, pod, order);
   await wantSize(tx, pod, size);
+  if (size.planCode !== null && size.planCode !== pod.planCode) {
+    const plan = await resolvePlan(tx, size.planCode);
+    await requireProvenAddress(plan, who.isEmailVerified);
+    await requirePlanFree(tx, who.tenantId, plan, pod.id);
+  }
   const task = await requestWork(tx, who, pod, {
     type: "resize",
     step: "resize",

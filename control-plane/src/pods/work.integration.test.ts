@@ -8,7 +8,6 @@ import { newId } from "@cloudpods/shared/ids";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { createFleetView } from "../scheduling/fleet-view.ts";
-import { systemActor } from "../security/actor.ts";
 import { cancelTask, findTask, requeueTask } from "../tasks/change-task.ts";
 import { startTaskWorker, type TaskWorker } from "../tasks/task-worker.ts";
 import { changePower, resumePod, suspendPod, type Accepted } from "./change-power.ts";
@@ -16,6 +15,7 @@ import { destroyPodNow } from "./destroy-pod.ts";
 import { orderPod, type PodOrder } from "./order-pod.ts";
 import { findPod } from "./pod.ts";
 import { podSagas } from "./pod-sagas.ts";
+import { reconcilePower } from "./reconcile-power.ts";
 import { prepareRetry } from "./retry-work.ts";
 import { scalePod } from "./scale-pod.ts";
 
@@ -50,7 +50,8 @@ afterEach(async () => {
   await host.stop();
 });
 
-const who = () => ({ tenantId, actor: systemActor("test"), requestId: newId() });
+const who = () => ({ tenantId, actor: { kind: "user" as const, id: "customer" }, requestId: newId() });
+const proven = () => ({ ...who(), isEmailVerified: () => Promise.resolve(true) });
 const inTenant = <T>(work: (tx: Transaction) => Promise<T>): Promise<T> => db.api.transaction(work, { tenantId });
 const order = (wish: Partial<PodOrder> = { planCode: "STARTER" }): Promise<Accepted> =>
   inTenant((tx) =>
@@ -103,7 +104,7 @@ const fails =
 
 test("scaling changes container, quota, claim and what is paid, and nothing twice", async () => {
   const pod = await activePod();
-  const { task } = await inTenant((tx) => scalePod(tx, who(), pod.id, { planCode: "CLOUD_POD_BUSINESS" }));
+  const { task } = await inTenant((tx) => scalePod(tx, proven(), pod.id, { planCode: "CLOUD_POD_BUSINESS" }));
   expect(await end(task.id)).toEqual({ state: "succeeded", errorCode: null });
   expect(host.containers.get(pod.vmid)).toMatchObject({ cores: 3, memoryMb: 4096, diskGb: 100 });
   expect(await used()).toEqual({ pods: 1, cores: 3, memoryMb: 4096, diskGb: 100 });
@@ -122,7 +123,7 @@ test("scaling that the host refuses gives everything back", async () => {
     refused = true;
     return { state: "failed", errorCode: "RESIZE_FAILED", retryable: false };
   };
-  const { task } = await inTenant((tx) => scalePod(tx, who(), pod.id, { planCode: "CLOUD_POD_BUSINESS" }));
+  const { task } = await inTenant((tx) => scalePod(tx, proven(), pod.id, { planCode: "CLOUD_POD_BUSINESS" }));
   expect(await end(task.id)).toEqual({ state: "failed", errorCode: "RESIZE_FAILED" });
   expect(await podNow(pod.id)).toMatchObject({
     cores: 1,
@@ -138,9 +139,9 @@ test("scaling that the host refuses gives everything back", async () => {
 test("a disk does not shrink, and a size that is no change is refused", async () => {
   const pod = await activePod();
   const scale = (resources: { diskGb?: number; cores?: number }) =>
-    inTenant((tx) => scalePod(tx, who(), pod.id, { resources }));
+    inTenant((tx) => scalePod(tx, proven(), pod.id, { resources }));
   await expect(scale({ diskGb: 10 })).rejects.toMatchObject({ code: "DISK_SHRINK_UNSUPPORTED" });
-  await expect(inTenant((tx) => scalePod(tx, who(), pod.id, { planCode: "starter" }))).rejects.toMatchObject({
+  await expect(inTenant((tx) => scalePod(tx, proven(), pod.id, { planCode: "starter" }))).rejects.toMatchObject({
     code: "SCALE_WITHOUT_CHANGE",
   });
   await expect(scale({ cores: 400 })).rejects.toMatchObject({ code: "NO_CAPACITY" });
@@ -155,7 +156,7 @@ test("a lying resize is noticed by what the host has afterwards", async () => {
     lies -= 1;
     return { state: "succeeded", lies: true };
   };
-  const { task } = await inTenant((tx) => scalePod(tx, who(), pod.id, { resources: { cores: 2 } }));
+  const { task } = await inTenant((tx) => scalePod(tx, proven(), pod.id, { resources: { cores: 2 } }));
   expect(await end(task.id)).toEqual({ state: "succeeded", errorCode: null });
   expect(host.containers.get(pod.vmid)?.cores).toBe(2);
   expect(await allocations(pod.id)).toHaveLength(2);
@@ -304,4 +305,161 @@ test("an order without a place leaves nothing", async () => {
   ]) {
     expect(await db.system.query(sql`SELECT FROM ${table} WHERE tenant_id = ${tenantId}`)).toEqual([]);
   }
+});
+
+test("what the host has not made smaller yet is not promised to others", async () => {
+  const pod = await activePod();
+  const grown = await inTenant((tx) => scalePod(tx, proven(), pod.id, { resources: { cores: 4, memoryMb: 4096 } }));
+  await end(grown.task.id);
+  let isAway = true;
+  script = (command) =>
+    isAway && command.op?.$case === "ensureContainer"
+      ? { state: "failed", errorCode: "LOCKED", retryable: true }
+      : undefined;
+  const shrunk = await inTenant((tx) => scalePod(tx, proven(), pod.id, { resources: { cores: 1, memoryMb: 1024 } }));
+  expect(await claim(pod.id)).toEqual({ cpu: 4, memoryMb: 4096, diskGb: 30 });
+  isAway = false;
+  expect(await end(shrunk.task.id)).toMatchObject({ state: "succeeded" });
+  expect(await claim(pod.id)).toEqual({ cpu: 1, memoryMb: 1024, diskGb: 30 });
+});
+
+test("a shrink that fails comes back even when the quota has been used up meanwhile", async () => {
+  const pod = await activePod();
+  await end((await inTenant((tx) => scalePod(tx, proven(), pod.id, { resources: { cores: 4 } }))).task.id);
+  let refused = false;
+  script = (command) => {
+    if (refused || command.op?.$case !== "ensureContainer") return undefined;
+    refused = true;
+    return { state: "failed", errorCode: "RESIZE_FAILED", retryable: false };
+  };
+  const shrunk = await inTenant((tx) => scalePod(tx, proven(), pod.id, { resources: { cores: 1 } }));
+  await db.system.execute(sql`UPDATE cloud_pod_quotas SET max_cpu_cores = 1 WHERE tenant_id = ${tenantId}`);
+  expect(await end(shrunk.task.id)).toMatchObject({ state: "failed" });
+  expect(await used()).toMatchObject({ cores: 4 });
+  expect(await claim(pod.id)).toMatchObject({ cpu: 4 });
+});
+
+test("a suspension and the system's own work are not the customer's to cancel", async () => {
+  const pod = await activePod();
+  script = (command) =>
+    command.op?.$case === "ensurePower" ? { state: "failed", errorCode: "LOCKED", retryable: true } : undefined;
+  const { task } = await inTenant((tx) => suspendPod(tx, who(), pod.id, "billing", undefined));
+  await expect(inTenant((tx) => cancelTask(tx, task.id))).rejects.toMatchObject({ code: "TASK_NOT_CANCELLABLE" });
+  script = () => undefined;
+  expect(await end(task.id)).toMatchObject({ state: "succeeded" });
+  await db.system
+    .execute(sql`UPDATE cloud_pod_provisioning_tasks SET state = 'waiting', finished_at = NULL, type = 'stop', requested_by = 'system:budgets',
+    run_after = now() + interval '1 hour' WHERE id = ${task.id}`);
+  await expect(inTenant((tx) => cancelTask(tx, task.id))).rejects.toMatchObject({ code: "TASK_NOT_YOURS" });
+});
+
+test("a step that throws is a try like another, and the tries end", async () => {
+  script = fails("ensurePower", "START_FAILED");
+  const { pod, task } = await order();
+  await end(task.id);
+  await db.system.execute(sql`UPDATE node_capacity SET memory_reserved_mb = memory_total_mb`);
+  const failed = await findTask(db.system, task.id);
+  await inTenant(async (tx) => {
+    await prepareRetry(tx, failed);
+    return await requeueTask(tx, failed, "reserve", 600_000);
+  });
+  await expect
+    .poll(async () => (await findTask(db.system, task.id)).attempts, { timeout: 10_000, interval: 10 })
+    .toBeGreaterThan(0);
+  // The backoff is not waited for: the next try is due now.
+  await expect
+    .poll(
+      async () => {
+        await db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE id = ${task.id}`);
+        return (await findTask(db.system, task.id)).state;
+      },
+      { timeout: 20_000, interval: 20 },
+    )
+    .toBe("failed");
+  expect(await findTask(db.system, task.id)).toMatchObject({ errorCode: "NO_CAPACITY" });
+  expect((await podNow(pod.id)).status).toBe("failed");
+  expect(await used()).toMatchObject({ pods: 0 });
+  await db.system.execute(sql`UPDATE node_capacity SET memory_reserved_mb = 0`);
+});
+
+test("an old failure cannot be tried again over what came after it", async () => {
+  const pod = await activePod();
+  let refused = false;
+  script = (command) => {
+    if (refused || command.op?.$case !== "ensureContainer") return undefined;
+    refused = true;
+    return { state: "failed", errorCode: "RESIZE_FAILED", retryable: false };
+  };
+  const first = await inTenant((tx) => scalePod(tx, proven(), pod.id, { resources: { diskGb: 40 } }));
+  await end(first.task.id);
+  await end((await inTenant((tx) => scalePod(tx, proven(), pod.id, { resources: { diskGb: 60 } }))).task.id);
+  const failed = await findTask(db.system, first.task.id);
+  await expect(inTenant((tx) => prepareRetry(tx, failed))).rejects.toMatchObject({ code: "TASK_OUTDATED" });
+  await expect(inTenant((tx) => requeueTask(tx, failed, "resize", 60_000))).rejects.toMatchObject({
+    code: "TASK_OUTDATED",
+  });
+});
+
+test("the free plan's limits hold for scaling too", async () => {
+  const small = { cores: 1, memoryMb: 1024, diskGb: 2 };
+  const pods = [];
+  for (const hostname of ["free-a", "free-b"]) {
+    const { pod, task } = await order({ planCode: undefined, resources: small, hostname });
+    await end(task.id);
+    pods.push(pod.id);
+  }
+  const [a = "", b = ""] = pods;
+  await expect(
+    inTenant((tx) =>
+      scalePod(tx, { ...who(), isEmailVerified: () => Promise.resolve(false) }, a, { planCode: "STUDENT" }),
+    ),
+  ).rejects.toMatchObject({ code: "EMAIL_NOT_VERIFIED" });
+  await end((await inTenant((tx) => scalePod(tx, proven(), a, { planCode: "STUDENT" }))).task.id);
+  await expect(inTenant((tx) => scalePod(tx, proven(), b, { planCode: "STUDENT" }))).rejects.toMatchObject({
+    code: "PLAN_LIMIT_REACHED",
+  });
+  const [subscription] = await db.system.query<{ plan: string }>(
+    sql`SELECT plan_code AS plan FROM subscriptions WHERE external_ref = ${a}`,
+  );
+  expect(subscription?.plan).toBe("CLOUD_POD_STUDENT");
+});
+
+test("work that was given up is withdrawn from the host", async () => {
+  const pod = await activePod();
+  await host.stop();
+  const { task } = await inTenant((tx) => changePower(tx, who(), pod.id, "restart"));
+  await db.system.execute(
+    sql`UPDATE cloud_pod_provisioning_tasks SET deadline_at = now() - interval '1 s', run_after = now() WHERE id = ${task.id}`,
+  );
+  worker.wake();
+  expect(await end(task.id)).toEqual({ state: "failed", errorCode: "TASK_DEADLINE" });
+  const [command] = await db.system.query<{ state: string }>(
+    sql`SELECT state FROM node_commands WHERE task_id = ${task.id}`,
+  );
+  expect(command?.state).toBe("cancelled");
+});
+
+test("a pod that its host sees stopped is started again, and one on hold is not", async () => {
+  const pod = await activePod();
+  await db.system.execute(
+    sql`UPDATE cloud_pods SET observed_power = 'stopped', observed_at = now() WHERE id = ${pod.id}`,
+  );
+  await db.system.execute(
+    sql`UPDATE cloud_pod_provisioning_tasks SET finished_at = now() - interval '10 minutes' WHERE pod_id = ${pod.id}`,
+  );
+  expect(await reconcilePower(db.system)).toBe(1);
+  expect(await reconcilePower(db.system)).toBe(0);
+  await expect
+    .poll(async () => (await podNow(pod.id)).observedPower, { timeout: 10_000, interval: 10 })
+    .toBe("running");
+
+  await db.system.execute(
+    sql`UPDATE cloud_pods SET observed_power = 'stopped', observed_at = now() WHERE id = ${pod.id}`,
+  );
+  await db.system.execute(
+    sql`UPDATE cloud_pod_provisioning_tasks SET finished_at = now() - interval '10 minutes' WHERE pod_id = ${pod.id} AND finished_at IS NOT NULL`,
+  );
+  await db.system.execute(sql`
+    INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor) VALUES (${newId()}, ${tenantId}, ${pod.id}, 'abuse', 'stop', 'test')`);
+  expect(await reconcilePower(db.system)).toBe(0);
 });

@@ -23,13 +23,17 @@ export async function reserveQuota(tx: Queryable, tenantId: string, requested: R
 
 /** Gives back what a pod counted against its tenant's quota; never refused. */
 export async function releaseQuota(tx: Queryable, tenantId: string, released: RequestedResources): Promise<void> {
-  const less = {
+  await countQuota(tx, tenantId, {
     pods: -released.pods,
     cpuCores: -released.cpuCores,
     memoryMb: -released.memoryMb,
     diskGb: -released.diskGb,
-  };
-  await count(tx, tenantId, less, sql`true`);
+  });
+}
+
+/** Counts what is there whatever the limit says, e.g. when a pod could not be made smaller after all. */
+export async function countQuota(tx: Queryable, tenantId: string, more: RequestedResources): Promise<void> {
+  await count(tx, tenantId, more, sql`true`);
 }
 
 /** The refusal of a request that does not fit, e.g. for a dry run that used `checkTenantQuota`. */

@@ -1,6 +1,7 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import type { ReasonCount } from "./verdict.ts";
 
 /** What a pod occupies, or by how much that changes. */
 export interface Footprint {
@@ -28,6 +29,14 @@ export async function releaseClaim(tx: Queryable, podId: string, generation: big
       UPDATE storages s SET allocated_gb = s.allocated_gb - freed.disk_gb FROM freed WHERE s.id = freed.storage_id)
     UPDATE cloud_pod_placements SET placed_to = now()
     WHERE pod_id = ${podId} AND generation = ${generation} AND placed_to IS NULL`);
+}
+
+/** What a pod occupies now; undefined for one without a place. Works under both logins. */
+export async function readClaim(tx: Queryable, podId: string): Promise<Footprint | undefined> {
+  const [claim] = await tx.query<Footprint>(sql`
+    SELECT k.cpu AS cores, k.memory_mb AS "memoryMb", k.disk_gb AS "diskGb"
+    FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id AND p.generation = k.generation WHERE k.pod_id = ${podId}`);
+  return claim;
 }
 
 interface ClaimedPlace {
@@ -64,21 +73,31 @@ export async function growClaim(tx: Queryable, podId: string, delta: Footprint):
     WHERE id = ${place.claimId}`);
 }
 
-/** Which resources of the pod's own node are short; no customer learns by how much. */
+/** What would be short on the pod's own node and storage; empty when the change fits. Works under both logins. */
+export async function growthVerdict(tx: Queryable, podId: string, delta: Footprint): Promise<ReasonCount[]> {
+  const [place] = await tx.query<ClaimedPlace>(sql`
+    SELECT k.id AS "claimId", k.node_id AS "nodeId", k.storage_id AS "storageId"
+    FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id AND p.generation = k.generation WHERE k.pod_id = ${podId}`);
+  return place === undefined ? [] : await shortages(tx, place, delta);
+}
+
+/** No customer learns by how much. */
 async function noRoom(tx: Queryable, place: ClaimedPlace, delta: Footprint): Promise<DomainError> {
+  const nodes = await shortages(tx, place, delta);
+  const names = nodes.map(({ filter }) => filter).join(", ");
+  return new DomainError("no-capacity", "NO_CAPACITY", `The pod's node has no room for this size (${names}).`, {
+    details: { nodes },
+    retryAfterSeconds: 60,
+  });
+}
+
+async function shortages(tx: Queryable, place: ClaimedPlace, delta: Footprint): Promise<ReasonCount[]> {
   const [short] = await tx.query<{ cpu: boolean; memory: boolean; disk: boolean }>(sql`
     SELECT ${delta.cores} > 0 AND c.cpu_allocated + ${delta.cores} > c.cpu_allocatable AS cpu,
       ${delta.memoryMb} > 0 AND c.memory_allocated_mb + ${delta.memoryMb} > c.memory_allocatable_mb AS memory,
       ${delta.diskGb} > 0 AND s.allocated_gb + ${delta.diskGb} > s.allocatable_gb AS disk
     FROM node_capacity c, storages s WHERE c.node_id = ${place.nodeId} AND s.id = ${place.storageId}`);
-  const names = (["cpu", "memory", "disk"] as const).filter((name) => short?.[name] === true);
-  return new DomainError(
-    "no-capacity",
-    "NO_CAPACITY",
-    `The pod's node has no room for this size (${names.join(", ")}).`,
-    {
-      details: { nodes: names.map((filter) => ({ filter, nodes: 1 })) },
-      retryAfterSeconds: 60,
-    },
-  );
+  return (["cpu", "memory", "disk"] as const)
+    .filter((name) => short?.[name] === true)
+    .map((filter) => ({ filter, nodes: 1 }));
 }

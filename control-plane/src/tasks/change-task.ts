@@ -2,6 +2,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import { insertCommand } from "../nodes/send-command.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { podBusy } from "./create-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
 import { isFinished, taskColumns, type Task } from "./task.ts";
 
@@ -32,11 +33,18 @@ export async function cancelTask(tx: Queryable, id: string): Promise<Cancellatio
   const task = await findTask(tx, id, true);
   if (isFinished(task.state))
     throw new DomainError("wrong-state", "TASK_FINISHED", `The task has ${task.state} already.`);
-  if (task.type === "destroy" || task.state === "compensating") {
+  if (task.type === "destroy" || task.type === "suspend" || task.state === "compensating") {
     throw new DomainError(
       "wrong-state",
       "TASK_NOT_CANCELLABLE",
-      "What is being removed or taken back is carried to its end.",
+      "What is being removed, suspended or taken back is carried to its end.",
+    );
+  }
+  if (task.requestedBy.startsWith("system:")) {
+    throw new DomainError(
+      "forbidden",
+      "TASK_NOT_YOURS",
+      "This work was not asked for by a customer and is not his to cancel.",
     );
   }
   await tx.execute(sql`
@@ -67,9 +75,18 @@ export async function stopCommand(tx: Queryable, task: Task): Promise<string | u
   return command.nodeId;
 }
 
+/** The refusal of work that newer work has overtaken. */
+export function outdated(): DomainError {
+  return new DomainError(
+    "wrong-state",
+    "TASK_OUTDATED",
+    "The pod has changed since this task failed; ask for the work anew.",
+  );
+}
+
 /**
  * Puts a failed task back into the queue, at its first step.
- * @throws DomainError `TASK_NOT_FAILED`
+ * @throws DomainError `TASK_NOT_FAILED`; `TASK_OUTDATED` when there was other work on the pod since; `POD_BUSY`
  */
 export async function requeueTask(tx: Queryable, task: Task, firstStep: string, deadlineMs: number): Promise<Task> {
   if (task.state !== "failed") {
@@ -79,6 +96,10 @@ export async function requeueTask(tx: Queryable, task: Task, firstStep: string, 
       `Only a failed task can be tried again; this one is ${task.state}.`,
     );
   }
+  const [newer] = await tx.query<{ open: boolean }>(sql`
+    SELECT bool_or(state NOT IN ('succeeded', 'failed', 'cancelled')) AS open FROM cloud_pod_provisioning_tasks
+    WHERE pod_id = ${task.podId} AND id > ${task.id} HAVING count(*) > 0`);
+  if (newer !== undefined) throw newer.open ? podBusy() : outdated();
   await tx.execute(sql`
     UPDATE cloud_pod_provisioning_tasks SET state = 'queued', step = ${firstStep}, command_id = NULL, attempts = 0, percent = 0,
       run_after = now(), deadline_at = now() + ${deadlineMs} * interval '1 ms', cancel_requested_at = NULL,

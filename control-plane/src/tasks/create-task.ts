@@ -43,16 +43,21 @@ export async function createTask(tx: Queryable, task: NewTask): Promise<Task> {
     return row;
   } catch (error) {
     if (violatedConstraint(error) === "one_open_task_per_pod") {
-      throw new DomainError(
-        "conflict",
-        "POD_BUSY",
-        "Other work on this pod is not finished yet; wait for it or cancel it.",
-        {
-          retryAfterSeconds: 5,
-          cause: error,
-        },
-      );
+      throw podBusy(error);
     }
     throw error;
   }
+}
+
+/** The refusal of work on a pod on which other work is not finished. */
+export function podBusy(cause?: unknown): DomainError {
+  return new DomainError(
+    "conflict",
+    "POD_BUSY",
+    "Other work on this pod is not finished yet; wait for it or cancel it.",
+    {
+      retryAfterSeconds: 5,
+      cause,
+    },
+  );
 }

@@ -1,8 +1,10 @@
+import { DomainError } from "@cloudpods/shared/errors";
 import type { Logger } from "pino";
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { advance, giveUp, type Advance } from "./advance-task.ts";
 import { currentStep, type FinishedCommand, type Saga, type Step, type StepOutcome } from "./saga.ts";
+import { stopCommand } from "./change-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
 import { isFinished, taskColumns, type Task, type TaskType } from "./task.ts";
 
@@ -103,15 +105,35 @@ async function carry(options: TaskWorkerOptions, sagas: ReadonlyMap<TaskType, Sa
   await options.onBoundary?.("claimed", claimed);
   try {
     for (;;) {
-      const change = await stepOnce(options, sagas, claimed);
+      const change = await stepOnce(options, sagas, claimed).catch((error: unknown) =>
+        countThrownStep(options, sagas, claimed, error),
+      );
       if (change === undefined || change.commandId !== null || change.runAfterMs > 0 || change.end !== undefined)
         return;
     }
   } catch (error) {
-    // The step's transaction is rolled back; the lease runs out and the step is begun again.
-    options.log.error({ err: error, taskId: claimed.id, step: claimed.step }, "a step of a task threw");
+    // Not even the failure could be written down, as when the database is away: the lease is given back later.
+    options.log.warn({ err: error, taskId: claimed.id }, "a task is left for later");
     await postpone(options, claimed.id).catch(() => {});
   }
+}
+
+/** The step's transaction is rolled back. A try that threw is a try: without counting it there would be no end. */
+async function countThrownStep(
+  options: TaskWorkerOptions,
+  sagas: ReadonlyMap<TaskType, Saga>,
+  claimed: Task,
+  error: unknown,
+): Promise<Advance | undefined> {
+  const refusal = error instanceof DomainError ? error : undefined;
+  const fields = { err: error, taskId: claimed.id };
+  if (refusal === undefined) options.log.error(fields, "a step of a task threw");
+  else options.log.info(fields, "a step of a task was refused");
+  return await stepOnce(options, sagas, claimed, {
+    kind: "retry",
+    code: refusal?.code ?? "STEP_FAILED",
+    message: refusal?.message ?? "The step failed on our side",
+  });
 }
 
 /** One step in one transaction: its effects and the task's progress are committed together or not at all. */
@@ -119,6 +141,7 @@ async function stepOnce(
   options: TaskWorkerOptions,
   sagas: ReadonlyMap<TaskType, Saga>,
   claimed: Task,
+  thrown?: StepOutcome,
 ): Promise<Advance | undefined> {
   const result = await options.db.transaction(async (tx) => {
     // Pod before task, as everyone who asks for work on a pod locks them.
@@ -129,10 +152,12 @@ async function stepOnce(
     // Another worker took over after our lease, or a newer replica knows what this one does not.
     if (task === undefined || saga === undefined || step === undefined) return undefined;
     const now = new Date();
-    const outcome = await runStep(tx, task, step, now);
+    const outcome = thrown ?? (await runStep(tx, task, step, now));
     const change = outcome === "keep-waiting" ? undefined : decide(saga, task, step, outcome, now);
     if (change === undefined) await keepWaiting(tx, task);
     else {
+      // What is given up must not happen hours later, when the host is back.
+      if (task.commandId !== null && change.commandId === null) await stopCommand(tx, task);
       await applyChange(tx, task, change);
       if (change.end !== undefined) await saga.finish({ tx, task: ended(task, change), now }, change.end);
     }

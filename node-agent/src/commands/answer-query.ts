@@ -13,9 +13,9 @@ export async function answerQuery(
     const error = { code: "UNSUPPORTED", message: "This agent does not know the question.", retryable: false };
     return { queryId, commandLines: [], error };
   }
-  const { podId, vmid, generation, spec, power } = question.value;
+  const { podId, vmid, generation, spec, power, absent } = question.value;
   try {
-    const wish = { podId, vmid, fleetEpoch, generation, present: true, power, ...(spec === undefined ? {} : { spec }) };
+    const wish = { podId, vmid, fleetEpoch, generation, present: !absent, power, ...(spec === undefined ? {} : { spec }) };
     return { queryId, commandLines: await containers.planLines(wish), error: undefined };
   } catch (error) {
     return { queryId, commandLines: [], error: endOfFailure(error).error };

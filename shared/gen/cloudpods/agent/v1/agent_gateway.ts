@@ -720,6 +720,8 @@ export interface PlanQuestion {
     | undefined;
   /** The power wanted; unspecified = as it is. */
   power: Power;
+  /** True when the container is wanted gone; specification and power say nothing then. */
+  absent: boolean;
 }
 
 /** QueryAnswer answers a Query. */
@@ -6032,7 +6034,7 @@ export const Query: MessageFns<Query> = {
 };
 
 function createBasePlanQuestion(): PlanQuestion {
-  return { podId: "", vmid: 0, generation: 0n, spec: undefined, power: 0 };
+  return { podId: "", vmid: 0, generation: 0n, spec: undefined, power: 0, absent: false };
 }
 
 export const PlanQuestion: MessageFns<PlanQuestion> = {
@@ -6054,6 +6056,9 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
     }
     if (message.power !== 0) {
       writer.uint32(40).int32(message.power);
+    }
+    if (message.absent !== false) {
+      writer.uint32(48).bool(message.absent);
     }
     return writer;
   },
@@ -6111,6 +6116,14 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
             message.power = reader.int32() as any;
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.absent = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6134,6 +6147,7 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
       generation: isSet(object.generation) ? BigInt(object.generation) : 0n,
       spec: isSet(object.spec) ? ContainerSpec.fromJSON(object.spec) : undefined,
       power: isSet(object.power) ? powerFromJSON(object.power) : 0,
+      absent: isSet(object.absent) ? globalThis.Boolean(object.absent) : false,
     };
   },
 
@@ -6154,6 +6168,9 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
     if (message.power !== 0) {
       obj.power = powerToJSON(message.power);
     }
+    if (message.absent !== false) {
+      obj.absent = message.absent;
+    }
     return obj;
   },
 
@@ -6171,6 +6188,7 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
       ? ContainerSpec.fromPartial(object.spec)
       : undefined;
     message.power = object.power ?? 0;
+    message.absent = object.absent ?? false;
     return message;
   },
 };

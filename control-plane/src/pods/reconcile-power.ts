@@ -1,0 +1,56 @@
+import { newId } from "@cloudpods/shared/ids";
+import type { Database } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { createTask } from "../tasks/create-task.ts";
+import type { TaskType } from "../tasks/task.ts";
+import { powerDeadlineMs } from "./change-power.saga.ts";
+import { isFreeToRun } from "./holds.ts";
+import { lockPodById } from "./pod.ts";
+
+/** Pods that one pass takes up. */
+const batchMax = 50;
+
+/**
+ * Queues work for pods whose host sees another power than is wanted: a container that did not come up after
+ * a boot of its host, one that stopped behind our back, one whose suspension failed. Only what the host
+ * has reported since the last work on the pod counts, and a pod is taken up every five minutes at most.
+ * @returns how many were taken up
+ */
+export async function reconcilePower(db: Database): Promise<number> {
+  const pods = await db.query<{ id: string }>(sql`
+    SELECT p.id FROM cloud_pods p JOIN node_status s ON s.node_id = p.node_id
+    WHERE p.status IN ('active', 'suspended') AND p.observed_power <> 'unknown' AND p.observed_power <> p.desired_power
+      AND s.state IN ('online', 'degraded') AND s.session_connected
+      AND NOT (p.desired_power = 'running' AND EXISTS (
+        SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect <> 'throttle'))
+      AND NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id
+        AND (t.state NOT IN ('succeeded', 'failed', 'cancelled') OR t.finished_at > least(p.observed_at, now() - interval '5 minutes')))
+    ORDER BY p.observed_at LIMIT ${batchMax}`);
+  let queued = 0;
+  for (const { id } of pods) if (await takeUp(db, id)) queued += 1;
+  return queued;
+}
+
+async function takeUp(db: Database, podId: string): Promise<boolean> {
+  return await db.transaction(async (tx) => {
+    const pod = await lockPodById(tx, podId);
+    const differs = pod.observedPower !== "unknown" && pod.observedPower !== pod.desiredPower;
+    const open = await tx.query(sql`
+      SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${podId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
+    if (!differs || open.length > 0 || (pod.status !== "active" && pod.status !== "suspended")) return false;
+    if (pod.desiredPower === "running" && !(await isFreeToRun(tx, pod))) return false;
+    const type: TaskType = pod.status === "suspended" ? "suspend" : pod.desiredPower === "running" ? "start" : "stop";
+    await createTask(tx, {
+      tenantId: pod.tenantId,
+      podId,
+      type,
+      step: type === "start" ? "start" : "stop",
+      input: {},
+      deadlineMs: powerDeadlineMs,
+      requestedBy: "system:reconciler",
+      requestId: newId(),
+      message: `The host sees the pod ${pod.observedPower}, wanted is ${pod.desiredPower}`,
+    });
+    return true;
+  });
+}
