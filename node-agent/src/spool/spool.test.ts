@@ -304,6 +304,33 @@ test("a file put back from a snapshot begins a new spool with what came after it
   expect(warnings).toContain("the spool file is an old copy: a new spool id was begun");
 });
 
+test("an old copy is recognised although it has ticked up to the watermark, and loses nothing of that", () => {
+  let spool = online();
+  for (let count = 0; count < 99; count += 1) tick(spool);
+  drain(spool);
+  const oldId = spool.spoolId();
+  close(spool);
+  copyFileSync(path, `${path}.snapshot`);
+
+  spool = open();
+  spool.startSession(99n);
+  tick(spool);
+  expect(drain(spool)).toMatchObject([{ seqFrom: 100n }]);
+  close(spool);
+
+  rmSync(path);
+  copyFileSync(`${path}.snapshot`, path);
+  restartAgent();
+  contact(host.wallMs);
+  spool = open();
+  expect(spool.nextSeq()).toBe(100n);
+  tick(spool);
+  const endMs = BigInt(host.wallMs);
+  spool.startSession(100n);
+  expect(spool.spoolId()).not.toBe(oldId);
+  expect(drain(spool)).toMatchObject([{ spoolId: spool.spoolId(), seqFrom: 1n, samples: [{ endMs }] }]);
+});
+
 test("a large tick becomes several batches, of which only the last covers the time", () => {
   const spool = online();
   tick(spool);

@@ -260,9 +260,11 @@ class SqliteSpool implements Spool {
 
   startSession(contiguousSeq: bigint): void {
     const { log } = this.#options;
-    if (contiguousSeq >= this.nextSeq()) {
-      const from = readFact(this.#database, "unconfirmed_from");
-      const fromSeq = typeof from === "bigint" ? from : 0n;
+    const unconfirmed = readFact(this.#database, "unconfirmed_from");
+    // What this process numbered before its first session was never offered: only a later self of the
+    // file can have delivered those numbers.
+    const fromSeq = typeof unconfirmed === "bigint" ? unconfirmed : this.nextSeq();
+    if (contiguousSeq >= fromSeq) {
       inTransaction(this.#database, () => renumberAsNewSpool(this.#database, randomUUID(), fromSeq));
       this.#schedule.reset();
       log.warn({ spoolId: this.spoolId() }, "the spool file is an old copy: a new spool id was begun");
