@@ -2,7 +2,10 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { makeTenant } from "../../test/support/people.ts";
+import { makePod } from "../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
+import { insertUsageDay } from "../../test/support/usage-rows.ts";
 import { sql } from "./platform/sql.ts";
 
 const program = join(import.meta.dirname, "main.ts");
@@ -67,4 +70,21 @@ test("the first administrator comes from the command line, his password from the
   expect(again.said).toContain("There is a user with this e-mail address");
   expect(again.said).not.toContain("correct horse");
   expect((await run([...args.slice(0, -1), "KING"], external())).code).not.toBe(0);
+});
+
+test("a tenant's month comes as CSV, by slug or id; a wrong name or month is said", async () => {
+  const tenantId = await makeTenant(db, "shop-co");
+  const pod = await makePod(db, tenantId, { hostname: "shop" });
+  await insertUsageDay(db.system, { tenantId, podId: pod.id, date: "2026-01-31", costPlan: "0.1234567890" });
+  const usageExport = (tenant: string, month: string) =>
+    run(["usage", "export", "--tenant", tenant, "--month", month], external());
+  const exported = await usageExport("shop-co", "2026-01");
+  expect(exported.code, exported.said).toBe(0);
+  const lines = exported.said.split("\r\n");
+  expect(lines).toHaveLength(3);
+  expect(lines[0]).toMatch(/^BilledCost,BillingAccountId,/);
+  expect(lines[1]).toMatch(new RegExp(`^0.1234567890,${tenantId},shop-co,USD,`));
+  expect(await usageExport(tenantId, "2026-01")).toEqual(exported);
+  expect(await usageExport("nobody", "2026-01")).toEqual({ code: 1, said: "There is no tenant nobody.\n" });
+  expect((await usageExport("shop-co", "2026-13")).said).toContain("A month is written as 2026-01.");
 });

@@ -5,33 +5,31 @@ import { eventStream } from "../http/event-stream.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { findPod } from "../pods/pod.ts";
-import type { AccruedThisMonth } from "../rating/accrual.ts";
+import { accruedThisMonth } from "../rating/accrual.ts";
 import { currentUsage, currentUsageView } from "./current-usage.ts";
 import { exportUsage } from "./export-usage.ts";
+import { estimate, estimateView, estimateWish, pricingOf } from "./estimate.ts";
 import { followAccrual } from "./follow-accrual.ts";
 import { forecastView, readForecast, shownForecast } from "./usage-forecast.ts";
 import { yearMonth } from "./usage-fields.ts";
 import { readUsageHistory, usageHistoryView } from "./usage-history.ts";
 import { usageMonth, usageMonthOf } from "./usage-month.ts";
 
-/** What the routes of usage need. */
-export interface UsageRoutesOptions {
-  readonly accruedThisMonth: AccruedThisMonth;
-  /** How often a stream looks. */
-  readonly lookEveryMs: number;
-}
+/** How often a stream looks at what has accrued. */
+const lookEveryMs = 5_000;
 
 const tags = ["usage"];
 const access = { scope: "READ" } as const;
 
 /** Adds what tenants see of their usage and its cost. Hours, days and months are UTC. */
-export function registerUsageRoutes(routes: RouteTable, options: UsageRoutesOptions): void {
-  registerCurrent(routes, options);
+export function registerUsageRoutes(routes: RouteTable): void {
+  registerCurrent(routes);
+  registerEstimate(routes);
   registerHistory(routes);
   registerExport(routes);
 }
 
-function registerCurrent(routes: RouteTable, { accruedThisMonth, lookEveryMs }: UsageRoutesOptions): void {
+function registerCurrent(routes: RouteTable): void {
   route(routes, {
     method: "get",
     path: "/api/cloud-pods/usage/current",
@@ -75,6 +73,22 @@ function registerCurrent(routes: RouteTable, { accruedThisMonth, lookEveryMs }: 
           signal,
         }),
       );
+    },
+  });
+}
+
+function registerEstimate(routes: RouteTable): void {
+  route(routes, {
+    method: "post",
+    path: "/api/cloud-pods/usage/estimate",
+    summary: "What a metered pod that runs all month would cost, by the tenant's price list of now",
+    tags,
+    access,
+    request: { body: estimateWish, example: { vcpus: 2, memoryMb: 4_096, diskGb: 50, estimatedNetworkOutGb: 0 } },
+    responses: { 200: estimateView },
+    async handler({ body }, ctx) {
+      const pricing = await ctx.inTenant((tx) => pricingOf(tx, ctx.tenantId, ctx.now));
+      return { status: 200, body: estimate(pricing, body) };
     },
   });
 }
