@@ -7,12 +7,26 @@ import { join } from "node:path";
 const path = join(import.meta.dirname, "../package-lock.json");
 const lock = JSON.parse(readFileSync(path, "utf8"));
 const systems = ["linux", "darwin", "win32", "freebsd", "netbsd", "openbsd", "sunos", "aix", "android", "openharmony"];
-const processors = ["x64", "arm64", "aarch64", "arm", "armv7", "ia32", "ppc64", "riscv64", "s390x", "loong64", "mips64el", "wasm32"];
+const processors = [
+  "x64",
+  "arm64",
+  "aarch64",
+  "arm",
+  "armv7",
+  "ia32",
+  "ppc64",
+  "riscv64",
+  "s390x",
+  "loong64",
+  "mips64el",
+  "wasm32",
+];
 
 for (const entry of Object.values({ ...lock.packages })) {
   for (const [name, range] of Object.entries(entry.optionalDependencies ?? {})) {
     const key = `node_modules/${name}`;
-    if (lock.packages[key] !== undefined || Object.keys(lock.packages).some((other) => other.endsWith(`/${key}`))) continue;
+    if (lock.packages[key] !== undefined || Object.keys(lock.packages).some((other) => other.endsWith(`/${key}`)))
+      continue;
     const words = name.split(/[/-]/);
     const os = systems.find((system) => words.includes(system)) ?? (name === "fsevents" ? "darwin" : undefined);
     const cpu = processors.find((processor) => words.includes(processor));

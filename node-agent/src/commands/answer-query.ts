@@ -15,7 +15,15 @@ export async function answerQuery(
   }
   const { podId, vmid, generation, spec, power, absent } = question.value;
   try {
-    const wish = { podId, vmid, fleetEpoch, generation, present: !absent, power, ...(spec === undefined ? {} : { spec }) };
+    const wish = {
+      podId,
+      vmid,
+      fleetEpoch,
+      generation,
+      present: !absent,
+      power,
+      ...(spec === undefined ? {} : { spec }),
+    };
     return { queryId, commandLines: await containers.planLines(wish), error: undefined };
   } catch (error) {
     return { queryId, commandLines: [], error: endOfFailure(error).error };
