@@ -15,7 +15,7 @@ export interface ExportOptions {
 }
 
 const rowsAtOnce = 500;
-/** Daily figures live for a year; of months that began before, only the months' own are surely whole. */
+/** Days are archived a year after their month; of months that began longer ago than this only their own figures are surely whole. */
 const dailyForMs = 364 * 86_400_000;
 
 /**
