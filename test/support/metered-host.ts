@@ -55,6 +55,8 @@ export interface MeteredHost {
 /** What may be replaced in a metered host. */
 export interface MeteredHostOptions {
   readonly probe?: FilesystemProbe;
+  /** CLOCK_MONOTONIC in ms. */
+  readonly monotonicMs?: () => number;
 }
 
 /** Makes a host with a sampler and a spool whose clock has met the control plane. */
@@ -66,7 +68,9 @@ export async function createMeteredHost(options: MeteredHostOptions = {}): Promi
 
 function openAgent(root: string, host: SimulatedHost, options: MeteredHostOptions): MeteredHost {
   const log = { warn: () => undefined, error: (details: object) => console.error(details) };
-  const clock = createDisciplinedClock({ bootId: readBootId(host.paths.procRoot) });
+  const { monotonicMs } = options;
+  const bootId = readBootId(host.paths.procRoot);
+  const clock = createDisciplinedClock({ bootId, ...(monotonicMs === undefined ? {} : { monotonicMs }) });
   const nowMs = clock.monotonicMs();
   clock.recordExchange({ sentMonotonicMs: nowMs, receivedMonotonicMs: nowMs, serverTimeMs: Date.now() });
   const spool = openSpool({ path: join(root, "spool.db"), clock, limitBytes: 1e9, log });

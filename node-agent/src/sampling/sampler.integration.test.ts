@@ -121,6 +121,22 @@ test("an agent that dies loses nothing, however long it is away", async () => {
   }, covers[0]?.coversFromMs ?? 0n);
 }, 60_000);
 
+test("the time between two ticks is covered at any interval, but not a long absence", async () => {
+  let passedMs = 0;
+  agent = await createMeteredHost({ monotonicMs: () => performance.now() + passedMs });
+  const coveredMs = async (pauseMs: number): Promise<number> => {
+    passedMs += pauseMs;
+    await agent.sampler.tick();
+    return agent.collect().reduce((sum, batch) => sum + Number(batch.coversToMs - batch.coversFromMs), 0);
+  };
+  const hourMs = 3_600_000;
+  await coveredMs(0);
+  expect(await coveredMs(hourMs)).toBe(0);
+  agent.sampler.setIntervalMs(hourMs);
+  expect(await coveredMs(hourMs)).toBeGreaterThanOrEqual(hourMs);
+  expect(await coveredMs(3 * hourMs)).toBe(0);
+}, 60_000);
+
 test("what the host sends to a guest is what the guest receives", async () => {
   agent = await createMeteredHost();
   const podId = await agent.makePod(VMID);

@@ -48,12 +48,8 @@ export interface Sampler {
   runningContainers(): number;
 }
 
-/**
- * A pause between two looks up to which the time counts as covered: a container that is seen on
- * neither side did not run. After a longer one nothing is claimed about containers that were not
- * running when the agent came back.
- */
-const MAX_BRIDGE_MS = 150_000;
+/** Shortest value of `longestBridgeMs`: the restart of an agent takes a minute or two. */
+const MIN_BRIDGE_MS = 150_000;
 /** Longest wait for the cluster file system; what it said last holds on. */
 const CONFIG_DEADLINE_MS = 1000;
 
@@ -158,7 +154,7 @@ class AlignedSampler implements Sampler {
     const nowMs = clock.monotonicMs();
     const look = this.#look(containers.values(), nowMs, (vmid) => this.#roots.of(vmid));
     const coveredToMs = this.#memory.coveredToMs ?? nowMs;
-    const coversFromMs = nowMs - coveredToMs > MAX_BRIDGE_MS ? nowMs : coveredToMs;
+    const coversFromMs = nowMs - coveredToMs > longestBridgeMs(this.#intervalMs) ? nowMs : coveredToMs;
     this.#store(
       { samples: look.samples, unreadableVmids: [...look.unreadable.keys()] },
       { from: coversFromMs, to: nowMs },
@@ -218,6 +214,15 @@ class AlignedSampler implements Sampler {
     }
     this.#unreadable = now;
   }
+}
+
+/**
+ * A pause between two looks, in ms, up to which the time counts as covered: a container that is seen on
+ * neither side did not run. After a longer one nothing is claimed about containers that were not
+ * running when the agent came back. One tick that was late or left out must fit in.
+ */
+export function longestBridgeMs(intervalMs: number): number {
+  return Math.max(MIN_BRIDGE_MS, 2.5 * intervalMs);
 }
 
 /**
