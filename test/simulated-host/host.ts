@@ -18,8 +18,8 @@ import type { GuestLoad, Truth } from "./running-record.ts";
 import { changeLoad, endLife, machineBootId, readTruth, unmountRootfs } from "./running.ts";
 import { readTasks, sweepTasks } from "./task-log.ts";
 
-export type { SimulatedHostOptions, StorageOptions } from "./build-host.ts";
-export type { FaultEffect, FaultMatch, FaultRule, InvocationFault } from "./faults.ts";
+export type { SimulatedHostOptions } from "./build-host.ts";
+export type { FaultRule } from "./faults.ts";
 export type { GuestLoad, Truth } from "./running-record.ts";
 
 /** Where the parts of a host lie; each is the absolute path of what a real host has at the root. */
@@ -92,7 +92,7 @@ export async function createSimulatedHost(options: SimulatedHostOptions): Promis
 }
 
 /** Opens a host. If the machine below was restarted since, the host has been too. */
-export async function openSimulatedHost(root: string): Promise<SimulatedHost> {
+async function openSimulatedHost(root: string): Promise<SimulatedHost> {
   const host = openHost(resolve(root));
   if (readBoot(host.layout).machineBootId !== machineBootId()) await rebootHost(host);
   const { layout } = host;

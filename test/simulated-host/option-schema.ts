@@ -29,7 +29,7 @@ export function decimal(min: number, max = Number.MAX_SAFE_INTEGER): OptionRule 
 }
 
 /** A text of a form; `complaint` is what the tool says about another. */
-export function format(pattern: RegExp, complaint: string, maxLength = 8192): OptionRule {
+function format(pattern: RegExp, complaint: string, maxLength = 8192): OptionRule {
   return {
     type: "string",
     check: (value) => {
