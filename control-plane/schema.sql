@@ -484,7 +484,7 @@ TABLE cloud_pod_usage_late_samples (
   memory_mb integer NOT NULL
   disk_gb integer NOT NULL
   incarnation text NOT NULL
-  received_at timestamp with time zone NOT NULL DEFAULT now()
+  received_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
   CONSTRAINT cloud_pod_usage_late_samples_pkey PRIMARY KEY (pod_id, sample_time, spool_no, seq)
 )
 CREATE INDEX cloud_pod_usage_late_samples_by_time ON public.cloud_pod_usage_late_samples USING btree (sample_time)
@@ -1224,6 +1224,10 @@ TABLE usage_days (
   day date NOT NULL
   made_at timestamp with time zone NOT NULL DEFAULT now()
   sealed_at timestamp with time zone
+  archived_at timestamp with time zone
+  dropped_at timestamp with time zone
+  hours_archived_at timestamp with time zone
+  hours_archive_sha256 bytea
   CONSTRAINT usage_days_pkey PRIMARY KEY (day)
 )
 
@@ -1259,8 +1263,8 @@ TABLE usage_hours (
 
 TABLE usage_months (
   year_month character(7) NOT NULL
-  hours_archived_at timestamp with time zone
-  days_archived_at timestamp with time zone
+  days_archived_at timestamp with time zone NOT NULL
+  days_archive_sha256 bytea NOT NULL
   CONSTRAINT usage_months_pkey PRIMARY KEY (year_month)
 )
 
@@ -1275,6 +1279,14 @@ TABLE usage_rejected_samples (
   CONSTRAINT usage_rejected_samples_pkey PRIMARY KEY (id)
 )
 CREATE INDEX usage_rejected_samples_by_time ON public.usage_rejected_samples USING btree (received_at)
+
+TABLE usage_verifications (
+  year_month character(7) NOT NULL
+  verified_at timestamp with time zone NOT NULL
+  findings_count integer NOT NULL
+  findings jsonb NOT NULL
+  CONSTRAINT usage_verifications_pkey PRIMARY KEY (year_month, verified_at)
+)
 
 TABLE users (
   id uuid NOT NULL

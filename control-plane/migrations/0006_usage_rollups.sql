@@ -48,12 +48,18 @@ CREATE TABLE usage_hours (
 ALTER TABLE usage_dirty_hours ALTER COLUMN node_id DROP NOT NULL, ADD COLUMN pod_id uuid,
   ADD CONSTRAINT a_mark_names_one CHECK (num_nonnulls(node_id, pod_id) = 1);
 
--- Months whose hours, later whose days, were archived: what still comes is added to the level above.
+-- The life of a day: open, sealed (its samples are archived and their partition dropped), and 30 days after
+-- its month was closed its hours are archived too. What comes later is added to the level that is left.
+ALTER TABLE usage_days ADD COLUMN archived_at timestamptz, ADD COLUMN dropped_at timestamptz,
+  ADD COLUMN hours_archived_at timestamptz, ADD COLUMN hours_archive_sha256 bytea;
+-- After a year a month's days are archived.
 CREATE TABLE usage_months (
   year_month char(7) PRIMARY KEY,
-  hours_archived_at timestamptz,
-  days_archived_at timestamptz
+  days_archived_at timestamptz NOT NULL,
+  days_archive_sha256 bytea NOT NULL
 );
+-- Not the start of the transaction: it may have waited for a sealing, and counts as after it.
+ALTER TABLE cloud_pod_usage_late_samples ALTER COLUMN received_at SET DEFAULT clock_timestamp();
 
 -- Marks of days and months: appended by the level below in its transaction. pod_ids NULL: all pods.
 CREATE TABLE usage_dirty_days (
@@ -288,6 +294,15 @@ CREATE TABLE usage_closed_months (
   billed_cost numeric(20, 10) NOT NULL,
   closed_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, year_month)
+);
+
+-- Each night's proof that samples, hours, days, months and bills agree.
+CREATE TABLE usage_verifications (
+  year_month char(7) NOT NULL,
+  verified_at timestamptz NOT NULL,
+  findings_count integer NOT NULL,
+  findings jsonb NOT NULL,                -- the first hundred
+  PRIMARY KEY (year_month, verified_at)
 );
 
 CREATE FUNCTION billed_figures_stay() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -27,7 +27,7 @@ export function nameColumns(names: readonly string[], write: (name: string) => s
 export type EvidenceSource =
   | { readonly kind: "whole-hour"; readonly from: Date; readonly to: Date }
   | { readonly kind: "pod-by-pod" }
-  | { readonly kind: "sealed" };
+  | { readonly kind: "sealed"; readonly at: Date };
 
 const maxSampleLength = sql`interval '1 day'`;
 
@@ -107,8 +107,8 @@ function straysTable(source: EvidenceSource): Sql {
   const late = sql`SELECT ${row}, s.sample_time <= d.hour_end AS is_own
     FROM due d JOIN cloud_pod_usage_late_samples s ON s.pod_id = d.pod_id
     WHERE s.sample_time > d.hour_start AND s.sample_time <= d.hour_end + ${maxSampleLength} AND s.start_time < d.hour_end`;
-  // What reaches into a sealed day was stored as late, or was part of it when it was sealed.
-  if (source.kind === "sealed") return sql`strays AS (${late})`;
+  // What reaches into a sealed day was stored as late, or was part of it when it was sealed, as was all that had come by then.
+  if (source.kind === "sealed") return sql`strays AS (${late} AND s.received_at > ${source.at})`;
   const end = source.kind === "whole-hour" ? sql`${source.to}::timestamptz` : sql`d.hour_end`;
   return sql`strays AS (${late} UNION ALL
     SELECT ${row}, false FROM due d JOIN cloud_pod_usage_samples s ON s.pod_id = d.pod_id
@@ -124,7 +124,7 @@ function pointsTable(source: EvidenceSource): Sql {
   return sql`points AS (
     SELECT pod_id, hour_start, jsonb_agg(jsonb_build_array(at_ms, guest_in_bytes, guest_out_bytes) ORDER BY at_ms) AS traffic_points
     FROM (${source.kind === "sealed" ? sql`` : stored}
-      SELECT pod_id, hour_start, ms_in_hour(s.sample_time, hour_start), guest_in_bytes, guest_out_bytes
+      SELECT pod_id, hour_start, ms_in_hour(s.sample_time, hour_start) AS at_ms, guest_in_bytes, guest_out_bytes
       FROM strays s JOIN edges USING (pod_id, hour_start) WHERE is_own) AS single
     GROUP BY pod_id, hour_start)`;
 }

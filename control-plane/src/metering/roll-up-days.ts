@@ -25,11 +25,12 @@ export async function rollUpDay(db: Database, date: Date, now: Date): Promise<nu
   });
 }
 
-async function rollUpLockedDay(tx: Transaction, date: Date, now: Date): Promise<number> {
+/** As `rollUpDay`, in the transaction of somebody who has locked the day. */
+export async function rollUpLockedDay(tx: Transaction, date: Date, now: Date): Promise<number> {
   const day = date.toISOString().slice(0, 10);
   const [state] = await tx.query<{ hoursArchived: boolean; daysArchived: boolean }>(sql`
-    SELECT bool_or(hours_archived_at IS NOT NULL) AS "hoursArchived", bool_or(days_archived_at IS NOT NULL) AS "daysArchived"
-    FROM usage_months WHERE year_month = ${day.slice(0, 7)}`);
+    SELECT EXISTS (SELECT FROM usage_days WHERE day = ${day} AND hours_archived_at IS NOT NULL) AS "hoursArchived",
+      EXISTS (SELECT FROM usage_months WHERE year_month = ${day.slice(0, 7)}) AS "daysArchived"`);
   const [done] = await tx.query<{ pods: bigint }>(
     dayStatement(day, now, state?.hoursArchived === true, state?.daysArchived === true),
   );

@@ -46,21 +46,29 @@ export async function rollUpHour(db: Database, hourStart: Date, now: Date): Prom
 export async function rollUpLockedHour(tx: Transaction, hourStart: Date, now: Date): Promise<HourRollUp> {
   const hourEnd = new Date(hourStart.getTime() + hourMs);
   // Only what the lock holds still, and guesses at sizes: nothing here decides what is counted.
-  const [state] = await tx.query<{ first: boolean; sealed: boolean; archived: boolean; few: boolean }>(sql`
+  const [state] = await tx.query<HourState>(sql`
     SELECT NOT EXISTS (SELECT FROM usage_hours WHERE hour_start = ${hourStart}) AS first,
-      EXISTS (SELECT FROM usage_days WHERE day = (${hourStart}::timestamptz AT TIME ZONE 'UTC')::date AND sealed_at IS NOT NULL) AS sealed,
-      EXISTS (SELECT FROM usage_months WHERE year_month = to_char(${hourStart}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM') AND hours_archived_at IS NOT NULL) AS archived,
-      (SELECT count(*) FROM (${duePods(sql`usage_dirty_hours`, hourStart, hourEnd)} LIMIT ${podByPodMax + 1}) AS due_pods) <= ${podByPodMax} AS few`);
+      greatest(d.sealed_at, d.hours_archived_at, m.days_archived_at) AS "frozenAt", d.hours_archived_at IS NOT NULL AS archived,
+      (SELECT count(*) FROM (${duePods(sql`usage_dirty_hours`, hourStart, hourEnd)} LIMIT ${podByPodMax + 1}) AS due_pods) <= ${podByPodMax} AS few
+    FROM (SELECT (${hourStart}::timestamptz AT TIME ZONE 'UTC')::date AS date) AS own
+    LEFT JOIN usage_days d ON d.day = own.date LEFT JOIN usage_months m ON m.year_month = to_char(own.date, 'YYYY-MM')`);
   if (state === undefined) throw new Error("a query without a table has a row");
   const source: EvidenceSource =
-    state.sealed || state.archived
-      ? { kind: "sealed" }
+    state.frozenAt !== null
+      ? { kind: "sealed", at: state.frozenAt }
       : state.few
         ? { kind: "pod-by-pod" }
         : { kind: "whole-hour", from: hourStart, to: hourEnd };
   if (source.kind === "whole-hour") await preferHashing(tx);
   const [done] = await tx.query<HourRollUp>(rollUpStatement({ hourStart, hourEnd, now, source, ...state }));
   return { marks: Number(done?.marks ?? 0), pods: Number(done?.pods ?? 0) };
+}
+
+interface HourState {
+  readonly first: boolean;
+  readonly frozenAt: Date | null;
+  readonly archived: boolean;
+  readonly few: boolean;
 }
 
 /** One pass over an hour of the whole fleet is quickest when nothing is sorted and nothing spills to the disk. */

@@ -25,19 +25,21 @@ export async function rollUpMonth(db: Database, monthStart: Date, now: Date): Pr
       sql`SELECT set_config('statement_timeout', '10min', true), set_config('work_mem', '256MB', true), set_config('jit', 'off', true)`,
     );
     const pods = await rollUpLockedMonth(tx, yearMonthOf(monthStart), now);
-    if (pods > 0) await adjustClosedRows(tx, yearMonthOf(monthStart), now);
     return pods;
   });
 }
 
-async function rollUpLockedMonth(tx: Transaction, yearMonth: string, now: Date): Promise<number> {
+/** As `rollUpMonth`, in the transaction of somebody who has locked the month. */
+export async function rollUpLockedMonth(tx: Transaction, yearMonth: string, now: Date): Promise<number> {
   const [state] = await tx.query<{ hoursArchived: boolean; daysArchived: boolean }>(sql`
-    SELECT bool_or(hours_archived_at IS NOT NULL) AS "hoursArchived", bool_or(days_archived_at IS NOT NULL) AS "daysArchived"
-    FROM usage_months WHERE year_month = ${yearMonth}`);
+    SELECT EXISTS (SELECT FROM usage_days WHERE to_char(day, 'YYYY-MM') = ${yearMonth} AND hours_archived_at IS NOT NULL) AS "hoursArchived",
+      EXISTS (SELECT FROM usage_months WHERE year_month = ${yearMonth}) AS "daysArchived"`);
   const [done] = await tx.query<{ pods: bigint }>(
     monthStatement(yearMonth, now, state?.hoursArchived === true, state?.daysArchived === true),
   );
-  return Number(done?.pods ?? 0);
+  const pods = Number(done?.pods ?? 0);
+  if (pods > 0) await adjustClosedRows(tx, yearMonth, now);
+  return pods;
 }
 
 function monthStatement(yearMonth: string, now: Date, hoursArchived: boolean, daysArchived: boolean): Sql {

@@ -1,0 +1,50 @@
+import { createHash } from "node:crypto";
+import { createWriteStream } from "node:fs";
+import { mkdir, open, rename } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { Transform } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { createGzip } from "node:zlib";
+import type pg from "pg";
+import { to as copyTo } from "pg-copy-streams";
+
+/** A written archive. */
+export interface ArchivedFile {
+  readonly path: string;
+  /** Of the file as it lies on the disk. */
+  readonly sha256: Buffer;
+}
+
+/**
+ * Writes what a query gives as gzipped CSV with a header. The file appears under its name when it is whole
+ * and on the disk; writing it again replaces it. A connection of its own, because COPY waits for each answer.
+ *
+ * @param query of this program, without parameters: COPY takes none.
+ */
+export async function writeArchive(
+  client: pg.Client,
+  directory: string,
+  name: string,
+  query: string,
+): Promise<ArchivedFile> {
+  const path = join(directory, name);
+  const temporary = `${path}.part`;
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const hash = createHash("sha256");
+  const digest = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      hash.update(chunk);
+      done(null, chunk);
+    },
+  });
+  await pipeline(
+    client.query(copyTo(`COPY (${query}) TO STDOUT (FORMAT csv, HEADER)`)),
+    createGzip(),
+    digest,
+    createWriteStream(temporary, { mode: 0o600, flush: true }),
+  );
+  await rename(temporary, path);
+  const folder = await open(dirname(path), "r");
+  await folder.sync().finally(() => folder.close());
+  return { path, sha256: hash.digest() };
+}

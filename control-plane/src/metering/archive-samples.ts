@@ -1,0 +1,116 @@
+import pg from "pg";
+import type { Database } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { writeArchive } from "./archive-file.ts";
+import { lockPeriod } from "./lock-period.ts";
+
+const hourMs = 3_600_000;
+const detachLockTimeout = "2s";
+
+/** What retention needs beside the database. */
+export interface ArchiveOptions {
+  /** For connections of their own: COPY and DETACH cannot use a pool's pipelined ones. */
+  readonly databaseUrl: string;
+  /** `CLOUDPODS_ARCHIVE_DIR` */
+  readonly archiveDirectory: string;
+}
+
+/** Runs `work` on a connection of its own; a statement may take long. */
+export async function withOwnClient<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: databaseUrl, application_name: "cloudpods-archive" });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * Writes the samples of sealed days to the archive, a file per hour, and notes count and digest in the hours.
+ * Nobody changes such samples any more. Interrupted, it writes the day again.
+ * @returns the days.
+ */
+export async function archiveSamples(db: Database, options: ArchiveOptions): Promise<string[]> {
+  const days = await db.query<{ starts: Date }>(sql`
+    SELECT day::timestamp AT TIME ZONE 'UTC' AS starts FROM usage_days
+    WHERE sealed_at IS NOT NULL AND archived_at IS NULL AND dropped_at IS NULL ORDER BY day`);
+  const archived: string[] = [];
+  for (const { starts } of days) {
+    const day = starts.toISOString().slice(0, 10);
+    const isThere = await partitionExists(db, day);
+    for (let hour = 0; isThere && hour < 24; hour++)
+      await archiveHour(db, options, new Date(starts.getTime() + hour * hourMs));
+    await db.execute(sql`UPDATE usage_days SET archived_at = now() WHERE day = ${day}`);
+    archived.push(day);
+  }
+  return archived;
+}
+
+async function archiveHour(db: Database, options: ArchiveOptions, hourStart: Date): Promise<void> {
+  const hourEnd = new Date(hourStart.getTime() + hourMs);
+  const [from, to] = [hourStart.toISOString(), hourEnd.toISOString()];
+  const name = `samples/${from.slice(0, 10)}/${from.slice(0, 13).replace("T", "-")}.csv.gz`;
+  const file = await withOwnClient(options.databaseUrl, (client) =>
+    writeArchive(
+      client,
+      options.archiveDirectory,
+      name,
+      `SELECT * FROM cloud_pod_usage_samples WHERE sample_time > '${from}' AND sample_time <= '${to}' ORDER BY pod_id, sample_time, spool_no, seq`,
+    ),
+  );
+  await db.transaction(async (tx) => {
+    await lockPeriod(tx, "hour", hourStart);
+    await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
+    await tx.execute(sql`
+      UPDATE cloud_pod_usage_hourly h SET archive_sha256 = ${file.sha256}, archive_samples = coalesce((
+        SELECT n.samples FROM (
+          SELECT pod_id, sum(sample_count) AS samples FROM cloud_pod_usage_samples
+          WHERE sample_time > ${hourStart} AND sample_time <= ${hourEnd} GROUP BY pod_id) AS n WHERE n.pod_id = h.pod_id), 0)
+      WHERE h.hour_start = ${hourStart} AND NOT h.supplement`);
+  });
+}
+
+/**
+ * Detaches and drops the partitions of archived days. CONCURRENTLY, because a plain DROP behind one open
+ * reader would keep every insert waiting; what cannot be had within two seconds is tried in the next pass.
+ * @returns the days.
+ */
+export async function dropArchivedPartitions(db: Database, options: ArchiveOptions): Promise<string[]> {
+  const days = await db.query<{ day: string }>(
+    sql`SELECT day::text FROM usage_days WHERE archived_at IS NOT NULL AND dropped_at IS NULL ORDER BY day`,
+  );
+  const dropped: string[] = [];
+  for (const { day } of days) {
+    await withOwnClient(options.databaseUrl, (client) => dropPartition(client, partitionName(day)));
+    await db.execute(sql`UPDATE usage_days SET dropped_at = now() WHERE day = ${day}`);
+    await db.execute(sql`
+      DELETE FROM node_coverage WHERE covers_to > ${day}::date::timestamp AT TIME ZONE 'UTC' AND covers_to <= (${day}::date + 1)::timestamp AT TIME ZONE 'UTC'`);
+    dropped.push(day);
+  }
+  return dropped;
+}
+
+async function dropPartition(client: pg.Client, name: string): Promise<void> {
+  await client.query(`SET lock_timeout = '${detachLockTimeout}'`);
+  const { rows } = await client.query<{ pending: boolean }>(
+    "SELECT inhdetachpending AS pending FROM pg_inherits WHERE inhparent = 'cloud_pod_usage_samples'::regclass AND inhrelid = to_regclass($1)",
+    [name],
+  );
+  const attached = rows[0];
+  // A detach that was interrupted is finished; the name is made of digits.
+  if (attached !== undefined)
+    await client.query(
+      `ALTER TABLE cloud_pod_usage_samples DETACH PARTITION ${name} ${attached.pending ? "FINALIZE" : "CONCURRENTLY"}`,
+    );
+  await client.query(`DROP TABLE IF EXISTS ${name}`);
+}
+
+function partitionName(day: string): string {
+  return `cloud_pod_usage_samples_${day.replaceAll("-", "")}`;
+}
+
+async function partitionExists(db: Database, day: string): Promise<boolean> {
+  const [row] = await db.query<{ there: boolean }>(sql`SELECT to_regclass(${partitionName(day)}) IS NOT NULL AS there`);
+  return row?.there === true;
+}
