@@ -32,7 +32,9 @@ export default defineConfig({
           globalSetup: ["test/support/postgres.global.ts"],
           testTimeout: 180_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
+          // Mostly waiting: for leases, retries and hosts. Each file has its own processes, ports and folders.
+          maxWorkers: 3,
+          sequence: { groupOrder: 1 },
         },
       },
     ],

@@ -1,11 +1,16 @@
+import { execFile } from "node:child_process";
+import { isDeepStrictEqual, promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { sql } from "../../control-plane/src/platform/sql.ts";
 import { createApiClient } from "../../tools/demo/api-client.ts";
+import { type Invariants, checkInvariants } from "../../tools/demo/check-invariants.ts";
 import { signIn } from "../../tools/demo/seed.ts";
 import { type Accepted, type PodAnswer, ask, look, metered, order, succeeded } from "../support/customer.ts";
 import { consumption, workingLoad } from "../support/metered-truth.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { readEvents } from "../support/read-events.ts";
 import { type Stack, startStack } from "../support/stack.ts";
+import { until } from "../support/until.ts";
 
 let database: TestDatabase;
 let stack: Stack;
@@ -172,6 +177,66 @@ describe("what cannot be", () => {
     expect((await container(pod)).running).toBe(true);
   });
 });
+
+/** What each kind of damage is, how it is done, and how it is mended. */
+const damages = [
+  {
+    name: "a container that nobody ordered",
+    does: () => pct("clone", "9000", "555", "--hostname", "stray"),
+    mends: () => pct("destroy", "555", "--force", "--purge"),
+    // The container and its disk.
+    found: { orphans: 2 },
+  },
+  {
+    name: "a host that promises more than was claimed of it",
+    does: () => stack.db.execute(sql`UPDATE node_capacity SET cpu_allocated = cpu_allocated + 1`),
+    mends: () => stack.db.execute(sql`UPDATE node_capacity SET cpu_allocated = cpu_allocated - 1`),
+    found: { oversell: 2 },
+  },
+  {
+    name: "a sample that is not where it was",
+    does: () => moveFirstSample("-3 ms"),
+    mends: () => moveFirstSample("3 ms"),
+    found: { samplesLost: 1 },
+  },
+  {
+    name: "a sample that counts twice",
+    does: () =>
+      stack.db.execute(sql`
+        INSERT INTO cloud_pod_usage_samples SELECT (jsonb_populate_record(s, jsonb_build_object('seq', seq + 1000000, 'sample_time', sample_time - interval '1 ms'))).*
+        FROM cloud_pod_usage_samples s ORDER BY sample_time LIMIT 1`),
+    mends: () => stack.db.execute(sql`DELETE FROM cloud_pod_usage_samples WHERE seq > 1000000`),
+    found: { samplesDuplicated: 1 },
+  },
+] as const;
+
+test.each(damages)("the invariants see $name", async ({ does, mends, found }) => {
+  const clean = { samplesLost: 0, samplesDuplicated: 0, oversell: 0, orphans: 0 };
+  expect(await stack.settle()).toMatchObject(clean);
+  await does();
+  try {
+    // Samples that come in meanwhile may not have been stored yet.
+    await until("what was damaged", async () =>
+      isDeepStrictEqual({ ...clean, ...found }, faults(await checkInvariants(stack.db, stack.hosts))),
+    );
+  } finally {
+    await mends();
+  }
+});
+
+function faults({ samplesLost, samplesDuplicated, oversell, orphans }: Invariants) {
+  return { samplesLost, samplesDuplicated, oversell, orphans };
+}
+
+async function pct(...argv: string[]): Promise<void> {
+  await promisify(execFile)(stack.host("pve2").simulated.paths.pct, argv);
+}
+
+async function moveFirstSample(by: string): Promise<void> {
+  await stack.db.execute(sql`
+    UPDATE cloud_pod_usage_samples SET sample_time = sample_time + ${by}::interval
+    WHERE (pod_id, sample_time, spool_no, seq) = (SELECT pod_id, sample_time, spool_no, seq FROM cloud_pod_usage_samples ORDER BY spool_no, seq LIMIT 1)`);
+}
 
 /** Everything that an order leaves: rows of the customer, containers, promises of hosts. */
 async function traces() {
