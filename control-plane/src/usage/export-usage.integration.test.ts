@@ -1,11 +1,16 @@
-import Big from "big.js";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { newId } from "@cloudpods/shared/ids";
+import { Money } from "@cloudpods/shared/money";
+import { allocate, deliveringFleet } from "../../../test/support/metered-fleet.ts";
 import { makeTenant } from "../../../test/support/people.ts";
 import { makePod, type MadePod } from "../../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { sampleOf, type FleetNode, type FleetPod } from "../../../test/support/telemetry-fleet.ts";
 import { insertUsageDay, insertUsageMonth } from "../../../test/support/usage-rows.ts";
+import { rollUpDirty } from "../metering/roll-up.ts";
 import { sql } from "../platform/sql.ts";
+import { accruedThisMonth } from "../rating/accrual.ts";
+import { decimalQuotient } from "./exact-decimal.ts";
 import { exportUsage } from "./export-usage.ts";
 import { usageMonth } from "./usage-month.ts";
 
@@ -49,7 +54,11 @@ async function exported(yearMonth = "2026-01", login: "api" | "system" = "api", 
   const rows = lines.map((line) =>
     Object.fromEntries(splitLine(line).map((value, index) => [columns[index] ?? "?", value])),
   );
-  const sum = (column: string) => rows.reduce((total, row) => total.plus(row[column] ?? "x"), new Big(0)).toFixed();
+  const sum = (column: string) =>
+    Money.sum(
+      rows.map((row) => Money.of(row[column] ?? "", "USD")),
+      "USD",
+    ).toString();
   return { text, parts, rows, sum };
 }
 
@@ -133,7 +142,7 @@ describe("exportUsage", () => {
     const { sum, parts, rows } = await exported();
     const [whole] = await db.system.query<{ cost: string; out: string }>(sql`
       SELECT trim_scale(sum(cost_total))::text AS cost, sum(guest_out_bytes)::text AS out FROM cloud_pod_usage_daily WHERE tenant_id = ${tenantId}`);
-    expect(sum("BilledCost")).toBe(whole?.cost);
+    expect(sum("BilledCost")).toBe(Money.of(whole?.cost ?? "", "USD").toString());
     expect(rows).toHaveLength(40 * 31 * 3);
     expect(parts).toBeGreaterThan(3);
     expect(new Set(rows.map((row) => `${row["ResourceId"]} ${row["ChargePeriodStart"]} ${row["SkuId"]}`)).size).toBe(
@@ -141,6 +150,27 @@ describe("exportUsage", () => {
     );
     expect(rows.find(({ SkuId }) => SkuId === "network-out")?.["ConsumedQuantity"]).toBe("8589934591.9999999991");
     expect(rows.find(({ SkuId }) => SkuId === "cpu")?.["ConsumedQuantity"]).toBe("2501999792.9836091667");
+  });
+
+  test("what hosts measured arrives at the last row: the month's cost and accrual, exactly", async () => {
+    const hour = new Date("2026-02-05T10:00:00Z");
+    const end = new Date("2026-02-05T11:00:00Z");
+    const fleet = await deliveringFleet(db, { nodes: 1, podsPerNode: 2, since: hour });
+    const [node] = fleet.nodes as [FleetNode];
+    const [first] = node.pods as [FleetPod];
+    await allocate(db.system, first, { from: new Date("2026-02-05T09:17:23.456Z") });
+    await fleet.deliverHour(node, hour, (one, endMs) => sampleOf(one, endMs, { guestOutBytes: 123_456_789n }));
+    await rollUpDirty(db.system, new Date("2026-02-05T11:06:00Z"));
+    await fleet.close();
+    ({ tenantId } = first);
+    const accrued = await accruedThisMonth(db.system, tenantId, end);
+    const { sum, rows } = await exported("2026-02");
+    expect(sum("BilledCost")).toBe(accrued.total.toString());
+    expect(accrued.total.isZero()).toBe(false);
+    const own = rows.filter(({ ResourceId }) => ResourceId === first.podId);
+    expect(own.map(({ SkuId }) => SkuId)).toEqual(["cpu", "memory", "disk", "network-out"]);
+    const traffic = rows.find(({ SkuId }) => SkuId === "network-out");
+    expect(traffic?.["ConsumedQuantity"]).toBe(decimalQuotient(60n * 123_456_789n, 2n ** 30n, 10));
   });
 
   test("what only the month knows comes with the month", async () => {
@@ -160,7 +190,7 @@ describe("exportUsage", () => {
       ChargePeriodStart: "2026-01-01T00:00:00Z",
       ChargePeriodEnd: "2026-02-01T00:00:00Z",
     });
-    expect(sum("BilledCost")).toBe("2.6");
+    expect(sum("BilledCost")).toBe("2.60");
   });
 
   test("a closed month sums to what was billed, whatever came after", async () => {
@@ -174,7 +204,7 @@ describe("exportUsage", () => {
       adjustedCost: "0.25",
     });
     const { rows, sum } = await exported();
-    expect(sum("BilledCost")).toBe("5");
+    expect(sum("BilledCost")).toBe("5.00");
     expect(rows.at(-1)).toMatchObject({ ChargeCategory: "Adjustment", BilledCost: "-0.2500000000", PricingUnit: "" });
   });
 
@@ -188,7 +218,7 @@ describe("exportUsage", () => {
     });
     const { rows, sum } = await exported("2024-12");
     expect(rows.map(({ SkuId }) => SkuId)).toEqual(["plan-overage", "plan"]);
-    expect(sum("BilledCost")).toBe("8");
+    expect(sum("BilledCost")).toBe("8.00");
   });
 
   test("what is free is seen too", async () => {

@@ -94,13 +94,13 @@ const provider = "CloudPods";
 const places = 10;
 
 /**
- * The charges of a period as rows under `focusColumns`: one for each part that cost something, and at least one, so that what was free
+ * The charges of a period as rows under `focusColumns`: one for each part that cost something, and one where nothing did, so that what was free
  * is seen too. Their costs sum to what the period is billed.
  */
 export function focusRows(account: FocusAccount, period: ChargedPeriod): CsvCell[][] {
   const all = chargesOf(period, BigInt(account.month.end.getTime() - account.month.start.getTime()));
   const paid = all.filter(({ cost }) => !isZero(cost));
-  const shown = paid.length > 0 ? paid : all.filter(({ sku }) => sku === "plan");
+  const shown = paid.length > 0 ? paid : all.filter(({ sku }) => sku === "plan" && period.existenceMs > 0n);
   return shown.map((charge) => rowOf(account, period, charge));
 }
 
