@@ -7,7 +7,7 @@ CREATE TABLE node_spools (
   spool_id uuid NOT NULL,
   contiguous_seq bigint NOT NULL DEFAULT 0,
   complete_until timestamptz,
-  -- Set while the host writes to this spool under a revoked certificate: its samples are rejected.
+  -- Set while the spool belongs to a machine whose certificate is revoked: its samples are rejected.
   refused_since timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
   UNIQUE (node_id, spool_id)

@@ -7,6 +7,7 @@ import { registerHost } from "../nodes/register-host.ts";
 import type { SessionRef } from "../nodes/session-fence.ts";
 import type { Database, Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { trustSpools } from "../samples-intake/trusted-spools.ts";
 import { judgeHello, type HelloTrace } from "./duplicate-agent.ts";
 import { SessionEnd } from "./session-end.ts";
 
@@ -56,7 +57,9 @@ export async function openSession(
       sql`UPDATE node_certificates SET first_used_at = now() WHERE serial = ${peer.serial} AND first_used_at IS NULL`,
     );
     await registerHost(tx, peer.nodeId, hello);
-    return { epoch: status.epoch, welcome: await readWelcome(tx, peer.nodeId, hello) };
+    const welcome = await readWelcome(tx, peer.nodeId, hello);
+    if (isUuid(hello.spoolId)) await trustSpools(tx, [{ nodeId: peer.nodeId, spoolId: hello.spoolId }]);
+    return { epoch: status.epoch, welcome };
   });
   if (opened === undefined) throw duplicateAgent();
   const { epoch, welcome } = opened;

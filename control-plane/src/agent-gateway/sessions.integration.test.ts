@@ -83,7 +83,7 @@ describe("who gets a session", () => {
     const host = await enrolHost(db.system, deps);
     const spoolId = randomUUID();
     await db.system.execute(
-      sql`INSERT INTO node_spools (node_id, spool_id, contiguous_seq) VALUES (${host.nodeId}, ${spoolId}, 41)`,
+      sql`INSERT INTO node_spools (node_id, spool_id, contiguous_seq, refused_since) VALUES (${host.nodeId}, ${spoolId}, 41, now())`,
     );
     const welcome = await connect(host, { hello: { spoolId } }).welcome();
     expect(welcome).toMatchObject({
@@ -97,6 +97,10 @@ describe("who gets a session", () => {
     expect(welcome.caBundlePem).toBe(deps.authorities.pems.join(""));
     const unknownSpool = await connect(host, { hello: { spoolId: randomUUID() } }).welcome();
     expect(unknownSpool).toMatchObject({ sessionEpoch: 2n, spoolContiguousSeq: -1n });
+    const believed = await db.system.query(
+      sql`SELECT FROM node_spools WHERE node_id = ${host.nodeId} AND refused_since IS NULL`,
+    );
+    expect(believed).toHaveLength(2);
     const [used] = await db.system.query<{ at: Date | null }>(
       sql`SELECT first_used_at AS at FROM node_certificates WHERE serial = ${host.serial}`,
     );

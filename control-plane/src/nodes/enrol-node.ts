@@ -3,6 +3,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import { isUuid, newId } from "@cloudpods/shared/ids";
 import { violatedConstraint, type Database, type Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { refuseSpoolsOfNode } from "../samples-intake/trusted-spools.ts";
 import { recordAudit } from "../security/audit.ts";
 import { readCertificateRequest, type CertificateRequest } from "./certificate-request.ts";
 import {
@@ -167,6 +168,7 @@ async function takeOverNode(tx: Transaction, nodeId: string, request: EnrolReque
       "The node that the token replaces was removed; make a token for a new node.",
     );
   await revokeCertificates(tx, nodeId);
+  await refuseSpoolsOfNode(tx, nodeId);
   await tx.execute(sql`
     UPDATE node_status SET machine_id = ${request.machineId}, session_epoch = session_epoch + 1, session_connected = false,
       recent_hellos = '[]', recent_displacements = '{}'

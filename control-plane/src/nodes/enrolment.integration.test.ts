@@ -116,10 +116,16 @@ describe("enrolment", () => {
   test("a replaced host takes over the identity and locks its predecessor out", async () => {
     const before = await enrolHost(db.system, deps, { name: "pve-replaced" });
     const keyPem = makePrivateKey();
+    const spoolId = newId();
+    await db.system.execute(sql`INSERT INTO node_spools (node_id, spool_id) VALUES (${before.nodeId}, ${spoolId})`);
     const text = await makeJoinToken(db.system, deps, { name: "pve-replaced", replacesNode: before.nodeId });
     const after = await enrol(joinRequest(text, keyPem));
     expect(after.nodeId).toBe(before.nodeId);
     expect(await isNodeAuthorized(db.system, before.nodeId, before.serial)).toBe(false);
+    const [spool] = await db.system.query<{ at: Date | null }>(
+      sql`SELECT refused_since AS at FROM node_spools WHERE spool_id = ${spoolId}`,
+    );
+    expect(spool?.at).toBeInstanceOf(Date);
     await expect(renew(before.nodeId, makePrivateKey(), before.keyPem)).rejects.toMatchObject({
       code: "SIGNATURE_INVALID",
     });

@@ -2,6 +2,8 @@ import { recordConditionEvents, type ConditionChange } from "../nodes/node-condi
 import type { Database, Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { clockSkewMs, conditionsOf, heartbeatConditionKinds, type ReceivedHeartbeat } from "./read-heartbeat.ts";
+import type { SpoolKey } from "./spool-rows.ts";
+import { refuseSpools, trustSpools } from "./trusted-spools.ts";
 
 /** A node's word, or its last will, about whether it is connected to the broker. */
 export interface ReceivedPresence {
@@ -11,8 +13,9 @@ export interface ReceivedPresence {
 
 /**
  * Writes the newest heartbeat of each node, one row a minute for the curves, the conditions that
- * heartbeats show, and presence. A heartbeat of a removed node or under a revoked certificate is not
- * believed; in the latter case the samples of its spool are not either, until it has a valid one.
+ * heartbeats show, and presence. A heartbeat of a removed node or under a certificate that is revoked or not
+ * this node's is not believed; under a revoked one the samples of its spool are not either, until a valid
+ * one names it.
  *
  * @returns how many heartbeats were not believed.
  */
@@ -40,35 +43,18 @@ async function acceptHeartbeats(tx: Queryable, heartbeats: readonly ReceivedHear
     SELECT v.index::integer - 1 AS index, c.revoked_at IS NOT NULL AS revoked
     FROM unnest(${nodeIds}::uuid[], ${serials}::text[]) WITH ORDINALITY AS v (node_id, serial, index)
     JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
-    LEFT JOIN node_certificates c ON c.serial = v.serial AND c.node_id = v.node_id`);
+    JOIN node_certificates c ON c.serial = v.serial AND c.node_id = v.node_id`);
   const select = (revoked: boolean) =>
     rows.flatMap((row) => (row.revoked === revoked ? (heartbeats[row.index] ?? []) : []));
   const accepted = select(false);
-  await refuseSpools(tx, select(true), accepted);
+  await refuseSpools(tx, spoolsOf(select(true)));
+  await trustSpools(tx, spoolsOf(accepted));
   return accepted;
 }
 
 /** Samples carry no certificate, but the heartbeat of the same agent names its spool. */
-async function refuseSpools(
-  tx: Queryable,
-  revoked: readonly ReceivedHeartbeat[],
-  accepted: readonly ReceivedHeartbeat[],
-): Promise<void> {
-  const refused = revoked.filter((h) => h.heartbeat.spoolId !== "");
-  if (refused.length > 0) {
-    await tx.execute(sql`
-      INSERT INTO node_spools AS s (node_id, spool_id, refused_since)
-      SELECT DISTINCT node_id, spool_id, now()
-      FROM unnest(${refused.map((h) => h.nodeId)}::uuid[], ${refused.map((h) => h.heartbeat.spoolId)}::uuid[]) AS v (node_id, spool_id)
-      ORDER BY 1, 2
-      ON CONFLICT (node_id, spool_id) DO UPDATE SET refused_since = now() WHERE s.refused_since IS NULL`);
-  }
-  const trusted = accepted.filter((h) => h.heartbeat.spoolId !== "");
-  if (trusted.length === 0) return;
-  await tx.execute(sql`
-    UPDATE node_spools s SET refused_since = NULL
-    FROM unnest(${trusted.map((h) => h.nodeId)}::uuid[], ${trusted.map((h) => h.heartbeat.spoolId)}::uuid[]) AS v (node_id, spool_id)
-    WHERE s.node_id = v.node_id AND s.spool_id = v.spool_id AND s.refused_since IS NOT NULL`);
+function spoolsOf(heartbeats: readonly ReceivedHeartbeat[]): SpoolKey[] {
+  return heartbeats.flatMap(({ nodeId, heartbeat: { spoolId } }) => (spoolId === "" ? [] : [{ nodeId, spoolId }]));
 }
 
 async function writeStatus(tx: Queryable, beats: readonly ReceivedHeartbeat[]): Promise<void> {
@@ -128,13 +114,4 @@ async function writePresences(tx: Queryable, presences: readonly ReceivedPresenc
     UPDATE node_status s SET presence_online = v.online
     FROM unnest(${presences.map((p) => p.nodeId)}::uuid[], ${presences.map((p) => p.online)}::boolean[]) AS v (node_id, online)
     WHERE s.node_id = v.node_id AND s.presence_online IS DISTINCT FROM v.online`);
-}
-
-const nodeSamplesKeptHours = 72;
-
-/** Removes host metrics that are older than they are kept. */
-export async function pruneNodeSamples(database: Queryable): Promise<number> {
-  return await database.execute(
-    sql`DELETE FROM node_samples WHERE at < now() - make_interval(hours => ${nodeSamplesKeptHours})`,
-  );
 }

@@ -162,6 +162,11 @@ describe.each([
 });
 
 describe("heartbeats", () => {
+  beforeEach(async () => {
+    await db.system.execute(sql`
+      INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, revoked_at) VALUES
+        (${`old${node().nodeId}`}, ${node().nodeId}, '', '', now(), now(), now()), (${`new${node().nodeId}`}, ${node().nodeId}, '', '', now(), now(), NULL)`);
+  });
   const beat = (changes: Partial<Heartbeat> = {}): Heartbeat => ({
     ...Heartbeat.decode(new Uint8Array()),
     wallClockMs: BigInt(Date.now()),
@@ -171,6 +176,7 @@ describe("heartbeats", () => {
     memoryAvailableMb: 16_000,
     runningContainers: 3,
     agentVersion: "1.2.3",
+    certificateSerial: `new${node().nodeId}`,
     ...changes,
   });
   const send = (host: PublishingHost, heartbeat: Heartbeat) =>
@@ -255,11 +261,8 @@ describe("heartbeats", () => {
   });
 
   test("under a revoked certificate put the agent's spool under suspicion until a valid one speaks", async () => {
-    const { host } = await startAll();
+    const { host, ingest } = await startAll();
     const spoolId = newId();
-    await db.system.execute(sql`
-      INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, revoked_at) VALUES
-        (${`old${node().nodeId}`}, ${node().nodeId}, '', '', now(), now(), now()), (${`new${node().nodeId}`}, ${node().nodeId}, '', '', now(), now(), NULL)`);
     const refused = async () => {
       const [row] = await db.system.query<{ refused_since: Date | null }>(
         sql`SELECT refused_since FROM node_spools WHERE spool_id = ${spoolId}`,
@@ -269,7 +272,15 @@ describe("heartbeats", () => {
     await send(host, beat({ certificateSerial: `OLD${node().nodeId}`, spoolId }));
     await until("the suspicion", async () => (await refused()) instanceof Date);
     expect(await status()).toMatchObject({ last_heartbeat_at: null });
-    await send(host, beat({ certificateSerial: `new${node().nodeId}`, spoolId }));
+    await send(host, beat({ certificateSerial: "made-up", spoolId }));
+    await until("a second refusal", async () =>
+      (await ingest.registry.metrics()).includes(
+        'cloudpods_ingest_dropped_messages_total{reason="HEARTBEAT_REFUSED"} 2',
+      ),
+    );
+    expect(await refused()).toBeInstanceOf(Date);
+    expect(await status()).toMatchObject({ last_heartbeat_at: null });
+    await send(host, beat({ certificateSerial: `NEW${node().nodeId}`, spoolId }));
     await until("the trust", async () => (await refused()) === null);
   });
 

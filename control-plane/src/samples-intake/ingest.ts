@@ -5,7 +5,7 @@ import type { Database } from "../platform/database.ts";
 import { openAcknowledgements } from "./acknowledgements.ts";
 import { openBrokerLink, type IngestTls } from "./broker-link.ts";
 import { heartbeatBuffer } from "./heartbeat-buffer.ts";
-import { pruneNodeSamples, writeHeartbeats } from "./heartbeats.ts";
+import { writeHeartbeats } from "./heartbeats.ts";
 import { hostingCache } from "./hosting.ts";
 import { ingestMetrics, type IngestMetrics } from "./ingest-metrics.ts";
 import { messageReceiver } from "./receive-message.ts";
@@ -108,7 +108,6 @@ export function startIngest(options: IngestOptions): Ingest {
 async function upkeep(options: IngestOptions, context: StoreContext): Promise<void> {
   try {
     await context.days.makeAhead(Date.now());
-    await pruneNodeSamples(options.database);
   } catch (error) {
     options.log.warn({ err: error }, "the upkeep of usage tables failed; trying again");
     throw error;

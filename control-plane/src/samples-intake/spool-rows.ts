@@ -37,7 +37,8 @@ interface RangeRow {
 /**
  * Locks the spools and then reads what is settled of them; that order, in statements of their own, is
  * what makes counting exact: whoever waits for a lock reads afterwards what its holder committed. Locks
- * are taken in the order of `spool_no`, so two transactions never wait for each other.
+ * are taken in the order of `spool_no`, so two transactions never wait for each other. A spool of a replaced
+ * node that nobody with a valid certificate has named is left out, see trusted-spools.ts.
  *
  * @param lowestOf the lowest number that is offered for a spool; gaps below it play no part.
  */
@@ -53,6 +54,7 @@ export async function lockSpools(
     INSERT INTO node_spools (node_id, spool_id)
     SELECT v.node_id, v.spool_id FROM unnest(${nodeIds}::uuid[], ${spoolIds}::uuid[]) AS v (node_id, spool_id)
     WHERE NOT EXISTS (SELECT FROM node_spools s WHERE s.node_id = v.node_id AND s.spool_id = v.spool_id)
+      AND NOT EXISTS (SELECT FROM node_certificates c WHERE c.node_id = v.node_id AND c.revoked_at IS NOT NULL)
     ORDER BY v.node_id, v.spool_id
     ON CONFLICT (node_id, spool_id) DO NOTHING`);
   const spools = await tx.query<SpoolRow>(sql`

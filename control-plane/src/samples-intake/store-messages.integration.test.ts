@@ -7,6 +7,7 @@ import { hostingCache } from "./hosting.ts";
 import { openStorePool, type StorePool } from "./store-pool.ts";
 import { storeMessages, type IncomingMessage, type StoreContext } from "./store-messages.ts";
 import { storePatiently } from "./store-patiently.ts";
+import { refuseSpoolsOfNode, trustSpools } from "./trusted-spools.ts";
 import { usageDay, usageDays } from "./usage-days.ts";
 
 let db: TestDatabase;
@@ -197,7 +198,41 @@ describe("a sample that cannot be believed is kept aside with its reason, and th
   test("a spool that is written under a revoked certificate", async () => {
     await store(batch(1));
     await db.system.execute(sql`UPDATE node_spools SET refused_since = now() WHERE node_id = ${node.nodeId}`);
+    const completeUntil = () =>
+      db.system.query(sql`SELECT complete_until FROM node_spools WHERE node_id = ${node.nodeId}`);
+    const before = await completeUntil();
     expect(await store(batch(2))).toMatchObject({ samplesStored: 0, rejected: Array(3).fill("CERTIFICATE_REVOKED") });
+    expect(await completeUntil()).toEqual(before);
+  });
+});
+
+describe("after a machine was replaced", () => {
+  const replace = async () => {
+    await db.system.execute(sql`
+      INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, revoked_at)
+      VALUES (${`old${node.nodeId}`}, ${node.nodeId}, '', '', now(), now(), now())`);
+    await refuseSpoolsOfNode(db.system, node.nodeId);
+  };
+
+  test("what its spool still held is rejected", async () => {
+    await store(batch(1));
+    await replace();
+    expect(await store(batch(2))).toMatchObject({ samplesStored: 0, rejected: Array(3).fill("CERTIFICATE_REVOKED") });
+  });
+
+  test("a spool that nobody vouches for waits unacknowledged; vouched for, it counts", async () => {
+    await replace();
+    expect(await store(batch(1))).toMatchObject({ samplesStored: 0, verdicts: ["unvouched"], acknowledgements: [] });
+    expect(await count("usage_rejected_samples")).toBe(0);
+    await trustSpools(db.system, [{ nodeId: node.nodeId, spoolId }]);
+    expect(await store(batch(1))).toMatchObject({ samplesStored: 3, acknowledgements: [{ contiguousSeq: 1n }] });
+  });
+
+  test("a machine that goes on with the same spool is believed again", async () => {
+    await store(batch(1));
+    await replace();
+    await trustSpools(db.system, [{ nodeId: node.nodeId, spoolId }]);
+    expect(await store(batch(2))).toMatchObject({ samplesStored: 3, rejected: [] });
   });
 });
 

@@ -30,7 +30,8 @@ export interface StoreOutcome {
   readonly acknowledgements: readonly SpoolAcknowledgement[];
   readonly samplesStored: number;
   readonly samplesLate: number;
-  readonly verdicts: readonly Verdict[];
+  /** `unvouched`: of a spool that is not believed yet; neither stored nor acknowledged. */
+  readonly verdicts: readonly (Verdict | "unvouched")[];
   readonly rejected: readonly RejectionReason[];
   readonly deadLetters: readonly string[];
 }
@@ -148,6 +149,7 @@ async function admitFormerStays(hosting: Hosting, judged: readonly Judged[]): Pr
 }
 
 const keyOf = (key: SpoolKey) => `${key.nodeId}/${key.spoolId}`;
+const spoolOf = ({ message, header }: Judged) => keyOf({ nodeId: message.nodeId, spoolId: header.spoolId });
 
 async function storeJudged(
   tx: StoreTransaction,
@@ -156,7 +158,7 @@ async function storeJudged(
   days: readonly number[],
   nowMs: number,
 ): Promise<StoreOutcome> {
-  const bySpool = Map.groupBy(judged, (item) => keyOf({ nodeId: item.message.nodeId, spoolId: item.header.spoolId }));
+  const bySpool = Map.groupBy(judged, spoolOf);
   const keys = [...bySpool.values()].flatMap(([item]) =>
     item === undefined ? [] : [{ nodeId: item.message.nodeId, spoolId: item.header.spoolId }],
   );
@@ -170,13 +172,13 @@ async function storeJudged(
     openDays,
     judged.reduce((sum, { accepted }) => sum + accepted.length, 0),
   );
-  const verdicts: Verdict[] = [];
+  const verdicts: (Verdict | "unvouched")[] = [];
   const changes: SpoolChange[] = [];
   for (const spool of spools) {
     const offered = offeredFor(spool);
     const admission = admitBatches(
       spool.state,
-      offered.map((item) => offerOf(item)),
+      offered.map((item) => offerOf(item, spool.refused)),
     );
     offered.forEach((item, index) => {
       const verdict = admission.verdicts[index];
@@ -187,6 +189,9 @@ async function storeJudged(
     });
     changes.push({ spoolNo: spool.spoolNo, before: spool.state, after: admission.state });
   }
+
+  const located = new Set(spools.map(keyOf));
+  for (const item of judged) if (!located.has(spoolOf(item))) verdicts.push("unvouched");
 
   await work.copyTo(tx);
   await writeRejectedSamples(tx, work.rejected);
@@ -209,13 +214,13 @@ async function storeJudged(
   };
 }
 
-function offerOf({ message, header, batch }: Judged): OfferedBatch {
+function offerOf({ message, header, batch }: Judged, isRefused: boolean): OfferedBatch {
   return {
     from: header.seqFrom,
     to: header.seqTo,
     lowestUnackedSeq: header.lowestUnackedSeq,
-    // Nothing can be complete that had not happened when the message came.
-    completeUntilMs: Math.min(Math.max(0, Number(batch?.completeUntilMs ?? 0n)), message.receivedAtMs),
+    // Nothing can be complete that had not happened when the message came, nor by the word of a former machine.
+    completeUntilMs: isRefused ? 0 : Math.min(Math.max(0, Number(batch?.completeUntilMs ?? 0n)), message.receivedAtMs),
     quarantined: batch === undefined,
   };
 }
