@@ -24,7 +24,6 @@ import type { Hints } from "./platform/hints.ts";
 import { startLoops } from "./platform/loops.ts";
 import { holdReplicaLock } from "./platform/replica-lock.ts";
 import type { MasterKey } from "./platform/sealing.ts";
-import { sql } from "./platform/sql.ts";
 import { recordAddress } from "./pods/addresses.ts";
 import { podHints } from "./pods/pod-hints.ts";
 import { podSagas } from "./pods/pod-sagas.ts";
@@ -61,6 +60,9 @@ export interface Replica {
 
 /** Commands and results tell of changes at once; the inventory finds what nobody told. */
 const inventoryIntervalMs = 60_000;
+
+/** A hint that a host was removed or replaced may be lost. */
+const brokerReviewMs = 60_000;
 
 /** A receiver that needs longer is tried again later. */
 const webhookDeadlineMs = 8_000;
@@ -100,13 +102,16 @@ export async function startBrokerRole(replica: Replica): Promise<void> {
     },
     log,
   );
-  const stopListening = replica.hints.on("node_sessions", (nodeId) => {
-    dropIfRemoved(replica, running, nodeId).catch((error: unknown) =>
-      log.warn({ err: error }, "cannot look whether a node was removed"),
-    );
-  });
+  // Removed and replaced hosts may still be connected.
+  const review = (nodeId?: string): void =>
+    void running
+      ?.reviewNodes(nodeId)
+      .catch((error: unknown) => log.warn({ err: error }, "cannot look which hosts may stay connected"));
+  const stopListening = replica.hints.on("node_sessions", review);
+  const reviewing = setInterval(review, brokerReviewMs);
   replica.onCertificateRenewed(() => running?.updateTls(replica.serverTls()));
   replica.onStop("broker", async () => {
+    clearInterval(reviewing);
     stopListening();
     await lock.release();
     await change;
@@ -125,14 +130,6 @@ async function openBroker({ config, system, log, metrics, serverTls }: Replica):
     log,
     registry: metrics,
   });
-}
-
-/** A node that was removed may still be connected; its telemetry is refused at ingest either way. */
-async function dropIfRemoved({ system }: Replica, broker: Broker | undefined, nodeId: string): Promise<void> {
-  const [node] = await system.query<{ removed: boolean }>(
-    sql`SELECT removed_at IS NOT NULL AS removed FROM nodes WHERE id = ${nodeId}`,
-  );
-  if (node?.removed === true) broker?.disconnectNode(nodeId);
 }
 
 /** Listens for agents. */

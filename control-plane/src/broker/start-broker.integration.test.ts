@@ -21,6 +21,7 @@ let broker: Broker;
 let node: BrokerSideTls & { serial: string };
 let replica: BrokerSideTls;
 const asked: string[] = [];
+const revoked = new Set<string>();
 
 beforeAll(async () => {
   authority = await makeTestAuthority();
@@ -34,13 +35,14 @@ beforeEach(async () => {
     port: 0,
     async authorizeNode(id, serial) {
       asked.push(`${id} ${serial}`);
-      return id !== removedId;
+      return id !== removedId && !revoked.has(serial);
     },
     log: pino({ level: "silent" }),
     registry,
   });
 });
 afterEach(async () => {
+  revoked.clear();
   await Promise.all(clients.splice(0).map((client) => client.endAsync(true)));
   await broker.close();
 });
@@ -178,13 +180,23 @@ describe("a node", () => {
     expect(await refusals("MESSAGE_TOO_LARGE")).toBe(1);
   });
 
-  test("can be disconnected", async () => {
-    const agent = await dial(node);
-    const other = await dial(await hostTls(authority, otherId));
-    expect(broker.disconnectNode(nodeId)).toBe(1);
+  test("are disconnected when their certificate was revoked, and only those", async () => {
+    const successor = await hostTls(authority, nodeId);
+    const [replaced, agent, other] = [
+      await dial(node),
+      await dial(successor),
+      await dial(await hostTls(authority, otherId)),
+    ];
+    expect(await broker.reviewNodes()).toBe(0);
+    revoked.add(node.serial);
+    expect(await broker.reviewNodes(otherId)).toBe(0);
+    expect(await broker.reviewNodes(nodeId)).toBe(1);
+    await closed(replaced);
+    expect(agent.connected && other.connected).toBe(true);
+    revoked.add(successor.serial);
+    expect(await broker.reviewNodes()).toBe(1);
     await closed(agent);
     expect(other.connected).toBe(true);
-    expect(broker.disconnectNode(nodeId)).toBe(0);
   });
 });
 

@@ -1,5 +1,5 @@
 import type { AddressInfo } from "node:net";
-import { createServer, type TLSSocket } from "node:tls";
+import { createServer, type PeerCertificate, type TLSSocket } from "node:tls";
 import { Aedes, type AedesPublishPacket, type Client, type PublishPacket } from "aedes";
 import type { Logger } from "pino";
 import { Counter, Gauge, type Registry } from "prom-client";
@@ -23,8 +23,8 @@ export interface BrokerOptions {
   /** 0 takes a free one. */
   readonly port: number;
   /**
-   * Whether a node with a valid certificate may connect now; asked once for each connection. A removed
-   * node or a revoked serial (lower-case hex) is answered false.
+   * Whether a node with a valid certificate may be connected now; asked for each new connection and by
+   * `reviewNodes`. A removed node or a revoked serial (lower-case hex) is answered false.
    */
   readonly authorizeNode: (nodeId: string, certificateSerial: string) => Promise<boolean>;
   readonly log: Logger;
@@ -34,8 +34,11 @@ export interface BrokerOptions {
 /** A running broker. */
 export interface Broker {
   readonly port: number;
-  /** Closes the connections of a node, e.g. after its removal; returns how many there were. */
-  disconnectNode(nodeId: string): number;
+  /**
+   * Asks again whether the connected nodes, or the one, may be connected, and closes the connections of those that
+   * may not: a node was removed, or another machine took its place. Returns how many were closed.
+   */
+  reviewNodes(nodeId?: string): Promise<number>;
   /** Uses a new certificate or new authorities for connections made from now on. */
   updateTls(tls: BrokerTls): void;
   /** Closes all connections and stops listening. */
@@ -97,10 +100,16 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   return {
     port,
     updateTls: (tls) => server.setSecureContext(tlsOptions(tls)),
-    disconnectNode(nodeId) {
-      const clients = [...sessions].filter(([, identity]) => identity.kind === "node" && identity.nodeId === nodeId);
-      for (const [client] of clients) client.conn.destroy();
-      return clients.length;
+    async reviewNodes(nodeId) {
+      let closed = 0;
+      for (const [client, identity] of sessions) {
+        if (identity.kind !== "node" || (nodeId !== undefined && identity.nodeId !== nodeId)) continue;
+        if (await options.authorizeNode(identity.nodeId, serialOf(client))) continue;
+        refuse("NODE_REFUSED", identity.commonName);
+        client.conn.destroy();
+        closed += 1;
+      }
+      return closed;
     },
     async close() {
       // The broker moves between replicas, and may come back to this one.
@@ -156,8 +165,7 @@ function applyAccessRules(
     const identity = sessions.get(client);
     if (identity === undefined) return done(notAuthorized("refused"), false);
     if (identity.kind === "control-plane") return done(null, true);
-    const serial = socketOf(client).getPeerCertificate().serialNumber.toLowerCase();
-    authorizeNode(identity.nodeId, serial).then(
+    authorizeNode(identity.nodeId, serialOf(client)).then(
       (allowed) =>
         allowed ? done(null, true) : done(notAuthorized(refuse("NODE_REFUSED", identity.commonName).message), false),
       (error: unknown) => done(unavailable(error), false),
@@ -176,6 +184,12 @@ function applyAccessRules(
     if (identity !== undefined && maySubscribe(identity, subscription.topic)) return done(null, subscription);
     done(refuse("FOREIGN_SUBSCRIPTION", identity?.commonName ?? ""));
   };
+}
+
+/** Lower-case hex; empty when the connection is gone. */
+function serialOf(client: Client): string {
+  const certificate: Partial<PeerCertificate> | null = socketOf(client).getPeerCertificate();
+  return certificate?.serialNumber?.toLowerCase() ?? "";
 }
 
 function socketOf(client: Client): TLSSocket {

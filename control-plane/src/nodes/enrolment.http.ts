@@ -3,6 +3,7 @@ import { noBody, timestamp, uuid } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
+import type { Hints } from "../platform/hints.ts";
 import { recordAudit } from "../security/audit.ts";
 import { enrolNode } from "./enrol-node.ts";
 import { createJoinToken, listJoinTokens, revokeJoinToken } from "./join-tokens.ts";
@@ -51,7 +52,7 @@ const operator = { platform: "OPERATOR" } as const;
 const tags = ["nodes"];
 
 /** Adds the routes by which hosts come into the fleet and stay in it. */
-export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps): void {
+export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps & { readonly hints: Hints }): void {
   route(routes, {
     method: "post",
     path: "/api/nodes/enroll",
@@ -71,10 +72,12 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps): 
       }),
     },
     responses: { 200: identity },
-    handler: async ({ body }, { system, requestId }) => ({
-      status: 200,
-      body: await enrolNode(system, deps, body, requestId),
-    }),
+    handler: async ({ body }, { system, requestId }) => {
+      const answer = await enrolNode(system, deps, body, requestId);
+      // Whoever held the identity before is disconnected.
+      deps.hints.send("node_sessions", answer.nodeId);
+      return { status: 200, body: answer };
+    },
   });
   route(routes, {
     method: "get",

@@ -6,12 +6,14 @@ import {
   enrolHost,
   issuingDeps,
   joinRequest,
+  makeJoinToken,
   renewRequest,
   type EnrolledHost,
 } from "../../../test/support/enrolled-host.ts";
 import { makePerson, send, type Person, type Sent } from "../../../test/support/people.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { buildTestApp } from "../../../test/support/test-app.ts";
+import { until } from "../../../test/support/until.ts";
 import type { App } from "../http/trail.ts";
 import { openHints, type Hints } from "../platform/hints.ts";
 import { createLog } from "../platform/log.ts";
@@ -91,6 +93,17 @@ describe("joining by the public door", () => {
       sql`SELECT (SELECT json_agg(t)::text FROM join_tokens t) || (SELECT json_agg(i)::text FROM idempotency_keys i) AS text`,
     );
     expect(stored?.text).not.toContain(token.split(".")[2]);
+  });
+
+  test("who takes over an identity has the connections of the former machine looked at", async () => {
+    const former = await namedHost("pve-former");
+    const token = await makeJoinToken(db.system, deps, { name: "pve-former", replacesNode: former.nodeId });
+    const looked: string[] = [];
+    const stopListening = hints.on("node_sessions", (nodeId) => looked.push(nodeId));
+    const joined = await send(app, "POST", "/api/nodes/enroll", { body: joinRequest(token, makePrivateKey()) });
+    expect(joined).toMatchObject({ status: 200, json: { nodeId: former.nodeId } });
+    await until("the hint", () => looked.includes(former.nodeId));
+    stopListening();
   });
 
   test("a revoked token lets nobody in, a used one cannot be revoked", async () => {
