@@ -184,7 +184,7 @@ describe("a node", () => {
     const successor = await hostTls(authority, nodeId);
     const [replaced, agent, other] = [
       await dial(node),
-      await dial(successor),
+      await dial(successor, { clientId: "y" }),
       await dial(await hostTls(authority, otherId)),
     ];
     expect(await broker.reviewNodes()).toBe(0);
