@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { ensureCertificateAuthority } from "../../control-plane/src/nodes/ensure-certificate-authority.ts";
 import { masterKey } from "../../control-plane/src/platform/sealing.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import { type BrokerSideTls, brokerTls } from "../support/broker-identities.ts";
+import { type ExternalBrokerTls, externalBrokerTls } from "../support/broker-identities.ts";
 import { type PodAnswer, order, succeeded } from "../support/customer.ts";
 import { consumption, workingLoad } from "../support/metered-truth.ts";
 import { type Mosquitto, startMosquitto } from "../support/mosquitto.ts";
@@ -19,7 +19,7 @@ const rounds = Number(process.env["CLOUDPODS_CHAOS_ROUNDS"] ?? 1);
 const awayMs = 4_000;
 
 let database: TestDatabase;
-let tls: BrokerSideTls;
+let tls: ExternalBrokerTls;
 let broker: Mosquitto;
 let stack: Stack;
 let pod: PodAnswer;
@@ -28,7 +28,7 @@ beforeAll(async () => {
   // The broker's certificate is of the fleet's authority, which is otherwise made with the first replica.
   const key = randomBytes(32);
   const { active } = await ensureCertificateAuthority(database.system, masterKey(key));
-  tls = await brokerTls(active);
+  tls = await externalBrokerTls(active);
   broker = await startMosquitto(tls);
   const mqttUrl = `mqtts://localhost:${broker.port}`;
   stack = await startStack({ logins: database, mqttUrl, masterKey: key, hosts: ["pve1", "pve2"], replicas: 2 });

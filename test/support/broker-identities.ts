@@ -1,5 +1,9 @@
 import { generateKeyPairSync, X509Certificate } from "node:crypto";
-import { issueReplicaCertificate, type SigningAuthority } from "../../control-plane/src/nodes/certificate-authority.ts";
+import {
+  issueReplicaCertificate,
+  makeRevocationList,
+  type SigningAuthority,
+} from "../../control-plane/src/nodes/certificate-authority.ts";
 import { certifyKey, certifyServer } from "./test-authority.ts";
 
 /** TLS options of one side of a connection to a broker; all PEM. */
@@ -7,6 +11,21 @@ export interface BrokerSideTls {
   readonly cert: string;
   readonly key: string;
   readonly ca: readonly string[];
+}
+
+/** What a broker of somebody else needs besides: the PEM list of revoked certificates. */
+export interface ExternalBrokerTls extends BrokerSideTls {
+  readonly crl: string;
+}
+
+/** Certificate and revocation list of a broker that is not ours; `revoked`: serials in lower-case hex. */
+export async function externalBrokerTls(
+  authority: SigningAuthority,
+  revoked: readonly string[] = [],
+): Promise<ExternalBrokerTls> {
+  const now = new Date();
+  const entries = revoked.map((serial) => ({ serial, revokedAt: now }));
+  return { ...(await brokerTls(authority)), crl: await makeRevocationList(authority, entries, now) };
 }
 
 /** The broker's own certificate, for this machine. */

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { BrokerSideTls } from "./broker-identities.ts";
+import type { ExternalBrokerTls } from "./broker-identities.ts";
 import { freePort } from "./free-port.ts";
 import { until } from "./until.ts";
 
@@ -18,7 +18,7 @@ export interface Mosquitto {
 }
 
 /** Starts Mosquitto as deploy/mosquitto says, with its files elsewhere; `port` 0 takes a free one. */
-export async function startMosquitto(tls: BrokerSideTls, port = 0): Promise<Mosquitto> {
+export async function startMosquitto(tls: ExternalBrokerTls, port = 0): Promise<Mosquitto> {
   const directory = await mkdtemp(join(tmpdir(), "cloudpods-mosquitto-"));
   const listenPort = port === 0 ? await freePort() : port;
   const file = async (name: string, content: string) => {
@@ -28,6 +28,7 @@ export async function startMosquitto(tls: BrokerSideTls, port = 0): Promise<Mosq
   await file("ca.pem", tls.ca.join(""));
   await file("cert.pem", tls.cert);
   await file("key.pem", tls.key);
+  await file("crl.pem", tls.crl);
   await file("acl", await readFile(join(deployed, "acl"), "utf8"));
   const configuration = (await readFile(join(deployed, "cloudpods.conf"), "utf8"))
     .replace("listener 8883", `listener ${listenPort} 127.0.0.1`)

@@ -1,10 +1,18 @@
+import { connect } from "node:tls";
+import mqtt from "mqtt";
 import { pino } from "pino";
 import { Registry } from "prom-client";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { newId } from "@cloudpods/shared/ids";
 import { Heartbeat, NodePresence } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import { nodeTopics } from "@cloudpods/shared/topics";
-import { brokerTls, hostTls, replicaTls } from "../../../test/support/broker-identities.ts";
+import {
+  brokerTls,
+  externalBrokerTls,
+  hostTls,
+  replicaTls,
+  type BrokerSideTls,
+} from "../../../test/support/broker-identities.ts";
 import { startMosquitto } from "../../../test/support/mosquitto.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { publishingHost, type PublishingHost } from "../../../test/support/publishing-host.ts";
@@ -54,7 +62,8 @@ async function startEmbedded(port = 0): Promise<RunningBroker> {
   return { port: broker.port, stop: () => broker.close() };
 }
 
-const startExternal = async (port = 0): Promise<RunningBroker> => startMosquitto(await brokerTls(authority), port);
+const startExternal = async (port = 0): Promise<RunningBroker> =>
+  startMosquitto(await externalBrokerTls(authority), port);
 
 async function startReplica(port: number): Promise<Ingest & { registry: Registry }> {
   const replicaId = newId();
@@ -159,6 +168,32 @@ describe.each([
     await acknowledged(host);
     expect(await storedSamples()).toBe(40 * 3);
   });
+});
+
+test("Mosquitto with the files that are deployed lets no revoked host in", async () => {
+  const [revoked, good] = [await hostTls(authority, node().nodeId), await hostTls(authority, node().nodeId)];
+  const broker = await startMosquitto(await externalBrokerTls(authority, [revoked.serial]));
+  cleanUps.push(() => broker.stop());
+  const connects = (tls: BrokerSideTls) =>
+    new Promise<boolean>((resolve) => {
+      const { cert, key, ca } = tls;
+      const client = new mqtt.MqttClient(
+        () => connect({ host: "127.0.0.1", port: broker.port, cert, key, ca: [...ca] }),
+        {
+          protocolVersion: 4,
+          reconnectPeriod: 0,
+        },
+      );
+      const end = (isIn: boolean) => {
+        client.end(true);
+        resolve(isIn);
+      };
+      client.once("connect", () => end(true));
+      client.on("error", () => end(false));
+      client.once("close", () => end(false));
+    });
+  expect(await connects(good)).toBe(true);
+  expect(await connects(revoked)).toBe(false);
 });
 
 describe("heartbeats", () => {
