@@ -14,6 +14,7 @@ import { maintenanceLoops } from "./maintenance.ts";
 import { issueReplicaCertificate } from "./nodes/certificate-authority.ts";
 import type { TrustedAuthorities } from "./nodes/ensure-certificate-authority.ts";
 import { keepCertificate } from "./nodes/keep-certificate.ts";
+import { usageLoops } from "./metering/usage-loops.ts";
 import { isNodeAuthorized } from "./nodes/node-certificates.ts";
 import { startNodeWatch } from "./nodes/watch-nodes.ts";
 import { notificationLoops } from "./notifications/notification-loops.ts";
@@ -207,6 +208,7 @@ export function startWorkerRole(replica: Replica): void {
   const watching = { db: system, log, hints: podHints(hints), accrue: accrueMonth };
   const loops = startLoops(system, log, [
     ...maintenanceLoops(system),
+    ...usageLoops({ db: system, log, databaseUrl: replica.systemUrl, archiveDirectory: config.archiveDirectory }),
     ...budgetLoops(watching),
     ...bandwidthLoops(watching),
     ...notificationLoops({

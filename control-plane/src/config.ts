@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { z } from "zod";
 
 /** What one replica does; without `broker` a broker's address must be given. */
@@ -27,6 +27,8 @@ export interface Config {
   /** Name under which agents reach gateway and broker; in the server certificate. */
   readonly publicHost: string;
   readonly defaultRegion: string;
+  /** Where samples and roll-ups are kept once they leave the database. */
+  readonly archiveDirectory: string;
   readonly sampleIntervalMs: number;
   readonly heartbeatIntervalMs: number;
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
@@ -63,6 +65,7 @@ const environmentSchema = z.object({
   CLOUDPODS_BROKER_HOST: z.string().min(1).default("0.0.0.0"),
   CLOUDPODS_BROKER_PORT: port(8883),
   CLOUDPODS_PUBLIC_HOST: z.string().min(1).default("localhost"),
+  CLOUDPODS_ARCHIVE_DIR: z.string().min(1).optional(),
   CLOUDPODS_DEFAULT_REGION: z
     .string()
     .regex(/^[a-z0-9-]{1,40}$/, "must be lower-case letters, digits and dashes")
@@ -137,6 +140,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     brokerPort: values.CLOUDPODS_BROKER_PORT,
     publicHost: values.CLOUDPODS_PUBLIC_HOST,
     defaultRegion: values.CLOUDPODS_DEFAULT_REGION,
+    archiveDirectory: resolve(values.CLOUDPODS_ARCHIVE_DIR ?? join(values.CLOUDPODS_DATA_DIR, "archive")),
     sampleIntervalMs: values.CLOUDPODS_SAMPLE_INTERVAL_SECONDS * 1_000,
     heartbeatIntervalMs: values.CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS * 1_000,
     logLevel: values.CLOUDPODS_LOG_LEVEL,

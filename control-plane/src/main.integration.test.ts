@@ -88,3 +88,15 @@ test("a tenant's month comes as CSV, by slug or id; a wrong name or month is sai
   expect(await usageExport("nobody", "2026-01")).toEqual({ code: 1, said: "There is no tenant nobody.\n" });
   expect((await usageExport("shop-co", "2026-13")).said).toContain("A month is written as 2026-01.");
 });
+
+test("usage that does not add up is named, and the command says so with its exit code", async () => {
+  const tenantId = await makeTenant(db, "adds-up");
+  const pod = await makePod(db, tenantId, { hostname: "odd" });
+  await insertUsageDay(db.system, { tenantId, podId: pod.id, date: "2025-11-30", costPlan: "1.0000000000" });
+  const wrong = await run(["metering", "verify", "--month", "2025-11"], external());
+  expect(wrong.code, wrong.said).toBe(1);
+  expect(wrong.said).toContain(pod.id);
+  const right = await run(["metering", "verify", "--month", "2025-10"], external());
+  expect(right).toMatchObject({ code: 0 });
+  expect(right.said).toContain("0 rows do not agree");
+});

@@ -6,7 +6,7 @@ import { ConfigError, readConfig, roles } from "./config.ts";
 import { prepareDatabase } from "./data-directory.ts";
 import { createLog } from "./platform/log.ts";
 import { createUser } from "./tenancy/create-user.ts";
-import { addUsageCommands } from "./usage-commands.ts";
+import { addMeteringCommands, addUsageCommands } from "./usage-commands.ts";
 
 /** EX_CONFIG of sysexits.h: starting again will not help. */
 const configurationExitCode = 78;
@@ -58,6 +58,7 @@ admin
 
 addFleetCommands(admin, (work) => guarded(() => work(readConfig(process.env))));
 addUsageCommands(program, (work) => guarded(() => work(readConfig(process.env))));
+addMeteringCommands(program, (work) => guarded(() => work(readConfig(process.env))));
 
 await program.parseAsync();
 

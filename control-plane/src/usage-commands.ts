@@ -3,6 +3,7 @@ import { pipeline } from "node:stream/promises";
 import { InvalidArgumentError, type Command } from "commander";
 import { withDatabase } from "./admin-commands.ts";
 import type { Config } from "./config.ts";
+import { verifyMetering } from "./metering/verify-metering.ts";
 import type { Database } from "./platform/database.ts";
 import { sql } from "./platform/sql.ts";
 import { exportUsage } from "./usage/export-usage.ts";
@@ -22,6 +23,32 @@ export function addUsageCommands(
     .option("--month <YYYY-MM>", "UTC; default: this month", monthOption)
     .action(async (options: { tenant: string; month?: UsageMonth }) => {
       await run((config) => withDatabase(config, (system) => writeExport(system, options.tenant, options.month)));
+    });
+}
+
+/** Adds the proof that usage adds up; exits with 1 when it does not. */
+export function addMeteringCommands(
+  program: Command,
+  run: (work: (config: Config) => Promise<void>) => Promise<void>,
+): void {
+  program
+    .command("metering")
+    .description("what was measured")
+    .command("verify")
+    .description("prove that samples, hours, days, months and bills of a UTC month agree, and name what does not")
+    .option("--month <YYYY-MM>", "UTC; default: this month", monthOption)
+    .action(async (options: { month?: UsageMonth }) => {
+      await run(async (config) => {
+        const month = options.month ?? usageMonthOf(new Date());
+        const { findings, checked } = await withDatabase(config, (system) => verifyMetering(system, month.yearMonth));
+        for (const { check, podId, period, figure, expected, found } of findings) {
+          console.log(`${check} ${podId ?? "-"} ${period}: ${figure} is ${found}, expected ${expected}`);
+        }
+        console.log(
+          `${month.yearMonth}: ${checked.hours} hours, ${checked.days} days and ${checked.months} months looked at, ${findings.length} rows do not agree.`,
+        );
+        if (findings.length > 0) process.exitCode = 1;
+      });
     });
 }
 
