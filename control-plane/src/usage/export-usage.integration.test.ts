@@ -126,10 +126,10 @@ describe("exportUsage", () => {
   });
 
   test("sums to the month exactly, over many pages and to the last place", async () => {
-    const pods = [
-      pod,
-      ...(await Promise.all(Array.from({ length: 39 }, () => makePod(db, tenantId, { hostname: newId() })))),
-    ];
+    const pods = await db.system.query<{ id: string }>(sql`
+      INSERT INTO cloud_pods (id, tenant_id, vmid, name, hostname, region, cores, memory_mb, disk_gb, mac)
+      SELECT gen_random_uuid(), ${tenantId}, 1000000 + n, 'pod-' || n, 'pod-' || n, 'local', 1, 512, 4, 'bc:24:11:00:00:01'
+      FROM generate_series(1, 40) AS n RETURNING id`);
     await db.system.execute(sql`
       INSERT INTO cloud_pod_usage_daily (date, pod_id, tenant_id, sample_count, uptime_ms, running_ms, cpu_usage_us, cpu_capacity_ms,
         cpu_max_basis_points, cpu_histogram, memory_byte_ms, memory_max_bytes, disk_byte_ms, disk_max_bytes, guest_in_bytes, guest_out_bytes,
