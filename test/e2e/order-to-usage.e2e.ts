@@ -151,10 +151,12 @@ describe("what cannot be", () => {
     const api = stack.customer();
     const pod = await succeeded(api, await order(api, "small-1"));
     const before = [await look(api, pod), (await container(pod)).config, await traces()];
-    const refused = (body: unknown) => expect(ask(api, pod, "scale", body)).rejects;
-    await refused({ resources: { cores: 35 } }).toMatchObject({ status: 503, code: "NO_CAPACITY" });
-    await refused({ resources: { diskGb: 900 } }).toMatchObject({ status: 503, code: "NO_CAPACITY" });
-    await refused({ resources: { diskGb: 2 } }).toMatchObject({ status: 422, code: "DISK_SHRINK_UNSUPPORTED" });
+    for (const [resources, status, code] of [
+      [{ cores: 35 }, 503, "NO_CAPACITY"],
+      [{ diskGb: 900 }, 503, "NO_CAPACITY"],
+      [{ diskGb: 2 }, 422, "DISK_SHRINK_UNSUPPORTED"],
+    ] as const)
+      await expect(ask(api, pod, "scale", { resources })).rejects.toMatchObject({ status, code });
     expect([await look(api, pod), (await container(pod)).config, await traces()]).toEqual(before);
     await succeeded(api, await ask(api, pod, "destroy"));
   });

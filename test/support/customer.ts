@@ -62,7 +62,7 @@ export async function look(api: ApiClient, pod: { readonly id: string }): Promis
 }
 
 /** Waits for a task to end; what refuses to answer meanwhile is asked again. */
-export async function ended(api: ApiClient, task: { readonly id: string }): Promise<TaskAnswer> {
+async function ended(api: ApiClient, task: { readonly id: string }): Promise<TaskAnswer> {
   return await until(
     `the end of task ${task.id}`,
     async () => {

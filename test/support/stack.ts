@@ -102,7 +102,12 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       settle,
       stop,
       async finish() {
-        const found = await settle().finally(stop);
+        let found: Invariants;
+        try {
+          found = await settle();
+        } finally {
+          await stop();
+        }
         const left = await processesAbout(directory);
         if (left.length > 0) throw new Error(`left behind: ${JSON.stringify(left)}`);
         if (!process.env["KEEPIT"]) await rm(directory, { recursive: true, force: true });
