@@ -879,7 +879,6 @@ TABLE node_queries UNLOGGED (
   CONSTRAINT node_queries_pkey PRIMARY KEY (id)
 )
 CREATE INDEX node_queries_open ON public.node_queries USING btree (node_id) WHERE (sent_at IS NULL)
-GRANT INSERT, SELECT TO cloudpods_api
 
 TABLE node_samples (
   node_id uuid NOT NULL

@@ -40,7 +40,7 @@ GRANT UPDATE (allocated_gb) ON storages TO cloudpods_api;
 -- A claim locks the node's row FOR SHARE against a cordon at the same moment, which asks for the right to
 -- update some column. This one decides nothing.
 GRANT UPDATE (maintenance_note) ON nodes TO cloudpods_api;
-GRANT SELECT, INSERT ON node_queries TO cloudpods_api;
+-- No right to node_queries: they hold other tenants' host names and keys, and belong to no tenant themselves.
 
 -- Usage has no grant: it is read through views that join the pod.
 CREATE VIEW tenant_usage_samples WITH (security_barrier) AS

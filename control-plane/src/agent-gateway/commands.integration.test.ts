@@ -359,7 +359,7 @@ describe("questions", () => {
   test("are answered by the host, whichever replica has its session", async () => {
     const host = await enrolHost(db.system, deps);
     const agent = await connect(host, two);
-    const asked = askPlan({ db: db.api, hints: one.hints }, host.nodeId, question);
+    const asked = askPlan({ db: db.system, hints: one.hints }, host.nodeId, question);
     const query = await until("the question", () => agent.heard.find((message) => message.$case === "query"));
     expect(query.value.question).toMatchObject({ $case: "plan", value: { podId: question.podId } });
     agent.say({
@@ -367,6 +367,10 @@ describe("questions", () => {
       value: QueryAnswer.fromPartial({ queryId: query.value.queryId, commandLines: ["pct start 100000"] }),
     });
     expect(await asked).toEqual({ commandLines: ["pct start 100000"] });
+  });
+
+  test("of one tenant are no other tenant's to read", async () => {
+    await expect(db.api.query(sql`SELECT FROM node_queries`)).rejects.toMatchObject({ code: "42501" });
   });
 
   test("that nobody answers say so in time", async () => {

@@ -11,8 +11,8 @@ const pollMs = 200;
 
 /**
  * Asks a host which command lines would reach a state; nothing is changed there. The replica that has the
- * host's session finds the question in the database. `db`: either login, outside of a transaction, because
- * the question must be committed to be seen.
+ * host's session finds the question in the database. `db`: the owner's login, since questions of all tenants lie
+ * together, and outside of a transaction, because the question must be committed to be seen.
  */
 export async function askPlan(
   deps: { readonly db: Queryable; readonly hints: Hints },
