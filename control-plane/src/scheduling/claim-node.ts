@@ -18,8 +18,8 @@ export interface NewClaim {
 export interface ClaimOutcome {
   /** What was claimed; undefined when no candidate fits any more. */
   readonly chosen: Candidate | undefined;
-  /** Ids of better nodes that were passed over because they have no room any more; those that were only locked are not told. */
-  readonly full: readonly string[];
+  /** Better ones that others were claiming at that moment or that have no room any more. */
+  readonly passedOver: readonly Candidate[];
 }
 
 /**
@@ -41,18 +41,38 @@ export async function claimNode(
   candidates: Iterable<Candidate>,
 ): Promise<ClaimOutcome> {
   const ranked = candidates[Symbol.iterator]();
-  const refused: Candidate[] = [];
-  const full: string[] = [];
+  const passedOver: Candidate[] = [];
   for (const size of offerSizes) {
     const offered = takeNext(ranked, size);
-    const chosen = await claimOneOf(tx, claim, offered, "skip", full);
-    if (chosen !== undefined) return { chosen, full };
-    refused.push(...offered);
+    const chosen = await claimOneOf(tx, claim, offered, "skip");
+    passedOver.push(...(chosen === undefined ? offered : offered.slice(0, offered.indexOf(chosen))));
+    if (chosen !== undefined) return { chosen, passedOver };
     if (offered.length < size) break;
   }
   // In one order for all, so that two who wait do not wait for each other.
-  const contested = refused.toSorted((a, b) => (a.node.id < b.node.id ? -1 : 1));
-  return { chosen: await claimOneOf(tx, claim, contested, "wait", full), full };
+  const contested = passedOver.toSorted((a, b) => (a.node.id < b.node.id ? -1 : 1));
+  return { chosen: await claimOneOf(tx, claim, contested, "wait"), passedOver };
+}
+
+/** Those of the candidates that have no room any more. */
+export async function findFull(
+  tx: Queryable,
+  { cores, memoryMb, diskGb }: Pick<NewClaim, "cores" | "memoryMb" | "diskGb">,
+  candidates: readonly Candidate[],
+): Promise<string[]> {
+  const rows = await tx.query<{ nodeId: string }>(
+    prepared(
+      "find-full-nodes",
+      sql`
+        SELECT c.node_id AS "nodeId"
+        FROM unnest(${uuidArray(candidates.map(({ node }) => node.id))}::uuid[], ${uuidArray(candidates.map(({ storage }) => storage.id))}::uuid[])
+          AS passed (node_id, storage_id)
+        JOIN node_capacity c ON c.node_id = passed.node_id JOIN storages s ON s.id = passed.storage_id
+        WHERE c.cpu_allocated + ${cores} > c.cpu_allocatable OR c.memory_allocated_mb + ${memoryMb} > c.memory_allocatable_mb
+          OR s.allocated_gb + ${diskGb} > s.allocatable_gb`,
+    ),
+  );
+  return rows.map(({ nodeId }) => nodeId);
 }
 
 function takeNext(ranked: Iterator<Candidate>, count: number): Candidate[] {
@@ -73,14 +93,14 @@ async function claimOneOf(
   claim: NewClaim,
   offered: readonly Candidate[],
   whenLocked: WhenLocked,
-  full: string[],
 ): Promise<Candidate | undefined> {
   let open = offered;
   while (open.length > 0) {
-    const { nodeId, isClaimed, fullNodes } = await attempt(tx, claim, open, whenLocked);
-    full.push(...fullNodes);
-    const candidate = open.find(({ node }) => node.id === nodeId);
-    if (isClaimed || candidate === undefined) return candidate;
+    const outcome = await attempt(tx, claim, open, whenLocked);
+    if (outcome === undefined) return undefined;
+    const candidate = open.find(({ node }) => node.id === outcome.nodeId);
+    if (candidate === undefined) throw new Error(`node ${outcome.nodeId} was claimed without being offered`);
+    if (outcome.isClaimed) return candidate;
     // The storage filled up between reading and locking: nothing on it fits.
     open = open.filter(({ storage }) => storage.id !== candidate.storage.id);
   }
@@ -88,11 +108,9 @@ async function claimOneOf(
 }
 
 interface Attempt {
-  /** Null: none of the offered fits and is free to lock. */
-  readonly nodeId: string | null;
-  /** False with a node: it was there to take, its storage no longer. */
+  readonly nodeId: string;
+  /** False: the node was there to take, its storage no longer. */
   readonly isClaimed: boolean;
-  readonly fullNodes: readonly string[];
 }
 
 async function attempt(
@@ -100,7 +118,7 @@ async function attempt(
   claim: NewClaim,
   offered: readonly Candidate[],
   whenLocked: WhenLocked,
-): Promise<Attempt> {
+): Promise<Attempt | undefined> {
   const skip = whenLocked === "skip" ? sql`SKIP LOCKED` : sql``;
   const nodeIds = uuidArray(offered.map(({ node }) => node.id));
   const storageIds = uuidArray(offered.map(({ storage }) => storage.id));
@@ -108,7 +126,7 @@ async function attempt(
   // The share lock on the node's own row makes a cordon wait for the claims that did not see it.
   const statement = sql`
     WITH picked AS MATERIALIZED (
-      SELECT c.node_id, s.id AS storage_id, offered.rank
+      SELECT c.node_id, s.id AS storage_id
       FROM unnest(${nodeIds}::uuid[], ${storageIds}::uuid[]) WITH ORDINALITY AS offered (node_id, storage_id, rank)
       JOIN node_capacity c ON c.node_id = offered.node_id
       JOIN nodes n ON n.id = offered.node_id
@@ -136,16 +154,8 @@ async function attempt(
     history AS (
       INSERT INTO cloud_pod_placements (id, tenant_id, pod_id, node_id, vmid, generation)
       SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, ${claim.vmid}, ${claim.generation} FROM claimed)
-    SELECT (SELECT node_id FROM picked) AS "nodeId", EXISTS (SELECT FROM claimed) AS "isClaimed",
-      ARRAY(
-        SELECT c.node_id::text
-        FROM unnest(${nodeIds}::uuid[], ${storageIds}::uuid[]) WITH ORDINALITY AS offered (node_id, storage_id, rank)
-        JOIN node_capacity c ON c.node_id = offered.node_id JOIN storages s ON s.id = offered.storage_id
-        WHERE offered.rank < coalesce((SELECT rank FROM picked), ${offered.length + 1})
-          AND (c.cpu_allocated + ${cores} > c.cpu_allocatable OR c.memory_allocated_mb + ${memoryMb} > c.memory_allocatable_mb
-            OR s.allocated_gb + ${diskGb} > s.allocatable_gb)) AS "fullNodes"`;
+    SELECT node_id AS "nodeId", EXISTS (SELECT FROM claimed) AS "isClaimed" FROM picked`;
   const [row] = await tx.query<Attempt>(prepared(`claim-node-${whenLocked}`, statement));
-  if (row === undefined) throw new Error("a SELECT without FROM returned no row");
   return row;
 }
 

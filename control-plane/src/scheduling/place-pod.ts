@@ -1,6 +1,6 @@
 import type { Queryable } from "../platform/database.ts";
 import { prepared, sql } from "../platform/sql.ts";
-import { claimNode } from "./claim-node.ts";
+import { claimNode, findFull } from "./claim-node.ts";
 import type { FleetView } from "./fleet-view.ts";
 import { NoCapacityError } from "./no-capacity.ts";
 import type { PlacementRequest, TenantFootprint } from "./placement-request.ts";
@@ -33,6 +33,9 @@ export interface Placement {
   readonly verdict: PlacementVerdict;
 }
 
+/** So many are rarely all being claimed: some have filled up since the snapshot, and those behind it need not try them again. */
+const passedOverMany = 8;
+
 const nowhere: TenantFootprint = { podsByNode: new Map(), conflictingNodes: new Set() };
 
 /** Looks at the fleet before giving up; more than one, because others may take what the last look found. */
@@ -52,8 +55,11 @@ export async function placePod(tx: Queryable, fleet: FleetView, pod: PodToPlace)
     const forAnyone = fleet.rank(request, snapshot);
     const ranking = regardTenant(forAnyone, tenant);
     const known = fleet.fullSince(forAnyone);
-    const { chosen, full } = await claimNode(tx, { ...pod, ...request }, without(known, ranking.candidates));
-    for (const nodeId of full) known.add(nodeId);
+    const claim = { ...pod, ...request };
+    const { chosen, passedOver } = await claimNode(tx, claim, without(known, ranking.candidates));
+    if (passedOver.length >= passedOverMany) {
+      for (const nodeId of await findFull(tx, claim, passedOver)) known.add(nodeId);
+    }
     if (chosen !== undefined) return placementOf(ranking, chosen, request);
     const isFinal = look === freshLooksMax || (look > 0 && ranking.fitting === 0);
     if (isFinal) throw new NoCapacityError(request, verdictOf(ranking, undefined, keptVerdict));
