@@ -107,7 +107,10 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps & 
       }),
     },
     responses: { 200: identity },
-    handler: async ({ body }, { system }) => ({ status: 200, body: await renewNodeCertificate(system, deps, body) }),
+    handler: async ({ body }, { system, requestId }) => ({
+      status: 200,
+      body: await renewNodeCertificate(system, deps, body, requestId),
+    }),
   });
   registerJoinTokenRoutes(routes, deps);
 }

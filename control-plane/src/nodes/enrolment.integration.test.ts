@@ -9,6 +9,7 @@ import {
 } from "../../../node-agent/src/enrolment/certificate-request.ts";
 import { checkIssuedCertificate, pinnedAuthority } from "../../../node-agent/src/enrolment/issued-certificate.ts";
 import { parseJoinToken } from "../../../node-agent/src/enrolment/join-token.ts";
+import { expectAudited } from "../../../test/support/audit.ts";
 import {
   enrolHost,
   issuingDeps,
@@ -137,14 +138,23 @@ describe("enrolment", () => {
 
 async function renew(nodeId: string, nextKeyPem: string, signingKeyPem: string) {
   const { nonce } = await makeRenewalChallenge(db.system, nodeId);
-  return await renewNodeCertificate(db.system, deps, renewRequest(nodeId, nonce, nextKeyPem, signingKeyPem));
+  return await renewNodeCertificate(
+    db.system,
+    deps,
+    renewRequest(nodeId, nonce, nextKeyPem, signingKeyPem),
+    "request-1",
+  );
 }
 
 describe("renewal", () => {
   test("works before expiry and after, however long ago", async () => {
     const host = await enrolHost(db.system, deps);
     const nextKey = makePrivateKey();
-    const first = await renew(host.nodeId, nextKey, host.keyPem);
+    const first = await expectAudited(
+      db,
+      { action: "node.renew", actor_kind: "node", target_id: host.nodeId, request_id: "request-1" },
+      () => renew(host.nodeId, nextKey, host.keyPem),
+    );
     checkIssuedCertificate(first.certificate, certificatesIn(first.caBundle), nextKey, host.nodeId);
     await db.system.execute(sql`
       UPDATE node_certificates SET not_before = now() - interval '400 days', not_after = now() - interval '370 days' WHERE node_id = ${host.nodeId}`);
@@ -173,14 +183,26 @@ describe("renewal", () => {
     const { nonce } = await makeRenewalChallenge(db.system, host.nodeId);
     const request = renewRequest(host.nodeId, nonce, makePrivateKey(), host.keyPem);
     await expect(
-      renewNodeCertificate(db.system, deps, renewRequest(other.nodeId, nonce, makePrivateKey(), other.keyPem)),
+      renewNodeCertificate(
+        db.system,
+        deps,
+        renewRequest(other.nodeId, nonce, makePrivateKey(), other.keyPem),
+        "request-1",
+      ),
     ).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
-    await renewNodeCertificate(db.system, deps, request);
-    await expect(renewNodeCertificate(db.system, deps, request)).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
+    await renewNodeCertificate(db.system, deps, request, "request-1");
+    await expect(renewNodeCertificate(db.system, deps, request, "request-1")).rejects.toMatchObject({
+      code: "CHALLENGE_INVALID",
+    });
     const late = await makeRenewalChallenge(db.system, host.nodeId);
     await db.system.execute(sql`UPDATE renewal_challenges SET expires_at = now() WHERE nonce = ${late.nonce}`);
     await expect(
-      renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, late.nonce, makePrivateKey(), host.keyPem)),
+      renewNodeCertificate(
+        db.system,
+        deps,
+        renewRequest(host.nodeId, late.nonce, makePrivateKey(), host.keyPem),
+        "request-1",
+      ),
     ).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
   });
 
@@ -188,10 +210,20 @@ describe("renewal", () => {
     const host = await enrolHost(db.system, deps);
     const { nonce } = await makeRenewalChallenge(db.system, host.nodeId);
     await expect(
-      renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, nonce, makePrivateKey(), makePrivateKey())),
+      renewNodeCertificate(
+        db.system,
+        deps,
+        renewRequest(host.nodeId, nonce, makePrivateKey(), makePrivateKey()),
+        "request-1",
+      ),
     ).rejects.toMatchObject({ code: "SIGNATURE_INVALID" });
     await expect(
-      renewNodeCertificate(db.system, deps, renewRequest(host.nodeId, nonce, makePrivateKey(), host.keyPem)),
+      renewNodeCertificate(
+        db.system,
+        deps,
+        renewRequest(host.nodeId, nonce, makePrivateKey(), host.keyPem),
+        "request-1",
+      ),
     ).rejects.toMatchObject({ code: "CHALLENGE_INVALID" });
   });
 

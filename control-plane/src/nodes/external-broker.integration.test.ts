@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { connect, createServer, type Server } from "node:tls";
 import { once } from "node:events";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { expectAudited } from "../../../test/support/audit.ts";
 import { hostTls } from "../../../test/support/broker-identities.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { anOnlineNode } from "../../../test/support/rows.ts";
@@ -57,7 +58,13 @@ test("a broker that is not ours shuts out a removed host with the files that are
     VALUES (${host.serial}, ${node.id}, '', '', now(), now() + interval '30 days')`);
   const files = () => externalBrokerFiles(db.system, authorities, ["127.0.0.1", "broker.example"], new Date());
 
-  const before = await serverWith(await files());
+  const made = await expectAudited(
+    db,
+    { action: "broker-certificate.issue", actor_kind: "system", detail: { names: ["127.0.0.1", "broker.example"] } },
+    files,
+    (result) => [result["key.pem"]],
+  );
+  const before = await serverWith(made);
   expect(await isWelcome(before.port, host)).toBe(true);
   before.server.close();
 

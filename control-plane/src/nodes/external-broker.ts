@@ -1,11 +1,16 @@
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { recordAudit } from "../security/audit.ts";
+import { commandLine } from "../tenancy/author.ts";
 import { issueServerCertificate, makeRevocationList } from "./certificate-authority.ts";
 import type { TrustedAuthorities } from "./ensure-certificate-authority.ts";
 
 const yearMs = 365 * 86_400_000;
 
-/** Files that a broker of somebody else needs, by name. */
+/**
+ * Files that a broker of somebody else needs, by name. The certificate lasts a year and makes its holder the
+ * broker to every host, so the audit log keeps that it was made.
+ */
 export async function externalBrokerFiles(
   db: Queryable,
   authorities: TrustedAuthorities,
@@ -13,6 +18,15 @@ export async function externalBrokerFiles(
   now: Date,
 ): Promise<Readonly<Record<"ca.pem" | "cert.pem" | "key.pem" | "crl.pem", string>>> {
   const certificate = await issueServerCertificate(authorities.active, names, now, yearMs);
+  await recordAudit(db, {
+    actor: commandLine.actor,
+    requestId: commandLine.requestId,
+    tenantId: undefined,
+    action: "broker-certificate.issue",
+    targetType: "broker-certificate",
+    targetId: certificate.serial,
+    detail: { names, notAfter: certificate.notAfter },
+  });
   return {
     "ca.pem": authorities.pems.join(""),
     "cert.pem": certificate.pem,

@@ -3,6 +3,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import { isUuid } from "@cloudpods/shared/ids";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { recordAudit } from "../security/audit.ts";
 import { readCertificateRequest } from "./certificate-request.ts";
 import { nodeNotFound } from "./find-node.ts";
 import {
@@ -67,6 +68,7 @@ export async function renewNodeCertificate(
   db: Database,
   deps: IssuingDeps,
   request: RenewRequest,
+  requestId: string | undefined,
 ): Promise<NodeIdentityAnswer> {
   const csr = await readCertificateRequest(request.csr);
   await useChallenge(db, request);
@@ -97,6 +99,15 @@ export async function renewNodeCertificate(
         detail: { serial: certificate.serial },
       },
     ]);
+    await recordAudit(tx, {
+      actor: { kind: "node", id: request.nodeId },
+      requestId,
+      tenantId: undefined,
+      action: "node.renew",
+      targetType: "node",
+      targetId: request.nodeId,
+      detail: { serial: certificate.serial, notAfter: certificate.notAfter },
+    });
     return await identityAnswer(tx, deps, request.nodeId, certificate.pem);
   });
 }
