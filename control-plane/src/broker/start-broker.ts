@@ -179,7 +179,7 @@ function applyAccessRules(
   };
   aedes.authorizeSubscribe = (client, subscription, done) => {
     const identity = sessions.get(client);
-    // Shared subscriptions are not implemented here: a granted one would never deliver anything.
+    // This broker does not share subscriptions: a granted one would never deliver anything.
     if (identity?.kind === "control-plane" && subscription.topic.startsWith("$share/")) return done(null, null);
     if (identity !== undefined && maySubscribe(identity, subscription.topic)) return done(null, subscription);
     done(refuse("FOREIGN_SUBSCRIPTION", identity?.commonName ?? ""));
