@@ -39,11 +39,7 @@ function boot(bootId: string, wallMs = TEN_OCLOCK_MS): void {
 /** A new process of the agent on the same boot: its clock knows nothing yet. */
 function restartAgent(): void {
   const now = host;
-  clock = createDisciplinedClock({
-    bootId: now.bootId,
-    monotonicMs: () => now.monotonicMs,
-    wallMs: () => now.wallMs,
-  });
+  clock = createDisciplinedClock({ bootId: now.bootId, monotonicMs: () => now.monotonicMs, wallMs: () => now.wallMs });
 }
 
 /** The control plane says what time it is. */
