@@ -46,7 +46,7 @@ CREATE INDEX audit_log_unsealed ON public.audit_log USING btree (at) WHERE (chai
 CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE ON public.audit_log FOR EACH ROW EXECUTE FUNCTION audit_log_is_append_only()
 CREATE TRIGGER audit_log_no_truncate BEFORE TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION audit_log_is_append_only()
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
-GRANT INSERT, SELECT TO cloudpods_api
+GRANT INSERT (id, at, tenant_id, actor_kind, actor_id, request_id, action, target_type, target_id, detail), SELECT TO cloudpods_api
 
 TABLE audit_seals (
   from_seq bigint NOT NULL
@@ -1345,6 +1345,19 @@ CREATE OR REPLACE FUNCTION public.histogram_p95(entries bigint[])
  IMMUTABLE PARALLEL SAFE
 RETURN (SELECT (min(ranked.bucket))::smallint AS min FROM (SELECT (entry.entry >> 32) AS bucket, sum((entry.entry & '4294967295'::bigint)) OVER (ORDER BY (entry.entry >> 32)) AS up_to, sum((entry.entry & '4294967295'::bigint)) OVER () AS whole FROM unnest(histogram_p95.entries) entry(entry) WHERE (entry.entry IS NOT NULL)) ranked WHERE (((100)::numeric * ranked.up_to) >= ((95)::numeric * ranked.whole)))
 
+CREATE OR REPLACE FUNCTION public.hours_to_mark(changed tstzrange)
+ RETURNS SETOF timestamp with time zone
+ LANGUAGE sql
+ STABLE
+AS $function$
+  SELECT hour_start FROM usage_hours
+  WHERE hour_start > lower(changed) - interval '1 hour' AND hour_start < coalesce(upper(changed), 'infinity')
+  UNION
+  SELECT hour FROM generate_series(
+    date_bin('1 hour', greatest(lower(changed), clock_timestamp() - interval '7 days'), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
+  WHERE hour < coalesce(upper(changed), 'infinity')
+$function$
+
 CREATE OR REPLACE FUNCTION public.length_ms(covered int4multirange)
  RETURNS integer
  LANGUAGE sql
@@ -1367,8 +1380,7 @@ BEGIN
     changed := range_merge(NEW.valid, OLD.valid); pod := NEW.pod_id;
   END IF;
   INSERT INTO usage_dirty_hours (hour_start, pod_id)
-  SELECT hour, pod FROM generate_series(date_bin('1 hour', lower(changed), '2000-01-01Z'), least(clock_timestamp(), coalesce(upper(changed), 'infinity')), '1 hour') AS hour
-  WHERE NOT isempty(changed);
+  SELECT hour, pod FROM hours_to_mark(changed) AS hour WHERE NOT isempty(changed);
   RETURN NULL;
 END $function$
 
@@ -1423,7 +1435,7 @@ BEGIN
     RETURN NULL;
   END IF;
   INSERT INTO usage_dirty_hours (hour_start, node_id)
-  SELECT hour, NEW.node_id FROM generate_series(date_bin('1 hour', NEW.state_since, '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour;
+  SELECT hour, NEW.node_id FROM hours_to_mark(tstzrange(NEW.state_since, NULL)) AS hour;
   RETURN NULL;
 END $function$
 
@@ -1445,7 +1457,7 @@ BEGIN
     INSERT INTO tenant_pricing_names (tenant_id, pricing_name, valid) VALUES (NEW.id, NEW.pricing_name, tstzrange(now(), NULL));
     -- A change that commits after its hour was rated is rated again.
     INSERT INTO usage_dirty_hours (hour_start, pod_id)
-    SELECT hour, p.id FROM cloud_pods p, generate_series(date_bin('1 hour', now(), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
+    SELECT hour, p.id FROM cloud_pods p, hours_to_mark(tstzrange(now(), NULL)) AS hour
     WHERE p.tenant_id = NEW.id AND p.status <> 'deleted';
   END IF;
   RETURN NULL;

@@ -117,6 +117,7 @@ CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE ON audit_log
 CREATE TRIGGER audit_log_no_truncate BEFORE TRUNCATE ON audit_log
   FOR EACH STATEMENT EXECUTE FUNCTION audit_log_is_append_only();
 
+-- Over which rows a batch of the chain goes; prev is the root of the seal before.
 CREATE TABLE audit_seals (
   from_seq bigint PRIMARY KEY,
   to_seq bigint NOT NULL,

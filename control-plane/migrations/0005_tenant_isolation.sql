@@ -24,7 +24,8 @@ GRANT EXECUTE ON FUNCTION next_vmid(), app_tenant_id() TO cloudpods_api;
 
 GRANT SELECT ON tenants TO cloudpods_api;
 GRANT SELECT, INSERT, DELETE ON memberships TO cloudpods_api;
-GRANT SELECT, INSERT ON audit_log TO cloudpods_api;
+-- Not chain_seq and hash: only the owner gives rows their place in the chain.
+GRANT SELECT, INSERT (id, at, tenant_id, actor_kind, actor_id, request_id, action, target_type, target_id, detail) ON audit_log TO cloudpods_api;
 GRANT SELECT, INSERT, UPDATE ON api_tokens, idempotency_keys, cloud_pod_quotas, subscriptions, cloud_pods, cloud_pod_holds,
   cloud_pod_placements, cloud_pod_addresses, cloud_pod_provisioning_tasks, node_claims TO cloudpods_api;
 GRANT SELECT, INSERT ON cloud_pod_task_events, node_commands, placement_failures TO cloudpods_api;

@@ -6,6 +6,7 @@ import { reconcilePower } from "./pods/reconcile-power.ts";
 import { recountQuotas } from "./quotas/recount-quotas.ts";
 import { recountClaims } from "./scheduling/recount-claims.ts";
 import { pruneIdentity } from "./security/prune-identity.ts";
+import { sealAudit } from "./security/seal-audit.ts";
 
 const minuteMs = 60_000;
 
@@ -31,6 +32,14 @@ export function maintenanceLoops(db: Database): Loop[] {
       name: "end-restore",
       everyMs: minuteMs / 6,
       run: async () => ((await endRestore(db)) ? { ordersReleased: true } : undefined),
+    },
+    {
+      name: "seal-audit",
+      everyMs: 1_000,
+      async run() {
+        await sealAudit(db);
+        return undefined;
+      },
     },
     { name: "prune-fleet", everyMs: minuteMs, run: () => pruneFleet(db) },
   ];

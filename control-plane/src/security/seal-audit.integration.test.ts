@@ -1,0 +1,126 @@
+import { newId } from "@cloudpods/shared/ids";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { sql } from "../platform/sql.ts";
+import { systemActor } from "./actor.ts";
+import { recordAudit } from "./audit.ts";
+import { sealAudit } from "./seal-audit.ts";
+import { verifyAuditChain } from "./verify-audit-chain.ts";
+
+let db: TestDatabase;
+beforeEach(async () => {
+  db = await createTestDatabase();
+});
+afterEach(() => db.close());
+
+async function change(action: string, targetId = newId()): Promise<void> {
+  await db.system.transaction((tx) =>
+    recordAudit(tx, {
+      actor: systemActor("test"),
+      requestId: "request-1",
+      tenantId: undefined,
+      action,
+      targetType: "thing",
+      targetId,
+      detail: { size: 10n, text: 'ä "quoted"', price: 1.5 },
+    }),
+  );
+}
+
+/** A log of nine rows under three seals. */
+async function sealedLog(): Promise<void> {
+  for (let round = 0; round < 3; round += 1) {
+    for (let index = 0; index < 3; index += 1) await change(`thing.${round * 3 + index + 1}`);
+    expect(await sealAudit(db.system)).toBe(3);
+  }
+}
+
+/** What someone does who may do anything with the tables. */
+async function tamper(statement: string): Promise<void> {
+  await db.system.transaction(async (tx) => {
+    await tx.execute(sql`ALTER TABLE audit_log DISABLE TRIGGER USER`);
+    await tx.execute({ text: statement, values: [] });
+    await tx.execute(sql`ALTER TABLE audit_log ENABLE TRIGGER USER`);
+  });
+}
+
+const fault = async () => (await verifyAuditChain(db.system)).fault;
+
+describe("the chain of the audit log", () => {
+  test("holds every row in its order, also those that commit late", async () => {
+    expect(await verifyAuditChain(db.system)).toEqual({
+      verifiedRows: 0n,
+      unsealedRows: 0n,
+      root: "",
+      fault: undefined,
+    });
+    const late = await db.system.pool.connect();
+    await late.query("BEGIN");
+    await late.query(
+      `INSERT INTO audit_log (id, actor_kind, action, target_type) VALUES ('${newId()}', 'system', 'thing.late', 'thing')`,
+    );
+    await sealedLog();
+    await late.query("COMMIT");
+    late.release();
+    expect(await verifyAuditChain(db.system)).toMatchObject({ verifiedRows: 9n, unsealedRows: 1n, fault: undefined });
+    expect(await sealAudit(db.system)).toBe(1);
+    expect(await sealAudit(db.system)).toBe(0);
+    const verdict = await verifyAuditChain(db.system);
+    expect(verdict).toMatchObject({ verifiedRows: 10n, unsealedRows: 0n, fault: undefined });
+    expect(verdict.root).toMatch(/^[0-9a-f]{64}$/);
+    const [last] = await db.system.query(sql`SELECT action FROM audit_log WHERE chain_seq = 10`);
+    expect(last).toEqual({ action: "thing.late" });
+  });
+
+  test("is one, however many seal at the same time", async () => {
+    for (let index = 0; index < 20; index += 1) await change(`thing.${index}`);
+    const sealed = await Promise.all(Array.from({ length: 4 }, () => sealAudit(db.system)));
+    expect(sealed.reduce((sum, rows) => sum + rows)).toBe(20);
+    expect(await verifyAuditChain(db.system)).toMatchObject({ verifiedRows: 20n, fault: undefined });
+  });
+
+  test("does not depend on the time zone of who looks", async () => {
+    await sealedLog();
+    await db.system.transaction(async (tx) => {
+      await tx.execute(sql`SET LOCAL TimeZone = 'Asia/Kolkata'`);
+      expect(await verifyAuditChain(tx)).toMatchObject({ verifiedRows: 9n, fault: undefined });
+    });
+  });
+
+  test.each([
+    ["a changed deed", "UPDATE audit_log SET action = 'thing.nothing' WHERE chain_seq = 5", 5n, "ROW_CHANGED"],
+    [
+      "a changed detail",
+      `UPDATE audit_log SET detail = detail || '{"price": 1}' WHERE chain_seq = 9`,
+      9n,
+      "ROW_CHANGED",
+    ],
+    ["a changed time", "UPDATE audit_log SET at = at + interval '1 us' WHERE chain_seq = 1", 1n, "ROW_CHANGED"],
+    ["a changed actor", "UPDATE audit_log SET actor_id = 'nobody' WHERE chain_seq = 4", 4n, "ROW_CHANGED"],
+    ["a deleted row", "DELETE FROM audit_log WHERE chain_seq = 5", 5n, "ROW_MISSING"],
+    ["a deleted last row", "DELETE FROM audit_log WHERE chain_seq = 9", 9n, "ROW_MISSING"],
+    ["a row taken out", "UPDATE audit_log SET chain_seq = NULL, hash = NULL WHERE chain_seq = 6", 6n, "ROW_MISSING"],
+    ["a seal taken away", "DELETE FROM audit_seals WHERE from_seq = 4", 4n, "SEAL_BROKEN"],
+    ["the last seal taken away", "DELETE FROM audit_seals WHERE from_seq = 7", 7n, "ROW_UNSEALED"],
+    ["a changed seal", "UPDATE audit_seals SET root = sha256('x') WHERE from_seq = 4", 4n, "SEAL_BROKEN"],
+    ["a seal that follows nothing", "UPDATE audit_seals SET prev = NULL WHERE from_seq = 4", 4n, "SEAL_BROKEN"],
+  ])("shows %s", async (_, statement, seq, code) => {
+    await sealedLog();
+    await tamper(statement);
+    expect(await fault()).toEqual({ seq, code });
+  });
+
+  test("shows a row whose hash was made to fit: the next one does not", async () => {
+    await sealedLog();
+    await tamper("UPDATE audit_log SET action = 'thing.nothing', hash = sha256('x') WHERE chain_seq = 5");
+    expect(await fault()).toEqual({ seq: 5n, code: "ROW_CHANGED" });
+  });
+
+  test("is written by nobody but the loop: a tenant's login cannot choose a place in it", async () => {
+    await expect(
+      db.api.query(
+        sql`INSERT INTO audit_log (id, actor_kind, action, target_type, chain_seq) VALUES (${newId()}, 'user', 'x', 'x', 1)`,
+      ),
+    ).rejects.toThrow("permission denied");
+  });
+});
