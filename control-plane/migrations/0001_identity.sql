@@ -76,7 +76,8 @@ CREATE TABLE api_tokens (
 );
 CREATE INDEX api_tokens_by_tenant ON api_tokens (tenant_id, created_at);
 
--- Failed sign-ins per (account, address), so that an attacker slows himself and not the owner.
+-- Failed sign-ins per (account, address), so that an attacker slows himself and not the owner; of IPv6 the
+-- /64 counts. The account '*' counts those of all accounts from an address.
 CREATE TABLE login_throttles (
   account text NOT NULL,
   address text NOT NULL,

@@ -104,6 +104,35 @@ test("an attacker is slowed down, at once and in parallel, and the owner elsewhe
     expect((await login(person.email, "wrong password!", "198.51.100.9")).status).toBe(401);
 });
 
+test("an attacker with a whole IPv6 network is one attacker", async () => {
+  const person = await makePerson(db, app);
+  const statuses: number[] = [];
+  for (let host = 1; host <= 7; host++)
+    statuses.push((await login(person.email, "wrong password!", `2001:db8:1:2::${host}`)).status);
+  expect(statuses).toEqual([401, 401, 401, 401, 401, 429, 429]);
+  expect((await login(person.email, testPassword, "2001:db8:1:3::1")).status).toBe(200);
+});
+
+test("guessing one password of many accounts is slowed down too, but softly", async () => {
+  const person = await makePerson(db, app);
+  const address = "198.51.100.77";
+  await db.system.execute(sql`
+    INSERT INTO login_throttles (account, address, failures, updated_at) VALUES ('*', ${address}, 98, ${now})`);
+  expect((await login("guess-1@example.test", "wrong password!", address)).status).toBe(401);
+  expect((await login("guess-2@example.test", "wrong password!", address)).status).toBe(401);
+  const refused = await login(person.email, testPassword, address);
+  expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
+  const [own] = await db.system.query(
+    sql`SELECT FROM login_throttles WHERE account = ${person.email.toLowerCase()} AND address = ${address}`,
+  );
+  expect(own).toBeUndefined();
+  now = new Date(now.getTime() + 60_000);
+  expect((await login(person.email, testPassword, address)).status).toBe(200);
+  // The success did not wipe out the failures of the others.
+  expect((await login("guess-3@example.test", "wrong password!", address)).status).toBe(401);
+  expect((await login("guess-4@example.test", "wrong password!", address)).status).toBe(429);
+});
+
 test("a session ends when it is idle for 12 hours, and after 30 days however it is used", async () => {
   const start = now;
   const idle = await makePerson(db, app);
