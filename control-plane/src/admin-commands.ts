@@ -2,21 +2,45 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import type { Config } from "./config.ts";
-import { prepareDatabase, readMasterKey } from "./data-directory.ts";
+import { prepareDatabaseBeside, readMasterKey, type PreparedDatabase } from "./data-directory.ts";
 import { declareRestored } from "./nodes/declare-restored.ts";
 import { ensureCertificateAuthority } from "./nodes/ensure-certificate-authority.ts";
 import { externalBrokerFiles, revocationList } from "./nodes/external-broker.ts";
 import { openDatabase, type Database } from "./platform/database.ts";
 
-/** Runs `work` over the configured database, starting the embedded one for it. */
+/** Runs `work` over the configured database; an embedded one that does not run is started for it. */
 export async function withDatabase<T>(config: Config, work: (system: Database) => Promise<T>): Promise<T> {
-  const database = await prepareDatabase(config);
-  const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods admin", connectionsMax: 2 });
+  return await withPreparedDatabase(config, async (database) => {
+    const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods admin", connectionsMax: 2 });
+    try {
+      return await work(system);
+    } finally {
+      await system.close();
+    }
+  });
+}
+
+/** As `withDatabase`, for work that wants to know how the database came up. A signal ends the server too. */
+export async function withPreparedDatabase<T>(
+  config: Config,
+  work: (database: PreparedDatabase) => Promise<T>,
+): Promise<T> {
+  const preparing = prepareDatabaseBeside(config);
+  const end = (): void => {
+    // Half a start cannot be undone; a whole one can.
+    void preparing.then((database) => database.stop()).finally(() => process.exit(1));
+  };
+  const signals = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
+  for (const signal of signals) process.once(signal, end);
   try {
-    return await work(system);
+    const database = await preparing;
+    try {
+      return await work(database);
+    } finally {
+      await database.stop();
+    }
   } finally {
-    await system.close();
-    await database.stop();
+    for (const signal of signals) process.off(signal, end);
   }
 }
 

@@ -9,7 +9,7 @@ import {
   type Replica,
 } from "./compose-roles.ts";
 import type { Config } from "./config.ts";
-import { prepareDatabase, readMasterKey } from "./data-directory.ts";
+import { prepareSharedDatabase, readMasterKey } from "./data-directory.ts";
 import { issueServerCertificate } from "./nodes/certificate-authority.ts";
 import { ensureCertificateAuthority } from "./nodes/ensure-certificate-authority.ts";
 import { keepCertificate } from "./nodes/keep-certificate.ts";
@@ -142,7 +142,7 @@ async function openDatabases(
   log: Logger,
   onStop: Replica["onStop"],
 ): Promise<{ system: Database; api: Database; systemUrl: string }> {
-  const database = await prepareDatabase(config);
+  const database = await prepareSharedDatabase(config);
   onStop("database server", () => database.stop());
   if (database.applied.length > 0) log.info({ applied: database.applied }, "the schema was brought up to date");
   const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods system", connectionsMax: 20 });

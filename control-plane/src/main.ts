@@ -1,9 +1,8 @@
 import { createInterface } from "node:readline";
 import { Command, InvalidArgumentError } from "commander";
-import { addFleetCommands, withDatabase } from "./admin-commands.ts";
+import { addFleetCommands, withDatabase, withPreparedDatabase } from "./admin-commands.ts";
 import { startControlPlane } from "./compose.ts";
 import { ConfigError, readConfig, roles } from "./config.ts";
-import { prepareDatabase } from "./data-directory.ts";
 import { createLog } from "./platform/log.ts";
 import { createUser } from "./tenancy/create-user.ts";
 import { addMeteringCommands, addUsageCommands } from "./usage-commands.ts";
@@ -28,11 +27,8 @@ program
   .description("bring the database's schema up to date")
   .action(async () => {
     await guarded(async () => {
-      const database = await prepareDatabase(readConfig(process.env));
-      await database.stop();
-      console.log(
-        database.applied.length === 0 ? "The schema is up to date." : `Applied: ${database.applied.join(", ")}`,
-      );
+      const applied = await withPreparedDatabase(readConfig(process.env), async (database) => database.applied);
+      console.log(applied.length === 0 ? "The schema is up to date." : `Applied: ${applied.join(", ")}`);
     });
   });
 
@@ -66,7 +62,7 @@ async function serve(environment: NodeJS.ProcessEnv): Promise<void> {
   const config = readConfig(environment);
   const log = createLog({ level: config.logLevel });
   const starting = startControlPlane(config, log);
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.once(signal, () => {
       log.info({ signal }, "stopping");
       // Half a start cannot be undone; a whole one can, the embedded server included.

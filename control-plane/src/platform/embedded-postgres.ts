@@ -3,8 +3,9 @@ import { createHash, randomBytes } from "node:crypto";
 import { chmod, chown, cp, mkdir, open, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import pg from "pg";
+import { tryLockFile } from "./file-lock.ts";
 
 /** A PostgreSQL server of our own, running until `stop`. */
 export interface EmbeddedPostgres {
@@ -24,16 +25,42 @@ export interface EmbeddedPostgresOptions {
   readonly connectionsMax?: number;
 }
 
+/** Another living process runs the server of this directory. */
+export class EmbeddedPostgresInUse extends Error {
+  override readonly name = "EmbeddedPostgresInUse";
+}
+
 const startDeadlineMs = 60_000;
 
 /**
  * Starts the PostgreSQL that comes as a package. As root, the server may not run as root nor read a
  * checkout below /root: its files are copied once to a readable place and it runs as an unprivileged user.
+ * The directory is this process's until `stop`; a server whose owner died is ended first.
+ * @throws EmbeddedPostgresInUse
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  await mkdir(options.directory, { recursive: true });
+  const lock = tryLockFile(join(options.directory, "owner.lock"));
+  if (lock === undefined)
+    throw new EmbeddedPostgresInUse(`another process runs the embedded PostgreSQL of ${options.directory}`);
+  try {
+    const server = await startServer(options);
+    return {
+      ...server,
+      async stop() {
+        await server.stop();
+        lock.release();
+      },
+    };
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+async function startServer(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const user = await unprivilegedUser();
   const native = await nativeDirectory(user);
-  await mkdir(options.directory, { recursive: true });
   await chmod(options.directory, 0o711);
   const directory = await reachableDirectory(options.directory, user);
   const dataDirectory = join(directory, "data");
@@ -46,11 +73,17 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const server = spawn(
     join(native, "bin", "postgres"),
     ["-D", dataDirectory, "-p", String(port), ...settings(options)],
-    { stdio: ["ignore", "ignore", "pipe"], ...user },
+    // In a session of its own: Ctrl-C at a terminal is for its owner, who ends it when nobody needs it any more.
+    { stdio: ["ignore", "ignore", "pipe"], detached: true, ...user },
   );
   const failed = failure(server);
   const superuserUrl = `postgres://postgres:${password}@127.0.0.1:${port}/postgres`;
-  await Promise.race([untilReachable(superuserUrl), failed]);
+  try {
+    await Promise.race([untilReachable(superuserUrl), failed]);
+  } catch (error) {
+    await stopServer(server);
+    throw error;
+  }
   return { superuserUrl, port, stop: () => stopServer(server) };
 }
 
@@ -203,21 +236,25 @@ async function superuserPassword(directory: string): Promise<string> {
   }
 }
 
-/** A server whose parent was killed still runs on the data: it is asked to end before a new one starts. */
+/** A server whose owner was killed still runs on the data: it is asked to end before a new one starts. */
 async function endStaleServer(data: string): Promise<void> {
   const pidFile = join(data, "postmaster.pid");
   const pid = Number((await readFile(pidFile, "utf8").catch(() => "")).split("\n")[0]);
-  if (!Number.isInteger(pid) || pid <= 0 || !(await isPostgres(pid))) return;
+  if (!Number.isInteger(pid) || pid <= 0 || !(await isServerOf(pid, data))) return;
   process.kill(pid, "SIGINT");
   for (const deadline = Date.now() + 20_000; Date.now() < deadline;) {
-    if (!(await isPostgres(pid))) return;
+    if (!(await isServerOf(pid, data))) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   throw new Error(`an older PostgreSQL (pid ${pid}) still runs on ${data}`);
 }
 
-async function isPostgres(pid: number): Promise<boolean> {
-  return (await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "")).trim() === "postgres";
+/** Whether the process is a server that was started on this very data; its number may belong to another one by now. */
+async function isServerOf(pid: number, data: string): Promise<boolean> {
+  const [program, ...args] = (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0");
+  const given = args[args.indexOf("-D") + 1];
+  if (program === undefined || basename(program) !== "postgres" || given === undefined) return false;
+  return (await realpath(given).catch(() => undefined)) === (await realpath(data));
 }
 
 async function stopServer(server: ChildProcess): Promise<void> {

@@ -91,6 +91,14 @@ export async function migrate(
   return result;
 }
 
+/** Whether the login works now. */
+export async function canConnect(url: string): Promise<boolean> {
+  return await withClient(url, async () => {}).then(
+    () => true,
+    () => false,
+  );
+}
+
 function loginUrl(baseUrl: string, user: string, password: string, database: string): string {
   const url = new URL(baseUrl);
   url.username = user;

@@ -1,0 +1,38 @@
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { EmbeddedPostgresInUse, startEmbeddedPostgres } from "./embedded-postgres.ts";
+import { canConnect } from "./migrate.ts";
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "cloudpods-embedded-"));
+  await chmod(directory, 0o711);
+});
+afterEach(() => rm(directory, { recursive: true, force: true }));
+
+const start = (name: string) => startEmbeddedPostgres({ directory: join(directory, name), volatile: true });
+
+test("a directory is one owner's until he stops", async () => {
+  const first = await start("a");
+  await expect(start("a")).rejects.toThrow(EmbeddedPostgresInUse);
+  expect(await canConnect(first.superuserUrl)).toBe(true);
+  await first.stop();
+  const second = await start("a");
+  await second.stop();
+});
+
+test("a number in the file of a dead server that is another server's now does not end that one", async () => {
+  const other = await start("other");
+  await (await start("mine")).stop();
+  const file = await readFile(join(directory, "other", "data", "postmaster.pid"), "utf8");
+  await writeFile(join(directory, "mine", "data", "postmaster.pid"), file, { mode: 0o644 });
+  // PostgreSQL itself may refuse to start over the file; what counts is who is left alone.
+  await start("mine").then(
+    (server) => server.stop(),
+    () => {},
+  );
+  expect(await canConnect(other.superuserUrl)).toBe(true);
+  await other.stop();
+});
