@@ -359,6 +359,7 @@ TABLE cloud_pod_task_events ROW LEVEL SECURITY (
   CONSTRAINT cloud_pod_task_events_pkey PRIMARY KEY (task_id, seq)
   CONSTRAINT cloud_pod_task_events_tenant_id_task_id_fkey FOREIGN KEY (tenant_id, task_id) REFERENCES cloud_pod_provisioning_tasks(tenant_id, id)
 )
+CREATE INDEX task_events_by_time ON public.cloud_pod_task_events USING brin (at)
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT TO cloudpods_api
 
@@ -824,6 +825,7 @@ TABLE node_commands ROW LEVEL SECURITY (
   CONSTRAINT node_commands_pkey PRIMARY KEY (id)
   CONSTRAINT node_commands_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
 )
+CREATE INDEX node_commands_by_end ON public.node_commands USING btree (finished_at) WHERE (finished_at IS NOT NULL)
 CREATE INDEX node_commands_of_pod ON public.node_commands USING btree (pod_id, id)
 CREATE INDEX node_commands_open ON public.node_commands USING btree (node_id, id) WHERE (state = ANY (ARRAY['pending'::text, 'sent'::text, 'accepted'::text, 'running'::text]))
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
@@ -861,6 +863,7 @@ TABLE node_events (
   CONSTRAINT node_events_pkey PRIMARY KEY (id)
 )
 CREATE INDEX node_events_by_node ON public.node_events USING btree (node_id, id)
+CREATE INDEX node_events_by_time ON public.node_events USING brin (at)
 
 TABLE node_outages (
   node_id uuid NOT NULL

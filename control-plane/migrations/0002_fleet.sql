@@ -116,6 +116,7 @@ CREATE TABLE node_events (
   detail jsonb NOT NULL DEFAULT '{}'
 );
 CREATE INDEX node_events_by_node ON node_events (node_id, id);
+CREATE INDEX node_events_by_time ON node_events USING brin (at);
 
 -- What can still be promised on a host. allocated = sum of node_claims, moved with them.
 CREATE TABLE node_capacity (

@@ -245,6 +245,7 @@ CREATE TABLE cloud_pod_task_events (
   PRIMARY KEY (task_id, seq),
   FOREIGN KEY (tenant_id, task_id) REFERENCES cloud_pod_provisioning_tasks (tenant_id, id)
 );
+CREATE INDEX task_events_by_time ON cloud_pod_task_events USING brin (at);
 
 -- The durable outbox to agents, written with the change that wants it.
 CREATE TABLE node_commands (
@@ -275,6 +276,7 @@ CREATE TABLE node_commands (
 );
 CREATE INDEX node_commands_open ON node_commands (node_id, id) WHERE state IN ('pending', 'sent', 'accepted', 'running');
 CREATE INDEX node_commands_of_pod ON node_commands (pod_id, id);
+CREATE INDEX node_commands_by_end ON node_commands (finished_at) WHERE finished_at IS NOT NULL;
 
 -- Orders that found no place: what was asked and why nowhere.
 CREATE TABLE placement_failures (

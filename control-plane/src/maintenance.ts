@@ -1,8 +1,8 @@
 import { endRestore } from "./nodes/declare-restored.ts";
 import type { Database } from "./platform/database.ts";
 import type { Loop } from "./platform/loops.ts";
-import { sql } from "./platform/sql.ts";
 import { reconcilePower } from "./pods/reconcile-power.ts";
+import { pruneHistory } from "./prune-history.ts";
 import { recountQuotas } from "./quotas/recount-quotas.ts";
 import { recountClaims } from "./scheduling/recount-claims.ts";
 import { pruneIdentity } from "./security/prune-identity.ts";
@@ -41,7 +41,14 @@ export function maintenanceLoops(db: Database): Loop[] {
         return undefined;
       },
     },
-    { name: "prune-fleet", everyMs: minuteMs, run: () => pruneFleet(db) },
+    {
+      name: "prune-history",
+      everyMs: minuteMs,
+      async run() {
+        await pruneHistory(db);
+        return undefined;
+      },
+    },
   ];
 }
 
@@ -53,17 +60,4 @@ function corrections(differences: readonly unknown[]): Readonly<Record<string, u
   return differences.length === 0
     ? undefined
     : { corrected: differences.length, differences: differences.slice(0, 20) };
-}
-
-/**
- * Host metrics are kept two weeks, answered questions a minute, used challenges an hour; what was put aside
- * of telemetry 400 days, so that it can be driven again.
- */
-async function pruneFleet(db: Database): Promise<undefined> {
-  await db.execute(sql`DELETE FROM node_samples WHERE at < now() - interval '14 days'`);
-  await db.execute(sql`DELETE FROM node_queries WHERE asked_at < now() - interval '1 minute'`);
-  await db.execute(sql`DELETE FROM renewal_challenges WHERE expires_at < now() - interval '1 hour'`);
-  await db.execute(sql`DELETE FROM telemetry_dead_letters WHERE received_at < now() - interval '400 days'`);
-  await db.execute(sql`DELETE FROM usage_rejected_samples WHERE received_at < now() - interval '400 days'`);
-  return undefined;
 }

@@ -1,5 +1,6 @@
 import {
   ContainerObservation,
+  ContainerSpec,
   Power,
   QueryAnswer,
   type Command,
@@ -145,6 +146,29 @@ describe("commands", () => {
     await until("the hint on the other replica", () => finished.includes(id));
     expect(finished).toEqual([id]);
     stopListening();
+  });
+
+  test("keep no keys of customers once they have ended", async () => {
+    const host = await enrolHost(db.system, deps);
+    const pod = await placePod(host);
+    const agent = await connect(host);
+    const spec = ContainerSpec.fromPartial({ hostname: "pod", sshAuthorizedKeys: ["ssh-ed25519 AAAA alice"] });
+    const id = await order(host, pod, 1, {
+      op: { $case: "ensureContainer", value: { spec } },
+    });
+    one.hints.send("node_commands", host.nodeId);
+    const command = await agent.command(id);
+    expect(command.op).toMatchObject({ value: { spec: { sshAuthorizedKeys: ["ssh-ed25519 AAAA alice"] } } });
+    const stored = async () => {
+      const [row] = await db.system.query<{ text: string }>(
+        sql`SELECT command::text AS text FROM node_commands WHERE id = ${id}`,
+      );
+      return row?.text;
+    };
+    expect(await stored()).toContain("alice");
+    await agent.succeed(command, { observation: observationOf(pod) });
+    expect(await stored()).not.toContain("alice");
+    expect(await stored()).toContain('"hostname": "pod"');
   });
 
   test("unfinished ones are sent again in a new session, in order; journalled ones are not", async () => {
@@ -367,6 +391,21 @@ describe("questions", () => {
       value: QueryAnswer.fromPartial({ queryId: query.value.queryId, commandLines: ["pct start 100000"] }),
     });
     expect(await asked).toEqual({ commandLines: ["pct start 100000"] });
+  });
+
+  test("are answered by the present session only", async () => {
+    const host = await enrolHost(db.system, deps);
+    const agent = await connect(host, two);
+    const asked = askPlan({ db: db.system, hints: one.hints }, host.nodeId, question, 1_000);
+    const query = await until("the question", () => agent.heard.find((message) => message.$case === "query"));
+    await db.system.execute(
+      sql`UPDATE node_status SET session_epoch = session_epoch + 1 WHERE node_id = ${host.nodeId}`,
+    );
+    agent.say({
+      $case: "queryAnswer",
+      value: QueryAnswer.fromPartial({ queryId: query.value.queryId, commandLines: ["pct start 100000"] }),
+    });
+    expect(await asked).toEqual({ reason: "The node did not answer within 1 s." });
   });
 
   test("of one tenant are no other tenant's to read", async () => {

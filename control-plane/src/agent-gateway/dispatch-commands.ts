@@ -105,7 +105,8 @@ async function readOpen(
 async function markSuperseded(tx: Transaction, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return;
   await tx.execute(sql`
-    UPDATE node_commands SET state = 'superseded', finished_at = now(), error_code = 'SUPERSEDED', error_message = 'A newer wish for the pod was made before this one left.'
+    UPDATE node_commands SET state = 'superseded', finished_at = now(), error_code = 'SUPERSEDED', error_message = 'A newer wish for the pod was made before this one left.',
+      command = command #- '{ensureContainer,spec,sshAuthorizedKeys}'
     WHERE id = ANY(${[...ids]}::uuid[]) AND state = 'pending'`);
 }
 

@@ -1,16 +1,19 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { status } from "@grpc/grpc-js";
 import type { SessionRef } from "../nodes/session-fence.ts";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { createDispatcher, type DispatcherOptions } from "./create-dispatcher.ts";
 import { dispatchQueries } from "./dispatch-commands.ts";
 import type { LiveSession } from "./live-session.ts";
-import { superseded } from "./session-end.ts";
+import { SessionEnd, superseded } from "./session-end.ts";
 
 /** What the rounds need. */
 export interface RoundsOptions extends DispatcherOptions {
   /** Between two looks for commands that no hint announced. */
   readonly pollMs: number;
+  /** What agents are told of the broker now; empty while none is known. */
+  readonly brokerUrl: () => Promise<string>;
 }
 
 /** The work that a replica does for all its sessions together: one statement each, not one per session. */
@@ -23,6 +26,8 @@ export interface Rounds {
 
 const checkMs = 1_000;
 const markMs = 5_000;
+/** Agents that must learn of another broker do not all dial at once. */
+const redialSpreadMs = 3_000;
 
 /** Makes the rounds; they rest until `start`. */
 export function createRounds(options: RoundsOptions): Rounds {
@@ -73,6 +78,7 @@ export function createRounds(options: RoundsOptions): Rounds {
           await check([...sessions.values()]);
           await ask();
         }),
+        every(checkMs, "broker", async () => endMisled(sessions.values(), await options.brokerUrl())),
         every(markMs, "mark", () => markAlive(db, [...sessions.values()])),
         every(options.pollMs, "poll", async () => {
           for (const nodeId of sessions.keys()) dispatcher.wake(nodeId);
@@ -97,6 +103,16 @@ async function findOver(db: Database, sessions: readonly LiveSession[]): Promise
     WHERE NOT EXISTS (
       SELECT FROM node_status s JOIN nodes n ON n.id = s.node_id JOIN node_certificates c ON c.node_id = n.id
       WHERE s.node_id = x.node_id AND s.session_epoch = x.epoch AND n.removed_at IS NULL AND c.serial = x.serial AND c.revoked_at IS NULL)`);
+}
+
+/** Ends sessions whose agents were told of another broker: where it is they hear only when a session begins. */
+function endMisled(sessions: Iterable<LiveSession>, brokerUrl: string): void {
+  if (brokerUrl === "") return;
+  for (const session of sessions) {
+    if (session.welcome.brokerUrl === brokerUrl) continue;
+    const waitMs = Math.random() * redialSpreadMs;
+    session.end(new SessionEnd(status.UNAVAILABLE, "BROKER_MOVED", "the broker is elsewhere now; dial again", waitMs));
+  }
 }
 
 /** Marks the sessions as alive. Locks in the order of ids, as the intake of heartbeats does. */

@@ -224,7 +224,8 @@ async function storeAnswer(deps: SessionDeps, session: LiveSession, answer: Quer
   requireId(answer.queryId);
   const stored = await deps.db.execute(sql`
     UPDATE node_queries SET answer = ${JSON.stringify(QueryAnswer.toJSON(answer))}
-    WHERE id = ${answer.queryId} AND node_id = ${session.nodeId} AND answer IS NULL`);
+    WHERE id = ${answer.queryId} AND node_id = ${session.nodeId} AND answer IS NULL
+      AND EXISTS (SELECT FROM node_status s WHERE s.node_id = ${session.nodeId} AND s.session_epoch = ${session.epoch})`);
   if (stored > 0) deps.hints.send("query_answers", answer.queryId);
 }
 

@@ -61,7 +61,8 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
   const sessions = new Map<string, LiveSession>();
   const metrics = gatewayMetrics(options.registry, () => sessions.size);
   const { db, hints, log, settings, hooks } = options;
-  const rounds = createRounds({ db, hints, log, metrics, sessions, pollMs: options.pollMs ?? 5_000 });
+  const { brokerUrl } = settings;
+  const rounds = createRounds({ db, hints, log, metrics, sessions, brokerUrl, pollMs: options.pollMs ?? 5_000 });
   const deps: SessionDeps = {
     db,
     hints,

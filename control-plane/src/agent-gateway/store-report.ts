@@ -53,7 +53,9 @@ export async function storeResult(
       UPDATE node_commands SET state = ${state}, finished_at = now(), percent = CASE WHEN ${state === "succeeded"} THEN 100 ELSE percent END,
         error_code = ${result.error?.code ?? null}, error_message = ${result.error?.message ?? null}, retryable = ${result.error?.retryable ?? null},
         observation = ${result.observation === undefined ? null : JSON.stringify(ContainerObservation.toJSON(result.observation))},
-        command_lines = ${result.commandLines}
+        command_lines = ${result.commandLines},
+        -- Nobody is told it again, and customers' keys shall not outlive their use.
+        command = command #- '{ensureContainer,spec,sshAuthorizedKeys}'
       WHERE id = ${result.commandId} AND node_id = ${session.nodeId} AND generation = ${result.generation} AND finished_at IS NULL
       RETURNING id`);
     if (stored.length === 0) return await fateOfLeftOut(tx, session, result);
