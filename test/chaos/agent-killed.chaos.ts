@@ -3,7 +3,7 @@ import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
 import { type Accepted, type PodAnswer, ask, order, succeeded } from "../support/customer.ts";
 import { momentAt, stretchPrograms, watchWork } from "../support/kill-moments.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
-import { type Stack, startStack, untilOnline } from "../support/stack.ts";
+import { type Stack, startStack } from "../support/stack.ts";
 
 /** More rounds kill later within each moment. */
 const rounds = Number(process.env["CLOUDPODS_CHAOS_ROUNDS"] ?? 1);
@@ -81,8 +81,6 @@ async function work(
   round: number,
 ): Promise<PodAnswer> {
   const api = stack.customer();
-  // Nothing new is placed on a host whose agent is missed.
-  if (what === "create") await untilOnline(stack.admin(), [host]);
   const watch = await watchWork(host);
   const accepted: Accepted =
     what === "create" || pod === undefined

@@ -3,7 +3,7 @@ import { sql } from "../../control-plane/src/platform/sql.ts";
 import { type Accepted, type PodAnswer, ask, order, succeeded } from "../support/customer.ts";
 import { consumption, workingLoad } from "../support/metered-truth.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
-import { type Stack, startStack, untilOnline } from "../support/stack.ts";
+import { type Stack, startStack } from "../support/stack.ts";
 import { until } from "../support/until.ts";
 
 /** Each round kills at every event of an order's story once more. */
@@ -46,7 +46,6 @@ test(
     const accepted: Accepted[] = [];
     for (let round = 0; round < rounds; round += 1) {
       for (let event = 1; event <= eventsOfAnOrder; event += 1) {
-        await untilOnline(stack.admin(), stack.hosts);
         const each = await order(api, `event-${round}-${event}`);
         accepted.push(each);
         await untilEvent(each.task.id, event);

@@ -1,4 +1,4 @@
-import type { ApiClient } from "../../tools/demo/api-client.ts";
+import { type ApiClient, ApiError } from "../../tools/demo/api-client.ts";
 import { until } from "./until.ts";
 
 /** A pod as the API shows it. */
@@ -37,13 +37,25 @@ export interface Accepted {
 const taskDeadlineMs = 90_000;
 const endStates = ["succeeded", "failed", "cancelled"];
 
-/** Orders a small pod, on a host of choice where one is named. */
+/**
+ * Orders a small pod, on a host of choice where one is named. Nothing is placed on a host whose agent is
+ * missed: such a refusal is asked again, as its Retry-After says, only sooner.
+ */
 export async function order(api: ApiClient, hostname: string, host?: string): Promise<Accepted> {
-  return await api.request<Accepted>("POST", "/api/cloud-pods", {
+  const wish = {
     planCode: "STARTER",
     hostname,
     ...(host === undefined ? {} : { placement: { nodeLabels: { host } } }),
-  });
+  };
+  return await until(
+    `a place for ${hostname}`,
+    () =>
+      api.request<Accepted>("POST", "/api/cloud-pods", wish).catch((error: unknown) => {
+        if (error instanceof ApiError && error.code === "NO_CAPACITY") return undefined;
+        throw error;
+      }),
+    60_000,
+  );
 }
 
 /** Asks something of a pod, such as `stop` or `scale`. */
