@@ -203,7 +203,7 @@ function composeWork(config: AgentConfig, parts: WorkParts, log: Logger) {
     onWelcome: (welcome) => takeWelcome(welcome, { stateDir, spool, sampler, telemetry, ownership, log }),
     onCommand: (command) => runner.receive(command),
     answerQuery: (query) => answerQuery(query, containers, journal.fleetEpoch()),
-    inventory: () => containers.inventory(),
+    inventory: (sizes) => containers.inventory(sizes),
     clock,
     journal,
     log,

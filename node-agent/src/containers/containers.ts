@@ -4,6 +4,7 @@ import type {
   Inventory,
 } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import type { ContainerWish } from "./container-wish.ts";
+import type { SizesAge } from "./storage-sizes.ts";
 
 /** One report of a running wish. */
 export interface ContainerProgress {
@@ -65,8 +66,11 @@ export interface PveIdentity {
 export interface Containers {
   /** One container, or undefined when the VMID is free in the whole cluster. HOST_UNKNOWN when /etc/pve cannot be trusted. */
   observe(vmid: number): Promise<ContainerObservation | undefined>;
-  /** Everything on the host; `known` is false when /etc/pve cannot be trusted. Never throws. */
-  inventory(): Promise<Inventory>;
+  /**
+   * Everything on the host; `known` is false when /etc/pve cannot be trusted. `sizes`: how old the sizes of storages
+   * may be, `known` unless somebody asks. Never throws.
+   */
+  inventory(sizes?: SizesAge): Promise<Inventory>;
   hostCapacity(): Promise<HostCapacity>;
   pveIdentity(): Promise<PveIdentity>;
   /** The command lines that would fulfil a wish now. VMID 0 stands for a container that does not exist. */

@@ -23,7 +23,8 @@ import { planContainer } from "./plan-container.ts";
 import { planHost } from "./plan-host.ts";
 import { reboot } from "./reboot.ts";
 import { attachRunning } from "./recover.ts";
-import { createStorageSizes, takeInventory } from "./take-inventory.ts";
+import { createStorageSizes } from "./storage-sizes.ts";
+import { askStorageStatus, takeInventory } from "./take-inventory.ts";
 import { createKeyedTurns, createTurns } from "./turns.ts";
 
 /** What the containers of a host need. */
@@ -53,7 +54,10 @@ export function createContainers(options: ContainersOptions): Containers {
   const runner = createOperationRunner(operationsDir);
   const view = createHostView(paths, options.staleLockGraceMs ?? 5_000);
   const keys = createKeysFiles(join(operationsDir, "keys"));
-  const sizes = createStorageSizes(paths, runner);
+  const sizes = createStorageSizes(
+    () => askStorageStatus(paths, runner),
+    () => performance.now(),
+  );
   const doors: ConvergeDoors = {
     paths,
     runner,
@@ -72,7 +76,8 @@ export function createContainers(options: ContainersOptions): Containers {
   });
   return {
     observe: (vmid) => named(async () => view.describe(vmid, await view.observe(vmid))),
-    inventory: () => takeInventory(paths, view, sizes, BigInt(Math.round(options.clock.epochMs()))),
+    inventory: (age = "known") =>
+      takeInventory(paths, view, () => sizes.read(age), BigInt(Math.round(options.clock.epochMs()))),
     hostCapacity: () => named(() => readHostSize(paths)),
     pveIdentity: () =>
       named(async () => {

@@ -14,47 +14,26 @@ import { readContainerIds, readStorages, readTemplateArchives } from "../pct/rea
 import type { HostView } from "./host-view.ts";
 import { look } from "./look.ts";
 
-/** How old the sizes of storages may be: `pvesm` costs a third of a second of a processor. */
-const STATUS_AGE_MS = 60_000;
-/** How long an inventory waits for `pvesm`, which hangs with the storage that it asks. */
-const STATUS_WAIT_MS = 10_000;
 const STATUS_DEADLINE_MS = 60_000;
 
 /** Contents that matter to us. */
 const CONTENTS = ["rootdir", "vztmpl", "backup"];
 
-/** Sizes of the storages, asked for rarely. */
-export interface StorageSizes {
-  /** The last known sizes; of storages that did not answer lately there are none. */
-  read(): Promise<readonly StorageStatus[]>;
-}
-
-/** Asks `pvesm status` at most once a minute and never twice at a time. */
-export function createStorageSizes(paths: HostPaths, runner: OperationRunner): StorageSizes {
-  let known: { readonly statuses: readonly StorageStatus[]; readonly atMs: number } | undefined;
-  let asking: Promise<void> | undefined;
-  const ask = async (): Promise<void> => {
-    const never = new AbortController().signal;
-    const argv = argumentVector(paths, pvesmStatus());
-    const output = await look(runner, argv, never, STATUS_DEADLINE_MS).catch(() => undefined);
-    known = { statuses: output === undefined ? [] : parseStorageStatus(output.stdout), atMs: performance.now() };
-  };
-  return {
-    read: async () => {
-      if (known === undefined || performance.now() - known.atMs > STATUS_AGE_MS) {
-        asking ??= ask().finally(() => (asking = undefined));
-        await Promise.race([asking, expiry(STATUS_WAIT_MS)]);
-      }
-      return known?.statuses ?? [];
-    },
-  };
+/** What `pvesm status` says; undefined when it failed. */
+export async function askStorageStatus(
+  paths: HostPaths,
+  runner: OperationRunner,
+): Promise<readonly StorageStatus[] | undefined> {
+  const never = new AbortController().signal;
+  const output = await look(runner, argumentVector(paths, pvesmStatus()), never, STATUS_DEADLINE_MS);
+  return output === undefined ? undefined : parseStorageStatus(output.stdout);
 }
 
 /** Everything on the host. `known` is false as soon as one part of it could not be read. */
 export async function takeInventory(
   paths: HostPaths,
   view: HostView,
-  sizes: StorageSizes,
+  sizes: () => Promise<readonly StorageStatus[]>,
   observedAtMs: bigint,
 ): Promise<Inventory> {
   const nothing: Inventory = {
@@ -74,7 +53,7 @@ export async function takeInventory(
       readStorages(paths.pveRoot, nodeName),
     ]);
     const useful = configured.filter(({ content }) => CONTENTS.some((kind) => content.includes(kind)));
-    const [statuses, templateVolumeIds] = await Promise.all([sizes.read(), readTemplateArchives(useful)]);
+    const [statuses, templateVolumeIds] = await Promise.all([sizes(), readTemplateArchives(useful)]);
     const foreignVmids = [...owners]
       .filter(([, { node, type }]) => node !== nodeName || type !== "lxc")
       .map(([vmid]) => vmid);
@@ -108,8 +87,4 @@ function describeStorage(storage: StorageConfig, statuses: readonly StorageStatu
     content: storage.content.filter((kind) => CONTENTS.includes(kind)),
     available: status?.available ?? false,
   };
-}
-
-async function expiry(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms).unref());
 }

@@ -30,7 +30,7 @@ export async function buildHello(options: HelloOptions): Promise<Hello> {
   const [pve, capacity, inventory] = await Promise.all([
     containers.pveIdentity(),
     containers.hostCapacity(),
-    containers.inventory(),
+    containers.inventory("recent"),
   ]);
   return {
     protocolVersion,

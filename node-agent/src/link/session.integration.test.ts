@@ -55,13 +55,25 @@ test("no secret is in the log, in the status or in what the gateway hears", asyn
   expect(JSON.stringify(agent.log()) + stdout + heard).not.toContain(secret);
 });
 
-test("an idle agent starts no process", async () => {
-  const { agent } = await connectedScenario();
+test("an idle agent starts no process, however many inventories it takes", async () => {
+  const { gateway, agent } = await agentScenario();
+  gateway.setWelcome({ inventoryIntervalMs: 1_000 });
+  agent.start();
   await agent.logged({ msg: "session opened" });
+  const inventories = () => gateway.received.filter(({ $case }) => $case === "inventory").length;
+  // proc_pid_stat(5), field 11: page faults of children that were waited for; every process has some.
+  const faultsOfChildren = () =>
+    Number(readFileSync(`/proc/${agent.pid()}/stat`, "utf8").split(") ")[1]?.split(" ")[8]);
+  await until("the first inventory", () => inventories() > 0);
+  const before = faultsOfChildren();
+  expect(before).toBeGreaterThan(0); // the Hello asked pvesm and pveversion
+  const seen = inventories();
+  await until("four inventories more", () => inventories() >= seen + 4, 20_000);
+  expect(faultsOfChildren()).toBe(before);
   const children = () => execFileSync("ps", ["--no-headers", "-o", "pid", "--ppid", String(agent.pid())]).toString();
   // `ps` fails when it has nothing to list.
   expect(children).toThrow("Command failed");
-});
+}, 60_000);
 
 describe("the gateway", () => {
   test("may restart: the agent comes back by itself and says so", async () => {

@@ -14,6 +14,7 @@ import type { Logger } from "pino";
 import { AgentError, messageOf } from "../agent-error.ts";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import type { AgentMessage } from "../commands/command-schedule.ts";
+import type { SizesAge } from "../containers/storage-sizes.ts";
 import type { Journal } from "../journal/journal.ts";
 import { type Outgoing, createOutgoing } from "./outgoing.ts";
 
@@ -24,7 +25,7 @@ export interface SessionDoors {
   readonly onWelcome: (welcome: Welcome) => void;
   readonly onCommand: (command: Command) => Promise<void>;
   readonly answerQuery: (query: Query) => Promise<QueryAnswer>;
-  readonly inventory: () => Promise<Inventory>;
+  readonly inventory: (sizes: SizesAge) => Promise<Inventory>;
   readonly clock: Pick<DisciplinedClock, "monotonicMs" | "epochMs" | "recordExchange">;
   readonly journal: Pick<Journal, "unconfirmed" | "confirm">;
   readonly log: Logger;
@@ -102,7 +103,7 @@ export function openSession(stream: Stream, doors: SessionDoors): Session {
     repeatResults();
     every(clockIntervalMs, askTime);
     every(resultRepeatMs, repeatResults);
-    every(inventoryMs, () => reportInventory(message.sessionEpoch));
+    every(inventoryMs, () => reportInventory("known", message.sessionEpoch));
   };
   const handle = async ({ message }: ConnectResponse): Promise<void> => {
     if (message === undefined) return log.warn("a message of an unknown kind is ignored");
@@ -122,7 +123,7 @@ export function openSession(stream: Stream, doors: SessionDoors): Session {
           serverTimeMs: Number(message.value.serverTimeMs),
         });
       case "inventoryRequest":
-        return reportInventory(0n);
+        return reportInventory("recent", 0n);
     }
   };
   void (async () => {
@@ -161,15 +162,18 @@ function noteStored(commandId: string, { journal, clock, log }: SessionDoors): v
 }
 
 /** Sends the inventory; a look that takes longer than the interval is not doubled. */
-function createInventoryReporter(doors: SessionDoors, outgoing: Outgoing): (sessionEpoch: bigint) => void {
+function createInventoryReporter(
+  doors: SessionDoors,
+  outgoing: Outgoing,
+): (sizes: SizesAge, sessionEpoch: bigint) => void {
   let isLooking = false;
   let epoch = 0n;
-  return (sessionEpoch) => {
+  return (sizes, sessionEpoch) => {
     if (sessionEpoch > 0n) epoch = sessionEpoch;
     if (isLooking) return;
     isLooking = true;
     doors
-      .inventory()
+      .inventory(sizes)
       .then((inventory) => outgoing.send({ $case: "inventory", value: { ...inventory, sessionEpoch: epoch } }))
       .catch((error: unknown) => doors.log.error({ error: messageOf(error) }, "the inventory failed"))
       .finally(() => (isLooking = false));
