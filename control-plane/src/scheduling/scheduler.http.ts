@@ -5,6 +5,7 @@ import type { RouteTable } from "../http/route-table.ts";
 import { listPlans, resolvePlan } from "../plans/resolve-plan.ts";
 import type { Database } from "../platform/database.ts";
 import type { FleetView } from "./fleet-view.ts";
+import { recentFailures } from "./recent-failures.ts";
 import { countFitting } from "./headroom.ts";
 import { labelsField, verdictField } from "./placement-fields.ts";
 import type { PlacementRequest } from "./placement-request.ts";
@@ -45,6 +46,20 @@ const headroom = z.object({
       plans: z.array(z.object({ planCode: z.string(), pods: z.number().int() })),
     }),
   ),
+  failures: z
+    .array(
+      z.object({
+        region: z.string().nullable().openapi({ description: "Null: any region would have done." }),
+        planCode: z.string().nullable().openapi({ description: "Null: the size is no plan's." }),
+        cores: z.number().int(),
+        memoryMb: z.number().int(),
+        diskGb: z.number().int(),
+        orders: z.number().int(),
+        lastAt: timestamp,
+        summary: z.string().openapi({ description: "Why the last of them found no place." }),
+      }),
+    )
+    .openapi({ description: "Orders of the last seven days that found no place, the most frequent first." }),
 });
 
 /** How many nodes a simulation names: operators want to see them all. */
@@ -70,7 +85,7 @@ export function registerSchedulerRoutes(routes: RouteTable, deps: { readonly fle
   route(routes, {
     method: "get",
     path: "/api/scheduler/headroom",
-    summary: "How many more pods of each plan fit, by region",
+    summary: "How many more pods of each plan fit, by region, and which orders found no place",
     tags,
     access: { platform: "OPERATOR" },
     responses: { 200: headroom },
@@ -85,7 +100,7 @@ async function requestOf(db: Database, body: z.output<typeof simulation>): Promi
 }
 
 async function readHeadroom(db: Database, fleet: FleetView): Promise<z.input<typeof headroom>> {
-  const [plans, snapshot] = await Promise.all([listPlans(db), fleet.fresh(db)]);
+  const [plans, snapshot, failures] = await Promise.all([listPlans(db), fleet.fresh(db), recentFailures(db)]);
   const hosts = snapshot.nodes.filter((node) => node.role === "hypervisor");
   const regions = [...Map.groupBy(hosts, (node) => node.region)].toSorted(([a], [b]) => (a < b ? -1 : 1));
   return {
@@ -97,6 +112,14 @@ async function readHeadroom(db: Database, fleet: FleetView): Promise<z.input<typ
         planCode: code,
         pods: countFitting({ cores, memoryMb, diskGb }, { readAt: snapshot.readAt, nodes }),
       })),
+    })),
+    failures: failures.map((failure) => ({
+      ...failure,
+      planCode:
+        plans.find(
+          ({ cores, memoryMb, diskGb }) =>
+            cores === failure.cores && memoryMb === failure.memoryMb && diskGb === failure.diskGb,
+        )?.code ?? null,
     })),
   };
 }

@@ -106,8 +106,25 @@ it("keeps an order that found no place, with the reasons, after the order was ro
       ],
     },
   ]);
+  await db.api.transaction((tx) => recordPlacementFailure(tx, failure), { tenantId });
+  await db.system.execute(sql`
+    INSERT INTO placement_failures (id, tenant_id, at, request, verdicts, summary)
+    VALUES (gen_random_uuid(), ${tenantId}, now() - interval '8 days', '{"cores": 99, "memoryMb": 1, "diskGb": 1}', '{}', 'long ago')`);
+  const { json } = await send(app, "GET", "/api/scheduler/headroom", { headers: operator.headers });
+  expect(json["failures"]).toEqual([
+    {
+      region: null,
+      planCode: null,
+      cores: 1,
+      memoryMb: 8_704,
+      diskGb: 1,
+      orders: 2,
+      lastAt: expect.any(String),
+      summary: "0 of 3 nodes: 1 cordoned, 2 short of memory by 512 MB",
+    },
+  ]);
   const audit = await db.system.query(
     sql`SELECT request_id FROM audit_log WHERE action = 'placement.fail' AND tenant_id = ${tenantId}`,
   );
-  expect(audit).toEqual([{ request_id: "request-1" }]);
+  expect(audit).toEqual([{ request_id: "request-1" }, { request_id: "request-1" }]);
 });
