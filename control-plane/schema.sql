@@ -998,6 +998,8 @@ TABLE nodes (
   pool text
   template_vmid integer
   template_archive text
+  storage_is_chosen boolean NOT NULL DEFAULT false
+  template_is_chosen boolean NOT NULL DEFAULT false
   version integer NOT NULL DEFAULT 1
   created_at timestamp with time zone NOT NULL DEFAULT now()
   removed_at timestamp with time zone

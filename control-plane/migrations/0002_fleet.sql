@@ -60,6 +60,9 @@ CREATE TABLE nodes (
   pool text,
   template_vmid integer,
   template_archive text,
+  -- Set once a person has chosen, be it nothing: the host's inventory then chooses no more.
+  storage_is_chosen boolean NOT NULL DEFAULT false,
+  template_is_chosen boolean NOT NULL DEFAULT false,
   version integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL DEFAULT now(),
   removed_at timestamptz

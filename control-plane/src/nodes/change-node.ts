@@ -56,6 +56,8 @@ export async function changeNode(
       pool = CASE WHEN ${changes.pool !== undefined} THEN ${changes.pool ?? null} ELSE pool END,
       template_vmid = CASE WHEN ${changes.templateVmid !== undefined} THEN ${changes.templateVmid ?? null}::integer ELSE template_vmid END,
       template_archive = CASE WHEN ${changes.templateArchive !== undefined} THEN ${changes.templateArchive ?? null} ELSE template_archive END,
+      storage_is_chosen = storage_is_chosen OR ${changes.defaultStorage !== undefined},
+      template_is_chosen = template_is_chosen OR ${changes.templateVmid !== undefined || changes.templateArchive !== undefined},
       maintenance_note = CASE WHEN ${changes.maintenanceNote !== undefined} THEN ${changes.maintenanceNote ?? null} ELSE maintenance_note END,
       version = version + 1
     WHERE id = ${nodeId}`);

@@ -121,6 +121,29 @@ describe("joining by the public door", () => {
 });
 
 describe("hosts", () => {
+  test("keep what people chose, also when they chose nothing", async () => {
+    const host = await namedHost("pve-chosen");
+    const seeInventory = () =>
+      recordInventory(db.system, { nodeId: host.nodeId, epoch: 0n }, smallInventory(), { onAddress: async () => {} });
+    const choose = async (body: object) => {
+      const { headers } = await call("GET", "/api/nodes/pve-chosen");
+      const answer = await call("PUT", "/api/nodes/pve-chosen", body, { "if-match": headers.get("etag") ?? "" });
+      expect(answer.status).toBe(200);
+    };
+    await choose({ templateVmid: null });
+    await seeInventory();
+    expect((await call("GET", "/api/nodes/pve-chosen")).json).toMatchObject({
+      defaultStorage: "local-lvm",
+      templateVmid: null,
+    });
+    await choose({ defaultStorage: null });
+    await seeInventory();
+    expect((await call("GET", "/api/nodes/pve-chosen")).json).toMatchObject({
+      defaultStorage: null,
+      templateVmid: null,
+    });
+  });
+
   test("are for operators only", async () => {
     const host = await namedHost("pve-private");
     const person = await makePerson(db, app);

@@ -65,7 +65,7 @@ async function recordTemplates(tx: Transaction, nodeId: string, inventory: Inven
 
 /**
  * Gives a host that has none yet its storage for root disks (the largest) and its template: the container
- * with the lowest id, else an archive. People may choose others later.
+ * with the lowest id, else an archive. What people have chosen stays, also when they chose none.
  */
 async function chooseDefaults(tx: Transaction, nodeId: string, inventory: Inventory): Promise<void> {
   const [largest] = inventory.storages
@@ -76,10 +76,14 @@ async function chooseDefaults(tx: Transaction, nodeId: string, inventory: Invent
   );
   const archive = inventory.templateVolumeIds.toSorted().at(-1);
   await tx.execute(sql`
-    UPDATE nodes SET default_storage = coalesce(default_storage, ${largest?.storage ?? null}),
-      template_vmid = CASE WHEN template_archive IS NULL THEN coalesce(template_vmid, ${Number.isFinite(template) ? template : null}::integer) ELSE template_vmid END,
-      template_archive = CASE WHEN template_vmid IS NULL AND ${!Number.isFinite(template)} THEN coalesce(template_archive, ${archive ?? null}) ELSE template_archive END
-    WHERE id = ${nodeId} AND (default_storage IS NULL OR (template_vmid IS NULL AND template_archive IS NULL))`);
+    UPDATE nodes SET
+      default_storage = CASE WHEN storage_is_chosen THEN default_storage ELSE coalesce(default_storage, ${largest?.storage ?? null}) END,
+      template_vmid = CASE WHEN template_archive IS NULL AND NOT template_is_chosen
+        THEN coalesce(template_vmid, ${Number.isFinite(template) ? template : null}::integer) ELSE template_vmid END,
+      template_archive = CASE WHEN template_vmid IS NULL AND NOT template_is_chosen AND ${!Number.isFinite(template)}
+        THEN coalesce(template_archive, ${archive ?? null}) ELSE template_archive END
+    WHERE id = ${nodeId} AND ((default_storage IS NULL AND NOT storage_is_chosen)
+      OR (template_vmid IS NULL AND template_archive IS NULL AND NOT template_is_chosen))`);
 }
 
 /** Power as the pods table has it. */
