@@ -2,9 +2,7 @@ import {
   ContainerObservation,
   ContainerSpec,
   Power,
-  QueryAnswer,
   type Command,
-  type PlanQuestion,
 } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -14,7 +12,6 @@ import { startGatewayUnderTest, type GatewayUnderTest } from "../../../test/supp
 import { insertTenants } from "../../../test/support/placement-fleet.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { until } from "../../../test/support/until.ts";
-import { askPlan } from "../nodes/ask-node.ts";
 import type { IssuingDeps } from "../nodes/node-certificates.ts";
 import { insertCommand, type NewCommand } from "../nodes/send-command.ts";
 import { sql } from "../platform/sql.ts";
@@ -332,6 +329,7 @@ describe("a session that is being displaced", () => {
       nodeId: host.nodeId,
       epoch,
       serial: host.serial,
+      welcome: { brokerUrl: "" },
       inFlight: new Set(),
       send: (message) => given.push(message.$case),
       end: () => {},
@@ -367,69 +365,5 @@ describe("what a new session owns", () => {
       { podId: held.id, vmid: held.vmid, generation: 1n, desiredPower: Power.POWER_STOPPED },
       { podId: stopped.id, vmid: stopped.vmid, generation: 1n, desiredPower: Power.POWER_STOPPED },
     ]);
-  });
-});
-
-describe("questions", () => {
-  const question: PlanQuestion = {
-    podId: newId(),
-    vmid: 0,
-    generation: 1n,
-    spec: undefined,
-    power: Power.POWER_RUNNING,
-    absent: false,
-  };
-
-  test("are answered by the host, whichever replica has its session", async () => {
-    const host = await enrolHost(db.system, deps);
-    const agent = await connect(host, two);
-    const asked = askPlan({ db: db.system, hints: one.hints }, host.nodeId, question);
-    const query = await until("the question", () => agent.heard.find((message) => message.$case === "query"));
-    expect(query.value.question).toMatchObject({ $case: "plan", value: { podId: question.podId } });
-    agent.say({
-      $case: "queryAnswer",
-      value: QueryAnswer.fromPartial({ queryId: query.value.queryId, commandLines: ["pct start 100000"] }),
-    });
-    expect(await asked).toEqual({ commandLines: ["pct start 100000"] });
-  });
-
-  test("are answered by the present session only", async () => {
-    const host = await enrolHost(db.system, deps);
-    const agent = await connect(host, two);
-    const asked = askPlan({ db: db.system, hints: one.hints }, host.nodeId, question, 1_000);
-    const query = await until("the question", () => agent.heard.find((message) => message.$case === "query"));
-    await db.system.execute(
-      sql`UPDATE node_status SET session_epoch = session_epoch + 1 WHERE node_id = ${host.nodeId}`,
-    );
-    agent.say({
-      $case: "queryAnswer",
-      value: QueryAnswer.fromPartial({ queryId: query.value.queryId, commandLines: ["pct start 100000"] }),
-    });
-    expect(await asked).toEqual({ reason: "The node did not answer within 1 s." });
-  });
-
-  test("of one tenant are no other tenant's to read", async () => {
-    await expect(db.api.query(sql`SELECT FROM node_queries`)).rejects.toMatchObject({ code: "42501" });
-  });
-
-  test("that nobody answers say so in time", async () => {
-    const host = await enrolHost(db.system, deps);
-    const startedMs = performance.now();
-    expect(await askPlan({ db: db.system, hints: one.hints }, host.nodeId, question, 400)).toEqual({
-      reason: "The node did not answer within 0.4 s.",
-    });
-    expect(performance.now() - startedMs).toBeLessThan(1_500);
-    const agent = await connect(host);
-    const asked = askPlan({ db: db.system, hints: one.hints }, host.nodeId, question);
-    const query = await until("the question", () => agent.heard.findLast((message) => message.$case === "query"));
-    agent.say({
-      $case: "queryAnswer",
-      value: {
-        queryId: query.value.queryId,
-        commandLines: [],
-        error: { code: "NODE_BUSY", message: "later", retryable: true },
-      },
-    });
-    expect(await asked).toEqual({ reason: "NODE_BUSY: later" });
   });
 });
