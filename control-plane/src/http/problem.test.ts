@@ -54,7 +54,7 @@ test.each([
   Object.assign(new AggregateError([Object.assign(new Error("x"), { code: "ECONNREFUSED" })], ""), {}),
   Object.assign(new Error("terminating connection due to administrator command"), { code: "57P01" }),
   Object.assign(new Error("connection failure"), { code: "08006" }),
-  Object.assign(new Error("sorry, too many clients already"), { code: "53300" }),
+  Object.assign(new Error("cannot execute INSERT in a read-only transaction"), { code: "25006" }),
   new Error("timeout exceeded when trying to connect"),
   new Error("Connection terminated unexpectedly"),
   new Error("Connection terminated due to connection timeout"),
@@ -62,6 +62,13 @@ test.each([
   const { problem, headers } = problemOf(error, "r");
   expect(problem).toMatchObject({ status: 503, error: "DATABASE_UNAVAILABLE" });
   expect(headers["retry-after"]).toBe("2");
+});
+
+test.each(["53300", "57014", "55P03", "40001", "40P01"])("an overloaded database is worth trying again: %s", (code) => {
+  const { problem, headers } = problemOf(Object.assign(new Error("of hunter2"), { code }), "r");
+  expect(problem).toMatchObject({ status: 503, error: "DATABASE_BUSY" });
+  expect(headers["retry-after"]).toBe("2");
+  expect(JSON.stringify(problem)).not.toContain("hunter2");
 });
 
 test("a fault in a statement is ours and not the database's absence", () => {

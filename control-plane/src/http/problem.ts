@@ -117,25 +117,31 @@ const connectionErrors = new Set([
   "EAI_AGAIN",
   "EHOSTUNREACH",
 ]);
-// 57P01–57P03: the server is shutting down, crashed or starting; 53300: too many connections.
-const unavailableStates = new Set(["57P01", "57P02", "57P03", "53300"]);
+// 57P01–57P03: the server is shutting down, crashed or starting; 25006: it is a standby since a failover.
+const awayStates = new Set(["57P01", "57P02", "57P03", "25006"]);
+// 53300: too many connections; 57014: a statement took too long; 55P03: a lock did; 40001, 40P01: others were in
+// the way at every attempt.
+const busyStates = new Set(["53300", "57014", "55P03", "40001", "40P01"]);
 // pg and pg-pool report these without a code.
 const connectionMessages =
   /^(timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error|Cannot use a pool after calling end|Client was closed)/;
 
-/** A lost or unreachable database is worth trying again; everything else it reports is a fault of ours. */
+/** A lost, unreachable or overloaded database is worth trying again; everything else it reports is a fault of ours. */
 function databaseRefusal(error: unknown): DomainError | undefined {
-  if (!isDatabaseAway(error)) return undefined;
-  return new DomainError("unavailable", "DATABASE_UNAVAILABLE", "The database cannot be reached at the moment.", {
-    retryAfterSeconds: 2,
-    cause: error,
-  });
+  const extras = { retryAfterSeconds: 2, cause: error };
+  if (isDatabaseAway(error)) {
+    const message = "The database cannot be reached at the moment.";
+    return new DomainError("unavailable", "DATABASE_UNAVAILABLE", message, extras);
+  }
+  const state = error instanceof Error ? sqlState(error) : undefined;
+  if (state === undefined || !busyStates.has(state)) return undefined;
+  return new DomainError("unavailable", "DATABASE_BUSY", "The database has too much to do at the moment.", extras);
 }
 
 function isDatabaseAway(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const state = sqlState(error);
-  if (state !== undefined && (unavailableStates.has(state) || state.startsWith("08"))) return true;
+  if (state !== undefined && (awayStates.has(state) || state.startsWith("08"))) return true;
   if ("code" in error && typeof error.code === "string" && connectionErrors.has(error.code)) return true;
   if (connectionMessages.test(error.message)) return true;
   // Node tries both address families and reports the failures together.
