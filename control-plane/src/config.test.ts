@@ -39,6 +39,31 @@ test("every fault is listed at once by the name of its variable", () => {
   }
 });
 
+test("what other variables make necessary is listed with all other faults", () => {
+  const read = () =>
+    readConfig({
+      CLOUDPODS_HTTP_PORT: "99999",
+      CLOUDPODS_DATABASE_URL: "postgres://db.example.com/cloudpods",
+      CLOUDPODS_SMTP_URL: "smtp://mail.example.com:587",
+    });
+  for (const name of ["HTTP_PORT", "MASTER_KEY", "MAIL_FROM"]) expect(read).toThrow(`CLOUDPODS_${name}`);
+});
+
+test("gateway and ingest need a broker that can be there", () => {
+  const shared = {
+    CLOUDPODS_DATABASE_URL: "postgres://db.example.com/cloudpods",
+    CLOUDPODS_MASTER_KEY: "0".repeat(64),
+  };
+  for (const role of ["gateway", "ingest"]) {
+    const alone = { CLOUDPODS_ROLES: `api,${role}` };
+    expect(() => readConfig(alone)).toThrow("CLOUDPODS_MQTT_URL: required");
+    expect(readConfig({ ...alone, CLOUDPODS_MQTT_URL: "mqtts://broker.example.com:8883" }).roles).toContain(role);
+    expect(readConfig({ ...alone, ...shared }).mqttUrl).toBeUndefined();
+    expect(readConfig({ CLOUDPODS_ROLES: `broker,${role}` }).mqttUrl).toBeUndefined();
+  }
+  expect(readConfig({ CLOUDPODS_ROLES: "api,worker" }).mqttUrl).toBeUndefined();
+});
+
 test("mail needs a server and a sender", () => {
   const server = { CLOUDPODS_SMTP_URL: "smtp://mail.example.com:587" };
   expect(readConfig({}).mail).toBeUndefined();

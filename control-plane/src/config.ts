@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 
-/** What one replica does; without `broker` a broker's address must be given. */
+/** What one replica does; where no replica has `broker`, a broker's address must be given. */
 export const roles = ["api", "gateway", "ingest", "worker", "broker"] as const;
 export type Role = (typeof roles)[number];
 
@@ -13,7 +13,7 @@ export interface Config {
   readonly databaseUrl: string | undefined;
   /** Login of tenants' requests; undefined: made by `migrate`. */
   readonly databaseApiUrl: string | undefined;
-  /** Undefined: the embedded broker, here or on the replica that has the role. */
+  /** Undefined: the embedded broker, here or on another replica of the same database that has the role. */
   readonly mqttUrl: string | undefined;
   readonly dataDirectory: string;
   /** 32 bytes that seal secrets at rest; undefined: made once in the data directory. */
@@ -110,23 +110,15 @@ export class ConfigError extends Error {
  */
 export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
   const problems: string[] = [];
-  const parsed = environmentSchema.safeParse(withFiles(environment, problems));
+  const given = withFiles(environment, problems);
+  const parsed = environmentSchema.safeParse(given);
   if (!parsed.success)
     problems.push(...parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`));
-  problems.push(...unknownVariables(environment));
+  problems.push(...unknownVariables(environment), ...missingVariables(given));
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
   const values = parsed.data;
-  const ours = new Set(values.CLOUDPODS_ROLES);
-  if (values.CLOUDPODS_DATABASE_URL !== undefined && values.CLOUDPODS_MASTER_KEY === undefined) {
-    // Replicas of one database must open what the others sealed.
-    throw new ConfigError([
-      "CLOUDPODS_MASTER_KEY: required with CLOUDPODS_DATABASE_URL (32 bytes as 64 hexadecimal digits)",
-    ]);
-  }
-  if (values.CLOUDPODS_SMTP_URL !== undefined && values.CLOUDPODS_MAIL_FROM === undefined)
-    throw new ConfigError(["CLOUDPODS_MAIL_FROM: required with CLOUDPODS_SMTP_URL (the sender of all mail)"]);
   return Object.freeze({
-    roles: ours,
+    roles: new Set(values.CLOUDPODS_ROLES),
     databaseUrl: values.CLOUDPODS_DATABASE_URL,
     databaseApiUrl: values.CLOUDPODS_DATABASE_API_URL,
     mqttUrl: values.CLOUDPODS_MQTT_URL,
@@ -171,6 +163,25 @@ function withFiles(
     }
   }
   return values;
+}
+
+/** What others make necessary. Looks at what was given, right or wrong, so that it is told with all other faults. */
+function missingVariables(given: Readonly<Record<string, string | undefined>>): string[] {
+  const missing: string[] = [];
+  const has = (name: keyof typeof environmentSchema.shape): boolean => given[name] !== undefined;
+  const ours = environmentSchema.shape.CLOUDPODS_ROLES.safeParse(given["CLOUDPODS_ROLES"]).data ?? roles;
+  // Replicas of one database must open what the others sealed.
+  if (has("CLOUDPODS_DATABASE_URL") && !has("CLOUDPODS_MASTER_KEY"))
+    missing.push("CLOUDPODS_MASTER_KEY: required with CLOUDPODS_DATABASE_URL (32 bytes as 64 hexadecimal digits)");
+  if (has("CLOUDPODS_SMTP_URL") && !has("CLOUDPODS_MAIL_FROM"))
+    missing.push("CLOUDPODS_MAIL_FROM: required with CLOUDPODS_SMTP_URL (the sender of all mail)");
+  // Nobody else can use an embedded database, and so nobody else can run the broker.
+  const needsBroker = ours.includes("gateway") || ours.includes("ingest");
+  if (needsBroker && !ours.includes("broker") && !has("CLOUDPODS_MQTT_URL") && !has("CLOUDPODS_DATABASE_URL"))
+    missing.push(
+      "CLOUDPODS_MQTT_URL: required for the roles gateway and ingest without the role broker, unless CLOUDPODS_DATABASE_URL is set and another replica runs the broker",
+    );
+  return missing;
 }
 
 /** A misspelt variable would silently mean its default. */
