@@ -1,21 +1,21 @@
 import type { AddressInfo } from "node:net";
+import { DomainError } from "@cloudpods/shared/errors";
 import { serve, type ServerType } from "@hono/node-server";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import { startAgentGateway } from "./agent-gateway/start-agent-gateway.ts";
 import { bandwidthLoops } from "./bandwidth/bandwidth-loops.ts";
-import { startBroker, type Broker } from "./broker/start-broker.ts";
 import { budgetLoops } from "./budgets/budget-loops.ts";
 import { registerRoutes } from "./compose-routes.ts";
 import type { Config } from "./config.ts";
 import { createApp } from "./http/app.ts";
+import { createHealthApp } from "./http/health.ts";
 import { createRouteTable } from "./http/route-table.ts";
 import { maintenanceLoops } from "./maintenance.ts";
 import { issueReplicaCertificate } from "./nodes/certificate-authority.ts";
 import type { TrustedAuthorities } from "./nodes/ensure-certificate-authority.ts";
 import { keepCertificate } from "./nodes/keep-certificate.ts";
 import { usageLoops } from "./metering/usage-loops.ts";
-import { isNodeAuthorized } from "./nodes/node-certificates.ts";
 import { startNodeWatch } from "./nodes/watch-nodes.ts";
 import { notificationLoops } from "./notifications/notification-loops.ts";
 import { openMailer } from "./notifications/send-email.ts";
@@ -23,13 +23,12 @@ import { resolveWithSystem } from "./notifications/webhook-target.ts";
 import type { Database } from "./platform/database.ts";
 import type { Hints } from "./platform/hints.ts";
 import { startLoops } from "./platform/loops.ts";
-import { holdReplicaLock } from "./platform/replica-lock.ts";
 import type { MasterKey } from "./platform/sealing.ts";
 import { recordAddress } from "./pods/addresses.ts";
 import { podHints } from "./pods/pod-hints.ts";
 import { podSagas } from "./pods/pod-sagas.ts";
 import { accrueMonth } from "./rating/accrual.ts";
-import { startIngest } from "./samples-intake/ingest.ts";
+import { startIngest, type Ingest } from "./samples-intake/ingest.ts";
 import { createFleetView } from "./scheduling/fleet-view.ts";
 import { recordCommandProgress } from "./tasks/task-events.ts";
 import { startTaskWorker } from "./tasks/task-worker.ts";
@@ -51,7 +50,10 @@ export interface Replica {
   readonly onCertificateRenewed: (callback: () => void) => void;
   /** Tells the other replicas that the embedded broker runs here; undefined: no longer. */
   readonly announceBroker: (url: string | undefined) => Promise<void>;
-  readonly brokerUrl: () => string;
+  /** Where the broker is; undefined until one has been found. */
+  readonly brokerUrl: () => string | undefined;
+  /** Fulfilled with the address of the first broker that is found. */
+  readonly brokerFound: Promise<string>;
   readonly gatewayAddress: string;
   /** What must work before requests are sent here; roles add theirs. */
   readonly readiness: Record<string, () => Promise<unknown>>;
@@ -62,76 +64,8 @@ export interface Replica {
 /** Commands and results tell of changes at once; the inventory finds what nobody told. */
 const inventoryIntervalMs = 60_000;
 
-/** A hint that a host was removed or replaced may be lost. */
-const brokerReviewMs = 60_000;
-
 /** A receiver that needs longer is tried again later. */
 const webhookDeadlineMs = 8_000;
-
-/**
- * Runs the embedded broker for as long as this replica holds the lock: two brokers would split the agents.
- * Returns when it runs here or on another replica.
- * @throws when it cannot start here, e.g. because its port is taken
- */
-export async function startBrokerRole(replica: Replica): Promise<void> {
-  const { log } = replica;
-  let running: Broker | undefined;
-  let change = Promise.resolve();
-  const first = Promise.withResolvers<void>();
-  const then = (work: () => Promise<void>): void => {
-    change = change.then(work).catch((error: unknown) => {
-      log.error({ err: error }, "the embedded broker cannot be started or stopped");
-      first.reject(error);
-    });
-  };
-  const lock = holdReplicaLock(
-    "broker",
-    replica.systemUrl,
-    {
-      acquired: () =>
-        then(async () => {
-          running = await openBroker(replica);
-          await replica.announceBroker(`mqtts://${replica.config.publicHost}:${running.port}`);
-          first.resolve();
-        }),
-      lost: () =>
-        then(async () => {
-          await running?.close();
-          running = undefined;
-          await replica.announceBroker(undefined);
-        }),
-    },
-    log,
-  );
-  // Removed and replaced hosts may still be connected.
-  const review = (nodeId?: string): void =>
-    void running
-      ?.reviewNodes(nodeId)
-      .catch((error: unknown) => log.warn({ err: error }, "cannot look which hosts may stay connected"));
-  const stopListening = replica.hints.on("node_sessions", review);
-  const reviewing = setInterval(review, brokerReviewMs);
-  replica.onCertificateRenewed(() => running?.updateTls(replica.serverTls()));
-  replica.onStop("broker", async () => {
-    clearInterval(reviewing);
-    stopListening();
-    await lock.release();
-    await change;
-    await running?.close();
-  });
-  // A replica that is second starts without waiting for its turn.
-  await Promise.race([first.promise, new Promise((resolve) => setTimeout(resolve, 3_000))]);
-}
-
-async function openBroker({ config, system, log, metrics, serverTls }: Replica): Promise<Broker> {
-  return await startBroker({
-    tls: serverTls(),
-    host: config.brokerHost,
-    port: config.brokerPort,
-    authorizeNode: (nodeId, serial) => isNodeAuthorized(system, nodeId, serial),
-    log,
-    registry: metrics,
-  });
-}
 
 /** Listens for agents. */
 export async function startGatewayRole(replica: Replica): Promise<void> {
@@ -149,7 +83,8 @@ export async function startGatewayRole(replica: Replica): Promise<void> {
       sampleIntervalMs: config.sampleIntervalMs,
       heartbeatIntervalMs: config.heartbeatIntervalMs,
       inventoryIntervalMs,
-      brokerUrl: async () => await Promise.resolve(brokerUrl()),
+      // Told of none, an agent keeps the broker that it has.
+      brokerUrl: async () => await Promise.resolve(brokerUrl() ?? ""),
     },
     hooks: { onAddress: recordAddress, onProgress: recordCommandProgress },
   });
@@ -165,20 +100,32 @@ export async function startIngestRole(replica: Replica): Promise<void> {
     log,
   });
   replica.onStop("client certificate", () => certificate.stop());
-  const ingest = startIngest({
-    database: system,
-    databaseUrl: systemUrl,
-    mqttUrl: replica.brokerUrl,
-    tls: () => ({ cert: certificate.current.pem, key: certificate.current.privateKeyPem, ca: authorities.pems }),
-    replicaId: replica.id,
-    log,
-    registry: metrics,
+  let ingest: Ingest | undefined;
+  let isStopping = false;
+  const starting = replica.brokerFound.then((first) => {
+    if (isStopping) return;
+    ingest = startIngest({
+      database: system,
+      databaseUrl: systemUrl,
+      mqttUrl: () => replica.brokerUrl() ?? first,
+      tls: () => ({ cert: certificate.current.pem, key: certificate.current.privateKeyPem, ca: authorities.pems }),
+      replicaId: replica.id,
+      log,
+      registry: metrics,
+    });
   });
+  starting.catch((error: unknown) => log.error({ err: error }, "ingest cannot be started"));
   replica.readiness["broker"] = async () => {
+    if (ingest === undefined) throw new Error("no replica runs a broker");
     if (ingest.mode() === "connecting") throw new Error("ingest is not connected to the broker");
     await Promise.resolve();
   };
-  replica.onStop("ingest", () => ingest.stop());
+  replica.onStop("ingest", async () => {
+    isStopping = true;
+    await ingest?.stop();
+  });
+  if (replica.brokerUrl() === undefined) log.warn("no replica runs a broker yet; ingest waits for one");
+  else await starting;
 }
 
 /** Carries out tasks, watches the hosts and keeps the tables in order. */
@@ -235,8 +182,16 @@ export async function startApiRole(replica: Replica): Promise<string> {
   const { config, system, api, hints, log, metrics, authorities } = replica;
   const routes = createRouteTable();
   const fleet = createFleetView();
-  const addresses = async () =>
-    await Promise.resolve({ gatewayAddress: replica.gatewayAddress, brokerUrl: replica.brokerUrl() });
+  const addresses = async () => {
+    const brokerUrl = replica.brokerUrl();
+    if (brokerUrl === undefined)
+      throw new DomainError(
+        "unavailable",
+        "BROKER_UNKNOWN",
+        "No replica runs a broker that the host could be told of.",
+      );
+    return await Promise.resolve({ gatewayAddress: replica.gatewayAddress, brokerUrl });
+  };
   registerRoutes(routes, {
     hints,
     fleet,
@@ -260,22 +215,28 @@ export async function startApiRole(replica: Replica): Promise<string> {
     trustedProxies: config.trustedProxies,
     shutdown: shutdown.signal,
   });
-  const { server, port } = await listen(app.fetch, config);
-  replica.onStop("api", async () => {
-    shutdown.abort();
-    await new Promise((closed) => server.close(closed));
-  });
-  return `http://${config.httpHost === "0.0.0.0" ? "localhost" : config.httpHost}:${port}`;
+  return await listen(replica, app.fetch, () => shutdown.abort());
+}
+
+/** Serves the health pages of a replica without the role `api`, at the same port. @returns its address */
+export async function startHealthPages(replica: Replica): Promise<string> {
+  return await listen(replica, createHealthApp(replica).fetch, () => {});
 }
 
 async function listen(
+  { config, onStop }: Replica,
   fetch: (request: Request) => Response | Promise<Response>,
-  config: Config,
-): Promise<{ server: ServerType; port: number }> {
-  return await new Promise((resolve, reject) => {
-    const server = serve({ fetch, hostname: config.httpHost, port: config.httpPort }, (info: AddressInfo) =>
-      resolve({ server, port: info.port }),
+  beforeClose: () => void,
+): Promise<string> {
+  const { server, port } = await new Promise<{ server: ServerType; port: number }>((resolve, reject) => {
+    const starting = serve({ fetch, hostname: config.httpHost, port: config.httpPort }, (info: AddressInfo) =>
+      resolve({ server: starting, port: info.port }),
     );
-    server.once("error", reject);
+    starting.once("error", reject);
   });
+  onStop("HTTP", async () => {
+    beforeClose();
+    await new Promise((closed) => server.close(closed));
+  });
+  return `http://${config.httpHost === "0.0.0.0" ? "localhost" : config.httpHost}:${port}`;
 }

@@ -1,9 +1,10 @@
 import { newId } from "@cloudpods/shared/ids";
 import type { Logger } from "pino";
+import { followBroker, startBrokerRole } from "./compose-broker.ts";
 import {
   startApiRole,
-  startBrokerRole,
   startGatewayRole,
+  startHealthPages,
   startIngestRole,
   startWorkerRole,
   type Replica,
@@ -17,12 +18,12 @@ import { seedPlans } from "./plans/seed-plans.ts";
 import { openDatabase, type Database } from "./platform/database.ts";
 import { openHints } from "./platform/hints.ts";
 import { createMetrics } from "./platform/metrics.ts";
-import { announceReplica, findEmbeddedBroker, withdrawReplica } from "./replicas.ts";
+import { announceReplica, withdrawReplica } from "./replicas.ts";
 import { assertLoginsAreSafe } from "./security/assert-logins-are-safe.ts";
 
 /** A running replica. */
 export interface ControlPlane {
-  /** Where the API answers; empty without the role `api`. */
+  /** Where the API answers, or only the health pages without the role `api`. */
   readonly url: string;
   /** The owner's login, for what runs in the same process. */
   readonly system: Database;
@@ -31,8 +32,6 @@ export interface ControlPlane {
 }
 
 const replicaHeartbeatMs = 10_000;
-/** How soon a broker that moved to another replica is found. */
-const brokerLookMs = 2_000;
 /** A part that has not stopped by then is left to the end of the process. */
 const stopDeadlineMs = 15_000;
 
@@ -51,7 +50,7 @@ export async function startControlPlane(config: Config, log: Logger): Promise<Co
     if (config.roles.has("gateway")) await startGatewayRole(replica);
     if (config.roles.has("ingest")) await startIngestRole(replica);
     if (config.roles.has("worker")) startWorkerRole(replica);
-    const url = config.roles.has("api") ? await startApiRole(replica) : "";
+    const url = config.roles.has("api") ? await startApiRole(replica) : await startHealthPages(replica);
     log.info({ replicaId: replica.id, roles: [...config.roles], url }, "the control plane runs");
     return { url, system: replica.system, stop: () => stopAll(parts, log) };
   } catch (error) {
@@ -80,7 +79,7 @@ async function openReplica(config: Config, log: Logger, onStop: Replica["onStop"
       id,
       roles: config.roles,
       gatewayAddress: config.roles.has("gateway") ? gatewayAddress : null,
-      brokerUrl: broker.own ?? null,
+      brokerUrl: broker.own() ?? null,
     });
   await announce();
   const heartbeat = setInterval(() => {
@@ -105,36 +104,14 @@ async function openReplica(config: Config, log: Logger, onStop: Replica["onStop"
     serverTls: () => ({ cert: certificate.current.pem, key: certificate.current.privateKeyPem, ca: authorities.pems }),
     onCertificateRenewed: (callback) => certificate.onRenewed(callback),
     async announceBroker(url) {
-      broker.own = url;
+      broker.setOwn(url);
       await announce();
     },
-    // Until a broker has been found, agents are told where this replica's would be.
-    brokerUrl: () =>
-      config.mqttUrl ?? broker.own ?? broker.found ?? `mqtts://${config.publicHost}:${config.brokerPort}`,
+    brokerUrl: broker.url,
+    brokerFound: broker.found,
     gatewayAddress,
     onStop,
   };
-}
-
-/** Keeps an eye on where the embedded broker is. */
-async function followBroker(
-  config: Config,
-  system: Database,
-  log: Logger,
-  onStop: Replica["onStop"],
-): Promise<{ own?: string | undefined; found?: string | undefined }> {
-  const broker: { own?: string | undefined; found?: string | undefined } = {};
-  if (config.mqttUrl !== undefined) return broker;
-  const look = async (): Promise<void> => {
-    broker.found = (await findEmbeddedBroker(system)) ?? broker.found;
-  };
-  await look();
-  const timer = setInterval(
-    () => void look().catch((error: unknown) => log.debug({ err: error }, "cannot look for the broker")),
-    brokerLookMs,
-  );
-  onStop("broker look-out", () => clearInterval(timer));
-  return broker;
 }
 
 async function openDatabases(

@@ -91,10 +91,22 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     refusals.inc({ reason: "TLS" });
     options.log.debug({ err: error }, "broker refused a TLS handshake");
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(options.port, options.host, resolve);
-  });
+  const close = async (): Promise<void> => {
+    // The broker moves between replicas, and may come back to this one.
+    for (const name of Object.values(metricNames)) options.registry.removeSingleMetric(name);
+    const closed = new Promise((resolve) => server.close(resolve));
+    await new Promise<void>((resolve) => aedes.close(resolve));
+    await closed;
+  };
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(options.port, options.host, resolve);
+    });
+  } catch (error) {
+    await close();
+    throw error;
+  }
   // A TLS server that listens on a port has an address with one.
   const { port } = server.address() as AddressInfo;
   return {
@@ -111,13 +123,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
       }
       return closed;
     },
-    async close() {
-      // The broker moves between replicas, and may come back to this one.
-      for (const name of Object.values(metricNames)) options.registry.removeSingleMetric(name);
-      const closed = new Promise((resolve) => server.close(resolve));
-      await new Promise<void>((resolve) => aedes.close(resolve));
-      await closed;
-    },
+    close,
   };
 }
 

@@ -1,7 +1,8 @@
+import { Hono } from "hono";
 import type { Registry } from "prom-client";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import type { App } from "./trail.ts";
+import type { App, RequestVariables } from "./trail.ts";
 
 /** What must work before requests are sent here; each gives facts to show, and throws with the reason when it does not work. */
 export type ReadinessChecks = Readonly<Record<string, () => Promise<unknown>>>;
@@ -32,6 +33,13 @@ export function addHealthPages(app: App, sources: HealthSources): void {
   app.get("/metrics", async (c) =>
     c.text(await sources.metrics.metrics(), 200, { "content-type": sources.metrics.contentType }),
   );
+}
+
+/** The pages alone, for a replica that serves no API. */
+export function createHealthApp(sources: HealthSources): App {
+  const app: App = new Hono<RequestVariables>();
+  addHealthPages(app, sources);
+  return app;
 }
 
 interface CheckResult {
