@@ -36,8 +36,16 @@ afterEach(async () => {
 });
 
 /** `cloudpods …`, and what it said once it has ended. */
-function start(args: readonly string[], input = ""): { child: ChildProcess; said: () => string } {
-  const child = spawn(process.execPath, [program, ...args], { env: environment, stdio: ["pipe", "pipe", "pipe"] });
+function start(
+  args: readonly string[],
+  input = "",
+  how: { readonly detached?: boolean } = {},
+): { child: ChildProcess; said: () => string } {
+  const child = spawn(process.execPath, [program, ...args], {
+    env: environment,
+    stdio: ["pipe", "pipe", "pipe"],
+    ...how,
+  });
   started.push(child);
   let said = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => (said += chunk.toString()));
@@ -116,6 +124,15 @@ test("the server of a control plane that was killed is ended, its data used; two
   expect(await servers()).not.toEqual(left);
   expect(await signIn("one@example.test", "a good password 1")).toBe(200);
   expect(await signIn("two@example.test", "a good password 1")).toBe(200);
+});
+
+test("Ctrl-C reaches the whole process group of a terminal, and yet the server ends last", async () => {
+  const { child, said } = start(["serve"], "", { detached: true });
+  await until("the control plane", () => isReady(child, said), 60_000);
+  process.kill(-(child.pid ?? Number.NaN), "SIGINT");
+  expect(await exitOf(child)).toBe(0);
+  expect(said()).not.toMatch(/did not stop cleanly|does not stop|terminating connection|shutting down/);
+  expect(await servers()).toEqual([]);
 });
 
 test("a command that is interrupted leaves no server behind", async () => {
