@@ -67,3 +67,12 @@ export function toPage<Row, Item>(
     nextCursor: rows.length > limit && last !== undefined ? encodeCursor(keyOf(last)) : null,
   };
 }
+
+/** A page of rows that are sorted by their id alone, newest first. */
+export function toIdPage<Row extends { readonly id: string }, Item>(
+  rows: readonly Row[],
+  limit: number,
+  present: (row: Row) => Item,
+): { data: Item[]; nextCursor: string | null } {
+  return toPage(rows, limit, (row) => [row.id], present);
+}

@@ -2,7 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { DomainError } from "@cloudpods/shared/errors";
 import type { TenantContext } from "../http/context.ts";
 import { noBody, timestamp, uuid } from "../http/fields.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { decodeCursor, listOf, listQuery, toIdPage, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { sql } from "../platform/sql.ts";
@@ -89,12 +89,7 @@ function registerTenants(routes: RouteTable): void {
         SELECT ${tenantColumns} FROM tenants WHERE ${before}::uuid IS NULL OR id < ${before}::uuid ORDER BY id DESC LIMIT ${query.limit + 1}`);
       return {
         status: 200,
-        body: toPage(
-          rows,
-          query.limit,
-          (row) => [row.id],
-          (row) => row,
-        ),
+        body: toIdPage(rows, query.limit, (row) => row),
       };
     },
   });
@@ -134,12 +129,7 @@ function registerUsers(routes: RouteTable): void {
         SELECT ${userColumns} FROM users WHERE ${before}::uuid IS NULL OR id < ${before}::uuid ORDER BY id DESC LIMIT ${query.limit + 1}`);
       return {
         status: 200,
-        body: toPage(
-          rows,
-          query.limit,
-          (row) => [row.id],
-          (row) => row,
-        ),
+        body: toIdPage(rows, query.limit, (row) => row),
       };
     },
   });
