@@ -45,6 +45,10 @@ export async function writeArchive(
   );
   await rename(temporary, path);
   const folder = await open(dirname(path), "r");
-  await folder.sync().finally(() => folder.close());
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
   return { path, sha256: hash.digest() };
 }

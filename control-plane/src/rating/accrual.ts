@@ -2,7 +2,7 @@ import { Money } from "@cloudpods/shared/money";
 import { evidenceTables } from "../metering/evidence.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
-import { costParts, type AccruedMonth, type AccruedPod, type PartAmounts } from "./cost-parts.ts";
+import type { costParts, AccruedMonth, AccruedPod, PartAmounts } from "./cost-parts.ts";
 import { overageTables } from "./overage.ts";
 import { pieceTables, ratedTable } from "./rated-hours.ts";
 
