@@ -1,6 +1,6 @@
 // The X.509 library resolves its parts by metadata of this polyfill, which has to be there before it.
 import "reflect-metadata";
-import { randomBytes, randomUUID, webcrypto } from "node:crypto";
+import { randomUUID, webcrypto } from "node:crypto";
 import * as x509 from "@peculiar/x509";
 import { CommandOutcome, CommandResult, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
