@@ -20,7 +20,8 @@ export default defineConfig({
           include: ["{shared,control-plane,node-agent,test,tools}/**/*.integration.test.ts"],
           exclude: ["**/node_modules/**", "test/e2e/**", "test/chaos/**"],
           globalSetup: ["test/support/postgres.global.ts"],
-          testTimeout: 60_000,
+          // Retention makes and drops months of partitions; a busy machine takes a minute for it.
+          testTimeout: 120_000,
           hookTimeout: 60_000,
           maxWorkers: 2,
         },
