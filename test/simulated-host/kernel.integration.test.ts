@@ -140,8 +140,8 @@ test("limits are written as Proxmox writes them, and the load is cut by them", a
 test("the kernel ends with the process that started it", async () => {
   const { host } = await aHost();
   const code = `
-    const { openSimulatedHost } = await import(${JSON.stringify(join(import.meta.dirname, "host.ts"))});
-    await (await openSimulatedHost(${JSON.stringify(host.root)})).startKernel();
+    const { createSimulatedHost } = await import(${JSON.stringify(join(import.meta.dirname, "host.ts"))});
+    await (await createSimulatedHost(${JSON.stringify({ root: host.root, nodeName: host.nodeName })})).startKernel();
     console.log("ready");
     setInterval(() => {}, 1000);`;
   const parent = spawn(process.execPath, ["--input-type=module", "-e", code]);
