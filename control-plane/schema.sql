@@ -815,6 +815,8 @@ TABLE node_commands ROW LEVEL SECURITY (
   error_message text
   retryable boolean
   observation jsonb
+  backup jsonb
+  move jsonb
   command_lines text[] NOT NULL DEFAULT '{}'::text[]
   created_at timestamp with time zone NOT NULL DEFAULT now()
   sent_at timestamp with time zone

@@ -267,6 +267,8 @@ CREATE TABLE node_commands (
   error_message text,
   retryable boolean,
   observation jsonb,
+  backup jsonb,                           -- cloudpods.agent.v1.BackupObservation as protobuf JSON
+  move jsonb,                             -- cloudpods.agent.v1.MoveObservation as protobuf JSON
   command_lines text[] NOT NULL DEFAULT '{}',
   created_at timestamptz NOT NULL DEFAULT now(),
   sent_at timestamptz,

@@ -1,6 +1,8 @@
 import {
+  BackupObservation,
   ContainerObservation,
   ContainerSpec,
+  Inventory,
   Power,
   type Command,
 } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
@@ -143,6 +145,22 @@ describe("commands", () => {
     await until("the hint on the other replica", () => finished.includes(id));
     expect(finished).toEqual([id]);
     stopListening();
+  });
+
+  test("keep what their host saw of an archive and of a move", async () => {
+    const host = await enrolHost(db.system, deps);
+    const pod = await placePod(host);
+    const agent = await connect(host);
+    const op = { $case: "verifyBackup", value: { volumeId: "local:backup/x" } } as const;
+    const id = await order(host, pod, 1, { op });
+    one.hints.send("node_commands", host.nodeId);
+    const backup = BackupObservation.fromPartial({ volumeId: "local:backup/x", sizeBytes: 2n ** 60n, found: true });
+    await agent.succeed(await agent.command(id), { backup, move: { pveName: "b", power: 1, downtimeMs: 6_000n } });
+    const [row] = await db.system.query(sql`SELECT backup, move FROM node_commands WHERE id = ${id}`);
+    expect(row).toEqual({
+      backup: { volumeId: "local:backup/x", sizeBytes: "1152921504606846976", found: true },
+      move: { pveName: "b", power: "POWER_RUNNING", downtimeMs: "6000" },
+    });
   });
 
   test("keep no keys of customers once they have ended", async () => {
@@ -347,6 +365,19 @@ describe("a session that is being displaced", () => {
 });
 
 describe("what a new session owns", () => {
+  test("and what it still has of pods that are placed elsewhere now", async () => {
+    const [host, other] = [await enrolHost(db.system, deps), await enrolHost(db.system, deps)];
+    const [moved, kept, gone] = [await placePod(other), await placePod(host), await placePod(other)];
+    await db.system.execute(sql`UPDATE cloud_pods SET generation = 2 WHERE id = ${moved.id}`);
+    await db.system.execute(sql`UPDATE cloud_pods SET status = 'deleted' WHERE id = ${gone.id}`);
+    const containers = [moved, kept, gone].map((pod) => observationOf(pod));
+    const inventory = Inventory.fromPartial({ known: true, containers: [...containers, { podId: "no pod" }] });
+    const { placedElsewhere } = await (await connect(host, one, { hello: { inventory } })).welcome();
+    expect(placedElsewhere).toEqual([
+      { podId: moved.id, vmid: moved.vmid, generation: 2n, desiredPower: Power.POWER_STOPPED },
+    ]);
+  });
+
   test("its pods, with the power that holds and states allow", async () => {
     const host = await enrolHost(db.system, deps);
     const [runs, held, stopped, gone] = [

@@ -180,9 +180,10 @@ async function readWelcome(
   tx: Queryable,
   nodeId: string,
   hello: Hello,
-): Promise<Pick<Welcome, "fleetEpoch" | "spoolContiguousSeq" | "ownedPods" | "caBundlePem">> {
+): Promise<Pick<Welcome, "fleetEpoch" | "spoolContiguousSeq" | "ownedPods" | "placedElsewhere" | "caBundlePem">> {
   const spoolId = isUuid(hello.spoolId) ? hello.spoolId : null;
-  const [[facts], pods, authorities] = await Promise.all([
+  const heldIds = (hello.inventory?.containers ?? []).map(({ podId }) => podId).filter((podId) => isUuid(podId));
+  const [[facts], pods, elsewhere, authorities] = await Promise.all([
     tx.query<{ fleetEpoch: bigint; watermark: bigint | null }>(sql`
       SELECT epoch AS "fleetEpoch", (SELECT contiguous_seq FROM node_spools WHERE node_id = ${nodeId} AND spool_id = ${spoolId}) AS watermark
       FROM control_plane_epoch`),
@@ -190,6 +191,9 @@ async function readWelcome(
       SELECT id AS "podId", vmid, generation, desired_power = 'running' AND status IN ('provisioning', 'active') AND NOT EXISTS (
           SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect IN ('suspend', 'stop')) AS run
       FROM cloud_pods p WHERE node_id = ${nodeId} AND status <> 'deleted' ORDER BY vmid`),
+    tx.query<{ podId: string; vmid: number; generation: bigint }>(sql`
+      SELECT id AS "podId", vmid, generation FROM cloud_pods
+      WHERE id = ANY(${heldIds}::uuid[]) AND node_id <> ${nodeId} AND status <> 'deleted' ORDER BY vmid`),
     readAuthorityPems(tx),
   ]);
   if (facts === undefined) throw new Error("control_plane_epoch has no row");
@@ -200,6 +204,7 @@ async function readWelcome(
       ...pod,
       desiredPower: run ? Power.POWER_RUNNING : Power.POWER_STOPPED,
     })),
+    placedElsewhere: elsewhere.map((pod): OwnedPod => ({ ...pod, desiredPower: Power.POWER_STOPPED })),
     caBundlePem: authorities.join(""),
   };
 }

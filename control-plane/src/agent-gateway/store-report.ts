@@ -1,6 +1,8 @@
 import {
+  BackupObservation,
   CommandOutcome,
   ContainerObservation,
+  MoveObservation,
   type CommandAccepted,
   type CommandProgress,
   type CommandResult,
@@ -49,18 +51,21 @@ export async function storeResult(
     await holdSession(tx, session);
     // An outcome that this release does not know did not reach what was wanted, as far as we can tell.
     const state = stateByOutcome[result.outcome] ?? "failed";
+    const { observation, backup, move } = result;
     const stored = await tx.query(sql`
       UPDATE node_commands SET state = ${state}, finished_at = now(), percent = CASE WHEN ${state === "succeeded"} THEN 100 ELSE percent END,
         error_code = ${result.error?.code ?? null}, error_message = ${result.error?.message ?? null}, retryable = ${result.error?.retryable ?? null},
-        observation = ${result.observation === undefined ? null : JSON.stringify(ContainerObservation.toJSON(result.observation))},
+        observation = ${observation === undefined ? null : JSON.stringify(ContainerObservation.toJSON(observation))},
+        backup = ${backup === undefined ? null : JSON.stringify(BackupObservation.toJSON(backup))},
+        move = ${move === undefined ? null : JSON.stringify(MoveObservation.toJSON(move))},
         command_lines = ${result.commandLines},
         -- Nobody is told it again, and customers' keys shall not outlive their use.
-        command = command #- '{ensureContainer,spec,sshAuthorizedKeys}'
+        command = command #- '{ensureContainer,spec,sshAuthorizedKeys}' #- '{restore,spec,sshAuthorizedKeys}'
       WHERE id = ${result.commandId} AND node_id = ${session.nodeId} AND generation = ${result.generation} AND finished_at IS NULL
       RETURNING id`);
     if (stored.length === 0) return await fateOfLeftOut(tx, session, result);
-    if (result.observation !== undefined && result.observation.podId !== "") {
-      await recordObservations(tx, session.nodeId, [result.observation], Number(result.finishedAtMs), hooks);
+    if (observation !== undefined && observation.podId !== "") {
+      await recordObservations(tx, session.nodeId, [observation], Number(result.finishedAtMs), hooks);
     }
     return "stored";
   });

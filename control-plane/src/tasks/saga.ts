@@ -18,6 +18,10 @@ export interface FinishedCommand {
   readonly retryable: boolean | null;
   /** cloudpods.agent.v1.ContainerObservation as protobuf JSON; null when nothing was seen. */
   readonly observation: unknown;
+  /** cloudpods.agent.v1.BackupObservation as protobuf JSON; null when no archive was looked at. */
+  readonly backup: unknown;
+  /** cloudpods.agent.v1.MoveObservation as protobuf JSON; null when nothing was moved or it is not known where to. */
+  readonly move: unknown;
 }
 
 /** What a step may use. Everything it does happens in `tx`, together with the task's progress. */

@@ -203,7 +203,7 @@ async function runStep(tx: Transaction, task: Task, step: Step, now: Date): Prom
 
 async function readCommand(tx: Transaction, id: string): Promise<FinishedCommand | "open" | undefined> {
   const [row] = await tx.query<Omit<FinishedCommand, "state"> & { state: FinishedCommand["state"]; open: boolean }>(sql`
-    SELECT id, state, error_code AS "errorCode", error_message AS "errorMessage", retryable, observation, finished_at IS NULL AS open
+    SELECT id, state, error_code AS "errorCode", error_message AS "errorMessage", retryable, observation, backup, move, finished_at IS NULL AS open
     FROM node_commands WHERE id = ${id}`);
   return row?.open === true ? "open" : row;
 }

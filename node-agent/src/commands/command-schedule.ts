@@ -52,7 +52,8 @@ export function createCommandSchedule(options: CommandScheduleOptions): CommandS
     const { commandId, generation, podId, vmid } = command;
     const error = end.error === undefined ? {} : { code: end.error.code, reason: end.error.message };
     log.info({ commandId, podId, vmid, outcome: end.outcome, ...error }, "command answered");
-    return { commandId, generation, startedAtMs: BigInt(startedAtMs), finishedAtMs: BigInt(nowMs()), ...end };
+    const times = { startedAtMs: BigInt(startedAtMs), finishedAtMs: BigInt(nowMs()) };
+    return { commandId, generation, ...times, backup: undefined, move: undefined, ...end };
   };
   const finish: CommandSchedule["finish"] = (command, end, startedAtMs) => {
     const result = resultOf(command, end, startedAtMs);

@@ -7,7 +7,8 @@ import { AgentError, messageOf } from "../agent-error.ts";
 import { ContainerFailure } from "../containers/container-failure.ts";
 
 /** How an execution ended, without the times. */
-export type ExecutionEnd = Pick<CommandResult, "outcome" | "error" | "observation" | "commandLines">;
+export type ExecutionEnd = Pick<CommandResult, "outcome" | "error" | "observation" | "commandLines"> &
+  Partial<Pick<CommandResult, "backup" | "move">>;
 
 /** The wanted state was seen. */
 export function succeeded(

@@ -1,5 +1,5 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { ContainerObservation, NetworkSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { parseProperties, parseRootDisk } from "../pct/parse-pct-config.ts";
 import type { ContainerConfig } from "../pct/parse-pct-config.ts";
 import { parseMarker } from "./marker.ts";
@@ -62,6 +62,20 @@ export function rateKibOf(network: ReadonlyMap<string, string>): number {
   return Number.isFinite(rate) ? Math.round(rate * 1024) : 0;
 }
 
+/** eth0 in the form of a specification; undefined without a network. */
+function networkSpecOf(network: ReadonlyMap<string, string>): NetworkSpec | undefined {
+  if (network.size === 0) return undefined;
+  return {
+    bridge: network.get("bridge") ?? "",
+    mac: network.get("hwaddr") ?? "",
+    ip: network.get("ip") ?? "",
+    gateway: network.get("gw") ?? "",
+    rateLimitKibPerSecond: rateKibOf(network),
+    firewall: network.get("firewall") === "1",
+    vlanTag: Number(network.get("tag") ?? 0) || 0,
+  };
+}
+
 /**
  * The wire form of a container. `address` is what DHCP gave, when that is known; a static address
  * comes from the configuration.
@@ -93,5 +107,8 @@ export function observationOf(
     configSha256: container.configSha256,
     rateLimitKibPerSecond: rateKibOf(network),
     template: config.options.get("template") === "1",
+    network: networkSpecOf(network),
+    unprivileged: config.options.get("unprivileged") === "1",
+    nesting: parseProperties(config.options.get("features") ?? "", "").get("nesting") === "1",
   };
 }

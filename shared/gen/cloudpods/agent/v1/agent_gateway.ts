@@ -297,6 +297,11 @@ export interface Welcome {
   nodeId: string;
   /** MQTT broker to publish to, e.g. "mqtts://10.0.0.1:8883". */
   brokerUrl: string;
+  /**
+   * Pods of the Hello's inventory that another node owns now, with the generation in force there:
+   * running copies of a lower generation are stopped before anything else is done.
+   */
+  placedElsewhere: OwnedPod[];
 }
 
 /** OwnedPod tells an agent what it may keep running. */
@@ -482,7 +487,10 @@ export interface Inspect {
   awaitAddressMs: number;
 }
 
-/** Adopt takes over a container that nobody marked. */
+/**
+ * Adopt takes over a container that nobody marked: it gets our mark, and nothing else of it changes but
+ * that the host no longer starts it by itself at boot.
+ */
 export interface Adopt {
   /** SHA-256 (hex) of the configuration file that the operator agreed to. */
   expectedConfigSha256: string;
@@ -498,7 +506,7 @@ export interface CancelCommand {
 export interface RenewCertificate {
 }
 
-/** Backup makes an archive with vzdump. */
+/** Backup makes an archive with vzdump; one archive per backup_id, however often it is asked for. */
 export interface Backup {
   /** Identity of the backup (UUID). */
   backupId: string;
@@ -508,28 +516,37 @@ export interface Backup {
   mode: string;
 }
 
-/** DeleteBackup removes an archive. */
+/** DeleteBackup removes an archive of the command's VMID; one that is gone already counts as removed. */
 export interface DeleteBackup {
   /** Volume id of the archive. */
   volumeId: string;
 }
 
-/** VerifyBackup checks an archive. */
+/** VerifyBackup reads an archive to its end. That it is gone or damaged is an answer, not a failure. */
 export interface VerifyBackup {
   /** Volume id of the archive. */
   volumeId: string;
 }
 
-/** Restore makes the container from an archive. */
+/**
+ * Restore makes the container from an archive, as the specification says (MAC included), and leaves
+ * it stopped.
+ */
 export interface Restore {
-  /** Volume id of the archive. */
+  /** Volume id of the archive; may be empty when take_over_from names a member whose disk is shared. */
   volumeId: string;
-  /** What the container shall be afterwards. */
+  /** What the container shall be afterwards; its source is not used. */
   spec:
     | ContainerSpec
     | undefined;
-  /** Replace the existing, stopped container. */
+  /** Replace the pod's own existing, stopped container. */
   overwrite: boolean;
+  /**
+   * Proxmox name of a dead member of the cluster that still holds this VMID: its configuration is
+   * moved to this host first. A disk on shared storage is then kept as it is and nothing is restored;
+   * else the archive is restored in its place. Empty = nothing is taken over.
+   */
+  takeOverFrom: string;
 }
 
 /** Migrate moves the container to another member of the cluster. */
@@ -538,6 +555,11 @@ export interface Migrate {
   target: string;
   /** Storage on the target; empty = the same. */
   targetStorage: string;
+  /**
+   * How long a running guest may take to shut down, in seconds; 0 = Proxmox's 180. A guest that does
+   * not is left running where it is. A container that ran is started on the target.
+   */
+  shutdownTimeoutSeconds: number;
 }
 
 /** Snapshot takes or removes a snapshot. */
@@ -598,6 +620,41 @@ export interface CommandResult {
   finishedAtMs: bigint;
   /** The exact command lines that were run, one element an argument vector joined for reading. */
   commandLines: string[];
+  /** The archive of a Backup, DeleteBackup, VerifyBackup or Restore; absent when it was not looked at. */
+  backup:
+    | BackupObservation
+    | undefined;
+  /** Where a Migrate left the container, whatever its outcome; absent when that is not known. */
+  move: MoveObservation | undefined;
+}
+
+/** BackupObservation is an archive as the host sees it. */
+export interface BackupObservation {
+  /** Volume id, e.g. "local:backup/vzdump-lxc-102-2026_11_21-00_35_12.tar.zst"; empty when none was made. */
+  volumeId: string;
+  /** Size of the archive in bytes; 0 when it is not there. */
+  sizeBytes: bigint;
+  /** Begin of the backup by the host's clock, ms since 1970 UTC; 0 when not known. */
+  createdAtMs: bigint;
+  /** The archive is there. */
+  found: boolean;
+  /** VerifyBackup: the whole archive was read and its checksums are right. */
+  readable: boolean;
+  /** Restore: the disk was made from the archive. False when a disk on shared storage was kept. */
+  restored: boolean;
+}
+
+/** MoveObservation is where a container is after a Migrate. */
+export interface MoveObservation {
+  /** Member of the Proxmox cluster whose directory holds the configuration. */
+  pveName: string;
+  /** Power there; unspecified when this host cannot tell. */
+  power: Power;
+  /**
+   * From the begin of the shutdown to the start on the target, in ms; 0 when the container did not run
+   * or was not seen to start.
+   */
+  downtimeMs: bigint;
 }
 
 /** CommandError classifies a failure. */
@@ -644,6 +701,14 @@ export interface ContainerObservation {
   rateLimitKibPerSecond: number;
   /** True for template containers. */
   template: boolean;
+  /** eth0 as configured; absent without a network. */
+  network:
+    | NetworkSpec
+    | undefined;
+  /** Runs in a user namespace. */
+  unprivileged: boolean;
+  /** Nesting is allowed. */
+  nesting: boolean;
 }
 
 /** Inventory is everything on the host. */
@@ -1675,6 +1740,7 @@ function createBaseWelcome(): Welcome {
     ownedPods: [],
     nodeId: "",
     brokerUrl: "",
+    placedElsewhere: [],
   };
 }
 
@@ -1724,6 +1790,9 @@ export const Welcome: MessageFns<Welcome> = {
     }
     if (message.brokerUrl !== "") {
       writer.uint32(90).string(message.brokerUrl);
+    }
+    for (const v of message.placedElsewhere) {
+      OwnedPod.encode(v!, writer.uint32(98).fork()).join();
     }
     return writer;
   },
@@ -1829,6 +1898,14 @@ export const Welcome: MessageFns<Welcome> = {
             message.brokerUrl = reader.string();
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.placedElsewhere.push(OwnedPod.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1898,6 +1975,11 @@ export const Welcome: MessageFns<Welcome> = {
         : isSet(object.broker_url)
         ? globalThis.String(object.broker_url)
         : "",
+      placedElsewhere: globalThis.Array.isArray(object?.placedElsewhere)
+        ? object.placedElsewhere.map((e: any) => OwnedPod.fromJSON(e))
+        : globalThis.Array.isArray(object?.placed_elsewhere)
+        ? object.placed_elsewhere.map((e: any) => OwnedPod.fromJSON(e))
+        : [],
     };
   },
 
@@ -1936,6 +2018,9 @@ export const Welcome: MessageFns<Welcome> = {
     if (message.brokerUrl !== "") {
       obj.brokerUrl = message.brokerUrl;
     }
+    if (message.placedElsewhere?.length) {
+      obj.placedElsewhere = message.placedElsewhere.map((e) => OwnedPod.toJSON(e));
+    }
     return obj;
   },
 
@@ -1963,6 +2048,7 @@ export const Welcome: MessageFns<Welcome> = {
     message.ownedPods = object.ownedPods?.map((e) => OwnedPod.fromPartial(e)) || [];
     message.nodeId = object.nodeId ?? "";
     message.brokerUrl = object.brokerUrl ?? "";
+    message.placedElsewhere = object.placedElsewhere?.map((e) => OwnedPod.fromPartial(e)) || [];
     return message;
   },
 };
@@ -4147,7 +4233,7 @@ export const VerifyBackup: MessageFns<VerifyBackup> = {
 };
 
 function createBaseRestore(): Restore {
-  return { volumeId: "", spec: undefined, overwrite: false };
+  return { volumeId: "", spec: undefined, overwrite: false, takeOverFrom: "" };
 }
 
 export const Restore: MessageFns<Restore> = {
@@ -4160,6 +4246,9 @@ export const Restore: MessageFns<Restore> = {
     }
     if (message.overwrite !== false) {
       writer.uint32(24).bool(message.overwrite);
+    }
+    if (message.takeOverFrom !== "") {
+      writer.uint32(34).string(message.takeOverFrom);
     }
     return writer;
   },
@@ -4201,6 +4290,14 @@ export const Restore: MessageFns<Restore> = {
             message.overwrite = reader.bool();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.takeOverFrom = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4222,6 +4319,11 @@ export const Restore: MessageFns<Restore> = {
         : "",
       spec: isSet(object.spec) ? ContainerSpec.fromJSON(object.spec) : undefined,
       overwrite: isSet(object.overwrite) ? globalThis.Boolean(object.overwrite) : false,
+      takeOverFrom: isSet(object.takeOverFrom)
+        ? globalThis.String(object.takeOverFrom)
+        : isSet(object.take_over_from)
+        ? globalThis.String(object.take_over_from)
+        : "",
     };
   },
 
@@ -4236,6 +4338,9 @@ export const Restore: MessageFns<Restore> = {
     if (message.overwrite !== false) {
       obj.overwrite = message.overwrite;
     }
+    if (message.takeOverFrom !== "") {
+      obj.takeOverFrom = message.takeOverFrom;
+    }
     return obj;
   },
 
@@ -4249,12 +4354,13 @@ export const Restore: MessageFns<Restore> = {
       ? ContainerSpec.fromPartial(object.spec)
       : undefined;
     message.overwrite = object.overwrite ?? false;
+    message.takeOverFrom = object.takeOverFrom ?? "";
     return message;
   },
 };
 
 function createBaseMigrate(): Migrate {
-  return { target: "", targetStorage: "" };
+  return { target: "", targetStorage: "", shutdownTimeoutSeconds: 0 };
 }
 
 export const Migrate: MessageFns<Migrate> = {
@@ -4264,6 +4370,9 @@ export const Migrate: MessageFns<Migrate> = {
     }
     if (message.targetStorage !== "") {
       writer.uint32(18).string(message.targetStorage);
+    }
+    if (message.shutdownTimeoutSeconds !== 0) {
+      writer.uint32(24).uint32(message.shutdownTimeoutSeconds);
     }
     return writer;
   },
@@ -4297,6 +4406,14 @@ export const Migrate: MessageFns<Migrate> = {
             message.targetStorage = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.shutdownTimeoutSeconds = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4317,6 +4434,11 @@ export const Migrate: MessageFns<Migrate> = {
         : isSet(object.target_storage)
         ? globalThis.String(object.target_storage)
         : "",
+      shutdownTimeoutSeconds: isSet(object.shutdownTimeoutSeconds)
+        ? globalThis.Number(object.shutdownTimeoutSeconds)
+        : isSet(object.shutdown_timeout_seconds)
+        ? globalThis.Number(object.shutdown_timeout_seconds)
+        : 0,
     };
   },
 
@@ -4328,6 +4450,9 @@ export const Migrate: MessageFns<Migrate> = {
     if (message.targetStorage !== "") {
       obj.targetStorage = message.targetStorage;
     }
+    if (message.shutdownTimeoutSeconds !== 0) {
+      obj.shutdownTimeoutSeconds = Math.round(message.shutdownTimeoutSeconds);
+    }
     return obj;
   },
 
@@ -4338,6 +4463,7 @@ export const Migrate: MessageFns<Migrate> = {
     const message = createBaseMigrate();
     message.target = object.target ?? "";
     message.targetStorage = object.targetStorage ?? "";
+    message.shutdownTimeoutSeconds = object.shutdownTimeoutSeconds ?? 0;
     return message;
   },
 };
@@ -4732,6 +4858,8 @@ function createBaseCommandResult(): CommandResult {
     startedAtMs: 0n,
     finishedAtMs: 0n,
     commandLines: [],
+    backup: undefined,
+    move: undefined,
   };
 }
 
@@ -4769,6 +4897,12 @@ export const CommandResult: MessageFns<CommandResult> = {
     }
     for (const v of message.commandLines) {
       writer.uint32(66).string(v!);
+    }
+    if (message.backup !== undefined) {
+      BackupObservation.encode(message.backup, writer.uint32(74).fork()).join();
+    }
+    if (message.move !== undefined) {
+      MoveObservation.encode(message.move, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -4850,6 +4984,22 @@ export const CommandResult: MessageFns<CommandResult> = {
             message.commandLines.push(reader.string());
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.backup = BackupObservation.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.move = MoveObservation.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4888,6 +5038,8 @@ export const CommandResult: MessageFns<CommandResult> = {
         : globalThis.Array.isArray(object?.command_lines)
         ? object.command_lines.map((e: any) => globalThis.String(e))
         : [],
+      backup: isSet(object.backup) ? BackupObservation.fromJSON(object.backup) : undefined,
+      move: isSet(object.move) ? MoveObservation.fromJSON(object.move) : undefined,
     };
   },
 
@@ -4917,6 +5069,12 @@ export const CommandResult: MessageFns<CommandResult> = {
     if (message.commandLines?.length) {
       obj.commandLines = message.commandLines;
     }
+    if (message.backup !== undefined) {
+      obj.backup = BackupObservation.toJSON(message.backup);
+    }
+    if (message.move !== undefined) {
+      obj.move = MoveObservation.toJSON(message.move);
+    }
     return obj;
   },
 
@@ -4943,6 +5101,295 @@ export const CommandResult: MessageFns<CommandResult> = {
       ? BigInt(object.finishedAtMs)
       : 0n;
     message.commandLines = object.commandLines?.map((e) => e) || [];
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? BackupObservation.fromPartial(object.backup)
+      : undefined;
+    message.move = (object.move !== undefined && object.move !== null)
+      ? MoveObservation.fromPartial(object.move)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseBackupObservation(): BackupObservation {
+  return { volumeId: "", sizeBytes: 0n, createdAtMs: 0n, found: false, readable: false, restored: false };
+}
+
+export const BackupObservation: MessageFns<BackupObservation> = {
+  encode(message: BackupObservation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.volumeId !== "") {
+      writer.uint32(10).string(message.volumeId);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type int64 too large");
+      }
+      writer.uint32(16).int64(message.sizeBytes);
+    }
+    if (message.createdAtMs !== 0n) {
+      if (BigInt.asIntN(64, message.createdAtMs) !== message.createdAtMs) {
+        throw new globalThis.Error("value provided for field message.createdAtMs of type int64 too large");
+      }
+      writer.uint32(24).int64(message.createdAtMs);
+    }
+    if (message.found !== false) {
+      writer.uint32(32).bool(message.found);
+    }
+    if (message.readable !== false) {
+      writer.uint32(40).bool(message.readable);
+    }
+    if (message.restored !== false) {
+      writer.uint32(48).bool(message.restored);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BackupObservation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBackupObservation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.volumeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sizeBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.createdAtMs = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.found = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.readable = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.restored = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BackupObservation {
+    return {
+      volumeId: isSet(object.volumeId)
+        ? globalThis.String(object.volumeId)
+        : isSet(object.volume_id)
+        ? globalThis.String(object.volume_id)
+        : "",
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+      createdAtMs: isSet(object.createdAtMs)
+        ? BigInt(object.createdAtMs)
+        : isSet(object.created_at_ms)
+        ? BigInt(object.created_at_ms)
+        : 0n,
+      found: isSet(object.found) ? globalThis.Boolean(object.found) : false,
+      readable: isSet(object.readable) ? globalThis.Boolean(object.readable) : false,
+      restored: isSet(object.restored) ? globalThis.Boolean(object.restored) : false,
+    };
+  },
+
+  toJSON(message: BackupObservation): unknown {
+    const obj: any = {};
+    if (message.volumeId !== "") {
+      obj.volumeId = message.volumeId;
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    if (message.createdAtMs !== 0n) {
+      obj.createdAtMs = message.createdAtMs.toString();
+    }
+    if (message.found !== false) {
+      obj.found = message.found;
+    }
+    if (message.readable !== false) {
+      obj.readable = message.readable;
+    }
+    if (message.restored !== false) {
+      obj.restored = message.restored;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BackupObservation>): BackupObservation {
+    return BackupObservation.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BackupObservation>): BackupObservation {
+    const message = createBaseBackupObservation();
+    message.volumeId = object.volumeId ?? "";
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.createdAtMs = (object.createdAtMs !== undefined && object.createdAtMs !== null)
+      ? BigInt(object.createdAtMs)
+      : 0n;
+    message.found = object.found ?? false;
+    message.readable = object.readable ?? false;
+    message.restored = object.restored ?? false;
+    return message;
+  },
+};
+
+function createBaseMoveObservation(): MoveObservation {
+  return { pveName: "", power: 0, downtimeMs: 0n };
+}
+
+export const MoveObservation: MessageFns<MoveObservation> = {
+  encode(message: MoveObservation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pveName !== "") {
+      writer.uint32(10).string(message.pveName);
+    }
+    if (message.power !== 0) {
+      writer.uint32(16).int32(message.power);
+    }
+    if (message.downtimeMs !== 0n) {
+      if (BigInt.asIntN(64, message.downtimeMs) !== message.downtimeMs) {
+        throw new globalThis.Error("value provided for field message.downtimeMs of type int64 too large");
+      }
+      writer.uint32(24).int64(message.downtimeMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MoveObservation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMoveObservation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pveName = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.power = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.downtimeMs = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MoveObservation {
+    return {
+      pveName: isSet(object.pveName)
+        ? globalThis.String(object.pveName)
+        : isSet(object.pve_name)
+        ? globalThis.String(object.pve_name)
+        : "",
+      power: isSet(object.power) ? powerFromJSON(object.power) : 0,
+      downtimeMs: isSet(object.downtimeMs)
+        ? BigInt(object.downtimeMs)
+        : isSet(object.downtime_ms)
+        ? BigInt(object.downtime_ms)
+        : 0n,
+    };
+  },
+
+  toJSON(message: MoveObservation): unknown {
+    const obj: any = {};
+    if (message.pveName !== "") {
+      obj.pveName = message.pveName;
+    }
+    if (message.power !== 0) {
+      obj.power = powerToJSON(message.power);
+    }
+    if (message.downtimeMs !== 0n) {
+      obj.downtimeMs = message.downtimeMs.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<MoveObservation>): MoveObservation {
+    return MoveObservation.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MoveObservation>): MoveObservation {
+    const message = createBaseMoveObservation();
+    message.pveName = object.pveName ?? "";
+    message.power = object.power ?? 0;
+    message.downtimeMs = (object.downtimeMs !== undefined && object.downtimeMs !== null)
+      ? BigInt(object.downtimeMs)
+      : 0n;
     return message;
   },
 };
@@ -5066,6 +5513,9 @@ function createBaseContainerObservation(): ContainerObservation {
     configSha256: "",
     rateLimitKibPerSecond: 0,
     template: false,
+    network: undefined,
+    unprivileged: false,
+    nesting: false,
   };
 }
 
@@ -5121,6 +5571,15 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     }
     if (message.template !== false) {
       writer.uint32(128).bool(message.template);
+    }
+    if (message.network !== undefined) {
+      NetworkSpec.encode(message.network, writer.uint32(138).fork()).join();
+    }
+    if (message.unprivileged !== false) {
+      writer.uint32(144).bool(message.unprivileged);
+    }
+    if (message.nesting !== false) {
+      writer.uint32(152).bool(message.nesting);
     }
     return writer;
   },
@@ -5266,6 +5725,30 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
             message.template = reader.bool();
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.network = NetworkSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.unprivileged = reader.bool();
+            continue;
+          }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.nesting = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5320,6 +5803,9 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
         ? globalThis.Number(object.rate_limit_kib_per_second)
         : 0,
       template: isSet(object.template) ? globalThis.Boolean(object.template) : false,
+      network: isSet(object.network) ? NetworkSpec.fromJSON(object.network) : undefined,
+      unprivileged: isSet(object.unprivileged) ? globalThis.Boolean(object.unprivileged) : false,
+      nesting: isSet(object.nesting) ? globalThis.Boolean(object.nesting) : false,
     };
   },
 
@@ -5373,6 +5859,15 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     if (message.template !== false) {
       obj.template = message.template;
     }
+    if (message.network !== undefined) {
+      obj.network = NetworkSpec.toJSON(message.network);
+    }
+    if (message.unprivileged !== false) {
+      obj.unprivileged = message.unprivileged;
+    }
+    if (message.nesting !== false) {
+      obj.nesting = message.nesting;
+    }
     return obj;
   },
 
@@ -5399,6 +5894,11 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     message.configSha256 = object.configSha256 ?? "";
     message.rateLimitKibPerSecond = object.rateLimitKibPerSecond ?? 0;
     message.template = object.template ?? false;
+    message.network = (object.network !== undefined && object.network !== null)
+      ? NetworkSpec.fromPartial(object.network)
+      : undefined;
+    message.unprivileged = object.unprivileged ?? false;
+    message.nesting = object.nesting ?? false;
     return message;
   },
 };
