@@ -1352,6 +1352,19 @@ CREATE OR REPLACE FUNCTION public.histogram_p95(entries bigint[])
  IMMUTABLE PARALLEL SAFE
 RETURN (SELECT (min(ranked.bucket))::smallint AS min FROM (SELECT (entry.entry >> 32) AS bucket, sum((entry.entry & '4294967295'::bigint)) OVER (ORDER BY (entry.entry >> 32)) AS up_to, sum((entry.entry & '4294967295'::bigint)) OVER () AS whole FROM unnest(histogram_p95.entries) entry(entry) WHERE (entry.entry IS NOT NULL)) ranked WHERE (((100)::numeric * ranked.up_to) >= ((95)::numeric * ranked.whole)))
 
+CREATE OR REPLACE FUNCTION public.hours_to_mark(changed tstzrange)
+ RETURNS SETOF timestamp with time zone
+ LANGUAGE sql
+ STABLE
+AS $function$
+  SELECT hour_start FROM usage_hours
+  WHERE hour_start > lower(changed) - interval '1 hour' AND hour_start < coalesce(upper(changed), 'infinity')
+  UNION
+  SELECT hour FROM generate_series(
+    date_bin('1 hour', greatest(lower(changed), clock_timestamp() - interval '7 days'), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
+  WHERE hour < coalesce(upper(changed), 'infinity')
+$function$
+
 CREATE OR REPLACE FUNCTION public.length_ms(covered int4multirange)
  RETURNS integer
  LANGUAGE sql
@@ -1374,8 +1387,7 @@ BEGIN
     changed := range_merge(NEW.valid, OLD.valid); pod := NEW.pod_id;
   END IF;
   INSERT INTO usage_dirty_hours (hour_start, pod_id)
-  SELECT hour, pod FROM generate_series(date_bin('1 hour', lower(changed), '2000-01-01Z'), least(clock_timestamp(), coalesce(upper(changed), 'infinity')), '1 hour') AS hour
-  WHERE NOT isempty(changed);
+  SELECT hour, pod FROM hours_to_mark(changed) AS hour WHERE NOT isempty(changed);
   RETURN NULL;
 END $function$
 
@@ -1430,7 +1442,7 @@ BEGIN
     RETURN NULL;
   END IF;
   INSERT INTO usage_dirty_hours (hour_start, node_id)
-  SELECT hour, NEW.node_id FROM generate_series(date_bin('1 hour', NEW.state_since, '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour;
+  SELECT hour, NEW.node_id FROM hours_to_mark(tstzrange(NEW.state_since, NULL)) AS hour;
   RETURN NULL;
 END $function$
 
@@ -1452,7 +1464,7 @@ BEGIN
     INSERT INTO tenant_pricing_names (tenant_id, pricing_name, valid) VALUES (NEW.id, NEW.pricing_name, tstzrange(now(), NULL));
     -- A change that commits after its hour was rated is rated again.
     INSERT INTO usage_dirty_hours (hour_start, pod_id)
-    SELECT hour, p.id FROM cloud_pods p, generate_series(date_bin('1 hour', now(), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
+    SELECT hour, p.id FROM cloud_pods p, hours_to_mark(tstzrange(now(), NULL)) AS hour
     WHERE p.tenant_id = NEW.id AND p.status <> 'deleted';
   END IF;
   RETURN NULL;

@@ -73,6 +73,17 @@ CREATE TABLE usage_dirty_months (
   pod_ids uuid[]
 );
 
+-- Hours of a time that are made or may be being made at this moment: what changes in them needs a mark. Older
+-- hours that nobody has made are made with what is known then.
+CREATE FUNCTION hours_to_mark(changed tstzrange) RETURNS SETOF timestamptz LANGUAGE sql STABLE AS $$
+  SELECT hour_start FROM usage_hours
+  WHERE hour_start > lower(changed) - interval '1 hour' AND hour_start < coalesce(upper(changed), 'infinity')
+  UNION
+  SELECT hour FROM generate_series(
+    date_bin('1 hour', greatest(lower(changed), clock_timestamp() - interval '7 days'), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
+  WHERE hour < coalesce(upper(changed), 'infinity')
+$$;
+
 -- When a host could not be reached. After an hour of it neither disk nor plan of its pods accrues.
 CREATE TABLE node_outages (
   node_id uuid NOT NULL REFERENCES nodes,
@@ -95,7 +106,7 @@ BEGIN
     RETURN NULL;
   END IF;
   INSERT INTO usage_dirty_hours (hour_start, node_id)
-  SELECT hour, NEW.node_id FROM generate_series(date_bin('1 hour', NEW.state_since, '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour;
+  SELECT hour, NEW.node_id FROM hours_to_mark(tstzrange(NEW.state_since, NULL)) AS hour;
   RETURN NULL;
 END $$;
 CREATE TRIGGER node_outages_are_recorded AFTER INSERT OR UPDATE OF state ON node_status FOR EACH ROW EXECUTE FUNCTION record_outage();
@@ -114,8 +125,7 @@ BEGIN
     changed := range_merge(NEW.valid, OLD.valid); pod := NEW.pod_id;
   END IF;
   INSERT INTO usage_dirty_hours (hour_start, pod_id)
-  SELECT hour, pod FROM generate_series(date_bin('1 hour', lower(changed), '2000-01-01Z'), least(clock_timestamp(), coalesce(upper(changed), 'infinity')), '1 hour') AS hour
-  WHERE NOT isempty(changed);
+  SELECT hour, pod FROM hours_to_mark(changed) AS hour WHERE NOT isempty(changed);
   RETURN NULL;
 END $$;
 CREATE TRIGGER allocated_hours_are_marked AFTER INSERT OR UPDATE OR DELETE ON cloud_pod_allocations

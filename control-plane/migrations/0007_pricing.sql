@@ -82,7 +82,7 @@ BEGIN
     INSERT INTO tenant_pricing_names (tenant_id, pricing_name, valid) VALUES (NEW.id, NEW.pricing_name, tstzrange(now(), NULL));
     -- A change that commits after its hour was rated is rated again.
     INSERT INTO usage_dirty_hours (hour_start, pod_id)
-    SELECT hour, p.id FROM cloud_pods p, generate_series(date_bin('1 hour', now(), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
+    SELECT hour, p.id FROM cloud_pods p, hours_to_mark(tstzrange(now(), NULL)) AS hour
     WHERE p.tenant_id = NEW.id AND p.status <> 'deleted';
   END IF;
   RETURN NULL;

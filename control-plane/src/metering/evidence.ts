@@ -51,44 +51,53 @@ function histogramOfSamples({ from, to }: HourBounds): Sql {
     + ms_in_hour(least(s.sample_time, ${to}), ${from}) - ms_in_hour(least(${ranFrom}, ${to}), ${from}))`;
 }
 
+/** What the samples of a pod are summed up to in one pass. */
+const sums = sql`g.pod_id, sum(g.sample_count)::bigint AS sample_count, sum(g.running_ms)::bigint AS running_ms, sum(g.cpu_usage_us)::bigint AS cpu_usage_us,
+  sum(g.running_ms::bigint * g.cores)::bigint AS cpu_capacity_ms, sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms,
+  sum(g.guest_in_bytes)::bigint AS guest_in_bytes, sum(g.guest_out_bytes)::bigint AS guest_out_bytes,
+  sum(g.io_read_bytes)::bigint AS io_read_bytes, sum(g.io_write_bytes)::bigint AS io_write_bytes,
+  ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
+  min(g.spool_no) = max(g.spool_no) AS is_one_spool, min(g.start_time) AS starts, max(g.sample_time) AS ends,
+  sum(date_part('epoch', g.sample_time - g.start_time)) AS length_seconds,
+  array_agg(least(100, g.cpu_usage_us / nullif(g.running_ms::bigint * g.cores * 10, 0)) * 4294967296 + g.running_ms) AS entries`;
+
 /**
- * What the samples `g` of one pod come to. Nearly always one spool measured a stretch without gaps, which
- * minima, maxima and sums prove; only else are the intervals united one by one.
+ * Covered time and histogram of the sums `g` of a pod. Nearly always one spool measured a stretch without
+ * gaps, which minima, maxima and sums prove; only else are the intervals united one by one.
  */
-function aggregates(hour: HourBounds): Sql {
-  const gapless = sql`(min(g.spool_no) = max(g.spool_no) AND min(g.start_time) >= ${hour.from}
-    AND ms_between(min(g.start_time), max(g.sample_time)) = round(sum(date_part('epoch', g.sample_time - g.start_time)) * 1000)
-    AND ms_between(min(g.start_time), max(g.sample_time)) - sum(g.running_ms) < 1000)`;
+function timesOfSums(hour: HourBounds): Sql {
   const oneByOne = (what: Sql) => sql`(SELECT ${what} FROM cloud_pod_usage_samples s
     WHERE s.pod_id = g.pod_id AND s.sample_time > ${hour.from} AND s.sample_time <= ${hour.to})`;
-  return sql`sum(g.sample_count)::bigint AS sample_count, sum(g.running_ms)::bigint AS running_ms, sum(g.cpu_usage_us)::bigint AS cpu_usage_us,
-    sum(g.running_ms::bigint * g.cores)::bigint AS cpu_capacity_ms, sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms,
-    sum(g.guest_in_bytes)::bigint AS guest_in_bytes, sum(g.guest_out_bytes)::bigint AS guest_out_bytes,
-    sum(g.io_read_bytes)::bigint AS io_read_bytes, sum(g.io_write_bytes)::bigint AS io_write_bytes,
-    ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
-    CASE WHEN ${gapless}
-      THEN int4multirange(int4range(ms_in_hour(min(g.start_time), ${hour.from}), ms_in_hour(max(g.sample_time), ${hour.from})))
-      ELSE ${oneByOne(coveredBySamples(hour))} END AS covered,
-    CASE WHEN ${gapless}
-      THEN array_agg(least(100, g.cpu_usage_us / nullif(g.running_ms::bigint * g.cores * 10, 0)) * 4294967296 + g.running_ms)
-      ELSE ${oneByOne(histogramOfSamples(hour))} END AS cpu_histogram`;
+  const gapless = sql`(g.is_one_spool AND g.from_ms >= 0 AND g.to_ms - g.from_ms = round(g.length_seconds * 1000) AND g.to_ms - g.from_ms - g.running_ms < 1000)`;
+  return sql`
+    CASE WHEN ${gapless} THEN int4multirange(int4range(g.from_ms, g.to_ms)) ELSE ${oneByOne(coveredBySamples(hour))} END AS covered,
+    CASE WHEN ${gapless} THEN g.entries ELSE ${oneByOne(histogramOfSamples(hour))} END AS cpu_histogram`;
+}
+
+/** Adds where the sums begin and end, in ms of the hour; before it is below zero. */
+function withBounds(summed: Sql, { from }: HourBounds): Sql {
+  return sql`SELECT summed.*, ms_between(${from}, starts)::integer AS from_ms, ms_between(${from}, ends)::integer AS to_ms FROM (${summed}) AS summed OFFSET 0`;
 }
 
 /** `measured`: what the samples of each due hour come to, or what they came to when they were archived. */
 function measuredTable(source: EvidenceSource): Sql {
+  const figures = nameColumns([...summedFigures, ...greatestFigures], (name) => `g.${name}`);
   switch (source.kind) {
     case "whole-hour": {
-      const [from, to] = [sql`${source.from}::timestamptz`, sql`${source.to}::timestamptz`];
+      const hour = { from: sql`${source.from}::timestamptz`, to: sql`${source.to}::timestamptz` };
+      const summed = sql`SELECT ${sums} FROM cloud_pod_usage_samples g WHERE g.sample_time > ${hour.from} AND g.sample_time <= ${hour.to} GROUP BY g.pod_id`;
       return sql`measured AS (
-        SELECT g.pod_id, ${from} AS hour_start, ${aggregates({ from, to })}, NULL::jsonb AS traffic_points
-        FROM cloud_pod_usage_samples g WHERE g.sample_time > ${from} AND g.sample_time <= ${to} GROUP BY g.pod_id)`;
+        SELECT g.pod_id, ${hour.from} AS hour_start, ${figures}, ${timesOfSums(hour)}, NULL::jsonb AS traffic_points
+        FROM (${withBounds(summed, hour)}) AS g)`;
     }
-    case "pod-by-pod":
+    case "pod-by-pod": {
+      const hour = { from: sql`d.hour_start`, to: sql`d.hour_end` };
+      const summed = sql`SELECT ${sums} FROM cloud_pod_usage_samples g
+        WHERE g.pod_id = d.pod_id AND g.sample_time > d.hour_start AND g.sample_time <= d.hour_end GROUP BY g.pod_id`;
       return sql`measured AS (
-        SELECT d.hour_start, m.*, NULL::jsonb AS traffic_points FROM due d CROSS JOIN LATERAL (
-          SELECT g.pod_id, ${aggregates({ from: sql`d.hour_start`, to: sql`d.hour_end` })}
-          FROM cloud_pod_usage_samples g
-          WHERE g.pod_id = d.pod_id AND g.sample_time > d.hour_start AND g.sample_time <= d.hour_end GROUP BY g.pod_id) AS m)`;
+        SELECT d.pod_id, d.hour_start, ${figures}, ${timesOfSums(hour)}, NULL::jsonb AS traffic_points
+        FROM due d CROSS JOIN LATERAL (${withBounds(summed, hour)}) AS g)`;
+    }
     case "sealed":
       return sql`measured AS (
         SELECT h.pod_id, h.hour_start, ${nameColumns([...summedFigures, ...greatestFigures], (name) => `base.${name}`)},

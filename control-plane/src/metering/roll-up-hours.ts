@@ -74,7 +74,7 @@ interface HourState {
 /** One pass over an hour of the whole fleet is quickest when nothing is sorted and nothing spills to the disk. */
 async function preferHashing(tx: Transaction): Promise<void> {
   await tx.query(sql`SELECT set_config('work_mem', '512MB', true), set_config('hash_mem_multiplier', '4', true),
-    set_config('enable_indexscan', 'off', true), set_config('jit', 'off', true)`);
+    set_config('enable_indexscan', 'off', true), set_config('enable_nestloop', 'off', true), set_config('jit', 'off', true)`);
 }
 
 /** Pods that marks name, and all that existed in the hour when it is made for the first time. */
@@ -122,26 +122,31 @@ function rollUpStatement({ hourStart, hourEnd, now, source, first, archived }: H
     ${pieceTables},
     ${evidenceTables(source)},
     ${ratedTable},
-    ${classTables(hourStart, hourEnd, now)},
+    ${classTables(hourStart, hourEnd)},
     made AS (
       SELECT e.tenant_id, e.pod_id, e.hour_start, ${nameColumns([...summedFigures, ...greatestFigures], (name) => `e.${name}`)},
         e.covered, length_ms(e.covered) AS uptime_ms, e.traffic_points,
         coalesce((SELECT array_agg(bucket * 4294967296 + ms ORDER BY bucket) FROM (
-          SELECT entry >> 32 AS bucket, sum(entry & 4294967295)::bigint AS ms FROM unnest(e.cpu_histogram) AS entry
+          SELECT entry >> 32 AS bucket, sum(entry & 4294967295)::bigint AS ms FROM (SELECT unnest(e.cpu_histogram) AS entry) AS entries
           WHERE entry IS NOT NULL GROUP BY 1) AS buckets), '{}') AS cpu_histogram,
-        c.existed, c.reported, c.is_final, t.currency, e.supplement,
+        CASE WHEN e.supplement THEN '{}' ELSE coalesce(l.lifetime, '{}') END AS existed,
+        coalesce(f.is_final, true) OR ${now}::timestamptz >= ${hourEnd}::timestamptz + interval '72 hours' AS is_final, t.currency, e.supplement,
         ${nameColumns([...ratedFigures, ...hourCosts], (name) => `coalesce(r.${name}, 0) AS ${name}`)}, r.allowance_gb
-      FROM evidence e JOIN tenants t ON t.id = e.tenant_id LEFT JOIN rated r USING (pod_id, hour_start) LEFT JOIN classes c USING (pod_id)),
+      FROM evidence e JOIN tenants t ON t.id = e.tenant_id LEFT JOIN rated r USING (pod_id, hour_start)
+      LEFT JOIN lifetimes l USING (pod_id) LEFT JOIN finality f USING (pod_id)),
+    ${reportTables(hourStart, hourEnd)},
     settled AS (
-      SELECT made.*, old.final_at AS old_final_at, old.allowance_gb AS old_allowance_gb,
+      SELECT made.*, coalesce(reports.reported, '{}') AS reported, old.final_at AS old_final_at, old.allowance_gb AS old_allowance_gb,
         CASE WHEN made.supplement THEN '{}' WHEN old.final_at IS NULL THEN made.covered ELSE old.timely END AS timely_covered,
         ${isFrozen ? sql`old.not_running_ms + old.missing_ms` : sql`NULL::bigint`} AS frozen_absent_ms, old.missing_ms AS old_missing_ms,
         old.measured_ms + old.late_ms AS old_present_ms
-      FROM made LEFT JOIN cloud_pod_usage_hourly old ON old.hour_start = made.hour_start AND old.pod_id = made.pod_id AND NOT old.supplement),
+      FROM made LEFT JOIN cloud_pod_usage_hourly old ON old.hour_start = made.hour_start AND old.pod_id = made.pod_id AND NOT old.supplement
+      LEFT JOIN reports ON reports.pod_id = made.pod_id),
     written AS (
       INSERT INTO cloud_pod_usage_hourly (hour_start, pod_id, tenant_id, ${nameColumns(writtenColumns)})
       SELECT hour_start, pod_id, tenant_id, ${nameColumns(measuredColumns)}, uptime_ms,
-        length_ms(covered * timely_covered), length_ms(covered - timely_covered),
+        CASE WHEN covered = timely_covered THEN uptime_ms ELSE length_ms(covered * timely_covered) END,
+        CASE WHEN covered = timely_covered THEN 0 ELSE length_ms(covered - timely_covered) END,
         ${absentTime(isFrozen)},
         ${nameColumns([...ratedFigures, ...hourCosts])}, coalesce(old_allowance_gb, allowance_gb), currency,
         CASE WHEN old_final_at IS NOT NULL THEN old_final_at WHEN is_final THEN ${now}::timestamptz END,
@@ -164,45 +169,54 @@ const keepBase = sql`, sealed_base = coalesce(cloud_pod_usage_hourly.sealed_base
 
 /** not_running_ms and missing_ms. Of a frozen hour it is no more known when; time that turns out to be covered was missing first. */
 function absentTime(isFrozen: boolean): Sql {
-  if (!isFrozen) return sql`length_ms((existed - covered) * reported), length_ms(existed - covered - reported)`;
+  if (!isFrozen)
+    return sql`CASE WHEN existed <@ covered THEN 0 ELSE length_ms((existed - covered) * reported) END,
+      CASE WHEN existed <@ covered THEN 0 ELSE length_ms(existed - covered - reported) END`;
   return sql`
     coalesce(frozen_absent_ms - old_missing_ms - greatest(0, uptime_ms - old_present_ms - old_missing_ms), 0),
     coalesce(greatest(0, old_missing_ms - greatest(0, uptime_ms - old_present_ms)), 0)`;
 }
 
 /**
- * `classes`: for each due pod the ms of its existence, those for which its host reported (a pod that is absent
- * from a report was not running, one that could not be read is missing), and whether nothing more is expected:
- * every host it was on has delivered everything up to then, is lost, or three days have passed.
+ * `lifetimes`: when each due pod existed. `finality`: whether nothing more is expected of it, because every host it
+ * was on has delivered everything up to then or is lost.
  */
-function classTables(from: Date, to: Date, now: Date): Sql {
+function classTables(from: Date, to: Date): Sql {
   const ms = (at: Sql) => sql`ms_in_hour(${at}, ${from})`;
   return sql`
     lifetimes AS (
-      SELECT d.pod_id, range_agg(int4range(${ms(sql`lower(a.valid)`)}, ${ms(sql`coalesce(upper(a.valid), ${to})`)})) AS lifetime
+      SELECT d.pod_id, range_agg(CASE WHEN a.valid @> tstzrange(${from}, ${to}) THEN '{[0,3600000)}'::int4multirange
+        ELSE int4multirange(int4range(${ms(sql`lower(a.valid)`)}, ${ms(sql`coalesce(upper(a.valid), ${to})`)})) END) AS lifetime
       FROM due d JOIN cloud_pod_allocations a ON a.pod_id = d.pod_id AND a.valid && tstzrange(${from}, ${to}) GROUP BY d.pod_id),
-    node_reports AS (
-      SELECT s.node_id, range_agg(int4range(${ms(sql`c.covers_from`)}, ${ms(sql`c.covers_to`)})) AS reported
-      FROM node_coverage c JOIN node_spools s USING (spool_no)
-      WHERE c.covers_to > ${from} AND c.covers_to < ${to}::timestamptz + interval '1 day' AND c.covers_from < ${to} GROUP BY s.node_id),
-    unreadable AS (
-      SELECT s.node_id, vmid, range_agg(int4range(${ms(sql`c.covers_from`)}, ${ms(sql`c.covers_to`)})) AS unread
-      FROM node_coverage c JOIN node_spools s USING (spool_no) CROSS JOIN LATERAL unnest(c.unreadable_vmids) AS vmid
-      WHERE c.covers_to > ${from} AND c.covers_to < ${to}::timestamptz + interval '1 day' AND c.covers_from < ${to} GROUP BY s.node_id, vmid),
-    node_states AS (
-      SELECT n.node_id, n.state IN ('lost', 'removed') AS is_gone, (SELECT max(s.complete_until) FROM node_spools s WHERE s.node_id = n.node_id) AS complete_until
+    node_ends AS (
+      SELECT n.node_id, CASE WHEN n.state IN ('lost', 'removed') THEN 'infinity' ELSE
+        (SELECT max(s.complete_until) FROM node_spools s WHERE s.node_id = n.node_id) END AS known_until
       FROM node_status n),
-    stays AS (
-      SELECT d.pod_id, range_agg((n.reported - coalesce(u.unread, '{}')) * int4multirange(int4range(
-          ${ms(sql`p.placed_from`)}, ${ms(sql`coalesce(p.placed_to, ${to})`)}))) AS reported,
-        bool_and(coalesce(st.is_gone, false) OR coalesce(st.complete_until >= least(${to}, p.placed_to), false)) AS is_final
+    finality AS (
+      SELECT d.pod_id, bool_and(coalesce(e.known_until >= least(${to}, p.placed_to), false)) AS is_final
       FROM due d JOIN cloud_pod_placements p ON p.pod_id = d.pod_id AND p.placed_from < ${to} AND coalesce(p.placed_to, 'infinity') > ${from}
-      LEFT JOIN node_reports n ON n.node_id = p.node_id
+      LEFT JOIN node_ends e USING (node_id) GROUP BY d.pod_id)`;
+}
+
+/**
+ * `reports`: for which ms of the hour the hosts of pods that were absent reported, while these were placed there. A
+ * pod that is absent from a report was not running; one that could not be read is missing.
+ */
+function reportTables(from: Date, to: Date): Sql {
+  const ms = (at: Sql) => sql`ms_in_hour(${at}, ${from})`;
+  const covers = sql`range_agg(int4range(${ms(sql`c.covers_from`)}, ${ms(sql`c.covers_to`)}))`;
+  const inHour = sql`c.covers_to > ${from} AND c.covers_to < ${to}::timestamptz + interval '1 day' AND c.covers_from < ${to}`;
+  return sql`
+    absent AS (SELECT pod_id FROM made WHERE NOT existed <@ covered),
+    node_reports AS (SELECT s.node_id, ${covers} AS reported FROM node_coverage c JOIN node_spools s USING (spool_no) WHERE ${inHour} GROUP BY s.node_id),
+    unreadable AS (
+      SELECT s.node_id, vmid, ${covers} AS unread FROM node_coverage c JOIN node_spools s USING (spool_no) CROSS JOIN LATERAL unnest(c.unreadable_vmids) AS vmid
+      WHERE ${inHour} AND c.unreadable_vmids <> '{}' GROUP BY s.node_id, vmid),
+    reports AS (
+      SELECT p.pod_id, range_agg((n.reported - coalesce(u.unread, '{}')) * int4multirange(int4range(
+        ${ms(sql`p.placed_from`)}, ${ms(sql`coalesce(p.placed_to, ${to})`)}))) AS reported
+      FROM absent a JOIN cloud_pod_placements p ON p.pod_id = a.pod_id AND p.placed_from < ${to} AND coalesce(p.placed_to, 'infinity') > ${from}
+      JOIN node_reports n ON n.node_id = p.node_id
       LEFT JOIN unreadable u ON u.node_id = p.node_id AND u.vmid = p.vmid
-      LEFT JOIN node_states st ON st.node_id = p.node_id
-      GROUP BY d.pod_id),
-    classes AS (
-      SELECT d.pod_id, CASE WHEN d.supplement THEN '{}' ELSE coalesce(l.lifetime, '{}') END AS existed, coalesce(s.reported, '{}') AS reported,
-        coalesce(s.is_final, true) OR ${now}::timestamptz >= ${to}::timestamptz + interval '72 hours' AS is_final
-      FROM due d LEFT JOIN lifetimes l USING (pod_id) LEFT JOIN stays s USING (pod_id))`;
+      GROUP BY p.pod_id)`;
 }

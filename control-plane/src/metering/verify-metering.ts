@@ -127,7 +127,7 @@ function samplesAgainstHours({ from, to }: TimeRange): Sql {
       SELECT pod_id, hour_start, ${nameColumns(summedFigures, (name) => `sum(${name}) AS ${name}`)}, ${nameColumns(greatestFigures, (name) => `max(${name}) AS ${name}`)}
       FROM single GROUP BY pod_id, hour_start)
     ${differences("samples-hours", names, {
-      from: sql`(SELECT * FROM summed WHERE ${hasNoMark(sql`hour_start`)} AND ${isOpenDay(sql`hour_start`)} AND EXISTS (SELECT FROM usage_hours u WHERE u.hour_start = summed.hour_start)) AS expected
+      from: sql`(SELECT * FROM summed WHERE ${hasNoMark(sql`summed.hour_start`)} AND ${isOpenDay(sql`summed.hour_start`)} AND EXISTS (SELECT FROM usage_hours u WHERE u.hour_start = summed.hour_start)) AS expected
         FULL JOIN (SELECT * FROM cloud_pod_usage_hourly h WHERE h.hour_start >= ${from} AND h.hour_start < ${to} AND ${hasNoMark(sql`h.hour_start`)} AND ${isOpenDay(sql`h.hour_start`)}) AS found
         USING (pod_id, hour_start)`,
       podId: sql`pod_id`,

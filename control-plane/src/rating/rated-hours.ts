@@ -13,7 +13,7 @@ import { sql, type Sql } from "../platform/sql.ts";
  */
 export const pieceTables: Sql = sql`
   hours AS (
-    SELECT hour_start, hour_end, month_start,
+    SELECT hour_start, hour_end, month_start, ms_in_hour(hour_end, hour_start) AS length_ms, ms_between(month_start, hour_start) AS month_elapsed_ms,
       ms_between(month_start, ((month_start AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC') AS month_ms
     FROM (SELECT DISTINCT hour_start, hour_end, date_trunc('month', hour_start, 'UTC') AS month_start FROM due) AS distinct_hours),
   slices AS (
@@ -37,9 +37,12 @@ export const pieceTables: Sql = sql`
         AND p.effective_from <= s.from_at AND (p.effective_until IS NULL OR p.effective_until > s.from_at)
       ORDER BY p.name IS NOT DISTINCT FROM n.pricing_name DESC LIMIT 1) AS list),
   pieces AS MATERIALIZED (
-    SELECT piece.*, ms_in_hour(from_at, hour_start) AS from_ms, ms_in_hour(to_at, hour_start) AS to_ms
+    -- Nearly every piece is a whole hour of a price and a pod older than the month: worth asking first.
+    SELECT piece.*, CASE WHEN from_at = hour_start THEN 0 ELSE ms_in_hour(from_at, hour_start) END AS from_ms,
+      CASE WHEN to_at = hour_end THEN length_ms ELSE ms_in_hour(to_at, hour_start) END AS to_ms,
+      CASE WHEN anchor = month_start THEN month_elapsed_ms ELSE ms_between(anchor, hour_start) END AS elapsed_ms
     FROM (
-      SELECT d.pod_id, d.hour_start, d.hour_end, d.supplement, h.month_ms, a.billing_mode, a.cores, a.memory_mb, a.disk_gb,
+      SELECT d.pod_id, d.hour_start, d.hour_end, d.supplement, h.month_ms, h.month_start, h.length_ms, h.month_elapsed_ms, a.billing_mode, a.cores, a.memory_mb, a.disk_gb,
         greatest(d.hour_start, lower(a.valid), l.from_at, lower(pp.valid)) AS from_at,
         least(d.hour_end, upper(a.valid), l.to_at, upper(pp.valid)) AS to_at,
         CASE WHEN plan.overage_policy = 'charge' THEN plan.bandwidth_gb END AS allowance_gb,
@@ -48,7 +51,7 @@ export const pieceTables: Sql = sql`
         -- What accrues by existence: the disk, or the whole plan.
         CASE WHEN a.billing_mode = 'plan' THEN pp.amount ELSE l.disk_gb_per_month END AS monthly_price,
         CASE WHEN a.billing_mode = 'plan' THEN 1 ELSE a.disk_gb END AS monthly_quantity,
-        ms_between(greatest(h.month_start, lower(a.valid), l.list_from, lower(pp.valid)), d.hour_start) AS elapsed_ms
+        greatest(h.month_start, lower(a.valid), l.list_from, lower(pp.valid)) AS anchor
       FROM due d
       JOIN hours h ON h.hour_start = d.hour_start AND h.hour_end = d.hour_end
       JOIN tenants t ON t.id = d.tenant_id
@@ -62,7 +65,7 @@ export const pieceTables: Sql = sql`
   edges AS (
     SELECT pod_id, hour_start FROM pieces GROUP BY pod_id, hour_start
     HAVING count(*) > 1 OR min(from_at) > hour_start OR max(to_at) < max(hour_end)),
-  lost AS (
+  lost AS MATERIALIZED (
     SELECT d.pod_id, d.hour_start, range_agg(int4range(
       ms_in_hour(greatest(lower(o.period) + interval '1 hour', pl.placed_from), d.hour_start),
       ms_in_hour(least(coalesce(upper(o.period), d.hour_end), coalesce(pl.placed_to, d.hour_end)), d.hour_start))) AS away
@@ -93,7 +96,8 @@ export const hourCosts = [
 export const ratedTable: Sql = sql`
   used AS (
     SELECT p.*, lost.away,
-      length_ms(e.covered * int4multirange(int4range(p.from_ms, p.to_ms))) AS uptime_ms,
+      CASE WHEN p.from_at = p.hour_start AND p.to_at = p.hour_end THEN length_ms(e.covered)
+        ELSE length_ms(e.covered * int4multirange(int4range(p.from_ms, p.to_ms))) END AS uptime_ms,
       CASE WHEN e.traffic_points IS NOT NULL THEN (
           SELECT coalesce(sum((point ->> 1)::bigint), 0)::bigint FROM jsonb_array_elements(e.traffic_points) AS point
           WHERE (point ->> 0)::integer > p.from_ms AND (point ->> 0)::integer <= p.to_ms)
