@@ -5,6 +5,7 @@ import type { IssuingDeps } from "./nodes/node-certificates.ts";
 import { registerNodeRoutes } from "./nodes/nodes.http.ts";
 import { registerNotificationRoutes } from "./notifications/notifications.http.ts";
 import type { WebhookRules } from "./notifications/webhook-target.ts";
+import { registerAuditRoutes } from "./ops/audit.http.ts";
 import { registerPlanAdminRoutes } from "./plans/plans-admin.http.ts";
 import { registerPlanRoutes } from "./plans/plans.http.ts";
 import type { Hints } from "./platform/hints.ts";
@@ -64,4 +65,5 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerNotificationRoutes(routes, deps);
   registerBudgetRoutes(routes, { ...deps, accrue: accrueMonth });
   registerSchedulerRoutes(routes, { fleet: deps.fleet });
+  registerAuditRoutes(routes);
 }

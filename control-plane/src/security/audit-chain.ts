@@ -4,6 +4,9 @@ import { sql } from "../platform/sql.ts";
 /** The head of a chain that has no member yet. */
 export const emptyChain: Buffer = Buffer.alloc(32);
 
+/** How many rows one seal is over at most. */
+export const sealRowsMax = 2_000;
+
 /**
  * The text of a row of `audit_log a` that is hashed: an array of everything that says who did what when, in a
  * fixed order, as PostgreSQL writes `jsonb`. The time is in microseconds since 1970, because the text of a

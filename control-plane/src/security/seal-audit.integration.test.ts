@@ -49,9 +49,11 @@ const fault = async () => (await verifyAuditChain(db.system)).fault;
 describe("the chain of the audit log", () => {
   test("holds every row in its order, also those that commit late", async () => {
     expect(await verifyAuditChain(db.system)).toEqual({
+      fromSeq: 1n,
       verifiedRows: 0n,
       unsealedRows: 0n,
       root: "",
+      nextSeq: undefined,
       fault: undefined,
     });
     const late = await db.system.pool.connect();
@@ -103,11 +105,58 @@ describe("the chain of the audit log", () => {
     ["a seal taken away", "DELETE FROM audit_seals WHERE from_seq = 4", 4n, "SEAL_BROKEN"],
     ["the last seal taken away", "DELETE FROM audit_seals WHERE from_seq = 7", 7n, "ROW_UNSEALED"],
     ["a changed seal", "UPDATE audit_seals SET root = sha256('x') WHERE from_seq = 4", 4n, "SEAL_BROKEN"],
+    [
+      "two rows that changed places",
+      "UPDATE audit_log a SET chain_seq = -b.chain_seq, hash = b.hash FROM audit_log b WHERE a.chain_seq IN (4, 5) AND b.chain_seq = 9 - a.chain_seq; UPDATE audit_log SET chain_seq = -chain_seq WHERE chain_seq < 0",
+      4n,
+      "ROW_CHANGED",
+    ],
+    ["a row without a hash", "UPDATE audit_log SET hash = NULL WHERE chain_seq = 8", 8n, "ROW_CHANGED"],
+    [
+      "a row that was put before the first",
+      "INSERT INTO audit_log (id, actor_kind, action, target_type, chain_seq) VALUES (gen_random_uuid(), 'user', 'x', 'x', 0)",
+      0n,
+      "ROW_UNSEALED",
+    ],
+    [
+      "a seal that was slipped in",
+      "INSERT INTO audit_seals (from_seq, to_seq, root, prev) VALUES (5, 6, sha256('x'), sha256('y'))",
+      7n,
+      "SEAL_BROKEN",
+    ],
+    ["a seal over the whole log", "UPDATE audit_seals SET to_seq = 1000000000 WHERE from_seq = 7", 7n, "SEAL_BROKEN"],
     ["a seal that follows nothing", "UPDATE audit_seals SET prev = NULL WHERE from_seq = 4", 4n, "SEAL_BROKEN"],
   ])("shows %s", async (_, statement, seq, code) => {
     await sealedLog();
     await tamper(statement);
     expect(await fault()).toEqual({ seq, code });
+  });
+
+  test("can be looked at in parts, each going on where the one before ended", async () => {
+    await sealedLog();
+    const first = await verifyAuditChain(db.system, { rowsMax: 4n });
+    expect(first).toMatchObject({ fromSeq: 1n, verifiedRows: 6n, nextSeq: 7n, fault: undefined });
+    const last = await verifyAuditChain(db.system, { fromSeq: 7n, rootBefore: first.root, rowsMax: 4n });
+    expect(last).toMatchObject({ fromSeq: 7n, verifiedRows: 3n, nextSeq: undefined, fault: undefined });
+    expect(last.root).toBe((await verifyAuditChain(db.system)).root);
+    expect(await verifyAuditChain(db.system, { fromSeq: 5n })).toMatchObject({ fromSeq: 4n, verifiedRows: 6n });
+    expect(await verifyAuditChain(db.system, { fromSeq: 10n, rootBefore: last.root })).toMatchObject({
+      verifiedRows: 0n,
+      fault: undefined,
+    });
+  });
+
+  test("that was cut off and made anew shows against a root that was noted", async () => {
+    await sealedLog();
+    const { root } = await verifyAuditChain(db.system);
+    await tamper("DELETE FROM audit_log WHERE chain_seq > 6; DELETE FROM audit_seals WHERE from_seq > 6");
+    expect(await fault()).toBeUndefined();
+    const noted = { fromSeq: 10n, rootBefore: root };
+    expect((await verifyAuditChain(db.system, noted)).fault).toEqual({ seq: 10n, code: "ROOT_DIFFERS" });
+    for (let index = 0; index < 3; index += 1) await change("thing.else");
+    await sealAudit(db.system);
+    expect(await fault()).toBeUndefined();
+    expect((await verifyAuditChain(db.system, noted)).fault).toEqual({ seq: 10n, code: "ROOT_DIFFERS" });
   });
 
   test("shows a row whose hash was made to fit: the next one does not", async () => {

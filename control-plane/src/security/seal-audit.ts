@@ -1,8 +1,7 @@
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { canonicalRow, emptyChain, rowHash, sealRoot } from "./audit-chain.ts";
+import { canonicalRow, emptyChain, rowHash, sealRoot, sealRowsMax } from "./audit-chain.ts";
 
-const rowsAtOnce = 2_000;
 const batchesMax = 20;
 
 /**
@@ -17,7 +16,7 @@ export async function sealAudit(db: Database): Promise<number> {
   for (let batch = 0; batch < batchesMax; batch += 1) {
     const rows = await db.transaction(sealBatch);
     sealed += rows;
-    if (rows < rowsAtOnce) break;
+    if (rows < sealRowsMax) break;
   }
   return sealed;
 }
@@ -26,7 +25,7 @@ async function sealBatch(tx: Transaction): Promise<number> {
   // Two chains at once would both continue the same head.
   await tx.query(sql`SELECT pg_advisory_xact_lock(hashtextextended('audit chain', 0))`);
   const rows = await tx.query<{ id: string; canonical: string }>(sql`
-    SELECT a.id, ${canonicalRow} AS canonical FROM audit_log a WHERE chain_seq IS NULL ORDER BY at, id LIMIT ${rowsAtOnce}`);
+    SELECT a.id, ${canonicalRow} AS canonical FROM audit_log a WHERE chain_seq IS NULL ORDER BY at, id LIMIT ${sealRowsMax}`);
   if (rows.length === 0) return 0;
   const [head] = await tx.query<{ seq: bigint; hash: Buffer }>(
     sql`SELECT chain_seq AS seq, hash FROM audit_log WHERE chain_seq IS NOT NULL ORDER BY chain_seq DESC LIMIT 1`,
