@@ -1037,7 +1037,7 @@ TABLE notifications ROW LEVEL SECURITY (
   CONSTRAINT one_notification_per_occasion UNIQUE (tenant_id, dedupe_key, channel, recipient)
   CONSTRAINT sent_or_dead CHECK ((num_nonnulls(sent_at, dead_at) <= 1))
 )
-CREATE INDEX notifications_dead ON public.notifications USING btree (id) WHERE (dead_at IS NOT NULL)
+CREATE INDEX notifications_dead ON public.notifications USING btree (dead_at, id) WHERE (dead_at IS NOT NULL)
 CREATE INDEX notifications_due ON public.notifications USING btree (next_try_at) WHERE ((sent_at IS NULL) AND (dead_at IS NULL))
 CREATE INDEX notifications_sent ON public.notifications USING btree (sent_at) WHERE (sent_at IS NOT NULL)
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
@@ -1148,9 +1148,11 @@ TABLE telemetry_dead_letters (
   detail text NOT NULL DEFAULT ''::text
   payload bytea NOT NULL
   received_at timestamp with time zone NOT NULL DEFAULT now()
+  retried_at timestamp with time zone
   CONSTRAINT telemetry_dead_letters_pkey PRIMARY KEY (id)
 )
 CREATE INDEX telemetry_dead_letters_by_time ON public.telemetry_dead_letters USING btree (received_at)
+CREATE INDEX telemetry_dead_letters_waiting ON public.telemetry_dead_letters USING btree (received_at, id) WHERE (retried_at IS NULL)
 
 TABLE tenant_pricing_names (
   tenant_id uuid NOT NULL
@@ -1286,9 +1288,11 @@ TABLE usage_rejected_samples (
   reason text NOT NULL
   sample jsonb NOT NULL
   received_at timestamp with time zone NOT NULL DEFAULT now()
+  retried_at timestamp with time zone
   CONSTRAINT usage_rejected_samples_pkey PRIMARY KEY (id)
 )
 CREATE INDEX usage_rejected_samples_by_time ON public.usage_rejected_samples USING btree (received_at)
+CREATE INDEX usage_rejected_samples_waiting ON public.usage_rejected_samples USING btree (received_at, id) WHERE (retried_at IS NULL)
 
 TABLE usage_verifications (
   year_month character(7) NOT NULL

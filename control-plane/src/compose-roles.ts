@@ -20,6 +20,7 @@ import { startNodeWatch } from "./nodes/watch-nodes.ts";
 import { notificationLoops } from "./notifications/notification-loops.ts";
 import { openMailer } from "./notifications/send-email.ts";
 import { resolveWithSystem } from "./notifications/webhook-target.ts";
+import { deadLetterMetrics } from "./ops/dead-letter-metrics.ts";
 import type { Database } from "./platform/database.ts";
 import type { Hints } from "./platform/hints.ts";
 import { startLoops } from "./platform/loops.ts";
@@ -29,6 +30,7 @@ import { podHints } from "./pods/pod-hints.ts";
 import { podSagas } from "./pods/pod-sagas.ts";
 import { accrueMonth } from "./rating/accrual.ts";
 import { startIngest, type Ingest } from "./samples-intake/ingest.ts";
+import { openStorePool } from "./samples-intake/store-pool.ts";
 import { createFleetView } from "./scheduling/fleet-view.ts";
 import { recordCommandProgress } from "./tasks/task-events.ts";
 import { startTaskWorker } from "./tasks/task-worker.ts";
@@ -63,6 +65,9 @@ export interface Replica {
 
 /** Commands and results tell of changes at once; the inventory finds what nobody told. */
 const inventoryIntervalMs = 60_000;
+
+/** Retries are asked for by people, one at a time. */
+const redriveConnectionsMax = 2;
 
 /** A receiver that needs longer is tried again later. */
 const webhookDeadlineMs = 8_000;
@@ -192,6 +197,8 @@ export async function startApiRole(replica: Replica): Promise<string> {
       );
     return await Promise.resolve({ gatewayAddress: replica.gatewayAddress, brokerUrl });
   };
+  const storePool = openStorePool(replica.systemUrl, redriveConnectionsMax);
+  replica.onStop("retries of samples", () => storePool.close());
   registerRoutes(routes, {
     hints,
     fleet,
@@ -202,6 +209,8 @@ export async function startApiRole(replica: Replica): Promise<string> {
     webhookRules: { allowPrivate: config.webhookAllowPrivate },
     sampleIntervalMs: config.sampleIntervalMs,
     secureCookies: config.secureCookies,
+    storePool,
+    deadLetterMetrics: deadLetterMetrics(metrics, system, log),
   });
   const shutdown = new AbortController();
   const app = createApp({

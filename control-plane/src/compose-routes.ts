@@ -6,6 +6,8 @@ import { registerNodeRoutes } from "./nodes/nodes.http.ts";
 import { registerNotificationRoutes } from "./notifications/notifications.http.ts";
 import type { WebhookRules } from "./notifications/webhook-target.ts";
 import { registerAuditRoutes } from "./ops/audit.http.ts";
+import type { DeadLetterMetrics } from "./ops/dead-letter-metrics.ts";
+import { registerDeadLetterRoutes } from "./ops/dead-letters.http.ts";
 import { registerPlanAdminRoutes } from "./plans/plans-admin.http.ts";
 import { registerPlanRoutes } from "./plans/plans.http.ts";
 import type { Hints } from "./platform/hints.ts";
@@ -19,6 +21,7 @@ import { prepareRetry } from "./pods/retry-work.ts";
 import { registerPricingRoutes } from "./rating/pricing.http.ts";
 import { registerQuotaRoutes } from "./quotas/quotas.http.ts";
 import { accrueMonth } from "./rating/accrual.ts";
+import type { StorePool } from "./samples-intake/store-pool.ts";
 import type { FleetView } from "./scheduling/fleet-view.ts";
 import { registerSchedulerRoutes } from "./scheduling/scheduler.http.ts";
 import { registerSecurityRoutes } from "./security/security.http.ts";
@@ -38,6 +41,9 @@ export interface RouteDeps {
   readonly webhookRules: WebhookRules;
   readonly sampleIntervalMs: number;
   readonly secureCookies: boolean;
+  /** For samples that are taken in again. */
+  readonly storePool: StorePool;
+  readonly deadLetterMetrics: DeadLetterMetrics;
 }
 
 /** Every route of the control plane; also what the test of every route walks. */
@@ -63,6 +69,7 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerUsageRoutes(routes);
   registerNodeRoutes(routes, { ...deps.issuing, hints: deps.hints });
   registerNotificationRoutes(routes, deps);
+  registerDeadLetterRoutes(routes, deps);
   registerBudgetRoutes(routes, { ...deps, accrue: accrueMonth });
   registerSchedulerRoutes(routes, { fleet: deps.fleet });
   registerAuditRoutes(routes);

@@ -1,4 +1,5 @@
 import type { Logger } from "pino";
+import type { Registry } from "prom-client";
 import { createApp } from "../../control-plane/src/http/app.ts";
 import { createRouteTable, type RouteTable } from "../../control-plane/src/http/route-table.ts";
 import type { App } from "../../control-plane/src/http/trail.ts";
@@ -25,6 +26,8 @@ export interface TestAppOptions {
   /** Default: silent. */
   readonly log?: Logger;
   readonly readiness?: ReadinessChecks;
+  /** Default: one of its own. */
+  readonly metrics?: Registry;
 }
 
 /** Builds the app as the composition does, without a port: call it with `app.request`. */

@@ -1,4 +1,3 @@
-import { newId } from "@cloudpods/shared/ids";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { makePerson, makeTenant, send, type Person } from "../../../test/support/people.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
@@ -9,14 +8,12 @@ let db: TestDatabase;
 let whole: WholeTestApp;
 let tenantId: string;
 let owner: Person;
-let operator: Person;
 
 beforeAll(async () => {
   db = await createTestDatabase();
   whole = await buildWholeTestApp(db);
   tenantId = await makeTenant(db);
   owner = await makePerson(db, whole.app, { tenants: { [tenantId]: "owner" } });
-  operator = await makePerson(db, whole.app, { platformRole: "OPERATOR" });
 });
 afterAll(async () => {
   await whole.close();
@@ -63,25 +60,4 @@ test.each([
 ])("%s is no target", async (url) => {
   const refused = await webhooks("PUT", { url });
   expect([refused.status, refused.json["error"]]).toEqual([422, "WEBHOOK_TARGET_REFUSED"]);
-});
-
-test("operators see what was given up and can have it tried again, once", async () => {
-  const id = newId();
-  await db.system.execute(sql`
-    INSERT INTO notifications (id, tenant_id, channel, recipient, dedupe_key, payload, attempts, dead_at, last_error_code, last_error_message)
-    VALUES (${id}, ${tenantId}, 'email', 'ada@example.test', 'budget:2026-01:80', '{"subject":"s","text":"private words"}', 14, now(), 'EMAIL_REFUSED', 'answered 550')`);
-  const list = await send(whole.app, "GET", "/api/ops/dead-letters", { headers: operator.headers });
-  expect(list.json["data"]).toEqual([
-    expect.objectContaining({ id, tenantId, channel: "email", attempts: 14, errorCode: "EMAIL_REFUSED" }),
-  ]);
-  expect(list.text).not.toContain("private words");
-  const retry = () => send(whole.app, "POST", `/api/ops/dead-letters/${id}/retry`, { headers: operator.headers });
-  expect(await retry()).toMatchObject({ status: 202, json: { id, attempts: 0, deadAt: null } });
-  expect(await retry()).toMatchObject({ status: 404, json: { error: "DEAD_LETTER_NOT_FOUND" } });
-  const [row] = await db.system.query(
-    sql`SELECT next_try_at <= now() AS due, dead_at FROM notifications WHERE id = ${id}`,
-  );
-  expect(row).toEqual({ due: true, dead_at: null });
-  const refused = await send(whole.app, "GET", "/api/ops/dead-letters", { headers: owner.headers });
-  expect(refused.status).toBe(403);
 });

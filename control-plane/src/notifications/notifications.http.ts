@@ -1,12 +1,10 @@
 import { z } from "@hono/zod-openapi";
-import { timestamp, uuid } from "../http/fields.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { timestamp } from "../http/fields.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { checkVersion, etagOf } from "../http/version-check.ts";
 import type { MasterKey } from "../platform/sealing.ts";
 import { recordAudit } from "../security/audit.ts";
-import { listDeadLetters, reviveDeadLetter } from "./dead-letters.ts";
 import { readWebhook, setWebhook } from "./webhook-secret.ts";
 import { requireWebhookUrl, type WebhookRules } from "./webhook-target.ts";
 
@@ -32,28 +30,11 @@ const webhookWish = z.strictObject({
   newSecret: z.boolean().default(false).openapi({ description: "Replace the secret; the old one ends at once." }),
 });
 
-const deadLetterView = z
-  .object({
-    id: uuid,
-    tenantId: uuid,
-    channel: z.enum(["email", "webhook"]),
-    recipient: z.string(),
-    occasion: z.string(),
-    attempts: z.number().int(),
-    createdAt: timestamp,
-    deadAt: timestamp.nullable(),
-    errorCode: z.string().nullable(),
-    errorMessage: z.string().nullable(),
-  })
-  .openapi("DeadLetter");
-
-/** Webhooks of a tenant; messages that could not be delivered, for operators. */
-export function registerNotificationRoutes(routes: RouteTable, deps: NotificationRouteDeps): void {
-  registerWebhooks(routes, deps);
-  registerDeadLetters(routes);
-}
-
-function registerWebhooks(routes: RouteTable, { masterKey, webhookRules }: NotificationRouteDeps): void {
+/** Webhooks of a tenant. */
+export function registerNotificationRoutes(
+  routes: RouteTable,
+  { masterKey, webhookRules }: NotificationRouteDeps,
+): void {
   route(routes, {
     method: "get",
     path: "/api/tenants/:tenant/webhooks",
@@ -92,54 +73,6 @@ function registerWebhooks(routes: RouteTable, { masterKey, webhookRules }: Notif
         return { ...(await readWebhook(tx, ctx.tenantId)), secret };
       });
       return { status: 200, headers: { etag: etagOf(answer.version) }, body: answer };
-    },
-  });
-}
-
-function registerDeadLetters(routes: RouteTable): void {
-  const access = { platform: "OPERATOR" } as const;
-  route(routes, {
-    method: "get",
-    path: "/api/ops/dead-letters",
-    summary: "Messages that were given up, newest first",
-    tags: ["Operations"],
-    access,
-    request: { query: listQuery },
-    responses: { 200: listOf(deadLetterView) },
-    async handler({ query }, { system }) {
-      const rows = await listDeadLetters(system, query.limit + 1, decodeCursor(query.cursor, 1)?.[0]);
-      return {
-        status: 200,
-        body: toPage(
-          rows,
-          query.limit,
-          (row) => [row.id],
-          (row) => row,
-        ),
-      };
-    },
-  });
-  route(routes, {
-    method: "post",
-    path: "/api/ops/dead-letters/:id/retry",
-    summary: "Try to deliver a message again, from the first attempt on",
-    tags: ["Operations"],
-    access,
-    responses: { 202: deadLetterView },
-    async handler({ params }, ctx) {
-      const letter = await ctx.inSystem(async (tx) => {
-        const revived = await reviveDeadLetter(tx, params.id);
-        await recordAudit(tx, {
-          actor: ctx.actor,
-          requestId: ctx.requestId,
-          tenantId: revived.tenantId,
-          action: "notification.retry",
-          targetType: "notification",
-          targetId: revived.id,
-        });
-        return revived;
-      });
-      return { status: 202, body: letter };
     },
   });
 }

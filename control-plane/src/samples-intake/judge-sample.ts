@@ -66,6 +66,17 @@ export function isWithinStay(sample: Sample, stays: readonly Stay[] | undefined)
   return stays.some((stay) => startMs >= stay.fromMs - stayToleranceMs && endMs <= stay.toMs + stayToleranceMs);
 }
 
+/** Why a sample is not counted for the pod on the node, or undefined when it counts. */
+export function judgeSample(
+  sample: Sample,
+  isNodeRemoved: boolean,
+  stays: readonly Stay[] | undefined,
+  nowMs: number,
+): RejectionReason | undefined {
+  if (isNodeRemoved) return "NODE_REMOVED";
+  return judgeValues(sample, nowMs) ?? (isWithinStay(sample, stays) ? undefined : "POD_NOT_PLACED_HERE");
+}
+
 /** Starts of the first and the last UTC hour that an interval touches, ms. */
 export function hoursTouched(startMs: number, endMs: number): { readonly from: number; readonly to: number } {
   return { from: startMs - (startMs % hourLengthMs), to: endMs - 1 - ((endMs - 1) % hourLengthMs) };

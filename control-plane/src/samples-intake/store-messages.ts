@@ -1,16 +1,15 @@
 import { isUuid } from "@cloudpods/shared/ids";
 import type { Sample, SampleBatch } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import { admitBatches, type OfferedBatch, type Verdict } from "./admit-batches.ts";
-import { hourLengthMs, hoursTouched, isWithinStay, judgeValues, type RejectionReason } from "./judge-sample.ts";
+import { GroupRows, withDays, type SampleOfDays } from "./group-rows.ts";
+import { isWithinStay, judgeSample, type RejectionReason } from "./judge-sample.ts";
 import type { Hosting, NodeHosting, StayQuestion } from "./hosting.ts";
 import { readSamplesMessage, type BatchHeader, type SamplesMessage } from "./read-message.ts";
-import { sampleColumns, SampleRows } from "./sample-rows.ts";
-import { writeCoverageAndWatermarks, writeDeadLetters, writeRejectedSamples } from "./side-rows.ts";
-import type { Coverage, DeadLetter, DirtyHour, RejectedSample } from "./side-rows.ts";
+import { writeCoverageAndWatermarks, writeDeadLetters, writeRejectedSamples, type DeadLetter } from "./side-rows.ts";
 import type { SeqRange } from "./sequence-ranges.ts";
 import { lockSpools, writeRanges, type LockedSpool, type SpoolChange, type SpoolKey } from "./spool-rows.ts";
 import type { StorePool, StoreTransaction } from "./store-pool.ts";
-import { lockOpenDays, mayOpenDay, usageDay, type UsageDays } from "./usage-days.ts";
+import { lockOpenDays, mayOpenDay, type UsageDays } from "./usage-days.ts";
 
 /** A message with what happened to it so far. */
 export interface IncomingMessage extends SamplesMessage {
@@ -44,13 +43,8 @@ export interface StoreContext {
   readonly clock: () => number;
 }
 
-const transactionDeadlineMs = 60_000;
-
-interface JudgedSample {
-  readonly sample: Sample;
-  readonly firstDay: number;
-  readonly lastDay: number;
-}
+/** How long one group's transaction may take. */
+export const transactionDeadlineMs = 60_000;
 
 /** A message of a known node, read and judged; nothing of the database's state of its spool is known yet. */
 interface Judged {
@@ -59,8 +53,16 @@ interface Judged {
   /** Undefined when the content cannot be stored. */
   readonly batch: SampleBatch | undefined;
   readonly letter: { readonly reason: string; readonly detail: string } | undefined;
-  readonly accepted: JudgedSample[];
+  readonly accepted: SampleOfDays[];
   readonly rejected: { readonly sample: Sample; readonly reason: RejectionReason }[];
+}
+
+/** Messages that were read and judged; what is left is to store them in a transaction. */
+export interface JudgedGroup {
+  readonly judged: readonly Judged[];
+  readonly letters: readonly DeadLetter[];
+  readonly days: readonly number[];
+  readonly nowMs: number;
 }
 
 /**
@@ -71,6 +73,15 @@ export async function storeMessages(
   context: StoreContext,
   messages: readonly IncomingMessage[],
 ): Promise<StoreOutcome> {
+  const group = await judgeMessages(context, messages);
+  return await context.pool.transaction(transactionDeadlineMs, (tx) => storeGroup(tx, group));
+}
+
+/** Reads and judges messages and makes the days that they need; `storeGroup` does the rest. */
+export async function judgeMessages(
+  context: Omit<StoreContext, "pool">,
+  messages: readonly IncomingMessage[],
+): Promise<JudgedGroup> {
   const nodes = await context.hosting.load(new Set(messages.map((m) => m.nodeId).filter(isUuid)));
   const letters: DeadLetter[] = [];
   const judged: Judged[] = [];
@@ -98,9 +109,7 @@ export async function storeMessages(
     judged.flatMap(({ accepted }) => [...new Set(accepted.flatMap((s) => [s.firstDay, s.lastDay]))]),
   );
   await context.days.make([...days].filter((day) => mayOpenDay(day, nowMs)));
-  return await context.pool.transaction(transactionDeadlineMs, (tx) =>
-    storeJudged(tx, judged, letters, [...days], nowMs),
-  );
+  return { judged, letters, days: [...days], nowMs };
 }
 
 function judgeBatch(
@@ -110,21 +119,17 @@ function judgeBatch(
   node: NodeHosting,
   nowMs: number,
 ): Judged {
-  const accepted: JudgedSample[] = [];
+  const accepted: SampleOfDays[] = [];
   const rejected: Judged["rejected"] = [];
   const letter = message.poison === undefined ? undefined : { reason: "REFUSED_BY_DATABASE", detail: message.poison };
   if (letter !== undefined) return { message, header, batch: undefined, letter, accepted, rejected };
+  const isRemoved = node.state === "removed";
   for (const sample of batch.samples) {
-    const reason = node.state === "removed" ? "NODE_REMOVED" : judgeValues(sample, nowMs);
-    if (reason !== undefined) rejected.push({ sample, reason });
-    else if (isWithinStay(sample, node.stays.get(sample.podId))) accepted.push(withDays(sample));
-    else rejected.push({ sample, reason: "POD_NOT_PLACED_HERE" });
+    const reason = judgeSample(sample, isRemoved, node.stays.get(sample.podId), nowMs);
+    if (reason === undefined) accepted.push(withDays(sample));
+    else rejected.push({ sample, reason });
   }
   return { message, header, batch, letter, accepted, rejected };
-}
-
-function withDays(sample: Sample): JudgedSample {
-  return { sample, firstDay: usageDay(Number(sample.startMs)), lastDay: usageDay(Number(sample.endMs) - 1) };
 }
 
 /** What would be rejected for its place is looked up once more: the cache may be older than the placement, or the stay long past. */
@@ -151,13 +156,10 @@ async function admitFormerStays(hosting: Hosting, judged: readonly Judged[]): Pr
 const keyOf = (key: SpoolKey) => `${key.nodeId}/${key.spoolId}`;
 const spoolOf = ({ message, header }: Judged) => keyOf({ nodeId: message.nodeId, spoolId: header.spoolId });
 
-async function storeJudged(
-  tx: StoreTransaction,
-  judged: readonly Judged[],
-  letters: DeadLetter[],
-  days: readonly number[],
-  nowMs: number,
-): Promise<StoreOutcome> {
+/** Stores a group in the caller's transaction: what the outcome says holds once that has committed. */
+export async function storeGroup(tx: StoreTransaction, group: JudgedGroup): Promise<StoreOutcome> {
+  const { judged, days, nowMs } = group;
+  const letters = [...group.letters];
   const bySpool = Map.groupBy(judged, spoolOf);
   const keys = [...bySpool.values()].flatMap(([item]) =>
     item === undefined ? [] : [{ nodeId: item.message.nodeId, spoolId: item.header.spoolId }],
@@ -184,7 +186,7 @@ async function storeJudged(
       const verdict = admission.verdicts[index];
       if (verdict === undefined) return;
       verdicts.push(verdict);
-      if (verdict === "new") work.addBatch(spool, item, nowMs);
+      if (verdict === "new") addBatch(work, spool, item, nowMs);
       else if (verdict !== "duplicate") letters.push(letterOf(item, verdict));
     });
     changes.push({ spoolNo: spool.spoolNo, before: spool.state, after: admission.state });
@@ -232,71 +234,13 @@ function letterOf(item: Judged, verdict: Verdict): DeadLetter {
   return { message: item.message, nodeId: item.message.nodeId, reason, detail };
 }
 
-/** The rows that the new batches of one transaction come to. */
-class GroupRows {
-  readonly stored: SampleRows;
-  readonly late = new SampleRows(0);
-  readonly rejected: RejectedSample[] = [];
-  readonly coverage: Coverage[] = [];
-  readonly #openDays: ReadonlySet<number>;
-  readonly #dirty = new Map<string, DirtyHour>();
-  #lastMarked = { nodeId: "", from: 0, to: 0 };
-
-  constructor(openDays: ReadonlySet<number>, rowsExpected: number) {
-    this.#openDays = openDays;
-    this.stored = new SampleRows(rowsExpected);
+function addBatch(rows: GroupRows, spool: LockedSpool, item: Judged, nowMs: number): void {
+  const { message, header, batch, accepted, rejected } = item;
+  const origin = { nodeId: spool.nodeId, spoolNo: spool.spoolNo, seq: header.seqFrom };
+  for (const { sample, reason } of rejected) rows.reject(origin, sample, reason);
+  for (const judged of accepted) {
+    if (spool.refused) rows.reject(origin, judged.sample, "CERTIFICATE_REVOKED");
+    else rows.add(origin, judged);
   }
-
-  addBatch(spool: LockedSpool, { message, header, batch, accepted, rejected }: Judged, nowMs: number): void {
-    const { spoolNo, nodeId } = spool;
-    const reject = (sample: Sample, reason: RejectionReason) =>
-      this.rejected.push({ nodeId, spoolNo, seq: header.seqFrom, sample, reason });
-    for (const { sample, reason } of rejected) reject(sample, reason);
-    for (const { sample, firstDay, lastDay } of accepted) {
-      if (spool.refused) {
-        reject(sample, "CERTIFICATE_REVOKED");
-        continue;
-      }
-      // A sample that reaches into a sealed day changes frozen figures, so it is merged with them.
-      const isOpen = this.#openDays.has(lastDay) && (firstDay === lastDay || this.#openDays.has(firstDay));
-      (isOpen ? this.stored : this.late).add(sample, spoolNo, header.seqFrom);
-      this.#markDirty(nodeId, Number(sample.startMs), Number(sample.endMs));
-    }
-    if (batch !== undefined && !spool.refused)
-      this.#addCoverage(spoolNo, header, batch, Math.max(nowMs, message.receivedAtMs));
-  }
-
-  dirtyHours(): DirtyHour[] {
-    return [...this.#dirty.values()];
-  }
-
-  async copyTo(tx: StoreTransaction): Promise<void> {
-    if (this.stored.count > 0) await tx.copyBinary(`cloud_pod_usage_samples (${sampleColumns})`, this.stored.finish());
-    if (this.late.count > 0) await tx.copyBinary(`cloud_pod_usage_late_samples (${sampleColumns})`, this.late.finish());
-  }
-
-  #markDirty(nodeId: string, startMs: number, endMs: number): void {
-    const hours = hoursTouched(startMs, endMs);
-    // Neighbours in a batch nearly always touch the same hours.
-    if (nodeId === this.#lastMarked.nodeId && hours.from >= this.#lastMarked.from && hours.to <= this.#lastMarked.to)
-      return;
-    this.#lastMarked = { nodeId, ...hours };
-    for (let hourMs = hours.from; hourMs <= hours.to; hourMs += hourLengthMs)
-      this.#dirty.set(`${nodeId}${hourMs}`, { nodeId, hourMs });
-  }
-
-  #addCoverage(spoolNo: number, header: BatchHeader, batch: SampleBatch, nowMs: number): void {
-    const fromMs = Number(batch.coversFromMs);
-    const toMs = Number(batch.coversToMs);
-    // An impossible claim covers nothing: the time stays "missing" instead of becoming "not running".
-    if (fromMs <= 0 || toMs <= fromMs || toMs > nowMs + 5 * 60_000) return;
-    this.coverage.push({
-      spoolNo,
-      seqFrom: header.seqFrom,
-      fromMs,
-      toMs,
-      unreadableVmids: batch.unreadableVmids,
-      unsynchronised: batch.unsynchronised,
-    });
-  }
+  if (batch !== undefined && !spool.refused) rows.cover(origin, batch, Math.max(nowMs, message.receivedAtMs));
 }
