@@ -152,6 +152,23 @@ test("a bad query is refused by its name", async () => {
   expect(answer.json).toMatchObject({ status: 422, errors: [{ pointer: "/query/n" }] });
 });
 
+test("what a route does not declare is refused by its name and not handled", async () => {
+  const before = handled;
+  for (const [method, path, body, pointers] of [
+    ["POST", `${echo}?n=1&N=2&dryrun=true`, { text: "x" }, ["/query/N", "/query/dryrun"]],
+    ["GET", "/api/cloud-pods/plans?foo=1", undefined, ["/query/foo"]],
+    ["PUT", "/api/versioned?a~b=1", undefined, ["/query/a~0b"]],
+    ["PUT", "/api/versioned", { finalBackup: true }, ["/finalBackup"]],
+    ["PUT", "/api/versioned", "text", [""]],
+  ] as const) {
+    const answer = await send(app, method, path, { body });
+    expect([answer.status, answer.json["error"]], path).toEqual([422, "VALIDATION_FAILED"]);
+    expect(answer.json["errors"]).toEqual(pointers.map((pointer) => ({ pointer, detail: expect.any(String) })));
+  }
+  expect(handled).toBe(before);
+  for (const body of [undefined, {}]) expect((await send(app, "PUT", "/api/versioned", { body })).status).toBe(204);
+});
+
 test("what is not JSON, not said to be, or too large is refused before anything reads it", async () => {
   const post = async (body: string, type: string) => {
     const response = await app.request(echo, { method: "POST", body, headers: { "content-type": type } });

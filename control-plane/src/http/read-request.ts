@@ -1,5 +1,5 @@
 import type { Context } from "hono";
-import type { z } from "@hono/zod-openapi";
+import { z } from "@hono/zod-openapi";
 import { DomainError } from "@cloudpods/shared/errors";
 import { HttpRefusal } from "./problem.ts";
 import { parameterNames, type Route } from "./route-table.ts";
@@ -12,15 +12,24 @@ export interface ReadRequest {
   readonly json: string;
 }
 
+const noQuery = z.strictObject({});
+// Clients that send an empty object with every POST ask for nothing by it.
+const noBody = z
+  .strictObject({})
+  .optional()
+  .transform(() => undefined);
+const strictQueries = new WeakMap<z.ZodObject, z.ZodObject>();
+
 /**
- * Reads and validates a request.
+ * Reads and validates a request. What a route does not declare is refused and never dropped: a misspelt `dryRun`
+ * must not do the deed, nor a misspelt filter show everything.
  * @throws DomainError `invalid` VALIDATION_FAILED with the JSON pointer of each problem; HttpRefusal for what is
  *   not JSON at all.
  */
 export async function readRequest(route: Route, c: Context): Promise<ReadRequest> {
   const params = Object.fromEntries(parameterNames(route.path).map((name) => [name, c.req.param(name) ?? ""]));
-  const query = validate(route.request?.query, flattened(c.req.queries()), "/query");
-  const body = validate(route.request?.body, route.request?.body === undefined ? undefined : await readJson(c), "");
+  const query = validate(strictly(route.request?.query), flattened(c.req.queries()), "/query");
+  const body = validate(route.request?.body ?? noBody, await readJson(c), "");
   const json = JSON.stringify({ params, query, body }, bigintAsText);
   // PostgreSQL's text cannot hold it; no name, key or label needs it.
   if (/(?<!\\)(?:\\\\)*\\u0000/.test(json)) {
@@ -49,6 +58,14 @@ async function readJson(c: Context): Promise<unknown> {
   }
 }
 
+/** The schema without room for other members; made once, because a schema is compiled when it is first used. */
+function strictly(schema: z.ZodObject | undefined): z.ZodObject {
+  if (schema === undefined) return noQuery;
+  const strict = strictQueries.get(schema) ?? schema.strict();
+  strictQueries.set(schema, strict);
+  return strict;
+}
+
 /** A parameter that is given once as text, one that is given several times as a list. */
 function flattened(queries: Record<string, string[]>): Record<string, string | string[]> {
   return Object.fromEntries(
@@ -56,8 +73,7 @@ function flattened(queries: Record<string, string[]>): Record<string, string | s
   );
 }
 
-function validate(schema: z.ZodType | undefined, value: unknown, pointerBase: string): unknown {
-  if (schema === undefined) return pointerBase === "/query" ? {} : undefined;
+function validate(schema: z.ZodType, value: unknown, pointerBase: string): unknown {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw new DomainError("invalid", "VALIDATION_FAILED", "The request does not have the expected form.", {
