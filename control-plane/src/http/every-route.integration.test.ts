@@ -38,6 +38,16 @@ test("the document has exactly the routes that are walked", async () => {
   expect(walked.length).toBeGreaterThan(40);
 });
 
+test("no body has room for a member that is not declared", () => {
+  const roomy = routes.filter(({ known }) => {
+    const body = known.request?.body;
+    const example = typeof known.request?.example === "object" ? known.request.example : {};
+    const issues = body?.safeParse({ ...example, nobodyDeclaredThis: 1 }).error?.issues;
+    return body !== undefined && !JSON.stringify(issues ?? []).includes("nobodyDeclaredThis");
+  });
+  expect(roomy.map(({ name }) => name)).toEqual([]);
+});
+
 describe("negative control: the walk finds", () => {
   const ok = z.object({ hostnames: z.array(z.string()) });
 

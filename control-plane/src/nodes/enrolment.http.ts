@@ -60,7 +60,7 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps & 
     tags,
     access: "public",
     request: {
-      body: z.object({
+      body: z.strictObject({
         tokenId: z.uuid(),
         csr: pem.openapi({ description: "PEM certificate request for a P-256 key." }),
         proof: hex.openapi({
@@ -96,7 +96,7 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps & 
     tags,
     access: "public",
     request: {
-      body: z.object({
+      body: z.strictObject({
         nodeId: z.uuid(),
         nonce: hex,
         csr: pem,
@@ -125,7 +125,7 @@ function registerJoinTokenRoutes(routes: RouteTable, deps: IssuingDeps): void {
     access: operator,
     idempotent: { shownOnce: (body: { readonly id: string }) => body.id },
     request: {
-      body: z.object({
+      body: z.strictObject({
         name: nodeName,
         role: z.enum(["hypervisor", "web", "mail", "dns", "cloud", "db", "backup"]).default("hypervisor"),
         region: z.string().regex(/^[a-z0-9-]{1,40}$/),

@@ -168,7 +168,7 @@ function registerChanging(routes: RouteTable): void {
     summary: "Place nothing new on a host",
     tags,
     access: operator,
-    request: { body: z.object({ reason: z.string().min(1).max(500) }), example: { reason: "disk is failing" } },
+    request: { body: z.strictObject({ reason: z.string().min(1).max(500) }), example: { reason: "disk is failing" } },
     responses: { 200: nodeView },
     handler: async ({ params, body, ifMatch }, ctx) =>
       changed(ctx, params.node, ifMatch, (tx, nodeId, by) => cordonNode(tx, nodeId, body.reason, by)),
@@ -180,7 +180,7 @@ function registerChanging(routes: RouteTable): void {
     tags,
     access: operator,
     request: {
-      body: z.object({ reason: z.string().min(1).max(500).optional() }),
+      body: z.strictObject({ reason: z.string().min(1).max(500).optional() }),
       example: { reason: "disk was replaced" },
     },
     responses: { 200: nodeView },

@@ -31,7 +31,7 @@ export function registerPodPowerRoutes(routes: RouteTable, hints: PodHints): voi
     access: { scope: "PROVISIONING" },
     idempotent: true,
     request: {
-      body: z.object({ reason: z.string().max(500).optional() }).optional(),
+      body: z.strictObject({ reason: z.string().max(500).optional() }).optional(),
       example: { reason: "season is over" },
     },
     responses: { 202: acceptedView },

@@ -24,8 +24,8 @@ const quota = z
   .openapi("Quota");
 
 const change = z.discriminatedUnion("source", [
-  z.object({ source: z.literal("default") }).strict(),
-  z.object({ source: z.literal("tenant"), limits: amounts }).strict(),
+  z.strictObject({ source: z.literal("default") }),
+  z.strictObject({ source: z.literal("tenant"), limits: z.strictObject(amounts.shape) }),
 ]);
 
 const tags = ["quotas"];

@@ -11,7 +11,7 @@ import { labelsField, verdictField } from "./placement-fields.ts";
 import type { PlacementRequest } from "./placement-request.ts";
 import { previewPlacement } from "./place-pod.ts";
 
-const size = z.object({
+const size = z.strictObject({
   cores: z.number().int().min(1).max(512),
   memoryMb: z.number().int().min(16).max(4_194_304),
   diskGb: z.number().int().min(1).max(65_536),
