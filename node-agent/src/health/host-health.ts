@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { type FilesystemStatus, Heartbeat } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
+import { storageGroup } from "../pool-guard.ts";
 import type { FilesystemProbe } from "../sampling/filesystem-probe.ts";
 import type { Spool } from "../spool/spool.ts";
 import { type HostCpuTime, busyBasisPoints, parseHostCpuTime, parseLoad1Centi, parseMemoryMb } from "./parse-host.ts";
@@ -61,7 +62,7 @@ export function createHostHealth(options: HostHealthOptions): HostHealth {
   }
 
   async function statusOf({ name, path }: WatchedFilesystem): Promise<FilesystemStatus> {
-    const answer = await probe.size(`watched ${name}`, path, FILESYSTEM_DEADLINE_MS);
+    const answer = await probe.size(storageGroup(name), path, FILESYSTEM_DEADLINE_MS);
     if (answer.kind !== "answered") {
       return { name, totalBytes: 0n, availableBytes: 0n, responsive: answer.kind === "failed" };
     }

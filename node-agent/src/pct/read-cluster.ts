@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
-import { lstat, readFile, readdir, readlink, stat } from "node:fs/promises";
+import { readFile, readdir, readlink } from "node:fs";
 import { basename, join } from "node:path";
 import { codeOf } from "../agent-error.ts";
+import { CLUSTER_GROUP, type PoolCall, poolGuard, storageGroup } from "../pool-guard.ts";
 import { parseMembers, parseStorageConfig, parseVmList } from "./parse-pct-cluster.ts";
 import type { StorageConfig, VmidOwner } from "./parse-pct-cluster.ts";
 import { parseContainerConfig } from "./parse-pct-config.ts";
@@ -24,7 +25,7 @@ export interface ConfigFile {
   readonly sha256: string;
 }
 
-/** How long a read of the cluster file system may hang before it counts as down. */
+/** How long a read may hang before the cluster file system, or the storage, counts as down. */
 const READ_DEADLINE_MS = 5_000;
 
 /**
@@ -33,29 +34,28 @@ const READ_DEADLINE_MS = 5_000;
  */
 export async function readCluster(pveRoot: string): Promise<ClusterState | undefined> {
   try {
-    return await withinDeadline(readClusterNow(pveRoot));
+    // Only pmxcfs makes this link; the empty directory below it has none.
+    const nodeName = await readNodeName(pveRoot);
+    const members = parseMembers(await readClusterFile(join(pveRoot, ".members")));
+    const owners = parseVmList(await readClusterFile(join(pveRoot, ".vmlist")));
+    if (members === undefined || owners === undefined || members.nodeName !== nodeName) return undefined;
+    return { ...members, owners };
   } catch {
     return undefined;
   }
 }
 
-async function readClusterNow(pveRoot: string): Promise<ClusterState | undefined> {
-  const local = join(pveRoot, "local");
-  if (!(await lstat(local)).isSymbolicLink()) return undefined;
-  const [members, owners] = await Promise.all([
-    readFile(join(pveRoot, ".members"), "utf8").then(parseMembers),
-    readFile(join(pveRoot, ".vmlist"), "utf8").then(parseVmList),
-  ]);
-  if (members === undefined || owners === undefined) return undefined;
-  if (basename(await readlink(local)) !== members.nodeName) return undefined;
-  return { ...members, owners };
+/** Name of this host inside Proxmox: where /etc/pve/local points. @throws Error when there is no such link */
+export async function readNodeName(pveRoot: string): Promise<string> {
+  const path = join(pveRoot, "local");
+  return basename(await inTime<string>(CLUSTER_GROUP, path, (done) => readlink(path, done)));
 }
 
 /** One container's file of a node; undefined when the node has no such container. */
 export async function readConfigFile(pveRoot: string, node: string, vmid: number): Promise<ConfigFile | undefined> {
   const path = join(pveRoot, "nodes", node, "lxc", `${vmid}.conf`);
   try {
-    const text = await withinDeadline(readFile(path, "utf8"));
+    const text = await readClusterFile(path);
     const sha256 = createHash("sha256").update(text).digest("hex");
     return { config: parseContainerConfig(text), sha256 };
   } catch (error) {
@@ -66,7 +66,7 @@ export async function readConfigFile(pveRoot: string, node: string, vmid: number
 
 /** VMIDs of a node's containers, ascending. @throws when the directory cannot be read */
 export async function readContainerIds(pveRoot: string, node: string): Promise<number[]> {
-  const names = await withinDeadline(readdir(join(pveRoot, "nodes", node, "lxc")));
+  const names = await namesIn(CLUSTER_GROUP, join(pveRoot, "nodes", node, "lxc"));
   return names
     .flatMap((name) => /^([1-9]\d{2,8})\.conf$/u.exec(name)?.[1] ?? [])
     .map(Number)
@@ -75,7 +75,7 @@ export async function readContainerIds(pveRoot: string, node: string): Promise<n
 
 /** Storages that this node may use. @throws when storage.cfg cannot be read */
 export async function readStorages(pveRoot: string, node: string): Promise<StorageConfig[]> {
-  const text = await withinDeadline(readFile(join(pveRoot, "storage.cfg"), "utf8"));
+  const text = await readClusterFile(join(pveRoot, "storage.cfg"));
   return parseStorageConfig(text).filter(
     ({ disabled, nodes }) => !disabled && (nodes.length === 0 || nodes.includes(node)),
   );
@@ -89,8 +89,7 @@ export async function readTemplateArchives(storages: readonly StorageConfig[]): 
   const lists = await Promise.all(
     storages.map(async ({ id, path, content }) => {
       if (path === undefined || !content.includes("vztmpl")) return [];
-      const cache = join(path, "template", "cache");
-      const names = await withinDeadline(readdir(cache)).catch(() => []);
+      const names = await namesIn(storageGroup(id), join(path, "template", "cache")).catch(() => []);
       return names
         .filter((name) => /^[A-Za-z0-9][A-Za-z0-9._+@-]*\.tar(?:\.(?:gz|xz|zst|bz2))?$/u.test(name))
         .map((name) => `${id}:vztmpl/${name}`);
@@ -99,22 +98,16 @@ export async function readTemplateArchives(storages: readonly StorageConfig[]): 
   return lists.flat().toSorted();
 }
 
-/** True when a path can be looked at in time; a dead network mount cannot. */
-export async function answers(path: string): Promise<boolean> {
-  return withinDeadline(stat(path)).then(
-    () => true,
-    () => false,
-  );
+function readClusterFile(path: string): Promise<string> {
+  return inTime<string>(CLUSTER_GROUP, path, (done) => readFile(path, "utf8", done));
 }
 
-async function withinDeadline<T>(work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("the file system does not answer")), READ_DEADLINE_MS);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
+function namesIn(group: string, path: string): Promise<string[]> {
+  return inTime<string[]>(group, path, (done) => readdir(path, done));
+}
+
+async function inTime<T>(group: string, path: string, call: PoolCall<T>): Promise<T> {
+  const asked = await poolGuard.ask(group, path, READ_DEADLINE_MS, call);
+  if (asked.kind === "answered") return asked.value;
+  throw asked.kind === "failed" ? asked.error : new Error("the file system does not answer");
 }

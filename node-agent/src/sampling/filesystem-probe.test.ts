@@ -1,6 +1,7 @@
 import { stat, statfs } from "node:fs";
 import { tmpdir } from "node:os";
 import { expect, test } from "vitest";
+import { CLUSTER_GROUP, createPoolGuard } from "../pool-guard.ts";
 import { type FilesystemCalls, createFilesystemProbe } from "./filesystem-probe.ts";
 
 /** The kernel, except that some paths hang until they are released. */
@@ -43,7 +44,7 @@ test("a path that is not there fails at once", async () => {
 
 test("a hung mount costs its own answer; its neighbours on the storage and all others answer", async () => {
   const kernel = kernelWithHungPaths();
-  const probe = createFilesystemProbe(kernel);
+  const probe = createFilesystemProbe(createPoolGuard(5), kernel);
   kernel.hang("a");
   const kinds = async (...paths: string[]): Promise<string[]> => {
     const answers = await Promise.all(paths.map((path) => probe.size("storage", path, 30)));
@@ -59,7 +60,7 @@ test("a hung mount costs its own answer; its neighbours on the storage and all o
 
 test("a storage with two hung mounts is not asked again until one of them answers", async () => {
   const kernel = kernelWithHungPaths();
-  const probe = createFilesystemProbe(kernel);
+  const probe = createFilesystemProbe(createPoolGuard(5), kernel);
   kernel.hang("a");
   kernel.hang("b");
   const ask = (path: string) => probe.size("storage", path, 20);
@@ -74,12 +75,17 @@ test("a storage with two hung mounts is not asked again until one of them answer
   await expect.poll(async () => (await ask("a")).kind).toBe("answered");
 });
 
-test("one thread of the pool is always left to others, however many storages hang", async () => {
+test("however many storages hang, one thread is left to others and one to the cluster file system", async () => {
   const kernel = kernelWithHungPaths();
-  const probe = createFilesystemProbe(kernel);
+  const probe = createFilesystemProbe(createPoolGuard(5), kernel);
   const paths = ["a", "b", "c", "d", "e", "f"];
-  for (const path of paths) kernel.hang(path);
+  for (const path of [...paths, "g", "h"]) kernel.hang(path);
   const answers = await Promise.all(paths.map((path) => probe.size(`storage ${path}`, path, 20)));
   expect(answers.every(({ kind }) => kind === "unresponsive")).toBe(true);
-  expect(kernel.asked.length).toBe(3);
+  expect(kernel.asked).toEqual(["a", "b", "c"]);
+  const cluster = (path: string) => probe.size(CLUSTER_GROUP, path, 20);
+  expect((await cluster("members")).kind).toBe("answered");
+  expect((await cluster("g")).kind).toBe("unresponsive");
+  expect((await cluster("h")).kind).toBe("unresponsive");
+  expect(kernel.asked).toEqual(["a", "b", "c", "members", "g"]);
 });

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { storageGroup } from "../pool-guard.ts";
 import type { FilesystemProbe } from "./filesystem-probe.ts";
 import type { RootUsage } from "./read-container.ts";
 
@@ -61,7 +62,7 @@ export function createRootUsages(procRoot: string, probe: FilesystemProbe): Root
     const entry = entryOf(vmid);
     entry.askedInRound = round;
     const path = join(procRoot, String(initPid), "root");
-    const group = `storage ${storage}`;
+    const group = storageGroup(storage);
     let device = entry.deviceOfPid === initPid ? entry.usage?.device : undefined;
     if (device === undefined) {
       const answer = await probe.device(group, path, DEADLINE_MS);

@@ -1,6 +1,7 @@
 import { messageOf } from "../agent-error.ts";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
+import { CLUSTER_GROUP } from "../pool-guard.ts";
 import type { SampledTick } from "../spool/sampled-tick.ts";
 import type { Spool } from "../spool/spool.ts";
 import type { FilesystemProbe } from "./filesystem-probe.ts";
@@ -137,7 +138,7 @@ class AlignedSampler implements Sampler {
   async #refreshConfigs(): Promise<void> {
     const { paths, probe } = this.#options;
     // A cluster file system that hangs must not take the reading below with it.
-    const answer = await probe.device("pve", paths.pveRoot, CONFIG_DEADLINE_MS);
+    const answer = await probe.device(CLUSTER_GROUP, paths.pveRoot, CONFIG_DEADLINE_MS);
     if (answer.kind === "answered") this.#containers = this.#metered.refresh() ?? this.#containers;
   }
 
