@@ -44,7 +44,7 @@ export async function createFixture(options: Partial<SimulatedHostOptions> = {})
     createContainers({
       paths,
       operationsDir,
-      clock: { epochMs: Date.now },
+      clock: { epochMs: Date.now, monotonicMs: () => performance.now() },
       log: pino({ level: "silent" }),
       ...QUICK,
       ...overrides,
@@ -67,6 +67,8 @@ function agentPaths({ paths }: SimulatedHost): HostPaths {
     vzdumpPath: paths.vzdump,
     pveversionPath: paths.pveversion,
     umountPath: paths.umount,
+    zstdPath: paths.zstd,
+    lxcStopPath: paths.lxcStop,
     pveRoot: paths.pveRoot,
     cgroupRoot: paths.cgroupRoot,
     procRoot: paths.procRoot,

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Logger } from "pino";
+import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import { argumentVector, readableCommandLine } from "../pct/command-line.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
 import { createOperationRunner } from "../pct/operation-runner.ts";
@@ -8,6 +9,8 @@ import type { OperationRunner } from "../pct/operation-runner.ts";
 import { parseInterfaceAddress, parsePveVersion } from "../pct/parse-pct-output.ts";
 import { pctExec } from "../pct/pct-arguments.ts";
 import { readHostSize } from "../pct/read-kernel.ts";
+import { poolGuard } from "../pool-guard.ts";
+import { createFilesystemProbe } from "../sampling/filesystem-probe.ts";
 import { ContainerFailure, asFailure } from "./container-failure.ts";
 import type { ContainerWish } from "./container-wish.ts";
 import type { Containers } from "./containers.ts";
@@ -33,7 +36,7 @@ export interface ContainersOptions {
   /** Keeps the records of running programs and the keys of containers; survives restarts of the agent. */
   readonly operationsDir: string;
   /** The disciplined clock. */
-  readonly clock: { epochMs(): number };
+  readonly clock: Pick<DisciplinedClock, "epochMs" | "monotonicMs">;
   readonly log: Logger;
   /** Creates, clones, resizes and destroys at a time; 3 by default. */
   readonly maxParallelOperations?: number;
@@ -54,10 +57,11 @@ export function createContainers(options: ContainersOptions): Containers {
   const runner = createOperationRunner(operationsDir);
   const view = createHostView(paths, options.staleLockGraceMs ?? 5_000);
   const keys = createKeysFiles(join(operationsDir, "keys"));
-  const sizes = createStorageSizes(
-    () => askStorageStatus(paths, runner),
-    () => performance.now(),
-  );
+  const sizes = createStorageSizes({
+    ask: () => askStorageStatus(paths, runner),
+    probe: createFilesystemProbe(poolGuard),
+    nowMs: () => options.clock.monotonicMs(),
+  });
   const doors: ConvergeDoors = {
     paths,
     runner,
@@ -67,7 +71,7 @@ export function createContainers(options: ContainersOptions): Containers {
     patience: { ...PATIENCE, ...options.patience },
     containerTurns: createKeyedTurns(),
     templateTurns: createKeyedTurns(),
-    heavyTurns: createTurns(options.maxParallelOperations ?? 3),
+    heavyTurns: createTurns(options.maxParallelOperations ?? 3, () => sizes.changed()),
   };
   const version = once(async () => {
     const never = new AbortController().signal;
@@ -77,7 +81,7 @@ export function createContainers(options: ContainersOptions): Containers {
   return {
     observe: (vmid) => named(async () => view.describe(vmid, await view.observe(vmid))),
     inventory: (age = "known") =>
-      takeInventory(paths, view, () => sizes.read(age), BigInt(Math.round(options.clock.epochMs()))),
+      takeInventory(paths, view, (storages) => sizes.read(age, storages), BigInt(Math.round(options.clock.epochMs()))),
     hostCapacity: () => named(() => readHostSize(paths)),
     pveIdentity: () =>
       named(async () => {

@@ -33,7 +33,7 @@ export async function askStorageStatus(
 export async function takeInventory(
   paths: HostPaths,
   view: HostView,
-  sizes: () => Promise<readonly StorageStatus[]>,
+  sizes: (storages: readonly StorageConfig[]) => Promise<readonly StorageStatus[]>,
   observedAtMs: bigint,
 ): Promise<Inventory> {
   const nothing: Inventory = {
@@ -53,7 +53,7 @@ export async function takeInventory(
       readStorages(paths.pveRoot, nodeName),
     ]);
     const useful = configured.filter(({ content }) => CONTENTS.some((kind) => content.includes(kind)));
-    const [statuses, templateVolumeIds] = await Promise.all([sizes(), readTemplateArchives(useful)]);
+    const [statuses, templateVolumeIds] = await Promise.all([sizes(useful), readTemplateArchives(useful)]);
     const foreignVmids = [...owners]
       .filter(([, { node, type }]) => node !== nodeName || type !== "lxc")
       .map(([vmid]) => vmid);

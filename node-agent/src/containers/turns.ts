@@ -7,8 +7,8 @@ export interface Turns {
   take<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T>;
 }
 
-/** Turns of which `limit` run at a time. */
-export function createTurns(limit: number): Turns {
+/** Turns of which `limit` run at a time; `onLeave` is called after each, however it ended. */
+export function createTurns(limit: number, onLeave: () => void = () => undefined): Turns {
   let running = 0;
   const waiting: (() => void)[] = [];
   const enter = async (signal: AbortSignal): Promise<void> => {
@@ -31,6 +31,7 @@ export function createTurns(limit: number): Turns {
     });
   };
   const leave = (): void => {
+    onLeave();
     const next = waiting.shift();
     // A place that is handed on stays counted.
     if (next === undefined) running -= 1;

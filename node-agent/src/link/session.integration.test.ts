@@ -66,7 +66,7 @@ test("an idle agent starts no process, however many inventories it takes", async
     Number(readFileSync(`/proc/${agent.pid()}/stat`, "utf8").split(") ")[1]?.split(" ")[8]);
   await until("the first inventory", () => inventories() > 0);
   const before = faultsOfChildren();
-  expect(before).toBeGreaterThan(0); // the Hello asked pvesm and pveversion
+  expect(before).toBeGreaterThan(0); // the Hello asked pvesm and pveversion; idle.integration.test.ts watches for hours
   const seen = inventories();
   await until("four inventories more", () => inventories() >= seen + 4, 20_000);
   expect(faultsOfChildren()).toBe(before);
