@@ -105,6 +105,7 @@ export function cloneSpec(
       rateLimitKibPerSecond: 1280,
       firewall: false,
       vlanTag: 0,
+      ipFilter: false,
     },
     source: { $case: "clone", value: { templateVmid: host.templateVmid, full: false } },
     unprivileged: true,

@@ -42,6 +42,7 @@ export function containerSpecOf(
       rateLimitKibPerSecond: pod.rateLimitKibPerSecond,
       firewall: true,
       vlanTag: 0,
+      ipFilter: true,
     },
     source: sourceOf(pod.template),
     unprivileged: true,

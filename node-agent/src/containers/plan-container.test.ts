@@ -28,6 +28,7 @@ const network: fc.Arbitrary<NetworkSpec> = fc.record({
   rateLimitKibPerSecond: fc.constantFrom(0, 1000, 1280),
   firewall: fc.boolean(),
   vlanTag: fc.constantFrom(0, 7, 8),
+  ipFilter: fc.boolean(),
 });
 
 const spec = fc

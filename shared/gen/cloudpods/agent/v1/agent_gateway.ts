@@ -447,6 +447,11 @@ export interface NetworkSpec {
   firewall: boolean;
   /** VLAN tag; 0 = none. */
   vlanTag: number;
+  /**
+   * Whether the guest is kept from sending with another MAC address than its own and, where its address is
+   * static, with another address; needs `firewall`.
+   */
+  ipFilter: boolean;
 }
 
 /** CloneSource makes a container from a template container. */
@@ -3162,7 +3167,16 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
 };
 
 function createBaseNetworkSpec(): NetworkSpec {
-  return { bridge: "", mac: "", ip: "", gateway: "", rateLimitKibPerSecond: 0, firewall: false, vlanTag: 0 };
+  return {
+    bridge: "",
+    mac: "",
+    ip: "",
+    gateway: "",
+    rateLimitKibPerSecond: 0,
+    firewall: false,
+    vlanTag: 0,
+    ipFilter: false,
+  };
 }
 
 export const NetworkSpec: MessageFns<NetworkSpec> = {
@@ -3187,6 +3201,9 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
     }
     if (message.vlanTag !== 0) {
       writer.uint32(56).uint32(message.vlanTag);
+    }
+    if (message.ipFilter !== false) {
+      writer.uint32(64).bool(message.ipFilter);
     }
     return writer;
   },
@@ -3260,6 +3277,14 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
             message.vlanTag = reader.uint32();
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.ipFilter = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3289,6 +3314,11 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
         : isSet(object.vlan_tag)
         ? globalThis.Number(object.vlan_tag)
         : 0,
+      ipFilter: isSet(object.ipFilter)
+        ? globalThis.Boolean(object.ipFilter)
+        : isSet(object.ip_filter)
+        ? globalThis.Boolean(object.ip_filter)
+        : false,
     };
   },
 
@@ -3315,6 +3345,9 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
     if (message.vlanTag !== 0) {
       obj.vlanTag = Math.round(message.vlanTag);
     }
+    if (message.ipFilter !== false) {
+      obj.ipFilter = message.ipFilter;
+    }
     return obj;
   },
 
@@ -3330,6 +3363,7 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
     message.rateLimitKibPerSecond = object.rateLimitKibPerSecond ?? 0;
     message.firewall = object.firewall ?? false;
     message.vlanTag = object.vlanTag ?? 0;
+    message.ipFilter = object.ipFilter ?? false;
     return message;
   },
 };

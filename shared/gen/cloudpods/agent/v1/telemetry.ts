@@ -154,6 +154,13 @@ export interface Heartbeat {
   spoolId: string;
   /** True when the spool is over its limit and nothing more can be merged. */
   spoolOverLimit: boolean;
+  /**
+   * Files in the agent's directory that the spool was before they became unreadable; there until somebody
+   * takes them away.
+   */
+  spoolDamagedFiles: string[];
+  /** Batches that could not be read out of them and may not have been delivered. */
+  spoolLostBatches: bigint;
 }
 
 /** FilesystemStatus is one watched file system. */
@@ -1221,6 +1228,8 @@ function createBaseHeartbeat(): Heartbeat {
     certificateSerial: "",
     spoolId: "",
     spoolOverLimit: false,
+    spoolDamagedFiles: [],
+    spoolLostBatches: 0n,
   };
 }
 
@@ -1318,6 +1327,15 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     }
     if (message.spoolOverLimit !== false) {
       writer.uint32(176).bool(message.spoolOverLimit);
+    }
+    for (const v of message.spoolDamagedFiles) {
+      writer.uint32(186).string(v!);
+    }
+    if (message.spoolLostBatches !== 0n) {
+      if (BigInt.asIntN(64, message.spoolLostBatches) !== message.spoolLostBatches) {
+        throw new globalThis.Error("value provided for field message.spoolLostBatches of type int64 too large");
+      }
+      writer.uint32(192).int64(message.spoolLostBatches);
     }
     return writer;
   },
@@ -1511,6 +1529,22 @@ export const Heartbeat: MessageFns<Heartbeat> = {
             message.spoolOverLimit = reader.bool();
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.spoolDamagedFiles.push(reader.string());
+            continue;
+          }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.spoolLostBatches = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1625,6 +1659,16 @@ export const Heartbeat: MessageFns<Heartbeat> = {
         : isSet(object.spool_over_limit)
         ? globalThis.Boolean(object.spool_over_limit)
         : false,
+      spoolDamagedFiles: globalThis.Array.isArray(object?.spoolDamagedFiles)
+        ? object.spoolDamagedFiles.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.spool_damaged_files)
+        ? object.spool_damaged_files.map((e: any) => globalThis.String(e))
+        : [],
+      spoolLostBatches: isSet(object.spoolLostBatches)
+        ? BigInt(object.spoolLostBatches)
+        : isSet(object.spool_lost_batches)
+        ? BigInt(object.spool_lost_batches)
+        : 0n,
     };
   },
 
@@ -1696,6 +1740,12 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     if (message.spoolOverLimit !== false) {
       obj.spoolOverLimit = message.spoolOverLimit;
     }
+    if (message.spoolDamagedFiles?.length) {
+      obj.spoolDamagedFiles = message.spoolDamagedFiles;
+    }
+    if (message.spoolLostBatches !== 0n) {
+      obj.spoolLostBatches = message.spoolLostBatches.toString();
+    }
     return obj;
   },
 
@@ -1744,6 +1794,10 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     message.certificateSerial = object.certificateSerial ?? "";
     message.spoolId = object.spoolId ?? "";
     message.spoolOverLimit = object.spoolOverLimit ?? false;
+    message.spoolDamagedFiles = object.spoolDamagedFiles?.map((e) => e) || [];
+    message.spoolLostBatches = (object.spoolLostBatches !== undefined && object.spoolLostBatches !== null)
+      ? BigInt(object.spoolLostBatches)
+      : 0n;
     return message;
   },
 };
