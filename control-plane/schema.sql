@@ -244,6 +244,7 @@ TABLE cloud_pod_plans (
   features jsonb NOT NULL DEFAULT '[]'::jsonb
   sort integer NOT NULL DEFAULT 0
   is_active boolean NOT NULL DEFAULT true
+  version integer NOT NULL DEFAULT 1
   CONSTRAINT cloud_pod_plans_cores_check CHECK ((cores > 0))
   CONSTRAINT cloud_pod_plans_disk_gb_check CHECK ((disk_gb > 0))
   CONSTRAINT cloud_pod_plans_memory_mb_check CHECK ((memory_mb >= 16))
@@ -333,6 +334,7 @@ TABLE cloud_pod_quotas ROW LEVEL SECURITY (
   used_cpu_cores integer NOT NULL DEFAULT 0
   used_ram_mb integer NOT NULL DEFAULT 0
   used_disk_gb integer NOT NULL DEFAULT 0
+  version integer NOT NULL DEFAULT 0
   created_at timestamp with time zone NOT NULL DEFAULT now()
   updated_at timestamp with time zone NOT NULL DEFAULT now()
   CONSTRAINT cloud_pod_quotas_max_cloud_pods_check CHECK ((max_cloud_pods >= 0))

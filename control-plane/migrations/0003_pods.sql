@@ -17,7 +17,8 @@ CREATE TABLE cloud_pod_plans (
   requires_verified_email boolean NOT NULL DEFAULT false,
   features jsonb NOT NULL DEFAULT '[]',
   sort integer NOT NULL DEFAULT 0,
-  is_active boolean NOT NULL DEFAULT true
+  is_active boolean NOT NULL DEFAULT true,
+  version integer NOT NULL DEFAULT 1      -- of the terms and prices
 );
 
 CREATE TABLE cloud_pod_plan_prices (
@@ -42,6 +43,7 @@ CREATE TABLE cloud_pod_quotas (
   used_cpu_cores integer NOT NULL DEFAULT 0 CONSTRAINT used_cores_not_negative CHECK (used_cpu_cores >= 0),
   used_ram_mb integer NOT NULL DEFAULT 0 CONSTRAINT used_ram_not_negative CHECK (used_ram_mb >= 0),
   used_disk_gb integer NOT NULL DEFAULT 0 CONSTRAINT used_disk_not_negative CHECK (used_disk_gb >= 0),
+  version integer NOT NULL DEFAULT 0,     -- of source and limits; 0 = nobody has decided them
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now()
 );

@@ -138,6 +138,7 @@ function registerBudget(routes: RouteTable, deps: BudgetRouteDeps): void {
     summary: "Set the monthly budget; what follows from it happens within a minute",
     tags,
     access: { scope: "BILLING" },
+    checksVersion: true,
     request: { body: budgetWish, example: { monthlyLimit: "50.00" } },
     responses: { 200: budgetView },
     async handler({ body, ifMatch }, ctx) {

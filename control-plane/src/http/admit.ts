@@ -12,6 +12,7 @@ import {
   requirePlatformRole,
   requireScope,
   requireSession,
+  type ActingIn,
 } from "../security/authorise.ts";
 import type { Scope } from "../security/scopes.ts";
 import { sha256Of } from "../security/secret-token.ts";
@@ -33,7 +34,7 @@ export interface Admitted extends Omit<PublicContext, "inSystem" | "afterCommit"
   /** Undefined in public routes. */
   readonly actor: Caller | undefined;
   /** Undefined in routes that act in no tenant. */
-  readonly tenant: { readonly tenantId: string; readonly scopes: ReadonlySet<Scope> } | undefined;
+  readonly tenant: ActingIn | undefined;
 }
 
 /**
@@ -121,5 +122,5 @@ async function admitToTenant(
       detail: { route: `${route.method.toUpperCase()} ${route.path}` },
     });
   }
-  return { tenantId, scopes };
+  return { tenantId, scopes, asOperator };
 }

@@ -73,6 +73,7 @@ function register(routes: RouteTable): void {
     summary: "is at version 3",
     tags: ["probe"],
     access: "public",
+    checksVersion: true,
     responses: { 204: noBody },
     async handler({ ifMatch }) {
       checkVersion(ifMatch, 3);
@@ -196,6 +197,12 @@ test("If-Match with another version is 412", async () => {
     (await send(app, "PUT", "/api/versioned", { headers: version === undefined ? {} : { "if-match": version } }))
       .status;
   expect([await put(), await put('"3"'), await put('"2"'), await put("rubbish")]).toEqual([204, 204, 412, 412]);
+  const unchecked = await send(app, "POST", echo, { headers: { "if-match": '"3"' }, body: { text: "x" } });
+  expect(unchecked.json).toMatchObject({ status: 412, error: "IF_MATCH_UNSUPPORTED" });
+  const { paths } = JSON.parse((await send(app, "GET", "/openapi.json")).text);
+  const header = expect.objectContaining({ name: "If-Match", in: "header" });
+  expect(paths["/api/versioned"].put.parameters).toContainEqual(header);
+  expect(paths["/api/cloud-pods/{pod}/echo"].post.parameters).not.toContainEqual(header);
 });
 
 test("refusals are problems; unknown errors tell the request id only, and the log tells them", async () => {

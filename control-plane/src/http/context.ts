@@ -33,6 +33,8 @@ export interface UserContext extends PublicContext {
 /** As `UserContext`, acting in one tenant with a scope that the route asked for. */
 export interface TenantContext extends UserContext {
   readonly tenantId: string;
+  /** The caller is here by his platform role and not as a member. */
+  readonly asOperator: boolean;
   /** What the caller may do in this tenant at this moment. */
   readonly scopes: ReadonlySet<Scope>;
   /**

@@ -35,8 +35,15 @@ export async function readRequest(route: Route, c: Context): Promise<ReadRequest
   if (/(?<!\\)(?:\\\\)*\\u0000/.test(json)) {
     throw new DomainError("invalid", "VALIDATION_FAILED", "The request has a NUL character.");
   }
-  const valid = { params, query, body, ifMatch: parseIfMatch(c.req.header("if-match")), headers: c.req.raw.headers };
+  const valid = { params, query, body, ifMatch: readIfMatch(route, c), headers: c.req.raw.headers };
   return { valid, json };
+}
+
+/** A precondition that nobody looks at must not seem to be met. */
+function readIfMatch(route: Route, c: Context): number | undefined {
+  const ifMatch = parseIfMatch(c.req.header("if-match"));
+  if (ifMatch === undefined || route.checksVersion === true || route.method === "get") return ifMatch;
+  throw new DomainError("precondition-failed", "IF_MATCH_UNSUPPORTED", "There is no version here to compare with.");
 }
 
 /** For JSON.stringify: 64-bit numbers as decimal text. */

@@ -150,7 +150,7 @@ function headersOf(route: Route): { headers: z.ZodObject } | undefined {
       .optional()
       .openapi({ description: "The same key and request give the same answer for 24 h." });
   }
-  if (route.method === "put" || route.method === "patch") {
+  if (route.checksVersion === true) {
     shape["If-Match"] = z
       .string()
       .optional()

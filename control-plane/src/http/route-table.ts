@@ -25,6 +25,7 @@ export interface Route {
   readonly summary: string;
   readonly tags: readonly string[];
   readonly access: Access;
+  readonly checksVersion?: true;
   readonly idempotent?: true | { readonly shownOnce: (body: unknown) => string };
   readonly request?: { readonly query?: z.ZodObject; readonly body?: z.ZodType; readonly example?: unknown };
   readonly responses: Responses;

@@ -35,7 +35,7 @@ export interface ValidRequest<Params, Query, Body> {
   readonly params: Params;
   readonly query: Query;
   readonly body: Body;
-  /** Version named by If-Match; undefined when the caller did not ask. See `checkVersion`. */
+  /** Version named by If-Match, in routes that say `checksVersion`; undefined when the caller did not ask. */
   readonly ifMatch: number | undefined;
   readonly headers: Headers;
 }
@@ -91,6 +91,8 @@ export interface RouteDefinition<
    * again after a deadlock. `?dryRun=true` runs without key and without the one transaction.
    */
   readonly idempotent?: Idempotency;
+  /** The handler calls `checkVersion` with `ifMatch`. In other routes that change something If-Match is refused. */
+  readonly checksVersion?: true;
   readonly request?: {
     readonly query?: Query;
     readonly body?: Body;

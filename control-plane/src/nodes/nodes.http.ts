@@ -157,6 +157,7 @@ function registerChanging(routes: RouteTable): void {
     summary: "Change settings of a host",
     tags,
     access: operator,
+    checksVersion: true,
     request: { body: nodeChanges, example: { maintenanceNote: "memory is replaced on Friday" } },
     responses: { 200: nodeView },
     handler: async ({ params, body, ifMatch }, ctx) =>
@@ -168,6 +169,7 @@ function registerChanging(routes: RouteTable): void {
     summary: "Place nothing new on a host",
     tags,
     access: operator,
+    checksVersion: true,
     request: { body: z.strictObject({ reason: z.string().min(1).max(500) }), example: { reason: "disk is failing" } },
     responses: { 200: nodeView },
     handler: async ({ params, body, ifMatch }, ctx) =>
@@ -179,6 +181,7 @@ function registerChanging(routes: RouteTable): void {
     summary: "Allow new pods on a host again",
     tags,
     access: operator,
+    checksVersion: true,
     request: {
       body: z.strictObject({ reason: z.string().min(1).max(500).optional() }),
       example: { reason: "disk was replaced" },
@@ -212,6 +215,7 @@ function registerRemoving(routes: RouteTable, { hints }: NodeRouteDeps): void {
     summary: "Take an empty host out of the fleet",
     tags,
     access: operator,
+    checksVersion: true,
     responses: { 204: noBody },
     handler: async ({ params, ifMatch }, ctx) => {
       const removed = await ctx.inSystem(async (tx) => {

@@ -53,6 +53,7 @@ export function registerNotificationRoutes(
     summary: "Set where a tenant's webhooks go; the first time a secret is made and shown",
     tags: ["tenants"],
     access: { scope: "ADMIN" },
+    checksVersion: true,
     request: { body: webhookWish, example: { url: "https://hooks.example.com/cloudpods" } },
     responses: { 200: webhookView },
     async handler({ body, ifMatch }, ctx) {

@@ -1,11 +1,12 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
+import { checkVersion } from "../http/version-check.ts";
 import { sqlState, violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
 import { joinSql, sql, type Sql } from "../platform/sql.ts";
 import { readPlan, type Plan } from "./resolve-plan.ts";
 
 /** What an administrator decides about a plan, besides its price. */
-export interface PlanTerms extends Omit<Plan, "code" | "prices"> {
+export interface PlanTerms extends Omit<Plan, "code" | "prices" | "version"> {
   readonly isActive: boolean;
   /** Place in lists, lowest first. */
   readonly sort: number;
@@ -72,7 +73,7 @@ export async function createPlan(
 
 /**
  * Changes a plan. Its price changes by a new row from a time on; what was charged before stays as it was.
- * @throws DomainError `not-found` PLAN_NOT_FOUND · `wrong-state` PLAN_IN_USE when a plan that was sold would become another
+ * @throws DomainError `not-found` PLAN_NOT_FOUND · `precondition-failed` VERSION_MISMATCH · `wrong-state` PLAN_IN_USE when a plan that was sold would become another
  *   one · `invalid` PRICE_IN_THE_PAST · `conflict` PLAN_PRICE_SCHEDULED · PLAN_PRICE_USED
  */
 export async function changePlan(
@@ -80,11 +81,13 @@ export async function changePlan(
   code: string,
   changes: PlanTermChanges,
   price: PlanPriceChange | undefined,
+  ifMatch: number | undefined,
 ): Promise<void> {
   // Orders hold the row's key until they commit, so from here on it is known who has the plan.
   await tx.query(sql`SELECT FROM cloud_pod_plans WHERE code = ${code} FOR UPDATE`);
   const plan = await readPlan(tx, code);
   if (plan === undefined) throw new DomainError("not-found", "PLAN_NOT_FOUND", "There is no such plan.");
+  checkVersion(ifMatch, plan.version);
   const different = sold.filter((name) => changes[name] !== undefined && changes[name] !== plan[name]);
   if (different.length > 0 && (await isSold(tx, code))) {
     throw new DomainError(
@@ -95,9 +98,9 @@ export async function changePlan(
     );
   }
   const assignments = termNames(changes).map((name) => sql`${columns[name]} = ${valueOf(changes, name)}`);
-  if (assignments.length > 0) {
-    await tx.execute(sql`UPDATE cloud_pod_plans SET ${joinSql(assignments, sql`, `)} WHERE code = ${code}`);
-  }
+  await tx.execute(
+    sql`UPDATE cloud_pod_plans SET ${joinSql([...assignments, sql`version = version + 1`], sql`, `)} WHERE code = ${code}`,
+  );
   if (price !== undefined) await setPrice(tx, code, price);
 }
 

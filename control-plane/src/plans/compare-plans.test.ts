@@ -18,6 +18,7 @@ const plan = (code: string, changes: Partial<Plan>): Plan => ({
   maxPerTenant: null,
   requiresVerifiedEmail: false,
   features: [],
+  version: 1,
   prices: [{ amount: "1.00", currency: "USD" }],
   ...changes,
 });

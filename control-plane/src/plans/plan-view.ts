@@ -25,6 +25,7 @@ export const planView = z
     maxPerTenant: limit,
     requiresVerifiedEmail: z.boolean(),
     features: z.array(z.string()).readonly(),
+    version: z.number().int(),
     prices: z.array(price).readonly().openapi({ description: "Per month, one for each currency." }),
   })
   .openapi("Plan");

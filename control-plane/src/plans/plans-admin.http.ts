@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { route } from "../http/route.ts";
 import type { RouteTable } from "../http/route-table.ts";
+import { etagOf } from "../http/version-check.ts";
 import type { Transaction } from "../platform/database.ts";
 import { recordAudit } from "../security/audit.ts";
 import { changePlan, createPlan } from "./change-plan.ts";
@@ -106,7 +107,11 @@ export function registerPlanAdminRoutes(routes: RouteTable): void {
         await recordAudit(tx, { ...entryOf(ctx, planCode), action: "plan.create", detail: body });
         return await known(tx, planCode);
       });
-      return { status: 201, headers: { location: `/api/cloud-pods/plans/${planCode}` }, body: plan };
+      return {
+        status: 201,
+        headers: { location: `/api/cloud-pods/plans/${planCode}`, etag: etagOf(plan.version) },
+        body: plan,
+      };
     },
   });
   route(routes, {
@@ -115,9 +120,10 @@ export function registerPlanAdminRoutes(routes: RouteTable): void {
     summary: "Change a plan; the size and traffic of one that was sold stay, its price changes from a time on",
     tags,
     access,
+    checksVersion: true,
     request: { body: planChange, example: { price: { amount: "1.79", currency: "USD" } } },
     responses: { 200: adminView },
-    async handler({ params, body }, ctx) {
+    async handler({ params, body, ifMatch }, ctx) {
       const { price: newPrice, ...changes } = body;
       const planCode = params.code.toUpperCase();
       const plan = await ctx.inSystem(async (tx) => {
@@ -126,11 +132,12 @@ export function registerPlanAdminRoutes(routes: RouteTable): void {
           planCode,
           changes,
           newPrice === undefined ? undefined : { ...newPrice, from: newPrice.from },
+          ifMatch,
         );
         await recordAudit(tx, { ...entryOf(ctx, planCode), action: "plan.change", detail: body });
         return await known(tx, planCode);
       });
-      return { status: 200, body: plan };
+      return { status: 200, headers: { etag: etagOf(plan.version) }, body: plan };
     },
   });
 }

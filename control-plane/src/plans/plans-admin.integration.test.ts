@@ -121,6 +121,19 @@ describe("PUT /api/cloud-pods/plans/:code", () => {
     expect((await shown(code)).status).toBe(404);
   });
 
+  test("changes only the version that the administrator saw, terms and price alike", async () => {
+    const code = await add();
+    const put = (ifMatch: string, body: object) =>
+      send(app, "PUT", `/api/cloud-pods/plans/${code}`, { headers: { ...admin.headers, "if-match": ifMatch }, body });
+    const seen = (await shown(code)).headers.get("etag") ?? "";
+    const changed = await put(seen, { price: { amount: "15.90", currency: "USD" } });
+    expect(changed).toMatchObject({ status: 200, json: { version: 2 } });
+    expect(await put(seen, { name: "Late" })).toMatchObject({ status: 412, json: { error: "VERSION_MISMATCH" } });
+    expect(await put(seen, { price: { amount: "1.00", currency: "USD" } })).toMatchObject({ status: 412 });
+    expect((await shown(code)).json).toEqual({ ...changed.json, isActive: undefined });
+    expect(await put(changed.headers.get("etag") ?? "", { name: "In time" })).toMatchObject({ json: { version: 3 } });
+  });
+
   test("a plan that was sold keeps its terms, the rest can change", async () => {
     const code = await add({ bandwidthGb: 50 });
     await sell(code);

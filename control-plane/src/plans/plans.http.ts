@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { route } from "../http/route.ts";
 import type { RouteTable } from "../http/route-table.ts";
+import { etagOf } from "../http/version-check.ts";
 import { sql } from "../platform/sql.ts";
 import { comparePlans } from "./compare-plans.ts";
 import { planView } from "./plan-view.ts";
@@ -55,7 +56,10 @@ export function registerPlanRoutes(routes: RouteTable): void {
     tags,
     access: "public",
     responses: { 200: planView },
-    handler: async ({ params }, { system }) => ({ status: 200, body: await resolvePlan(system, params.code) }),
+    handler: async ({ params }, { system }) => {
+      const plan = await resolvePlan(system, params.code);
+      return { status: 200, headers: { etag: etagOf(plan.version) }, body: plan };
+    },
   });
   route(routes, {
     method: "get",

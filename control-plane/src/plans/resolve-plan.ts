@@ -24,6 +24,8 @@ export interface Plan {
   readonly maxPerTenant: number | null;
   readonly requiresVerifiedEmail: boolean;
   readonly features: readonly string[];
+  /** Of the terms and prices. */
+  readonly version: number;
   /** Per month, in force now, one for each currency. */
   readonly prices: readonly PlanPrice[];
 }
@@ -50,7 +52,7 @@ async function selectPlans(db: Queryable, condition: Sql): Promise<(Plan & { isA
   const plans = await db.query<Plan & { isActive: boolean }>(sql`
     SELECT p.code, p.name, p.family, p.description, p.cores, p.memory_mb AS "memoryMb", p.swap_mb AS "swapMb", p.disk_gb AS "diskGb",
       p.bandwidth_gb AS "bandwidthGb", p.overage_policy AS "overagePolicy", p.websites_max AS "websitesMax", p.emails_max AS "emailsMax",
-      p.max_per_tenant AS "maxPerTenant", p.requires_verified_email AS "requiresVerifiedEmail", p.features, p.is_active AS "isActive",
+      p.max_per_tenant AS "maxPerTenant", p.requires_verified_email AS "requiresVerifiedEmail", p.features, p.is_active AS "isActive", p.version,
       coalesce((SELECT json_agg(json_build_object('amount', price.amount::text, 'currency', price.currency) ORDER BY price.currency)
         FROM cloud_pod_plan_prices price WHERE price.plan_code = p.code AND price.valid @> now()), '[]') AS prices
     FROM cloud_pod_plans p WHERE ${condition} ORDER BY p.sort, p.code`);
@@ -73,6 +75,13 @@ export async function resolvePlan(db: Queryable, code: string): Promise<Plan> {
     throw new DomainError("not-found", "PLAN_NOT_FOUND", "There is no such plan.", { details: { plans: codes } });
   }
   return plan;
+}
+
+/** As `matchPlanCode` among all plans, also those that cannot be ordered any more; a code that fits none stays as it is. */
+export async function meantPlanCode(db: Queryable, meant: string): Promise<string> {
+  const plans = await db.query<{ code: string }>(sql`SELECT code FROM cloud_pod_plans`);
+  const codes = plans.map(({ code }) => code);
+  return matchPlanCode(codes, meant) ?? meant;
 }
 
 /** `1.4900000000` as `1.49`, but never fewer than two places. */

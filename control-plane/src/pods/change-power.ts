@@ -8,7 +8,7 @@ import { changePodStatus } from "./change-status.ts";
 import { addHold, liftSuspendHold, requireStartable, type HoldKind } from "./holds.ts";
 import { lockPod, type Pod } from "./pod.ts";
 import { freeQuota, quotaOf } from "./release-pod.ts";
-import { requestWork, type Requester } from "./request-work.ts";
+import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
 
 /** What a request for work gives back. */
 export interface Accepted {
@@ -18,7 +18,7 @@ export interface Accepted {
 
 /**
  * Start, stop or restart; the lifecycle status stays active.
- * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`, `POD_BUSY`
+ * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`, `POD_BUSY`, `VERSION_MISMATCH`
  */
 export async function changePower(
   tx: Transaction,
@@ -26,7 +26,7 @@ export async function changePower(
   reference: string,
   verb: "start" | "stop" | "restart",
 ): Promise<Accepted> {
-  const pod = await lockPod(tx, who.tenantId, reference);
+  const pod = await lockAskedPod(tx, who, reference);
   if (pod.status !== "active") {
     throw new DomainError(
       "wrong-state",
@@ -50,7 +50,7 @@ export async function changePower(
 
 /**
  * Suspends: the container is stopped and the quota is free again.
- * @throws DomainError `POD_WRONG_STATE`, `POD_BUSY`
+ * @throws DomainError `POD_WRONG_STATE`, `POD_BUSY`, `VERSION_MISMATCH`
  */
 export async function suspendPod(
   tx: Transaction,
@@ -59,7 +59,7 @@ export async function suspendPod(
   kind: HoldKind,
   reason: string | undefined,
 ): Promise<Accepted> {
-  const pod = await lockPod(tx, who.tenantId, reference);
+  const pod = await lockAskedPod(tx, who, reference);
   await freeQuota(tx, pod);
   await changePodStatus(tx, pod, "suspended");
   await addHold(tx, pod, { kind, effect: "suspend", actor: `${who.actor.kind}:${who.actor.id}`, reason });
@@ -76,10 +76,10 @@ export async function suspendPod(
 
 /**
  * Resumes: the quota is checked again, since suspended pods do not count.
- * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`, `QUOTA_EXCEEDED`, `POD_BUSY`
+ * @throws DomainError `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`, `QUOTA_EXCEEDED`, `POD_BUSY`, `VERSION_MISMATCH`
  */
 export async function resumePod(tx: Transaction, who: Requester, reference: string, kind: HoldKind): Promise<Accepted> {
-  const pod = await lockPod(tx, who.tenantId, reference);
+  const pod = await lockAskedPod(tx, who, reference);
   await changePodStatus(tx, pod, "resumed");
   await liftSuspendHold(tx, pod, kind);
   await requireStartable(tx, pod);

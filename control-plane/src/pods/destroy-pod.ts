@@ -8,15 +8,15 @@ import { changePodStatus } from "./change-status.ts";
 import { destroyDeadlineMs } from "./destroy-pod.saga.ts";
 import { lockPod, type Pod } from "./pod.ts";
 import { freeQuota } from "./release-pod.ts";
-import { requestWork, type Requester } from "./request-work.ts";
+import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
 
 /**
  * Destroys a pod in whatever state it is. Work that is under way ends as cancelled: removal supersedes it
  * on the host as well. The bill ends now, however long the host takes.
- * @throws DomainError `POD_WRONG_STATE` for a pod that is being deleted already
+ * @throws DomainError `VERSION_MISMATCH`, `POD_WRONG_STATE` for a pod that is being deleted already
  */
 export async function destroyPodNow(tx: Transaction, who: Requester, reference: string, now: Date): Promise<Accepted> {
-  const pod = await lockPod(tx, who.tenantId, reference);
+  const pod = await lockAskedPod(tx, who, reference);
   await freeQuota(tx, pod);
   await changePodStatus(tx, pod, "delete-asked");
   await endOpenWork(tx, pod);

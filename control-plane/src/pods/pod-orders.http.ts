@@ -3,6 +3,7 @@ import type { TenantContext } from "../http/context.ts";
 import { dryRun } from "../http/fields.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
+import { checkVersion } from "../http/version-check.ts";
 import type { Hints } from "../platform/hints.ts";
 import { sql } from "../platform/sql.ts";
 import type { QuotaCheck } from "../quotas/quota.ts";
@@ -159,15 +160,17 @@ function registerScale(routes: RouteTable, options: PodOrderOptions): void {
       tags: ["pods"],
       access: { scope: "PROVISIONING" },
       idempotent: true,
+      checksVersion: true,
       request: { query: z.object({ dryRun }), body: scaleBody, example: { planCode: "CLOUD_POD_PREMIUM" } },
       responses: { 202: acceptedView, 200: dryRunView },
-      async handler({ params, query, body }, ctx) {
+      async handler({ params, query, body, ifMatch }, ctx) {
         if (!query.dryRun) {
-          const who = { ...requester(ctx), isEmailVerified: () => isEmailVerified(ctx) };
+          const who = { ...requester(ctx, ifMatch), isEmailVerified: () => isEmailVerified(ctx) };
           return accepted(await ctx.inTenant((tx) => scalePod(tx, who, params.pod, body)), ctx, options.hints);
         }
         const plan = await ctx.inTenant(async (tx) => {
           const pod = await findPod(tx, ctx.tenantId, params.pod);
+          checkVersion(ifMatch, pod.version);
           return await dryRunScale(tx, pod, await scaledSize(tx, pod, body));
         });
         return await answerDryRun(ctx, options, plan);
@@ -213,14 +216,16 @@ function registerDestroy(routes: RouteTable, options: PodOrderOptions): void {
       tags: ["pods"],
       access: { scope: "PROVISIONING" },
       ...(method === "post" ? { idempotent: true as const } : {}),
+      checksVersion: true,
       request: { query: z.object({ dryRun }) },
       responses: { 202: acceptedView, 200: dryRunView },
-      async handler({ params, query }, ctx) {
+      async handler({ params, query, ifMatch }, ctx) {
         if (query.dryRun) {
           const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
+          checkVersion(ifMatch, pod.version);
           return await answerDryRun(ctx, options, dryRunDestroy(pod));
         }
-        const destroyed = await ctx.inTenant((tx) => destroyPodNow(tx, requester(ctx), params.pod, ctx.now));
+        const destroyed = await ctx.inTenant((tx) => destroyPodNow(tx, requester(ctx, ifMatch), params.pod, ctx.now));
         return accepted(destroyed, ctx, options.hints);
       },
     });

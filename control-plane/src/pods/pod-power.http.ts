@@ -3,6 +3,7 @@ import type { TenantContext } from "../http/context.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { changePower, resumePod, suspendPod, type Accepted } from "./change-power.ts";
+import type { HoldKind } from "./holds.ts";
 import { acceptedView, toPodView } from "./pod-view.ts";
 import { toTaskView } from "../tasks/task-view.ts";
 import type { PodHints } from "./pod-hints.ts";
@@ -18,9 +19,10 @@ export function registerPodPowerRoutes(routes: RouteTable, hints: PodHints): voi
       tags: ["pods"],
       access: { scope: "PROVISIONING" },
       idempotent: true,
+      checksVersion: true,
       responses: { 202: acceptedView },
-      handler: async (request, ctx) =>
-        accepted(await ctx.inTenant((tx) => changePower(tx, requester(ctx), request.params.pod, verb)), ctx, hints),
+      handler: async ({ params, ifMatch }, ctx) =>
+        accepted(await ctx.inTenant((tx) => changePower(tx, requester(ctx, ifMatch), params.pod, verb)), ctx, hints),
     });
   }
   route(routes, {
@@ -30,16 +32,15 @@ export function registerPodPowerRoutes(routes: RouteTable, hints: PodHints): voi
     tags: ["pods"],
     access: { scope: "PROVISIONING" },
     idempotent: true,
+    checksVersion: true,
     request: {
       body: z.strictObject({ reason: z.string().max(500).optional() }).optional(),
       example: { reason: "season is over" },
     },
     responses: { 202: acceptedView },
-    handler: async (request, ctx) =>
+    handler: async ({ params, body, ifMatch }, ctx) =>
       accepted(
-        await ctx.inTenant((tx) =>
-          suspendPod(tx, requester(ctx), request.params.pod, "customer", request.body?.reason),
-        ),
+        await ctx.inTenant((tx) => suspendPod(tx, requester(ctx, ifMatch), params.pod, authorityOf(ctx), body?.reason)),
         ctx,
         hints,
       ),
@@ -47,19 +48,29 @@ export function registerPodPowerRoutes(routes: RouteTable, hints: PodHints): voi
   route(routes, {
     method: "post",
     path: "/api/cloud-pods/:pod/resume",
-    summary: "Resume a pod that its owner suspended",
+    summary: "Resume a pod: its owner what he suspended, an operator what operators did",
     tags: ["pods"],
     access: { scope: "PROVISIONING" },
     idempotent: true,
+    checksVersion: true,
     responses: { 202: acceptedView },
-    handler: async (request, ctx) =>
-      accepted(await ctx.inTenant((tx) => resumePod(tx, requester(ctx), request.params.pod, "customer")), ctx, hints),
+    handler: async ({ params, ifMatch }, ctx) =>
+      accepted(
+        await ctx.inTenant((tx) => resumePod(tx, requester(ctx, ifMatch), params.pod, authorityOf(ctx))),
+        ctx,
+        hints,
+      ),
   });
 }
 
+/** An operator's hold is nothing that the customer could lift, and the other way round. */
+function authorityOf(ctx: TenantContext): HoldKind {
+  return ctx.asOperator ? "operator" : "customer";
+}
+
 /** Who asks, out of the request. */
-export function requester(ctx: TenantContext): Requester {
-  return { tenantId: ctx.tenantId, actor: ctx.actor, requestId: ctx.requestId };
+export function requester(ctx: TenantContext, ifMatch?: number): Requester {
+  return { tenantId: ctx.tenantId, actor: ctx.actor, requestId: ctx.requestId, ifMatch };
 }
 
 /** 202 with the pod and its task; wakes who carries it out after the commit. */

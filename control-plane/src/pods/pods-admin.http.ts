@@ -24,13 +24,14 @@ export function registerPodAdminRoutes(routes: RouteTable, hints: PodHints): voi
     tags: ["operators"],
     access: { platform: "OPERATOR" },
     idempotent: true,
+    checksVersion: true,
     responses: { 202: acceptedView },
-    async handler({ params }, ctx) {
+    async handler({ params, ifMatch }, ctx) {
       const { pod, task } = await ctx.inSystem(async (tx) => {
         const found = await findPodOfAnyTenant(tx, params.pod);
         return await changePower(
           tx,
-          { tenantId: found.tenantId, actor: ctx.actor, requestId: ctx.requestId },
+          { tenantId: found.tenantId, actor: ctx.actor, requestId: ctx.requestId, ifMatch },
           found.id,
           "restart",
         );

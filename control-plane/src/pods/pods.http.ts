@@ -6,6 +6,7 @@ import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { checkVersion, etagOf } from "../http/version-check.ts";
+import { meantPlanCode } from "../plans/resolve-plan.ts";
 import { joinSql, sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
 import { taskView, toTaskView } from "../tasks/task-view.ts";
@@ -40,10 +41,11 @@ function registerLists(routes: RouteTable): void {
       responses: { 200: listOf(podView) },
       async handler({ query }, ctx) {
         const after = decodeCursor(query.cursor, 1)?.[0];
+        const planCode = query.planCode === undefined ? undefined : await meantPlanCode(ctx.system, query.planCode);
         const conditions = [
           sql`p.tenant_id = ${ctx.tenantId}`,
           query.status === undefined ? sql`p.status <> 'deleted'` : sql`p.status = ${query.status}`,
-          ...(query.planCode === undefined ? [] : [sql`p.plan_code = ${query.planCode.toUpperCase()}`]),
+          ...(planCode === undefined ? [] : [sql`p.plan_code = ${planCode}`]),
           ...(query.region === undefined ? [] : [sql`p.region = ${query.region}`]),
           ...(after === undefined ? [] : [sql`p.id < ${after}::uuid`]),
         ];
@@ -77,6 +79,7 @@ function registerDetails(routes: RouteTable): void {
     summary: "Rename a pod, change its labels or its domain",
     tags: ["pods"],
     access: { scope: "WRITE" },
+    checksVersion: true,
     request: {
       body: z.strictObject({
         name: z.string().min(1).max(100).optional(),

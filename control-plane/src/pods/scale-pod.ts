@@ -5,7 +5,7 @@ import type { Accepted } from "./change-power.ts";
 import { resizeDeadlineMs, sizeOf, wantSize, type PodSize } from "./change-size.saga.ts";
 import { lockPod, type Pod } from "./pod.ts";
 import { requirePlanFree, requireProvenAddress } from "./plan-limits.ts";
-import { requestWork, type Requester } from "./request-work.ts";
+import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
 
 /** What a pod shall become: a plan, or resources of which those left out stay. */
 export interface ScaleOrder {
@@ -23,7 +23,7 @@ export interface ScaleOrder {
  * Changes the plan or the resources of a pod. Quota and the host's capacity are checked on what increases.
  * @throws DomainError `PLAN_NOT_FOUND`, `DISK_SHRINK_UNSUPPORTED`, `SCALE_WITHOUT_CHANGE`, `EMAIL_NOT_VERIFIED`,
  *   `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `NO_CAPACITY`,
- *   `POD_WRONG_STATE`, `POD_BUSY`
+ *   `POD_WRONG_STATE`, `POD_BUSY`, `VERSION_MISMATCH`
  */
 export async function scalePod(
   tx: Transaction,
@@ -31,7 +31,7 @@ export async function scalePod(
   reference: string,
   order: ScaleOrder,
 ): Promise<Accepted> {
-  const pod = await lockPod(tx, who.tenantId, reference);
+  const pod = await lockAskedPod(tx, who, reference);
   const size = await scaledSize(tx, pod, order);
   await wantSize(tx, pod, size);
   if (size.planCode !== null && size.planCode !== pod.planCode) {

@@ -4,6 +4,8 @@ import { DEFAULT_TENANT_QUOTA, type QuotaSource, type TenantQuota, type TenantUs
 
 /** A tenant's quota as it holds now. */
 export interface QuotaState {
+  /** Of source and limits; 0 where nobody has decided them. */
+  readonly version: number;
   readonly source: QuotaSource;
   readonly limits: TenantQuota;
   readonly usage: TenantUsage;
@@ -22,12 +24,12 @@ export async function readQuotaLocked(tx: Queryable, tenantId: string): Promise<
 }
 
 async function read(db: Queryable, tenantId: string, locked: boolean): Promise<QuotaState> {
-  const [row] = await db.query<TenantQuota & TenantUsage & { readonly source: QuotaSource }>(sql`
-    SELECT source, max_cloud_pods AS max_pods, max_cpu_cores, max_ram_mb AS max_memory_mb, max_disk_gb,
+  const [row] = await db.query<TenantQuota & TenantUsage & Pick<QuotaState, "source" | "version">>(sql`
+    SELECT source, version, max_cloud_pods AS max_pods, max_cpu_cores, max_ram_mb AS max_memory_mb, max_disk_gb,
       used_cloud_pods AS pods, used_cpu_cores AS "cpuCores", used_ram_mb AS "memoryMb", used_disk_gb AS "diskGb"
     FROM cloud_pod_quotas WHERE tenant_id = ${tenantId} ${locked ? sql`FOR UPDATE` : sql``}`);
-  if (row === undefined) return { source: "default", limits: DEFAULT_TENANT_QUOTA, usage: none };
-  const { source, max_pods, max_cpu_cores, max_memory_mb, max_disk_gb, ...usage } = row;
+  if (row === undefined) return { version: 0, source: "default", limits: DEFAULT_TENANT_QUOTA, usage: none };
+  const { version, source, max_pods, max_cpu_cores, max_memory_mb, max_disk_gb, ...usage } = row;
   const ownLimits = { max_pods, max_cpu_cores, max_memory_mb, max_disk_gb };
-  return { source, limits: source === "default" ? DEFAULT_TENANT_QUOTA : ownLimits, usage };
+  return { version, source, limits: source === "default" ? DEFAULT_TENANT_QUOTA : ownLimits, usage };
 }

@@ -3,6 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { uuid } from "../http/fields.ts";
 import { route } from "../http/route.ts";
 import type { RouteTable } from "../http/route-table.ts";
+import { etagOf } from "../http/version-check.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
@@ -20,6 +21,7 @@ const quota = z
     source: z.enum(["default", "tenant"]).openapi({ description: "default: nobody set limits for this tenant." }),
     limits: amounts,
     usage: amounts.openapi({ description: "Pods that are provisioning or active." }),
+    version: z.number().int().openapi({ description: "Of the limits; use does not change it." }),
   })
   .openapi("Quota");
 
@@ -42,7 +44,7 @@ export function registerQuotaRoutes(routes: RouteTable): void {
     handler: async ({ params }, ctx) => {
       if (ctx.tenantId !== params.tenant) throw tenantUnknown();
       const state = await ctx.inTenant((tx) => readQuota(tx, ctx.tenantId));
-      return { status: 200, body: quotaView(ctx.tenantId, state) };
+      return { status: 200, headers: { etag: etagOf(state.version) }, body: quotaView(ctx.tenantId, state) };
     },
   });
   route(routes, {
@@ -51,15 +53,17 @@ export function registerQuotaRoutes(routes: RouteTable): void {
     summary: "Set a tenant's limits, or go back to the default ones",
     tags,
     access: { platform: "ADMINISTRATOR" },
+    checksVersion: true,
     request: {
       body: change,
       example: { source: "tenant", limits: { pods: 5, cpuCores: 8, memoryMb: 16_384, diskGb: 100 } },
     },
     responses: { 200: quota },
-    handler: async ({ params, body }, ctx) => {
+    handler: async ({ params, body, ifMatch }, ctx) => {
       const state = await ctx.inSystem(async (tx) => {
         await requireTenant(tx, params.tenant);
-        const after = await setQuota(tx, params.tenant, body.source === "default" ? undefined : limitsOf(body.limits));
+        const limits = body.source === "default" ? undefined : limitsOf(body.limits);
+        const after = await setQuota(tx, params.tenant, limits, ifMatch);
         await recordAudit(tx, {
           actor: ctx.actor,
           requestId: ctx.requestId,
@@ -71,7 +75,7 @@ export function registerQuotaRoutes(routes: RouteTable): void {
         });
         return after;
       });
-      return { status: 200, body: quotaView(params.tenant, state) };
+      return { status: 200, headers: { etag: etagOf(state.version) }, body: quotaView(params.tenant, state) };
     },
   });
 }
@@ -85,7 +89,7 @@ function limitsOf(limits: z.output<typeof amounts>): TenantQuota {
   };
 }
 
-function quotaView(tenantId: string, { source, limits, usage }: QuotaState): z.input<typeof quota> {
+function quotaView(tenantId: string, { version, source, limits, usage }: QuotaState): z.input<typeof quota> {
   return {
     tenantId,
     source,
@@ -96,6 +100,7 @@ function quotaView(tenantId: string, { source, limits, usage }: QuotaState): z.i
       diskGb: limits.max_disk_gb,
     },
     usage,
+    version,
   };
 }
 

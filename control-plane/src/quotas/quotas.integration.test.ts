@@ -43,6 +43,7 @@ it("shows the default limits to members and operators", async () => {
     source: "default",
     limits: { pods: 2, cpuCores: 4, memoryMb: 8_192, diskGb: 200 },
     usage: { pods: 0, cpuCores: 0, memoryMb: 0, diskGb: 0 },
+    version: 0,
   };
   expect(await read(viewer)).toMatchObject({ status: 200, json: expected });
   expect(await read(operator)).toMatchObject({ status: 200, json: expected });
@@ -77,6 +78,25 @@ it("lets administrators set limits, below what is used too, and go back", async 
   expect(audit).toMatchObject([
     { actor_id: administrator.userId, detail: { source: "tenant", limits: { max_pods: 3 } } },
   ]);
+});
+
+it("sets limits only over the version that the administrator saw; use is no new version", async () => {
+  const id = await makeTenant(db);
+  const decide = (ifMatch: string, pods: number) =>
+    send(app, "PUT", path(id), {
+      headers: { ...administrator.headers, "if-match": ifMatch },
+      body: { source: "tenant", limits: { ...limits, pods } },
+    });
+  const before = await read(administrator, id);
+  await db.system.transaction((tx) => reserveQuota(tx, id, { pods: 1, cpuCores: 1, memoryMb: 512, diskGb: 1 }));
+  const set = await decide(before.headers.get("etag") ?? "", 7);
+  expect(set).toMatchObject({ status: 200, json: { limits: { pods: 7 }, usage: { pods: 1 }, version: 1 } });
+  expect(await decide(before.headers.get("etag") ?? "", 9)).toMatchObject({
+    status: 412,
+    json: { error: "VERSION_MISMATCH", details: { version: 1 } },
+  });
+  expect((await read(administrator, id)).json).toEqual(set.json);
+  expect((await decide(set.headers.get("etag") ?? "", 9)).json).toMatchObject({ limits: { pods: 9 }, version: 2 });
 });
 
 it("refuses others, unknown tenants and senseless limits", async () => {

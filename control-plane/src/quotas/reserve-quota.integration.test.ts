@@ -78,6 +78,7 @@ describe("reserveQuota", () => {
     expect(await getTenantQuota(db.system, tenantId)).toEqual(DEFAULT_TENANT_QUOTA);
     await reserve(tenantId);
     expect(await readQuota(db.system, tenantId)).toEqual({
+      version: 0,
       source: "default",
       limits: DEFAULT_TENANT_QUOTA,
       usage: one,
