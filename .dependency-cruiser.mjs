@@ -29,6 +29,25 @@ export default {
       to: { path: "^(node-agent|test|tools)/" },
     },
     {
+      name: "cli-knows-the-api-only",
+      comment: "the server's code is loaded by the server's commands when they run",
+      severity: "error",
+      from: { path: "^control-plane/cli", pathNot: "server-commands\\.ts$|\\.test\\.ts$" },
+      to: { path: "^(control-plane/src/(?!version\\.ts$)|node-agent/|proto/|test/|tools/)" },
+    },
+    {
+      name: "server-commands-are-lazy",
+      severity: "error",
+      from: { path: "^control-plane/cli/commands/server-commands" },
+      to: { path: "^control-plane/src", dependencyTypesNot: ["dynamic-import"] },
+    },
+    {
+      name: "server-without-cli",
+      severity: "error",
+      from: { path: "^control-plane/src", pathNot: "\\.test\\.ts$" },
+      to: { path: "^control-plane/cli" },
+    },
+    {
       name: "platform-is-below-everything",
       severity: "error",
       from: { path: "^control-plane/src/platform", pathNot: "\\.test\\.ts$" },

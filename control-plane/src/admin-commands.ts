@@ -1,12 +1,12 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Command } from "commander";
-import type { Config } from "./config.ts";
+import { readConfig, type Config } from "./config.ts";
 import { prepareDatabaseBeside, readMasterKey, type PreparedDatabase } from "./data-directory.ts";
 import { declareRestored } from "./nodes/declare-restored.ts";
 import { ensureCertificateAuthority } from "./nodes/ensure-certificate-authority.ts";
 import { externalBrokerFiles, revocationList } from "./nodes/external-broker.ts";
 import { openDatabase, type Database } from "./platform/database.ts";
+import { createUser } from "./tenancy/create-user.ts";
 
 /** Runs `work` over the configured database; an embedded one that does not run is started for it. */
 export async function withDatabase<T>(config: Config, work: (system: Database) => Promise<T>): Promise<T> {
@@ -44,54 +44,42 @@ export async function withPreparedDatabase<T>(
   }
 }
 
-/** Adds what concerns the fleet as a whole: an external broker, revocations, a restored database. */
-export function addFleetCommands(
-  admin: Command,
-  guarded: (work: (config: Config) => Promise<void>) => Promise<void>,
-): void {
-  admin
-    .command("broker-files")
-    .description("write ca.pem, cert.pem, key.pem and crl.pem for an external broker")
-    .requiredOption("--name <host...>", "names and addresses under which the broker is reached")
-    .requiredOption("--out <directory>")
-    .action((options: { name: string[]; out: string }) =>
-      guarded(async (config) => {
-        const files = await withDatabase(config, async (system) => {
-          const authorities = await ensureCertificateAuthority(system, await readMasterKey(config));
-          return await externalBrokerFiles(system, authorities, options.name, new Date());
-        });
-        for (const [name, content] of Object.entries(files))
-          await writeFile(join(options.out, name), content, { mode: 0o600 });
-        console.log(`Wrote ${Object.keys(files).join(", ")} to ${options.out}.`);
-      }),
-    );
-  admin
-    .command("crl")
-    .description("print the list of revoked host certificates, for an external broker; valid for a week")
-    .action(() =>
-      guarded(async (config) => {
-        const list = await withDatabase(
-          config,
-          async (system) =>
-            await revocationList(
-              system,
-              await ensureCertificateAuthority(system, await readMasterKey(config)),
-              new Date(),
-            ),
-        );
-        console.log(list);
-      }),
-    );
-  admin
-    .command("declare-restored")
-    .description("say that the database was restored from a backup or lost commits in a failover")
-    .requiredOption("--reason <text>")
-    .action((options: { reason: string }) =>
-      guarded(async (config) => {
-        const epoch = await withDatabase(config, (system) =>
-          system.transaction((tx) => declareRestored(tx, options.reason)),
-        );
-        console.log(`The fleet's epoch is ${epoch}. Orders wait until every host has reported.`);
-      }),
-    );
+/** Makes a user and tells its id. */
+export async function makeUser(
+  user: Pick<Parameters<typeof createUser>[1], "email" | "password" | "platformRole" | "emailVerified">,
+): Promise<void> {
+  const { id } = await withDatabase(readConfig(process.env), (system) =>
+    system.transaction((tx) => createUser(tx, user)),
+  );
+  console.log(`Made ${user.email} (${user.platformRole}), id ${id}.`);
+}
+
+/** Writes what an external broker needs to know us and our hosts. */
+export async function writeBrokerFiles({ name, out }: { name: string[]; out: string }): Promise<void> {
+  const config = readConfig(process.env);
+  const files = await withDatabase(config, async (system) => {
+    const authorities = await ensureCertificateAuthority(system, await readMasterKey(config));
+    return await externalBrokerFiles(system, authorities, name, new Date());
+  });
+  for (const [file, content] of Object.entries(files)) await writeFile(join(out, file), content, { mode: 0o600 });
+  console.log(`Wrote ${Object.keys(files).join(", ")} to ${out}.`);
+}
+
+/** Prints the list of revoked hosts. */
+export async function printRevocations(): Promise<void> {
+  const config = readConfig(process.env);
+  const list = await withDatabase(
+    config,
+    async (system) =>
+      await revocationList(system, await ensureCertificateAuthority(system, await readMasterKey(config)), new Date()),
+  );
+  console.log(list);
+}
+
+/** Says that the database was restored, so that hosts and control plane find together again. */
+export async function restored({ reason }: { reason: string }): Promise<void> {
+  const epoch = await withDatabase(readConfig(process.env), (system) =>
+    system.transaction((tx) => declareRestored(tx, reason)),
+  );
+  console.log(`The fleet's epoch is ${epoch}. Orders wait until every host has reported.`);
 }

@@ -184,9 +184,15 @@ function missingVariables(given: Readonly<Record<string, string | undefined>>): 
   return missing;
 }
 
+/** Settings of commands that talk to a control plane; they may be there when one is started. */
+const clientVariables = ["CLOUDPODS_API_URL", "CLOUDPODS_TOKEN", "CLOUDPODS_PROFILE"];
+
 /** A misspelt variable would silently mean its default. */
 function unknownVariables(environment: Readonly<Record<string, string | undefined>>): string[] {
-  const known = new Set(Object.keys(environmentSchema.shape).flatMap((name) => [name, `${name}_FILE`]));
+  const known = new Set([
+    ...Object.keys(environmentSchema.shape).flatMap((name) => [name, `${name}_FILE`]),
+    ...clientVariables,
+  ]);
   return Object.keys(environment)
     .filter((name) => name.startsWith("CLOUDPODS_") && !name.startsWith("CLOUDPODS_AGENT_") && !known.has(name))
     .map((name) => `${name}: there is no such setting`);

@@ -7,7 +7,7 @@ import { freePort } from "../../test/support/free-port.ts";
 import { exitOf, processesAbout } from "../../test/support/processes.ts";
 import { until } from "../../test/support/until.ts";
 
-const program = join(import.meta.dirname, "main.ts");
+const program = join(import.meta.dirname, "../cli/main.ts");
 let directory: string;
 let environment: Record<string, string>;
 let url: string;

@@ -47,7 +47,7 @@ interface Served {
 async function startReplica(roles: string, takenPort?: number): Promise<Served> {
   const [httpPort, gatewayPort, freeBrokerPort] = await Promise.all([freePort(), freePort(), freePort()]);
   const brokerPort = takenPort ?? freeBrokerPort;
-  const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts"), "serve", "--roles", roles], {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "../cli/main.ts"), "serve", "--roles", roles], {
     env: {
       PATH: process.env["PATH"],
       CLOUDPODS_DATABASE_URL: db.systemUrl,

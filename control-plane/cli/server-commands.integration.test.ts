@@ -6,7 +6,7 @@ import { makeTenant } from "../../test/support/people.ts";
 import { makePod } from "../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
 import { insertUsageDay } from "../../test/support/usage-rows.ts";
-import { sql } from "./platform/sql.ts";
+import { sql } from "../src/platform/sql.ts";
 
 const program = join(import.meta.dirname, "main.ts");
 let db: TestDatabase;
@@ -66,10 +66,10 @@ test("the first administrator comes from the command line, his password from the
   const rows = await db.system.query(sql`SELECT platform_role AS role FROM users WHERE email = 'root@example.test'`);
   expect(rows).toEqual([{ role: "ADMINISTRATOR" }]);
   const again = await run(args, external(), "correct horse battery\n");
-  expect(again.code).toBe(1);
+  expect(again.code).toBe(4);
   expect(again.said).toContain("There is a user with this e-mail address");
   expect(again.said).not.toContain("correct horse");
-  expect((await run([...args.slice(0, -1), "KING"], external())).code).not.toBe(0);
+  expect((await run([...args.slice(0, -1), "KING"], external())).code).toBe(2);
 });
 
 test("a tenant's month comes as CSV, by slug or id; a wrong name or month is said", async () => {
@@ -85,7 +85,10 @@ test("a tenant's month comes as CSV, by slug or id; a wrong name or month is sai
   expect(lines[0]).toMatch(/^BilledCost,BillingAccountId,/);
   expect(lines[1]).toMatch(new RegExp(`^0.1234567890,${tenantId},shop-co,USD,`));
   expect(await usageExport(tenantId, "2026-01")).toEqual(exported);
-  expect(await usageExport("nobody", "2026-01")).toEqual({ code: 1, said: "There is no tenant nobody.\n" });
+  expect(await usageExport("nobody", "2026-01")).toEqual({
+    code: 3,
+    said: "cloudpods: There is no tenant nobody. (TENANT_UNKNOWN)\n",
+  });
   expect((await usageExport("shop-co", "2026-13")).said).toContain("A month is written as 2026-01.");
 });
 

@@ -1,0 +1,121 @@
+import type { Command } from "commander";
+import { podStatuses } from "@cloudpods/shared/pod-lifecycle";
+import { Option } from "commander";
+import {
+  addWaitOptions,
+  clientCommand,
+  count,
+  podReference,
+  withCli,
+  type ClientOptions,
+  type WaitOptions,
+} from "../client-command.ts";
+import { confirm } from "../confirm.ts";
+import { finishWork, nameOf } from "../finish-work.ts";
+import { listAll } from "../open-cli.ts";
+import { describeHealth, renderPod, renderPods } from "../views/pod-views.ts";
+import { addPodOrderCommands } from "./pod-order-commands.ts";
+import { renderDryRun } from "../views/dry-run-view.ts";
+
+/** Adds everything about pods. */
+export function addPodCommands(program: Command): void {
+  const pods = program.command("pods").description("order, watch and change pods");
+  addReading(pods);
+  addPodOrderCommands(pods);
+  addPower(pods);
+  addDestroy(pods);
+}
+
+interface ListOptions extends ClientOptions {
+  readonly all?: true;
+  readonly status?: string;
+  readonly plan?: string;
+  readonly region?: string;
+  readonly limit: number;
+}
+
+function addReading(pods: Command): void {
+  clientCommand(pods, "ls", "pods of the tenant")
+    .option("--all", "of all tenants, for operators")
+    .addOption(new Option("--status <status>", "only those").choices(podStatuses))
+    .option("--plan <code>", "only those of a plan")
+    .option("--region <name>", "only those of a region")
+    .option("--limit <number>", "show so many at most", count, 1_000)
+    .action(async (options: ListOptions) => {
+      await withCli(options, async (cli) => {
+        const { status, plan, region } = options;
+        const answer =
+          options.all === true
+            ? await listAll(cli, "listAllPods", { query: { status } }, options.limit)
+            : await listAll(cli, "listPods", { query: { status, planCode: plan, region } }, options.limit);
+        cli.show(answer, ({ data }) => renderPods(data, options.all === true, Date.now()));
+      });
+    });
+  clientCommand(pods, "show", "a pod and its health")
+    .argument("<pod>", "VMID or id", podReference)
+    .action(async (pod: string, options: ClientOptions) => {
+      await withCli(options, async (cli) => {
+        const answer = await cli.api.call("showPod", { pod });
+        const health = cli.isJson ? undefined : (await cli.api.call("showHealth", { pod })).body;
+        cli.show(answer, (body) =>
+          [renderPod(body, Date.now()), ...(health === undefined ? [] : [describeHealth(health)])].join("\n"),
+        );
+      });
+    });
+}
+
+const powerVerbs = {
+  start: "startPod",
+  stop: "stopPod",
+  restart: "restartPod",
+  resume: "resumePod",
+  suspend: "suspendPod",
+} as const;
+
+const descriptions: Readonly<Record<keyof typeof powerVerbs, string>> = {
+  start: "start a pod",
+  stop: "stop a pod",
+  restart: "stop and start a pod",
+  resume: "resume a pod that its owner suspended",
+  suspend: "suspend a pod: stopped, and out of the quota",
+};
+
+function addPower(pods: Command): void {
+  for (const [verb, endpoint] of Object.entries(powerVerbs)) {
+    // Object.entries forgets that the keys are the names.
+    const command = clientCommand(pods, verb, descriptions[verb as keyof typeof powerVerbs]);
+    if (verb === "suspend") command.option("--reason <text>", "why");
+    addWaitOptions(command)
+      .argument("<pod>", "VMID or id", podReference)
+      .action(async (pod: string, options: ClientOptions & WaitOptions & { readonly reason?: string }) => {
+        await withCli(options, async (cli) => {
+          const body = options.reason === undefined ? {} : { body: { reason: options.reason } };
+          await finishWork(cli, await cli.api.call(endpoint, { pod, ...body }), options);
+        });
+      });
+  }
+}
+
+interface DestroyOptions extends ClientOptions, WaitOptions {
+  readonly dryRun?: true;
+  readonly yes?: true;
+}
+
+function addDestroy(pods: Command): void {
+  addWaitOptions(clientCommand(pods, "destroy", "destroy a pod with its disk"))
+    .option("--dry-run", "tell what would happen and change nothing")
+    .option("-y, --yes", "do not ask", false)
+    .argument("<pod>", "VMID or id", podReference)
+    .action(async (reference: string, options: DestroyOptions) => {
+      await withCli(options, async (cli) => {
+        if (options.dryRun === true) {
+          cli.show(await cli.api.call("previewDestroy", { pod: reference }), renderDryRun);
+          return;
+        }
+        const pod = (await cli.api.call("showPod", { pod: reference })).body;
+        await confirm(`This destroys ${nameOf(pod)} with its disk`, pod.hostname, options.yes === true);
+        // By id: a VMID might name another pod by now.
+        await finishWork(cli, await cli.api.call("destroyPod", { pod: pod.id }), options);
+      });
+    });
+}

@@ -1,0 +1,70 @@
+import { InvalidArgumentError, Option, type Command } from "commander";
+import { readSecretLine } from "../terminal/ask.ts";
+
+/** Adds what runs on the control plane's own machine. Its code is loaded when such a command runs. */
+export function addServerCommands(program: Command, usage: Command): void {
+  program
+    .command("serve")
+    .description("run the control plane")
+    .option("--roles <list>", "what this replica does, separated by commas; default: everything")
+    .action(async (options: { roles?: string }) => (await import("../../src/serve-commands.ts")).serve(options));
+  program
+    .command("migrate")
+    .description("bring the database's schema up to date")
+    .action(async () => (await import("../../src/serve-commands.ts")).migrate());
+  addAdminCommands(program);
+  usage
+    .command("export")
+    .description("write a tenant's charges of a UTC month to the standard output, as CSV in FOCUS columns")
+    .requiredOption("--tenant <slug or id>")
+    .option("--month <YYYY-MM>", "UTC; default: this month", month)
+    .action(async (options: { tenant: string; month?: string }) =>
+      (await import("../../src/usage-commands.ts")).writeUsage(options),
+    );
+  program
+    .command("metering")
+    .description("what was measured")
+    .command("verify")
+    .description("prove that samples, hours, days, months and bills of a UTC month agree, and name what does not")
+    .option("--month <YYYY-MM>", "UTC; default: this month", month)
+    .action(async (options: { month?: string }) => (await import("../../src/usage-commands.ts")).verifyMonth(options));
+}
+
+function addAdminCommands(program: Command): void {
+  const admin = program.command("admin").description("things that need no running control plane");
+  admin
+    .command("create-user")
+    .description("make a user; the password is read from the standard input")
+    .requiredOption("--email <address>")
+    .addOption(new Option("--platform-role <role>").choices(["ADMINISTRATOR", "OPERATOR", "USER"]).default("USER"))
+    .option("--email-verified", "vouch that the address is the user's", false)
+    .action(
+      async (options: { email: string; platformRole: "ADMINISTRATOR" | "OPERATOR" | "USER"; emailVerified: boolean }) =>
+        (await import("../../src/admin-commands.ts")).makeUser({
+          ...options,
+          password: await readSecretLine("password"),
+        }),
+    );
+  admin
+    .command("broker-files")
+    .description("write ca.pem, cert.pem, key.pem and crl.pem for an external broker")
+    .requiredOption("--name <host...>", "names and addresses under which the broker is reached")
+    .requiredOption("--out <directory>")
+    .action(async (options: { name: string[]; out: string }) =>
+      (await import("../../src/admin-commands.ts")).writeBrokerFiles(options),
+    );
+  admin
+    .command("crl")
+    .description("print the list of revoked host certificates, for an external broker; valid for a week")
+    .action(async () => (await import("../../src/admin-commands.ts")).printRevocations());
+  admin
+    .command("declare-restored")
+    .description("say that the database was restored from a backup or lost commits in a failover")
+    .requiredOption("--reason <text>")
+    .action(async (options: { reason: string }) => (await import("../../src/admin-commands.ts")).restored(options));
+}
+
+function month(text: string): string {
+  if (/^20\d\d-(0[1-9]|1[0-2])$/.test(text)) return text;
+  throw new InvalidArgumentError("A month is written as 2026-01.");
+}

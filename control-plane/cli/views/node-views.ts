@@ -1,0 +1,80 @@
+import type { AnswerOf } from "../api/endpoints.ts";
+import { countOf, formatAge, formatMb } from "../terminal/format.ts";
+import { renderFields, renderTable } from "../terminal/table.ts";
+import { labelsOf } from "./pod-views.ts";
+
+type Node = AnswerOf<"listNodes">["data"][number];
+
+/** A table of hosts. */
+export function renderNodes(nodes: readonly Node[], nowMs: number): string {
+  return renderTable<Node>(
+    [
+      { name: "name", value: ({ name }) => name },
+      { name: "role", value: ({ role }) => role },
+      { name: "region", value: ({ region }) => region },
+      { name: "state", value: standingOf },
+      { name: "since", value: ({ stateSince }) => formatAge(stateSince, nowMs) },
+      { name: "pods", value: ({ podCount }) => podCount },
+      { name: "cpu", value: ({ cpu }) => `${cpu.allocated}/${cpu.allocatable}` },
+      { name: "memory", value: ({ memoryMb }) => `${formatMb(memoryMb.allocated)}/${formatMb(memoryMb.allocatable)}` },
+      { name: "agent", value: ({ agentVersion }) => agentVersion },
+      { name: "conditions", value: ({ conditions }) => conditions.map(({ kind }) => kind).join(", ") },
+    ],
+    nodes,
+  );
+}
+
+/** A host by itself, with its storages and pods. */
+export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
+  const fields = renderFields({
+    node: node.name,
+    id: node.id,
+    role: node.role,
+    region: node.region,
+    cluster: node.cluster ?? undefined,
+    state: `${standingOf(node)} since ${node.stateSince} (${formatAge(node.stateSince, nowMs)})`,
+    cordoned: node.schedulable ? undefined : (node.cordonReason ?? "yes"),
+    note: node.maintenanceNote ?? undefined,
+    labels: labelsOf(node.labels),
+    cpu: `${node.cpu.allocated} of ${node.cpu.allocatable} cores promised, ${node.cpu.free} free`,
+    memory: `${formatMb(node.memoryMb.allocated)} of ${formatMb(node.memoryMb.allocatable)} promised, ${formatMb(node.memoryMb.free)} free`,
+    "last heartbeat": node.lastHeartbeatAt === null ? null : `${formatAge(node.lastHeartbeatAt, nowMs)} ago`,
+    "clock skew": node.clockSkewMs === null ? null : `${node.clockSkewMs} ms`,
+    "samples waiting": node.spoolDepth,
+    versions: `agent ${node.agentVersion ?? "-"}, Proxmox VE ${node.pveVersion ?? "-"}`,
+    certificate: node.certificateExpiresAt === null ? null : `expires ${node.certificateExpiresAt}`,
+    ...Object.fromEntries(node.conditions.map(({ kind, message, since }) => [kind, `${message}, since ${since}`])),
+  });
+  const storages = renderTable(
+    [
+      { name: "storage", value: ({ name }) => name },
+      { name: "type", value: ({ type }) => type },
+      { name: "available", value: ({ available }) => (available ? "yes" : "no") },
+      { name: "free", value: ({ freeGb, allocatableGb }) => `${freeGb} of ${allocatableGb} GB` },
+    ],
+    node.storages,
+  );
+  const pods = renderTable(
+    [
+      { name: "vmid", value: ({ vmid }) => vmid },
+      { name: "pod", value: ({ name }) => name },
+      { name: "status", value: ({ status }) => status },
+      { name: "power", value: ({ observedPower }) => observedPower },
+      { name: "tenant", value: ({ tenantId }) => tenantId },
+    ],
+    node.pods,
+  );
+  return `${fields}\n\n${storages}\n\n${node.pods.length === 0 ? countOf(0, "pod") : pods}`;
+}
+
+/** The token and what to do with it. */
+export function describeJoinToken({ name, token, expiresAt }: AnswerOf<"makeJoinToken">, serverUrl: string): string {
+  return [
+    `Run on ${name}, before ${expiresAt}; the token is shown only here and good for one host:`,
+    `  cloudpods-agent join --server ${serverUrl} --token ${token}`,
+  ].join("\n");
+}
+
+function standingOf({ state, schedulable }: Node): string {
+  return schedulable ? state : `${state}, cordoned`;
+}

@@ -1,0 +1,66 @@
+import type { AnswerOf } from "../api/endpoints.ts";
+import { formatAge, formatDuration, formatMb } from "../terminal/format.ts";
+import { renderFields, renderTable, type Column } from "../terminal/table.ts";
+
+type Pod = AnswerOf<"showPod">;
+
+/** A table of pods; of all tenants with the tenant. */
+export function renderPods(pods: readonly Pod[], hasTenants: boolean, nowMs: number): string {
+  const columns: Column<Pod>[] = [
+    { name: "vmid", value: ({ vmid }) => vmid },
+    { name: "hostname", value: ({ hostname }) => hostname },
+    { name: "status", value: ({ status }) => status },
+    {
+      name: "power",
+      value: ({ power, desiredPower }) => (power === desiredPower ? power : `${power} → ${desiredPower}`),
+    },
+    { name: "plan", value: ({ planCode }) => planCode },
+    { name: "cores", value: ({ cores }) => cores },
+    { name: "memory", value: ({ memoryMb }) => formatMb(memoryMb) },
+    { name: "disk", value: ({ diskGb }) => `${diskGb} GB` },
+    { name: "ip", value: ({ ip }) => ip },
+    { name: "node", value: ({ node }) => node },
+    { name: "age", value: ({ orderedAt }) => formatAge(orderedAt, nowMs) },
+    ...(hasTenants ? [{ name: "tenant", value: ({ tenantId }: Pod) => tenantId }] : []),
+  ];
+  return renderTable(columns, pods);
+}
+
+/** A pod by itself. */
+export function renderPod(pod: Pod, nowMs: number): string {
+  return renderFields({
+    pod: `${pod.hostname} (${pod.vmid})`,
+    id: pod.id,
+    name: pod.name,
+    tenant: pod.tenantId,
+    status: pod.status,
+    power: pod.power === pod.desiredPower ? pod.power : `${pod.power}, wanted ${pod.desiredPower}`,
+    plan: pod.planCode ?? "metered",
+    size: `${pod.cores} cores, ${formatMb(pod.memoryMb)} memory, ${formatMb(pod.swapMb)} swap, ${pod.diskGb} GB disk`,
+    address: pod.ip === null ? null : `${pod.ip} (${pod.mac})`,
+    domain: pod.domain ?? undefined,
+    node: pod.node === null ? null : `${pod.node}, region ${pod.region}`,
+    labels: labelsOf(pod.labels),
+    ordered: `${pod.orderedAt} (${formatAge(pod.orderedAt, nowMs)} ago)`,
+    active: pod.activatedAt === null ? undefined : `since ${pod.activatedAt}`,
+    "last error": pod.lastError === null ? undefined : `${pod.lastError.message} (${pod.lastError.code})`,
+  });
+}
+
+/** What the host saw last, in a line; a second one for each condition. */
+export function describeHealth({ healthy, observationAgeSeconds, conditions }: AnswerOf<"showHealth">): string {
+  const seen =
+    observationAgeSeconds === null
+      ? "never seen by a host"
+      : `seen ${formatDuration(observationAgeSeconds * 1_000)} ago`;
+  return renderFields({
+    health: `${healthy ? "healthy" : "not healthy"}, ${seen}`,
+    ...Object.fromEntries(conditions.map(({ kind, message }) => [kind, message])),
+  });
+}
+
+/** Labels as they are given. */
+export function labelsOf(labels: Readonly<Record<string, string>>): string | undefined {
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}=${value}`);
+  return pairs.length === 0 ? undefined : pairs.join(" ");
+}
