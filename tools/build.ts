@@ -37,8 +37,8 @@ await build({
 await build({
   ...common,
   entryPoints: [join(root, "control-plane/cli/main.ts")],
-  // One level below package.json and beside migrations, which are looked for from here.
-  outdir: join(dist, "control-plane/src"),
+  // Two levels below migrations, as the module is that looks for them.
+  outdir: join(dist, "control-plane/src/bundle"),
   outExtension: { ".js": ".mjs" },
   // Commands that talk to a control plane do not load one.
   splitting: true,
@@ -53,12 +53,14 @@ await build({
 });
 await cp(join(root, "control-plane/migrations"), join(dist, "control-plane/migrations"), { recursive: true });
 await cp(join(root, "control-plane/package.json"), join(dist, "control-plane/package.json"));
+// Where the bundle looks for its version.
+await cp(join(root, "control-plane/package.json"), join(dist, "control-plane/src/package.json"));
 await cp(join(root, "node-agent/package.json"), join(dist, "agent/package.json"));
 await writeFile(
   join(dist, "agent/cloudpods-agent.mjs"),
   '#!/usr/bin/env -S UV_THREADPOOL_SIZE=6 node --max-semi-space-size=1\nimport "./src/main.mjs";\n',
   { mode: 0o755 },
 );
-await writeFile(join(dist, "control-plane/cloudpods.mjs"), '#!/usr/bin/env node\nimport "./src/main.mjs";\n', {
+await writeFile(join(dist, "control-plane/cloudpods.mjs"), '#!/usr/bin/env node\nimport "./src/bundle/main.mjs";\n', {
   mode: 0o755,
 });
