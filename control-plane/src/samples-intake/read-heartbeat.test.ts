@@ -73,4 +73,19 @@ describe("conditionsOf", () => {
     expect(kinds({ filesystems: [disk(4n)], spoolOverLimit: true })).toEqual(["StorageFull"]);
     expect(kinds({ filesystems: [disk(0n, { responsive: false })] })).toEqual([]);
   });
+
+  test("a damaged spool is one condition that names the files and what is lost", () => {
+    const heartbeat = {
+      ...healthy,
+      spoolDamagedFiles: ["spool.db.corrupt-1\0", "spool.db.corrupt-2"],
+      spoolLostBatches: 7n,
+    };
+    expect(conditionsOf({ nodeId: "", receivedAtMs, heartbeat })).toEqual([
+      {
+        kind: "SpoolDamaged",
+        message:
+          "The store of samples was damaged: 7 batches could not be read out of spool.db.corrupt-1, spool.db.corrupt-2 in the agent's directory.",
+      },
+    ]);
+  });
 });

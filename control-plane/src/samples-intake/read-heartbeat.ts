@@ -16,10 +16,11 @@ export interface HostCondition {
 }
 
 /** Conditions that heartbeats alone raise and clear. */
-export const heartbeatConditionKinds = ["ClockSkew", "StorageFull", "TelemetryLag"] as const;
+export const heartbeatConditionKinds = ["ClockSkew", "SpoolDamaged", "StorageFull", "TelemetryLag"] as const;
 
 const integerMax = 2_147_483_647;
 const textLengthMax = 200;
+const filesNamedMax = 3;
 const yearMs = 366 * 86_400_000;
 
 /** Reads a heartbeat; undefined when it is malformed or holds what no host can mean. */
@@ -88,8 +89,22 @@ export function conditionsOf({ heartbeat, receivedAtMs }: ReceivedHeartbeat): Ho
       : []),
     ...(heartbeat.spoolOverLimit ? ["Unsent samples take more room than they may, and cannot be merged further."] : []),
   ];
-  if (reasons.length > 0) conditions.push({ kind: "StorageFull", message: reasons.join(" ").replaceAll("\0", "") });
+  if (reasons.length > 0) conditions.push({ kind: "StorageFull", message: withoutNul(reasons.join(" ")) });
+  if (heartbeat.spoolDamagedFiles.length > 0) conditions.push(spoolDamaged(heartbeat));
   return conditions;
+}
+
+/** Raised until an operator has taken the files away, e.g. after looking for what could not be read. */
+function spoolDamaged({ spoolDamagedFiles, spoolLostBatches }: Heartbeat): HostCondition {
+  const files = spoolDamagedFiles.slice(0, filesNamedMax).map((name) => name.slice(0, textLengthMax));
+  const lost = `${spoolLostBatches} batches could not be read out of`;
+  const message = `The store of samples was damaged: ${lost} ${files.join(", ")} in the agent's directory.`;
+  return { kind: "SpoolDamaged", message: withoutNul(message) };
+}
+
+/** PostgreSQL has no NUL in texts. */
+function withoutNul(text: string): string {
+  return text.replaceAll("\0", "");
 }
 
 /** How far the host's wall clock is behind ours (negative: ahead), including the way here; ms. */

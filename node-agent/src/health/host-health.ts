@@ -92,6 +92,8 @@ export function createHostHealth(options: HostHealthOptions): HostHealth {
         spoolBytes: BigInt(spool.bytes),
         spoolId: spool.spoolId,
         spoolOverLimit: spool.isOverLimit,
+        spoolDamagedFiles: [...spool.damagedFiles],
+        spoolLostBatches: spool.lostBatches,
         commandsInProgress: options.commandsInProgress(),
         runningContainers: options.runningContainers(),
         filesystems,

@@ -127,6 +127,39 @@ export function mergeableBatches(database: DatabaseSync, fromSeq: bigint, toSeq:
     .map((row) => SampleBatch.decode(bytesOf(row["payload"])));
 }
 
+/** A row with everything that it says. */
+export interface WholeBatch extends StoredBatch {
+  readonly endMs: bigint;
+  readonly isTimed: boolean;
+  readonly mergedToMinutes: bigint;
+  readonly isOffered: boolean;
+  readonly ackedAtMs: bigint | undefined;
+}
+
+/** Whole rows whose first number is in a range, oldest first. */
+export function wholeBatches(database: DatabaseSync, fromSeq: bigint, toSeq: bigint): WholeBatch[] {
+  return database
+    .prepare("SELECT * FROM batches NOT INDEXED WHERE seq_from BETWEEN ? AND ? ORDER BY seq_from")
+    .all(fromSeq, toSeq)
+    .map((row) => ({
+      ...storedBatchOf(row),
+      endMs: integerOf(row["end_ms"]),
+      isTimed: integerOf(row["is_timed"]) === 1n,
+      mergedToMinutes: integerOf(row["merged_to_minutes"]),
+      isOffered: integerOf(row["is_offered"]) === 1n,
+      ackedAtMs: row["acked_at_ms"] === null ? undefined : integerOf(row["acked_at_ms"]),
+    }));
+}
+
+/** Adds a row as it is. */
+export function insertWhole(database: DatabaseSync, row: WholeBatch): void {
+  const { seqFrom, seqTo, bootId, endMs, mergedToMinutes, ackedAtMs, payload } = row;
+  const [isTimed, isOffered] = [row.isTimed ? 1n : 0n, row.isOffered ? 1n : 0n];
+  database
+    .prepare("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    .run(seqFrom, seqTo, bootId, endMs, isTimed, mergedToMinutes, isOffered, ackedAtMs ?? null, payload);
+}
+
 /** Decodes a payload that this agent encoded. */
 export function decodeBatch(payload: Uint8Array): SampleBatch {
   return SampleBatch.decode(payload);

@@ -12,18 +12,24 @@ export interface SpoolStatus {
   readonly bytes: number;
   /** Over the limit although nothing more can be merged: the limit gives way, nothing is dropped. */
   readonly isOverLimit: boolean;
+  /** Names of former files of the spool that became unreadable and were not taken away yet. */
+  readonly damagedFiles: readonly string[];
+  /** Batches that could not be read out of them. */
+  readonly lostBatches: bigint;
 }
 
 /** What the file itself says about the spool. */
-export function readStatus(database: DatabaseSync): Omit<SpoolStatus, "isOverLimit"> {
+export function readStatus(database: DatabaseSync): Omit<SpoolStatus, "isOverLimit" | "damagedFiles"> {
   const unacked = "FROM batches WHERE acked_at_ms IS NULL";
   const count = database.prepare(`SELECT count(*) AS depth ${unacked}`).get();
   const oldest = database.prepare(`SELECT end_ms, is_timed, boot_id ${unacked} ORDER BY seq_from LIMIT 1`).get();
+  const lost = readFact(database, "lost_batches");
   return {
     spoolId: String(readFact(database, "spool_id")),
     depth: Number(count?.["depth"] ?? 0),
     oldestEndMs: oldest === undefined ? 0 : epochEndOf(database, oldest),
     bytes: bytesInUse(database),
+    lostBatches: typeof lost === "bigint" ? lost : 0n,
   };
 }
 

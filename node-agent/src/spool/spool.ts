@@ -19,13 +19,13 @@ import { coalesceOldest } from "./coalesce.ts";
 import { MAX_OFFERED, createOfferSchedule } from "./offer-schedule.ts";
 import { renumberAsNewSpool } from "./renumber.ts";
 import type { SampledTick } from "./sampled-tick.ts";
-import { isDamage, openSpoolFile, setSpoolFileAside } from "./spool-file.ts";
+import { type SpoolDamage, isDamage, openSpoolFile, replaceSpoolFile, setAsideFiles } from "./spool-file.ts";
 import { type SpoolStatus, bytesInUse, readStatus } from "./spool-status.ts";
 import { splitTick } from "./split-tick.ts";
 
 /** The durable queue between the sampler and the control plane. Every method is synchronous. */
 export interface Spool {
-  /** Identity of the numbering; changes only in `startSession`, or when the file turns unreadable. */
+  /** Identity of the numbering; changes only in `startSession`, or when nothing of a damaged file can be read. */
   spoolId(): string;
   /** The next sequence number that it will give (Hello.spool_next_seq). */
   nextSeq(): bigint;
@@ -82,17 +82,17 @@ const DROP_STEP = 100;
 
 /**
  * Opens the spool, making it if need be. A file that cannot be read is renamed to
- * `<path>.corrupt-<n>` and a new one is begun.
+ * `<path>.corrupt-<n>` and replaced by what can be read of it.
  */
 export function openSpool(options: SpoolOptions): Spool {
   const spool = new SqliteSpool(options);
-  /** Runs an operation again on a fresh file when the present one turns out to be unreadable. */
+  /** Runs an operation again on what is left of the file when it turns out to be unreadable. */
   function guarded<T>(work: () => T): T {
     try {
       return work();
     } catch (error) {
       if (!isDamage(error)) throw error;
-      spool.beginAnew(messageOf(error));
+      spool.replaceDamaged(messageOf(error));
       return work();
     }
   }
@@ -125,25 +125,31 @@ class SqliteSpool implements Spool {
   }
 
   #open(): DatabaseSync {
-    const { clock, log, path } = this.#options;
-    const { database, setAside } = openSpoolFile(path);
-    if (setAside !== undefined) log.warn({ setAside }, "the spool was unreadable");
+    const { clock, path } = this.#options;
+    const { database, damage } = openSpoolFile(path, clock.bootId);
+    if (damage !== undefined) this.#tellDamage(damage, "it cannot be opened");
     forgetOldBoots(database, clock.bootId);
     const offsetMs = rememberedOffset(database, clock.bootId);
     if (offsetMs !== undefined) clock.resume(offsetMs);
-    if (readFact(database, "unconfirmed_from") === undefined) {
+    // What the present session has confirmed stays so in a file that takes the place of a damaged one.
+    if (!this.#isConfirmed && readFact(database, "unconfirmed_from") === undefined) {
       writeFact(database, "unconfirmed_from", nextSeqOf(database));
     }
     return database;
   }
 
-  /** Sets the file aside and goes on with an empty one. */
-  beginAnew(reason: string): void {
+  /** Sets the file aside and goes on with what can be read of it. */
+  replaceDamaged(reason: string): void {
+    const { clock, path } = this.#options;
     this.#database.close();
-    const setAside = setSpoolFileAside(this.#options.path);
-    this.#options.log.warn({ setAside, reason }, "the spool became unreadable");
+    this.#tellDamage(replaceSpoolFile(path, clock.bootId), reason);
     this.#schedule.reset();
     this.#database = this.#open();
+  }
+
+  #tellDamage({ setAside, lostBatches }: SpoolDamage, reason: string): void {
+    const lost = lostBatches === undefined ? "all" : String(lostBatches);
+    this.#options.log.warn({ setAside, lost, reason }, "the spool is damaged: what can be read was taken over");
   }
 
   spoolId(): string {
@@ -168,7 +174,8 @@ class SqliteSpool implements Spool {
   }
 
   status(): SpoolStatus {
-    return { ...readStatus(this.#database), isOverLimit: this.#isOverLimit };
+    const damagedFiles = setAsideFiles(this.#options.path);
+    return { ...readStatus(this.#database), isOverLimit: this.#isOverLimit, damagedFiles };
   }
 
   close(): void {
