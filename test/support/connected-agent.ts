@@ -60,6 +60,7 @@ export function smallInventory(changes: Partial<Inventory> = {}): Inventory {
         usedGb: 10,
         content: ["rootdir"],
         available: true,
+        backend: "",
       },
     ],
     templateVolumeIds: [],

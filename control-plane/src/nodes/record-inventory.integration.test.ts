@@ -61,6 +61,7 @@ describe("a host's first inventory", () => {
         usedGb: 1,
         content: ["vztmpl", "backup"],
         available: true,
+        backend: "",
       },
       {
         storage: "small",
@@ -70,6 +71,7 @@ describe("a host's first inventory", () => {
         usedGb: 1,
         content: ["rootdir"],
         available: true,
+        backend: "",
       },
       {
         storage: "big",
@@ -79,6 +81,7 @@ describe("a host's first inventory", () => {
         usedGb: 1,
         content: ["rootdir"],
         available: true,
+        backend: "",
       },
     ];
     const containers = [container({ vmid: 9001, template: true }), container({ vmid: 9000, template: true })];
@@ -108,6 +111,7 @@ describe("a host's first inventory", () => {
           usedGb: 0,
           content: ["rootdir"],
           available: false,
+          backend: "",
         },
       ],
     });
@@ -119,7 +123,16 @@ describe("a host's first inventory", () => {
   test("members of a cluster share one row of a shared storage", async () => {
     const hosts = [await enrolHost(db.system, deps), await enrolHost(db.system, deps)];
     const shared = [
-      { storage: "ceph", type: "rbd", shared: true, totalGb: 4_000, usedGb: 1, content: ["rootdir"], available: true },
+      {
+        storage: "ceph",
+        type: "rbd",
+        shared: true,
+        totalGb: 4_000,
+        usedGb: 1,
+        content: ["rootdir"],
+        available: true,
+        backend: "",
+      },
     ];
     for (const host of hosts) {
       const hello = Hello.fromPartial({

@@ -43,6 +43,8 @@ async function upsertStorages(
       type: storage.type,
       shared: storage.shared,
       holds: storage.content.includes("rootdir"),
+      backups: storage.content.includes("backup"),
+      backend: storage.backend,
       total: storage.available ? storage.totalGb : null,
       used: storage.available ? storage.usedGb : null,
     })),
@@ -54,11 +56,12 @@ async function upsertStorages(
   const ownerId = ofCluster ? owner.clusterId : owner.nodeId;
   // In the order of names, as everyone locks them.
   const rows = await tx.query<{ id: string; name: string }>(sql`
-    INSERT INTO storages AS s (id, ${ofCluster ? sql`cluster_id` : sql`node_id`}, name, type, shared, holds_root_disks, total_gb, used_gb)
-    SELECT x.id, ${ownerId}::uuid, x.name, x.type, x.shared, x.holds, coalesce(x.total, 0), coalesce(x.used, 0)
-    FROM jsonb_to_recordset(${seen}::jsonb) AS x(id uuid, name text, type text, shared boolean, holds boolean, total integer, used integer)
+    INSERT INTO storages AS s (id, ${ofCluster ? sql`cluster_id` : sql`node_id`}, name, type, shared, holds_root_disks, holds_backups, backend, total_gb, used_gb)
+    SELECT x.id, ${ownerId}::uuid, x.name, x.type, x.shared, x.holds, x.backups, x.backend, coalesce(x.total, 0), coalesce(x.used, 0)
+    FROM jsonb_to_recordset(${seen}::jsonb) AS x(id uuid, name text, type text, shared boolean, holds boolean, backups boolean, backend text, total integer, used integer)
     ORDER BY x.name
     ON CONFLICT ${target} DO UPDATE SET type = excluded.type, shared = excluded.shared, holds_root_disks = excluded.holds_root_disks,
+      holds_backups = excluded.holds_backups, backend = excluded.backend,
       total_gb = CASE WHEN excluded.total_gb > 0 THEN excluded.total_gb ELSE s.total_gb END,
       used_gb = CASE WHEN excluded.total_gb > 0 THEN excluded.used_gb ELSE s.used_gb END
     RETURNING id, name`);

@@ -86,5 +86,6 @@ function describeStorage(storage: StorageConfig, statuses: readonly StorageStatu
     usedGb: gib(status?.usedKib ?? 0n),
     content: storage.content.filter((kind) => CONTENTS.includes(kind)),
     available: status?.available ?? false,
+    backend: storage.backend,
   };
 }

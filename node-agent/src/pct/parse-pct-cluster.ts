@@ -56,6 +56,8 @@ export interface StorageConfig {
   readonly nodes: readonly string[];
   /** Where file-based storages keep their files; undefined for others. */
   readonly path: string | undefined;
+  /** What tells a storage that several hosts see from every other one; empty for storages of one host. */
+  readonly backend: string;
 }
 
 /** Storage types that several hosts see without saying `shared`. */
@@ -103,7 +105,25 @@ function storageOf(id: string, type: string, keys: ReadonlyMap<string, string>):
     disabled: keys.has("disable") && keys.get("disable") !== "0",
     nodes: splitList(keys.get("nodes") ?? ""),
     path: keys.get("path") ?? implied,
+    backend: backendOf(type, keys),
   };
+}
+
+/** Which keys of an entry say where its data really is, by type. */
+const LOCATIONS: Readonly<Record<string, readonly string[]>> = {
+  nfs: ["server", "export"],
+  cifs: ["server", "share", "subdir"],
+  cephfs: ["monhost", "fs-name", "subdir"],
+  glusterfs: ["server", "volume"],
+  pbs: ["server", "datastore", "namespace"],
+  rbd: ["monhost", "pool", "namespace"],
+};
+
+/** A directory counts when its administrator declared it shared: then its path is the same mount everywhere. */
+function backendOf(type: string, keys: ReadonlyMap<string, string>): string {
+  const declared = type === "dir" && keys.get("shared") === "1" ? ["path"] : [];
+  const named = (LOCATIONS[type] ?? declared).flatMap((key) => keys.get(key) ?? []);
+  return named.length === 0 ? "" : [type, ...named].join(":");
 }
 
 function parseObject(text: string): Record<string, unknown> | undefined {

@@ -154,6 +154,7 @@ describe("the cluster's files", () => {
         disabled: false,
         nodes: [],
         path: "/var/lib/vz",
+        backend: "",
       },
       {
         id: "lt",
@@ -163,8 +164,18 @@ describe("the cluster's files", () => {
         disabled: false,
         nodes: ["pve1", "pve2"],
         path: undefined,
+        backend: "",
       },
-      { id: "bt", type: "nfs", content: ["backup"], shared: true, disabled: true, nodes: [], path: "/mnt/pve/bt" },
+      {
+        id: "bt",
+        type: "nfs",
+        content: ["backup"],
+        shared: true,
+        disabled: true,
+        nodes: [],
+        path: "/mnt/pve/bt",
+        backend: "nfs:10.0.0.1:/x",
+      },
     ]);
   });
 });

@@ -752,6 +752,11 @@ export interface StorageObservation {
   content: string[];
   /** Whether the storage answered. */
   available: boolean;
+  /**
+   * Where a storage that several hosts see really is, e.g. "nfs:10.0.0.5:/export/backups": hosts without a
+   * common cluster that tell the same see the same files. Empty for storages of this host alone.
+   */
+  backend: string;
 }
 
 /** InventoryRequest asks for an Inventory. */
@@ -6172,7 +6177,7 @@ export const Inventory: MessageFns<Inventory> = {
 };
 
 function createBaseStorageObservation(): StorageObservation {
-  return { storage: "", type: "", shared: false, totalGb: 0, usedGb: 0, content: [], available: false };
+  return { storage: "", type: "", shared: false, totalGb: 0, usedGb: 0, content: [], available: false, backend: "" };
 }
 
 export const StorageObservation: MessageFns<StorageObservation> = {
@@ -6197,6 +6202,9 @@ export const StorageObservation: MessageFns<StorageObservation> = {
     }
     if (message.available !== false) {
       writer.uint32(56).bool(message.available);
+    }
+    if (message.backend !== "") {
+      writer.uint32(66).string(message.backend);
     }
     return writer;
   },
@@ -6270,6 +6278,14 @@ export const StorageObservation: MessageFns<StorageObservation> = {
             message.available = reader.bool();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.backend = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6299,6 +6315,7 @@ export const StorageObservation: MessageFns<StorageObservation> = {
         : 0,
       content: globalThis.Array.isArray(object?.content) ? object.content.map((e: any) => globalThis.String(e)) : [],
       available: isSet(object.available) ? globalThis.Boolean(object.available) : false,
+      backend: isSet(object.backend) ? globalThis.String(object.backend) : "",
     };
   },
 
@@ -6325,6 +6342,9 @@ export const StorageObservation: MessageFns<StorageObservation> = {
     if (message.available !== false) {
       obj.available = message.available;
     }
+    if (message.backend !== "") {
+      obj.backend = message.backend;
+    }
     return obj;
   },
 
@@ -6340,6 +6360,7 @@ export const StorageObservation: MessageFns<StorageObservation> = {
     message.usedGb = object.usedGb ?? 0;
     message.content = object.content?.map((e) => e) || [];
     message.available = object.available ?? false;
+    message.backend = object.backend ?? "";
     return message;
   },
 };
