@@ -1,3 +1,4 @@
+import { endCordons } from "./nodes/end-cordons.ts";
 import { endRestore } from "./nodes/declare-restored.ts";
 import type { Database } from "./platform/database.ts";
 import type { Loop } from "./platform/loops.ts";
@@ -32,6 +33,14 @@ export function maintenanceLoops(db: Database): Loop[] {
       name: "end-restore",
       everyMs: minuteMs / 6,
       run: async () => ((await endRestore(db)) ? { ordersReleased: true } : undefined),
+    },
+    {
+      name: "end-cordons",
+      everyMs: 5_000,
+      async run() {
+        const opened = await endCordons(db);
+        return opened.length === 0 ? undefined : { opened };
+      },
     },
     {
       name: "seal-audit",

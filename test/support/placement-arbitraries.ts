@@ -10,6 +10,7 @@ export function nodeWith(changes: Partial<NodeSnapshot> & Pick<NodeSnapshot, "id
     region: "eu",
     labels: {},
     schedulable: true,
+    cordonReason: null,
     state: "online",
     quorate: null,
     capabilities: [],

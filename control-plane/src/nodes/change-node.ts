@@ -84,11 +84,29 @@ async function refuseForeignStorage(tx: Transaction, nodeId: string, storage: st
   });
 }
 
-/** Stops new placements on a locked host; what runs there stays. Doing it again changes the reason. */
-export async function cordonNode(tx: Transaction, nodeId: string, reason: string, by: NodeChangeBy): Promise<void> {
+/** Why nothing new shall be placed on a host, and until when. */
+export interface Cordon {
+  readonly reason: string;
+  /** The host opens by itself then; undefined: when somebody opens it. */
+  readonly until: Date | undefined;
+}
+
+/** Stops new placements on a locked host; what runs there stays. Doing it again changes reason and end. */
+export async function cordonNode(
+  tx: Transaction,
+  nodeId: string,
+  { reason, until }: Cordon,
+  by: NodeChangeBy,
+): Promise<void> {
   await tx.execute(sql`
-    UPDATE nodes SET schedulable = false, cordon_reason = ${reason}, cordoned_at = coalesce(cordoned_at, now()), version = version + 1 WHERE id = ${nodeId}`);
-  await recordChange(tx, nodeId, by, { action: "node.cordon", kind: "CORDONED", message: reason, detail: { reason } });
+    UPDATE nodes SET schedulable = false, cordon_reason = ${reason}, cordoned_at = coalesce(cordoned_at, now()),
+      cordoned_until = ${until ?? null}, cordoned_by = ${`${by.actor.kind}:${by.actor.id}`}, version = version + 1 WHERE id = ${nodeId}`);
+  await recordChange(tx, nodeId, by, {
+    action: "node.cordon",
+    kind: "CORDONED",
+    message: until === undefined ? reason : `${reason} (until ${until.toISOString()})`,
+    detail: { reason, until: until?.toISOString() ?? null },
+  });
 }
 
 /** Allows new placements on a locked host again. */
@@ -99,7 +117,8 @@ export async function uncordonNode(
   by: NodeChangeBy,
 ): Promise<void> {
   await tx.execute(sql`
-    UPDATE nodes SET schedulable = true, cordon_reason = NULL, cordoned_at = NULL, version = version + 1 WHERE id = ${nodeId}`);
+    UPDATE nodes SET schedulable = true, cordon_reason = NULL, cordoned_at = NULL, cordoned_until = NULL, cordoned_by = NULL,
+      version = version + 1 WHERE id = ${nodeId}`);
   await recordChange(tx, nodeId, by, {
     action: "node.uncordon",
     kind: "UNCORDONED",

@@ -43,6 +43,8 @@ export const nodeView = z
     schedulable: z.boolean(),
     cordonReason: z.string().nullable(),
     cordonedAt: timestamp.nullable(),
+    cordonedUntil: timestamp.nullable().openapi({ description: "When the host opens for new pods by itself." }),
+    cordonedBy: z.string().nullable(),
     maintenanceNote: z.string().nullable(),
     defaultStorage: z.string().nullable(),
     bridge: z.string(),

@@ -43,6 +43,9 @@ export interface NodeView {
   readonly schedulable: boolean;
   readonly cordonReason: string | null;
   readonly cordonedAt: Date | null;
+  /** When the host opens by itself; null: when somebody opens it. */
+  readonly cordonedUntil: Date | null;
+  readonly cordonedBy: string | null;
   readonly maintenanceNote: string | null;
   readonly defaultStorage: string | null;
   readonly bridge: string;
@@ -83,7 +86,8 @@ type Row = Omit<NodeView, "conditions"> & {
 
 const selectNodes: Sql = sql`
   SELECT n.id, n.name, n.pve_name AS "pveName", k.name AS cluster, n.role, n.region, n.labels, s.state, s.state_since AS "stateSince",
-    n.schedulable, n.cordon_reason AS "cordonReason", n.cordoned_at AS "cordonedAt", n.maintenance_note AS "maintenanceNote",
+    n.schedulable, n.cordon_reason AS "cordonReason", n.cordoned_at AS "cordonedAt",
+    n.cordoned_until AS "cordonedUntil", n.cordoned_by AS "cordonedBy", n.maintenance_note AS "maintenanceNote",
     n.default_storage AS "defaultStorage", n.bridge, n.pool, n.template_vmid AS "templateVmid", n.template_archive AS "templateArchive",
     n.version, n.created_at AS "createdAt", n.removed_at AS "removedAt", s.session_connected AS "sessionConnected",
     s.session_seen_at AS "sessionSeenAt", s.last_heartbeat_at AS "lastHeartbeatAt", s.inventory_at AS "inventoryAt",

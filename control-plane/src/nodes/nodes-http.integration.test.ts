@@ -18,8 +18,12 @@ import type { App } from "../http/trail.ts";
 import { openHints, type Hints } from "../platform/hints.ts";
 import { createLog } from "../platform/log.ts";
 import { sql } from "../platform/sql.ts";
+import { rankNodes } from "../scheduling/rank-nodes.ts";
+import { readSnapshot } from "../scheduling/read-snapshot.ts";
+import { keptVerdict, verdictOf } from "../scheduling/verdict.ts";
 import { registerSecurityRoutes } from "../security/security.http.ts";
 import type { IssuingDeps } from "./node-certificates.ts";
+import { endCordons } from "./end-cordons.ts";
 import { registerNodeRoutes } from "./nodes.http.ts";
 import { recordInventory } from "./record-inventory.ts";
 
@@ -54,6 +58,46 @@ async function namedHost(name: string): Promise<EnrolledHost> {
   await recordInventory(db.system, { nodeId: host.nodeId, epoch: 0n }, smallInventory(), { onAddress: async () => {} });
   return host;
 }
+
+describe("a cordon with an end", () => {
+  test("opens the host by itself, says who and why, and is in the audit log", async () => {
+    const host = await namedHost("pve-cordoned");
+    const until = new Date(Date.now() + 3_600_000).toISOString();
+    const past = await call("POST", "/api/nodes/pve-cordoned/cordon", {
+      reason: "late",
+      until: "2020-01-01T00:00:00Z",
+    });
+    expect(past).toMatchObject({ status: 422, json: { error: "CORDON_ENDS_IN_THE_PAST" } });
+    const cordoned = await call("POST", "/api/nodes/pve-cordoned/cordon", { reason: "new memory", until });
+    expect(cordoned.json).toMatchObject({
+      schedulable: false,
+      cordonedUntil: until,
+      cordonedBy: `user:${operator.userId}`,
+    });
+    const request = { cores: 1, memoryMb: 512, diskGb: 4 };
+    const snapshot = await readSnapshot(db.system);
+    const mine = { ...snapshot, nodes: snapshot.nodes.filter((node) => node.id === host.nodeId) };
+    const nobody = { podsByNode: new Map(), conflictingNodes: new Set<string>() };
+    const online = { ...mine, nodes: mine.nodes.map((node) => ({ ...node, state: "online" })) };
+    const verdict = verdictOf(rankNodes(request, online, nobody), undefined, keptVerdict);
+    expect(verdict).toMatchObject({
+      summary: "0 of 1 node: 1 cordoned",
+      rejected: [{ node: "pve-cordoned", reason: "cordoned: new memory" }],
+    });
+    expect(await endCordons(db.system)).toEqual([]);
+    await db.system.execute(sql`UPDATE nodes SET cordoned_until = now() - interval '1 s' WHERE id = ${host.nodeId}`);
+    expect(await endCordons(db.system)).toEqual(["pve-cordoned"]);
+    expect((await call("GET", "/api/nodes/pve-cordoned")).json).toMatchObject({
+      schedulable: true,
+      cordonedUntil: null,
+      cordonedBy: null,
+    });
+    const [audited] = await db.system.query(
+      sql`SELECT actor_kind, actor_id FROM audit_log WHERE target_id = ${host.nodeId} AND action = 'node.uncordon'`,
+    );
+    expect(audited).toEqual({ actor_kind: "system", actor_id: "cordons" });
+  });
+});
 
 describe("joining by the public door", () => {
   test("a token is shown once, lets a host in and the host renew", async () => {

@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import { DomainError } from "@cloudpods/shared/errors";
 import { noBody } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
@@ -170,10 +171,21 @@ function registerChanging(routes: RouteTable): void {
     tags,
     access: operator,
     checksVersion: true,
-    request: { body: z.strictObject({ reason: z.string().min(1).max(500) }), example: { reason: "disk is failing" } },
+    request: {
+      body: z.strictObject({
+        reason: z.string().min(1).max(500),
+        until: z.iso
+          .datetime()
+          .optional()
+          .openapi({ description: "The host opens by itself then; absent: when somebody opens it." }),
+      }),
+      example: { reason: "disk is failing" },
+    },
     responses: { 200: nodeView },
     handler: async ({ params, body, ifMatch }, ctx) =>
-      changed(ctx, params.node, ifMatch, (tx, nodeId, by) => cordonNode(tx, nodeId, body.reason, by)),
+      changed(ctx, params.node, ifMatch, (tx, nodeId, by) =>
+        cordonNode(tx, nodeId, { reason: body.reason, until: futureTime(body.until, ctx.now) }, by),
+      ),
   });
   route(routes, {
     method: "post",
@@ -189,6 +201,14 @@ function registerChanging(routes: RouteTable): void {
     responses: { 200: nodeView },
     handler: async ({ params, body, ifMatch }, ctx) =>
       changed(ctx, params.node, ifMatch, (tx, nodeId, by) => uncordonNode(tx, nodeId, body.reason, by)),
+  });
+}
+
+function futureTime(text: string | undefined, now: Date): Date | undefined {
+  const time = text === undefined ? undefined : new Date(text);
+  if (time === undefined || time > now) return time;
+  throw new DomainError("invalid", "CORDON_ENDS_IN_THE_PAST", "A cordon must end in the future.", {
+    errors: [{ pointer: "/until", detail: "must be in the future" }],
   });
 }
 

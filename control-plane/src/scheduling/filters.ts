@@ -7,6 +7,8 @@ export interface Refusal {
   readonly reason: string;
   /** How much is missing, for what can be short. */
   readonly shortBy?: { readonly amount: number; readonly unit: "" | "MB" | "GB" };
+  /** For operators, e.g. why the node is cordoned; not counted and never in a summary. */
+  readonly detail?: string;
 }
 
 type Filter = (node: NodeSnapshot, request: PlacementRequest) => Refusal | undefined;
@@ -21,7 +23,8 @@ export const filters = {
     region === undefined || node.region === region ? undefined : { reason: "in another region" },
   online: (node) => (node.state === "online" ? undefined : { reason: node.state }),
   quorum: (node) => (node.quorate === false ? { reason: "without quorum" } : undefined),
-  schedulable: (node) => (node.schedulable ? undefined : { reason: "cordoned" }),
+  schedulable: ({ schedulable, cordonReason }) =>
+    schedulable ? undefined : { reason: "cordoned", ...(cordonReason === null ? {} : { detail: cordonReason }) },
   capability: (node, { capabilities = [] }) => without("capability", capabilities, node.capabilities),
   template: (node, { template }) =>
     template === undefined

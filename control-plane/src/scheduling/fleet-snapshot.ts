@@ -18,6 +18,8 @@ export interface NodeSnapshot {
   readonly region: string;
   readonly labels: Labels;
   readonly schedulable: boolean;
+  /** Why it is cordoned, as an operator said. */
+  readonly cordonReason: string | null;
   readonly state: string;
   /** False: the node's cluster has lost its majority; null: not in a cluster or not known. */
   readonly quorate: boolean | null;

@@ -31,7 +31,7 @@ export async function readSnapshot(db: Queryable): Promise<FleetSnapshot> {
 
 async function readNodes(db: Queryable): Promise<NodeRow[]> {
   return await db.query<NodeRow>(sql`
-    SELECT n.id, n.name, n.role, n.region, n.labels, n.schedulable, st.state, st.quorate, st.capabilities,
+    SELECT n.id, n.name, n.role, n.region, n.labels, n.schedulable, n.cordon_reason AS "cordonReason", st.state, st.quorate, st.capabilities,
       n.template_vmid AS "templateVmid", n.template_archive AS "templateArchive", n.default_storage AS "defaultStorage", n.bridge, n.pool,
       c.cpu_allocatable AS "cpuAllocatable", c.cpu_allocated AS "cpuAllocated",
       c.memory_allocatable_mb AS "memoryAllocatableMb", c.memory_allocated_mb AS "memoryAllocatedMb", c.memory_total_mb AS "memoryTotalMb",

@@ -1,4 +1,4 @@
-import type { FilterName } from "./filters.ts";
+import type { FilterName, Refusal } from "./filters.ts";
 import type { Candidate, Ranking, ReasonGroup, Rejection } from "./rank-nodes.ts";
 import type { Scores } from "./scores.ts";
 
@@ -93,9 +93,13 @@ function candidateVerdict({ node, storage, points, scores }: Candidate): Candida
 }
 
 function rejectedVerdict({ node, filter, refusal }: Rejection): RejectedVerdict {
-  const { reason, shortBy } = refusal;
-  const text = shortBy === undefined ? reason : `${reason} by ${amount(shortBy.amount, shortBy.unit)}`;
-  return { nodeId: node.id, node: node.name, filter, reason: text };
+  return { nodeId: node.id, node: node.name, filter, reason: refusalText(refusal) };
+}
+
+/** A refusal in words. */
+function refusalText({ reason, shortBy, detail }: Refusal): string {
+  if (shortBy !== undefined) return `${reason} by ${amount(shortBy.amount, shortBy.unit)}`;
+  return detail === undefined ? reason : `${reason}: ${detail}`;
 }
 
 function countByFilter(reasons: readonly ReasonGroup[]): ReasonCount[] {
