@@ -2,8 +2,8 @@ import { z } from "@hono/zod-openapi";
 import { route } from "../http/route.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { etagOf } from "../http/version-check.ts";
-import { sql } from "../platform/sql.ts";
 import { comparePlans } from "./compare-plans.ts";
+import { listRegions, listTemplates } from "./fleet-offers.ts";
 import { planView } from "./plan-view.ts";
 import { listPlans, resolvePlan } from "./resolve-plan.ts";
 
@@ -84,11 +84,7 @@ function registerFleetOffers(routes: RouteTable): void {
     access: "public",
     responses: { 200: z.object({ data: z.array(template) }) },
     handler: async (_, { system }) => {
-      const data = await system.query<z.infer<typeof template>>(sql`
-        SELECT t.name AS template, array_agg(DISTINCT n.region ORDER BY n.region) AS regions, count(*)::integer AS nodes
-        FROM node_templates t JOIN nodes n ON n.id = t.node_id
-        WHERE n.removed_at IS NULL AND n.role = 'hypervisor' GROUP BY t.name ORDER BY t.name`);
-      return { status: 200, body: { data } };
+      return { status: 200, body: { data: await listTemplates(system) } };
     },
   });
   route(routes, {
@@ -99,11 +95,7 @@ function registerFleetOffers(routes: RouteTable): void {
     access: "public",
     responses: { 200: z.object({ data: z.array(region) }) },
     handler: async (_, { system }) => {
-      const data = await system.query<z.infer<typeof region>>(sql`
-        SELECT n.region, bool_or(n.schedulable AND st.state = 'online') AS "acceptsOrders"
-        FROM nodes n JOIN node_status st ON st.node_id = n.id
-        WHERE n.removed_at IS NULL AND n.role = 'hypervisor' GROUP BY n.region ORDER BY n.region`);
-      return { status: 200, body: { data } };
+      return { status: 200, body: { data: await listRegions(system) } };
     },
   });
 }

@@ -1,6 +1,6 @@
 import { Power, type ContainerSpec, type PlanQuestion } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
-import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
+import { shownMoney } from "../http/fields.ts";
 import { askPlan, type PlanAnswer } from "../nodes/ask-node.ts";
 import type { Hints } from "../platform/hints.ts";
 import { resolvePlan, type Plan } from "../plans/resolve-plan.ts";
@@ -8,17 +8,19 @@ import type { Database, Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { QuotaCheck } from "../quotas/quota.ts";
 import { checkTenantQuota } from "../quotas/tenant-quota.ts";
-import { growthVerdict } from "../scheduling/change-claim.ts";
+import { pricingInForce } from "../rating/pricing.ts";
+import { estimateMonthlyCost } from "../rating/rules.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
+import { judgeGrowth } from "../scheduling/growth-verdict.ts";
 import { previewPlacement } from "../scheduling/place-pod.ts";
-import type { ReasonCount } from "../scheduling/verdict.ts";
-import type { PodSize } from "./change-size.saga.ts";
+import type { PlacementVerdict } from "../scheduling/verdict.ts";
+import { checkOrder } from "./check-order.ts";
 import { containerSpecOf } from "./container-spec.ts";
 import { newMacAddress } from "./mac-address.ts";
-import { orderedSize, type PodOrder } from "./order-pod.ts";
+import type { PodOrder } from "./order-pod.ts";
 import type { Pod } from "./pod.ts";
-import { quotaOf } from "./release-pod.ts";
 import { placementRequestOf } from "./reserve-place.ts";
+import { checkScale, type ScaleOrder } from "./scale-pod.ts";
 
 /** What would happen; nothing of it is written. */
 export interface DryRun {
@@ -27,7 +29,8 @@ export interface DryRun {
   readonly placement: {
     readonly node: string | null;
     readonly summary: string;
-    readonly reasons: readonly ReasonCount[];
+    /** Reasons of each node are for operators. */
+    readonly verdict: PlacementVerdict;
   } | null;
   readonly price: { readonly amount: string; readonly currency: string; readonly per: "month" } | null;
   /** What to ask the host, once the transaction is over; undefined when there is none to ask. */
@@ -47,23 +50,31 @@ export async function askHost(
     : await askPlan(ask, question.nodeId, question.plan);
 }
 
-/** What an order would do. @throws DomainError `BUDGET_EXHAUSTED` and as `orderedSize`: the order would too */
+/** Who asks what would happen. */
+export interface DryRunAsker {
+  readonly tenantId: string;
+  readonly isEmailVerified: () => Promise<boolean>;
+  readonly now: Date;
+}
+
+/** What an order would do. @throws DomainError as `checkOrder`: the order would too */
 export async function dryRunOrder(
   tx: Queryable,
-  who: { readonly tenantId: string; readonly defaultRegion: string; readonly fleet: FleetView },
+  who: DryRunAsker & { readonly defaultRegion: string; readonly fleet: FleetView },
   order: PodOrder,
 ): Promise<DryRun> {
-  const [size] = await Promise.all([orderedSize(tx, order), requireBudgetLeft(tx, who.tenantId)]);
-  const request = placementRequestOf(
-    { ...size, region: order.region ?? who.defaultRegion, placementRequest: order.placement ?? {} },
-    order.template,
+  const { tenantId } = who;
+  const { size, region, quota } = await checkOrder(tx, who, order, (requested) =>
+    checkTenantQuota(tx, { tenantId, requested }),
   );
-  const { chosen, summary, reasons } = await previewPlacement(tx, who.fleet, who.tenantId, request);
+  const request = placementRequestOf({ ...size, region, placementRequest: order.placement ?? {} }, order.template);
+  const verdict = await previewPlacement(tx, who.fleet, tenantId, request);
+  const { chosen } = verdict;
   const spec = chosen === null ? undefined : await specOn(tx, chosen.nodeId, order, size);
   return {
-    quota: await checkTenantQuota(tx, { tenantId: who.tenantId, requested: quotaOf(size) }),
-    placement: { node: chosen?.node ?? null, summary, reasons },
-    price: await priceFor(tx, who.tenantId, size.plan),
+    quota,
+    placement: { node: chosen?.node ?? null, summary: verdict.summary, verdict },
+    price: await priceFor(tx, who, size, size.plan),
     question:
       chosen === null || spec === undefined
         ? undefined
@@ -74,23 +85,28 @@ export async function dryRunOrder(
   };
 }
 
-/** What scaling a pod would do on its host. */
-export async function dryRunScale(tx: Queryable, pod: Pod, size: PodSize): Promise<DryRun> {
-  const delta = {
-    cores: size.cores - pod.cores,
-    memoryMb: size.memoryMb - pod.memoryMb,
-    diskGb: size.diskGb - pod.diskGb,
-  };
-  const reasons = await growthVerdict(tx, pod.id, delta);
-  const quota = { pods: 0, cpuCores: delta.cores, memoryMb: delta.memoryMb, diskGb: delta.diskGb };
+/** What scaling a pod would do on its host. @throws DomainError as `checkScale`: scaling would too */
+export async function dryRunScale(tx: Queryable, who: DryRunAsker, pod: Pod, order: ScaleOrder): Promise<DryRun> {
+  const { size, taken } = await checkScale(tx, who, pod, order, async (wanted) => {
+    const delta = {
+      cores: wanted.cores - pod.cores,
+      memoryMb: wanted.memoryMb - pod.memoryMb,
+      diskGb: wanted.diskGb - pod.diskGb,
+    };
+    const requested = { pods: 0, cpuCores: delta.cores, memoryMb: delta.memoryMb, diskGb: delta.diskGb };
+    const quota = await checkTenantQuota(tx, { tenantId: pod.tenantId, requested });
+    return { quota, verdict: (await judgeGrowth(tx, pod.id, delta)).verdict };
+  });
+  const fits = taken.verdict.fitting > 0;
+  const plan = size.planCode === null ? undefined : await resolvePlan(tx, size.planCode);
   return {
-    quota: await checkTenantQuota(tx, { tenantId: pod.tenantId, requested: quota }),
+    quota: taken.quota,
     placement: {
-      node: reasons.length === 0 ? pod.nodeName : null,
-      summary: reasons.length === 0 ? "The pod's host has room for it" : "The pod's host has no room for it",
-      reasons,
+      node: fits ? pod.nodeName : null,
+      summary: fits ? "The pod's host has room for it" : "The pod's host has no room for it",
+      verdict: taken.verdict,
     },
-    price: await priceFor(tx, pod.tenantId, size.planCode === null ? undefined : await resolvePlan(tx, size.planCode)),
+    price: await priceFor(tx, who, size, plan),
     question: aboutPod(pod, { spec: containerSpecOf({ ...pod, ...size }), absent: false }),
   };
 }
@@ -106,10 +122,25 @@ function aboutPod(pod: Pod, wish: Pick<PlanQuestion, "spec" | "absent">): DryRun
   return { nodeId: pod.nodeId, plan: { podId, vmid, generation, power: Power.POWER_UNSPECIFIED, ...wish } };
 }
 
-async function priceFor(tx: Queryable, tenantId: string, plan: Plan | undefined): Promise<DryRun["price"]> {
-  const [tenant] = await tx.query<{ currency: string }>(sql`SELECT currency FROM tenants WHERE id = ${tenantId}`);
-  const price = plan?.prices.find(({ currency }) => currency === tenant?.currency);
-  return price === undefined ? null : { ...price, per: "month" };
+/** The plan's price, else that of the resources when they are used all month; traffic is not known yet. */
+async function priceFor(
+  tx: Queryable,
+  { tenantId, now }: DryRunAsker,
+  size: { readonly cores: number; readonly memoryMb: number; readonly diskGb: number },
+  plan: Plan | undefined,
+): Promise<DryRun["price"]> {
+  const [tenant] = await tx.query<{ currency: string; name: string | null }>(
+    sql`SELECT currency, pricing_name AS name FROM tenants WHERE id = ${tenantId}`,
+  );
+  if (tenant === undefined) return null;
+  if (plan !== undefined) {
+    const price = plan.prices.find(({ currency }) => currency === tenant.currency);
+    return price === undefined ? null : { ...price, per: "month" };
+  }
+  const pricing = await pricingInForce(tx, tenant, now);
+  if (pricing === undefined) return null;
+  const { total } = estimateMonthlyCost(pricing, { ...size, estimatedNetworkOutGb: 0 });
+  return { ...shownMoney(total), per: "month" };
 }
 
 async function specOn(

@@ -1,9 +1,5 @@
-import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
-import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
-import { requireNoRestore } from "../nodes/declare-restored.ts";
-import { resolvePlan, type Plan } from "../plans/resolve-plan.ts";
-import type { Queryable, Transaction } from "../platform/database.ts";
+import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { reserveQuota } from "../quotas/reserve-quota.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
@@ -11,12 +7,11 @@ import type { Actor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import { createTask } from "../tasks/create-task.ts";
 import type { Task } from "../tasks/task.ts";
+import { checkOrder, type CheckedOrder } from "./check-order.ts";
 import { sendWish } from "./command-steps.ts";
 import { newMacAddress } from "./mac-address.ts";
 import { findPod, type Pod } from "./pod.ts";
 import { createWish, provisionDeadlineMs } from "./provision-pod.saga.ts";
-import { quotaOf } from "./release-pod.ts";
-import { requirePlanFree, requireProvenAddress } from "./plan-limits.ts";
 import type { PlacementWish } from "./placement-wish.ts";
 import { reservePlace } from "./reserve-place.ts";
 
@@ -52,34 +47,17 @@ export interface Ordering {
   readonly isEmailVerified: () => Promise<boolean>;
 }
 
-/** What a pod of an order is made of. */
-export interface OrderedSize {
-  readonly plan: Plan | undefined;
-  readonly cores: number;
-  readonly memoryMb: number;
-  readonly swapMb: number;
-  readonly diskGb: number;
-  readonly billingMode: "plan" | "metered";
-}
-
-const defaultSwapMb = 512;
-
 /**
  * Takes an order: quota, pod, subscription, place, first command and task in the caller's one
  * transaction, so that there is either all of it or nothing. The claim of the place comes after all
  * that does not depend on it, since it locks a row that other orders want.
- * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `BUDGET_EXHAUSTED`, `NO_CAPACITY`
+ * @throws DomainError as `checkOrder`, `QUOTA_EXCEEDED`, `NO_CAPACITY`
  */
 export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder): Promise<{ pod: Pod; task: Task }> {
-  await requireNoRestore(tx);
-  const [size] = await Promise.all([orderedSize(tx, order), requireBudgetLeft(tx, who.tenantId)]);
-  await reserveQuota(tx, who.tenantId, quotaOf(size));
-  if (size.plan !== undefined) {
-    await requireProvenAddress(size.plan, who.isEmailVerified);
-    await requirePlanFree(tx, who.tenantId, size.plan);
-  }
+  const checked = await checkOrder(tx, who, order, (wanted) => reserveQuota(tx, who.tenantId, wanted));
+  const { size } = checked;
   const podId = newId();
-  await insertPod(tx, who, podId, order, size);
+  await insertPod(tx, who, podId, order, checked);
   await recordAudit(tx, {
     actor: who.actor,
     requestId: who.requestId,
@@ -115,35 +93,12 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
   return { pod: await findPod(tx, who.tenantId, podId), task };
 }
 
-/**
- * The size that an order asks for.
- * @throws DomainError `PLAN_NOT_FOUND`
- */
-export async function orderedSize(
-  tx: Queryable,
-  order: Pick<PodOrder, "planCode" | "resources">,
-): Promise<OrderedSize> {
-  if (order.planCode !== undefined) {
-    const plan = await resolvePlan(tx, order.planCode);
-    const { cores, memoryMb, swapMb, diskGb } = plan;
-    return { plan, cores, memoryMb, swapMb, diskGb, billingMode: "plan" };
-  }
-  if (order.resources === undefined)
-    throw new DomainError("invalid", "ORDER_WITHOUT_SIZE", "Name a planCode or resources.");
-  return {
-    plan: undefined,
-    ...order.resources,
-    swapMb: order.resources.swapMb ?? defaultSwapMb,
-    billingMode: "metered",
-  };
-}
-
 async function insertPod(
   tx: Transaction,
   who: Ordering,
   podId: string,
   order: PodOrder,
-  size: OrderedSize,
+  { size, region }: CheckedOrder<void>,
 ): Promise<void> {
   const subscriptionId = newId();
   await tx.execute(sql`
@@ -153,7 +108,7 @@ async function insertPod(
     INSERT INTO cloud_pods (id, tenant_id, vmid, name, hostname, domain, region, plan_code, billing_mode, cores, memory_mb, swap_mb, disk_gb,
       template, mac, ssh_keys, labels, placement_request)
     VALUES (${podId}, ${who.tenantId}, next_vmid(), ${order.name ?? order.hostname}, ${order.hostname}, ${order.domain ?? null},
-      ${order.region ?? who.defaultRegion}, ${size.plan?.code ?? null}, ${size.billingMode}, ${size.cores}, ${size.memoryMb}, ${size.swapMb},
+      ${region}, ${size.plan?.code ?? null}, ${size.billingMode}, ${size.cores}, ${size.memoryMb}, ${size.swapMb},
       ${size.diskGb}, ${order.template ?? null}, ${newMacAddress()}, ${order.sshKeys ?? []}, ${JSON.stringify(order.labels ?? {})},
       ${JSON.stringify(order.placement ?? {})})`);
   // The subscription refers to nothing; the pod's reference is checked once both rows are there.

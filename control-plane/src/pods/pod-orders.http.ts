@@ -13,11 +13,12 @@ import { destroyPodNow } from "./destroy-pod.ts";
 import { askHost, dryRunDestroy, dryRunOrder, dryRunScale, type DryRun } from "./dry-run.ts";
 import { domain, hostname, labels, sshKey } from "./hostnames.ts";
 import { orderPod } from "./order-pod.ts";
+import { hostsFor, hostsView } from "./placement-hosts.ts";
 import type { PodHints } from "./pod-hints.ts";
 import { accepted, requester } from "./pod-power.http.ts";
 import { acceptedView } from "./pod-view.ts";
 import { findPod } from "./pod.ts";
-import { scaledSize, scalePod } from "./scale-pod.ts";
+import { scalePod } from "./scale-pod.ts";
 
 /** What the routes of orders need. */
 export interface PodOrderOptions {
@@ -83,6 +84,7 @@ const dryRunView = z
         node: z.string().nullable(),
         summary: z.string(),
         reasons: z.array(z.object({ filter: z.string(), nodes: z.number().int() })),
+        hosts: hostsView,
       })
       .nullable(),
     commands: z.array(z.string()).nullable().openapi({
@@ -90,7 +92,10 @@ const dryRunView = z
     }),
     commandsReason: z.string().nullable(),
     dnsRecords: z.array(z.unknown()),
-    price: z.object({ amount: z.string(), currency: z.string(), per: z.literal("month") }).nullable(),
+    price: z
+      .object({ amount: z.string(), currency: z.string(), per: z.literal("month") })
+      .nullable()
+      .openapi({ description: "Of resources of one's own: when used all month, without traffic." }),
   })
   .openapi("DryRun");
 
@@ -117,7 +122,7 @@ function registerOrder(routes: RouteTable, options: PodOrderOptions): void {
       },
       responses: { 202: acceptedView, 200: dryRunView },
       async handler({ query, body }, ctx) {
-        const who = { ...requester(ctx), ...options, isEmailVerified: () => isEmailVerified(ctx) };
+        const who = { ...requester(ctx), ...options, now: ctx.now, isEmailVerified: () => isEmailVerified(ctx) };
         if (query.dryRun) {
           return await answerDryRun(ctx, options, await ctx.inTenant((tx) => dryRunOrder(tx, who, body)));
         }
@@ -138,7 +143,7 @@ async function isEmailVerified(ctx: TenantContext): Promise<boolean> {
   return rows.length > 0;
 }
 
-/** An order without a place leaves nothing but the note that it was made, for headroom and the overview. */
+/** An order or a change without a place leaves nothing but the note that it was asked for, for headroom and the overview. */
 async function keepingFailures<T>(ctx: TenantContext, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -164,14 +169,18 @@ function registerScale(routes: RouteTable, options: PodOrderOptions): void {
       request: { query: z.object({ dryRun }), body: scaleBody, example: { planCode: "CLOUD_POD_PREMIUM" } },
       responses: { 202: acceptedView, 200: dryRunView },
       async handler({ params, query, body, ifMatch }, ctx) {
+        const who = { ...requester(ctx, ifMatch), now: ctx.now, isEmailVerified: () => isEmailVerified(ctx) };
         if (!query.dryRun) {
-          const who = { ...requester(ctx, ifMatch), isEmailVerified: () => isEmailVerified(ctx) };
-          return accepted(await ctx.inTenant((tx) => scalePod(tx, who, params.pod, body)), ctx, options.hints);
+          return accepted(
+            await keepingFailures(ctx, () => ctx.inTenant((tx) => scalePod(tx, who, params.pod, body))),
+            ctx,
+            options.hints,
+          );
         }
         const plan = await ctx.inTenant(async (tx) => {
           const pod = await findPod(tx, ctx.tenantId, params.pod);
           checkVersion(ifMatch, pod.version);
-          return await dryRunScale(tx, pod, await scaledSize(tx, pod, body));
+          return await dryRunScale(tx, who, pod, body);
         });
         return await answerDryRun(ctx, options, plan);
       },
@@ -187,13 +196,17 @@ async function answerDryRun(ctx: TenantContext, options: PodOrderOptions, plan: 
     body: {
       dryRun: true as const,
       quota: quota === null ? null : presentQuota(quota),
-      placement: placement === null ? null : { ...placement, reasons: [...placement.reasons] },
+      placement: placement === null ? null : presentPlacement(ctx, placement),
       commands: "commandLines" in commands ? [...commands.commandLines] : null,
       commandsReason: "reason" in commands ? commands.reason : null,
       dnsRecords: [],
       price,
     },
   };
+}
+
+function presentPlacement(ctx: TenantContext, { node, summary, verdict }: NonNullable<DryRun["placement"]>) {
+  return { node, summary, reasons: verdict.reasons, hosts: hostsFor(ctx, verdict) };
 }
 
 function presentQuota({ allowed, message, details }: QuotaCheck) {

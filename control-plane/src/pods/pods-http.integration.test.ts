@@ -1,60 +1,26 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { makePerson, send, type Person, type Sent } from "../../../test/support/people.ts";
-import { PodWorkbench } from "../../../test/support/pod-workbench.ts";
-import { buildWholeTestApp, type WholeTestApp } from "../../../test/support/whole-app.ts";
+import { expect, test } from "vitest";
+import type { Person, Sent } from "../../../test/support/people.ts";
+import { PodsOverHttp } from "../../../test/support/pods-over-http.ts";
 import { sql } from "../platform/sql.ts";
 
-const bench = new PodWorkbench();
-let whole: WholeTestApp;
-let operator: Person;
-let customer: Person;
-beforeAll(async () => {
-  whole = await buildWholeTestApp(bench.db);
-  operator = await makePerson(bench.db, whole.app, { platformRole: "OPERATOR" });
-});
-afterAll(() => whole.close());
-beforeEach(async () => {
-  customer = await makePerson(bench.db, whole.app, { tenants: { [bench.tenantId]: "owner" } });
-});
+const bench = new PodsOverHttp();
 
-/** Asks as a person, below /api/cloud-pods. */
-function ask(
-  who: Person,
-  method: string,
-  path: string,
-  body?: unknown,
-  headers: Readonly<Record<string, string>> = {},
-): Promise<Sent> {
-  return send(whole.app, method, `/api/cloud-pods${path}`, { headers: { ...who.headers, ...headers }, body });
-}
-
-/** The pod of an answer 202, once its task is done. */
-async function done(answer: Sent): Promise<{ id: string; vmid: number; version: number }> {
-  expect(answer.status, answer.text).toBe(202);
-  const { pod, task } = JSON.parse(answer.text);
-  expect(answer.headers.get("location")).toBe(`/api/tasks/${task.id}`);
-  expect(await bench.end(task.id)).toEqual({ state: "succeeded", errorCode: null });
-  return JSON.parse((await ask(customer, "GET", `/${pod.id}`)).text);
-}
-
-const order = async (wish: object = {}) =>
-  await done(await ask(customer, "POST", "/order", { planCode: "STARTER", hostname: "shop", ...wish }));
 const idsOf = (answer: Sent): string[] =>
   (JSON.parse(answer.text) as { data: { id: string }[] }).data.map(({ id }) => id);
 
 /** A list by pages of one. */
 async function pagesOf(who: Person, path: string): Promise<string[]> {
-  const first = await ask(who, "GET", `${path}&limit=1`);
-  const second = await ask(who, "GET", `${path}&limit=1&cursor=${String(first.json["nextCursor"])}`);
+  const first = await bench.ask(who, "GET", `${path}&limit=1`);
+  const second = await bench.ask(who, "GET", `${path}&limit=1&cursor=${String(first.json["nextCursor"])}`);
   expect(second.json["nextCursor"]).toBeNull();
   return [...idsOf(first), ...idsOf(second)];
 }
 
 test("a tenant's pods are listed newest first, by page and by filter", async () => {
-  const shop = await order();
-  const blog = await order({ planCode: "BUSINESS", hostname: "blog", labels: { tier: "web" } });
-  expect(idsOf(await ask(customer, "GET", ""))).toEqual([blog.id, shop.id]);
-  expect(await pagesOf(customer, "/my-pods?status=active")).toEqual([blog.id, shop.id]);
+  const shop = await bench.running();
+  const blog = await bench.running({ planCode: "BUSINESS", hostname: "blog", labels: { tier: "web" } });
+  expect(idsOf(await bench.ask(bench.customer, "GET", ""))).toEqual([blog.id, shop.id]);
+  expect(await pagesOf(bench.customer, "/my-pods?status=active")).toEqual([blog.id, shop.id]);
   for (const [filter, found] of [
     ["planCode=STARTER", [shop.id]],
     ["planCode=cloud_pod_starter", [shop.id]],
@@ -63,20 +29,20 @@ test("a tenant's pods are listed newest first, by page and by filter", async () 
     ["region=mars", []],
     ["status=suspended", []],
   ] as const)
-    expect(idsOf(await ask(customer, "GET", `/my-pods?${filter}`)), filter).toEqual(found);
-  expect((await ask(customer, "GET", "/my-pods?status=asleep")).status).toBe(422);
+    expect(idsOf(await bench.ask(bench.customer, "GET", `/my-pods?${filter}`)), filter).toEqual(found);
+  expect((await bench.ask(bench.customer, "GET", "/my-pods?status=asleep")).status).toBe(422);
 });
 
 test("a pod is renamed by whoever saw its newest version", async () => {
-  const pod = await order();
-  const seen = (await ask(customer, "GET", `/${pod.vmid}`)).headers.get("etag") ?? "";
+  const pod = await bench.running();
+  const seen = (await bench.ask(bench.customer, "GET", `/${pod.vmid}`)).headers.get("etag") ?? "";
   const change = { name: "Shop", domain: "shop.example.com", labels: { tier: "web" } };
-  const changed = await ask(customer, "PUT", `/${pod.id}`, change, { "if-match": seen });
+  const changed = await bench.ask(bench.customer, "PUT", `/${pod.id}`, change, { "if-match": seen });
   expect(changed).toMatchObject({ status: 200, json: { ...change, version: pod.version + 1 } });
   expect(changed.headers.get("etag")).not.toBe(seen);
-  const stale = await ask(customer, "PUT", `/${pod.id}`, { name: "Late" }, { "if-match": seen });
+  const stale = await bench.ask(bench.customer, "PUT", `/${pod.id}`, { name: "Late" }, { "if-match": seen });
   expect(stale).toMatchObject({ status: 412, json: { error: "VERSION_MISMATCH" } });
-  expect((await ask(customer, "PUT", `/${pod.id}`, { domain: null })).json).toMatchObject({
+  expect((await bench.ask(bench.customer, "PUT", `/${pod.id}`, { domain: null })).json).toMatchObject({
     name: "Shop",
     domain: null,
     labels: { tier: "web" },
@@ -84,10 +50,12 @@ test("a pod is renamed by whoever saw its newest version", async () => {
 });
 
 test("a pod is resized by either name of the route", async () => {
-  const pod = await order();
-  await done(await ask(customer, "POST", `/${pod.id}/resize`, { planCode: "PREMIUM" }));
+  const pod = await bench.running();
+  await bench.done(await bench.ask(bench.customer, "POST", `/${pod.id}/resize`, { planCode: "PREMIUM" }));
   expect(bench.host.containers.get(pod.vmid)).toMatchObject({ cores: 2, memoryMb: 2_048, diskGb: 75 });
-  expect(await done(await ask(customer, "POST", `/${pod.vmid}/scale`, { resources: { cores: 3 } }))).toMatchObject({
+  expect(
+    await bench.done(await bench.ask(bench.customer, "POST", `/${pod.vmid}/scale`, { resources: { cores: 3 } })),
+  ).toMatchObject({
     cores: 3,
     memoryMb: 2_048,
     diskGb: 75,
@@ -97,8 +65,8 @@ test("a pod is resized by either name of the route", async () => {
 });
 
 test("work that was decided on an older version of the pod is not begun", async () => {
-  const pod = await order();
-  await ask(customer, "PUT", `/${pod.id}`, { name: "Shop" });
+  const pod = await bench.running();
+  await bench.ask(bench.customer, "PUT", `/${pod.id}`, { name: "Shop" });
   const stale = { "if-match": `"${pod.version}"` };
   for (const [method, path, body] of [
     ["POST", "/scale", { planCode: "PREMIUM" }],
@@ -112,68 +80,71 @@ test("work that was decided on an older version of the pod is not begun", async 
     ["DELETE", ""],
     ["DELETE", "?dryRun=true"],
   ] as const) {
-    const refused = await ask(customer, method, `/${pod.id}${path}`, body, stale);
+    const refused = await bench.ask(bench.customer, method, `/${pod.id}${path}`, body, stale);
     expect(refused, path).toMatchObject({ status: 412, json: { error: "VERSION_MISMATCH" } });
   }
-  const late = await ask(operator, "POST", `/admin/${pod.id}/restart`, undefined, stale);
+  const late = await bench.ask(bench.operator, "POST", `/admin/${pod.id}/restart`, undefined, stale);
   expect(late).toMatchObject({ status: 412, json: { error: "VERSION_MISMATCH" } });
   expect(await bench.podNow(pod.id)).toMatchObject({ status: "active", version: pod.version + 1 });
-  await done(await ask(customer, "POST", `/${pod.id}/stop`, undefined, { "if-match": `"${pod.version + 1}"` }));
+  await bench.done(
+    await bench.ask(bench.customer, "POST", `/${pod.id}/stop`, undefined, { "if-match": `"${pod.version + 1}"` }),
+  );
   expect(
-    await ask(customer, "POST", "", { planCode: "STARTER", hostname: "new" }, { "if-match": '"1"' }),
+    await bench.ask(bench.customer, "POST", "", { planCode: "STARTER", hostname: "new" }, { "if-match": '"1"' }),
   ).toMatchObject({ status: 412, json: { error: "IF_MATCH_UNSUPPORTED" } });
 });
 
 test("what an operator suspended the customer does not resume, nor the other way round", async () => {
-  const pod = await order();
-  await done(await ask(operator, "POST", `/${pod.id}/suspend`, { reason: "sends spam" }));
-  expect(await ask(customer, "POST", `/${pod.id}/resume`)).toMatchObject({
+  const pod = await bench.running();
+  await bench.done(await bench.ask(bench.operator, "POST", `/${pod.id}/suspend`, { reason: "sends spam" }));
+  expect(await bench.ask(bench.customer, "POST", `/${pod.id}/resume`)).toMatchObject({
     status: 409,
     json: { error: "POD_ON_HOLD", details: { kind: "operator", reason: "sends spam" } },
   });
   expect((await bench.podNow(pod.id)).status).toBe("suspended");
-  await done(await ask(operator, "POST", `/${pod.id}/resume`));
-  await done(await ask(customer, "POST", `/${pod.id}/suspend`));
-  expect(await ask(operator, "POST", `/${pod.id}/resume`)).toMatchObject({
+  await bench.done(await bench.ask(bench.operator, "POST", `/${pod.id}/resume`));
+  await bench.done(await bench.ask(bench.customer, "POST", `/${pod.id}/suspend`));
+  expect(await bench.ask(bench.operator, "POST", `/${pod.id}/resume`)).toMatchObject({
     status: 409,
     json: { error: "POD_ON_HOLD", details: { kind: "customer" } },
   });
-  await done(await ask(customer, "POST", `/${pod.id}/resume`));
+  await bench.done(await bench.ask(bench.customer, "POST", `/${pod.id}/resume`));
   expect((await bench.podNow(pod.id)).status).toBe("active");
 });
 
 test("an operator who is a member of the tenant acts as its customer", async () => {
-  const both = await makePerson(bench.db, whole.app, {
-    platformRole: "OPERATOR",
-    tenants: { [bench.tenantId]: "admin" },
-  });
-  const pod = await order();
-  await done(await ask(both, "POST", `/${pod.id}/suspend`));
-  await done(await ask(customer, "POST", `/${pod.id}/resume`));
+  const both = await bench.person({ platformRole: "OPERATOR", tenants: { [bench.tenantId]: "admin" } });
+  const pod = await bench.running();
+  await bench.done(await bench.ask(both, "POST", `/${pod.id}/suspend`));
+  await bench.done(await bench.ask(bench.customer, "POST", `/${pod.id}/resume`));
 });
 
 test("operators list the pods of all tenants and restart them", async () => {
-  const shop = await order();
-  const blog = await order({ hostname: "blog" });
+  const shop = await bench.running();
+  const blog = await bench.running({ hostname: "blog" });
   const mine = `/admin/all?tenantId=${bench.tenantId}&nodeId=${bench.nodeId}`;
-  expect(await pagesOf(operator, `${mine}&status=active`)).toEqual([blog.id, shop.id]);
-  expect(idsOf(await ask(operator, "GET", `${mine}&status=failed`))).toEqual([]);
-  expect(idsOf(await ask(operator, "GET", "/admin/all"))).toEqual(expect.arrayContaining([blog.id, shop.id]));
-  await done(await ask(operator, "POST", `/admin/${shop.vmid}/restart`));
+  expect(await pagesOf(bench.operator, `${mine}&status=active`)).toEqual([blog.id, shop.id]);
+  expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&status=failed`))).toEqual([]);
+  expect(idsOf(await bench.ask(bench.operator, "GET", "/admin/all"))).toEqual(
+    expect.arrayContaining([blog.id, shop.id]),
+  );
+  await bench.done(await bench.ask(bench.operator, "POST", `/admin/${shop.vmid}/restart`));
   expect(bench.host.carriedOut.at(-1)).toBe("reboot");
 });
 
 test("operators count pods by status, host and plan", async () => {
   const counts = async () => {
-    const { total, byStatus, byNode, byPlan } = JSON.parse((await ask(operator, "GET", "/admin/stats")).text);
+    const { total, byStatus, byNode, byPlan } = JSON.parse(
+      (await bench.ask(bench.operator, "GET", "/admin/stats")).text,
+    );
     const of = (list: { name: string; pods: number }[], name: string) =>
       list.find((entry) => entry.name === name)?.pods ?? 0;
     const { nodeName } = await bench.podNow(first.id);
     return [total, of(byStatus, "active"), of(byNode, nodeName ?? ""), of(byPlan, "CLOUD_POD_PREMIUM")];
   };
-  const first = await order();
+  const first = await bench.running();
   const before = await counts();
-  await order({ planCode: "PREMIUM" });
+  await bench.running({ planCode: "PREMIUM" });
   expect(await counts()).toEqual(before.map((count: number) => count + 1));
 });
 
@@ -181,16 +152,16 @@ test("operators see the work that waits, oldest first, with the command it waits
   bench.script = (command) =>
     command.op?.$case === "ensurePower" ? { state: "failed", errorCode: "LOCKED", retryable: true } : undefined;
   const begun = await Promise.all(
-    ["one", "two"].map((hostname) => ask(customer, "POST", "", { planCode: "STARTER", hostname })),
+    ["one", "two"].map((hostname) => bench.ask(bench.customer, "POST", "", { planCode: "STARTER", hostname })),
   );
   const tasks = begun.map(({ text }) => (JSON.parse(text) as { task: { id: string } }).task.id).toSorted();
-  expect(await pagesOf(operator, "/admin/provisioning-queue?")).toEqual(tasks);
-  const [, newest] = JSON.parse((await ask(operator, "GET", "/admin/provisioning-queue")).text).data;
+  expect(await pagesOf(bench.operator, "/admin/provisioning-queue?")).toEqual(tasks);
+  const [, newest] = JSON.parse((await bench.ask(bench.operator, "GET", "/admin/provisioning-queue")).text).data;
   expect(newest).toMatchObject({ tenantId: bench.tenantId, type: "create", ageSeconds: expect.any(Number) });
   bench.script = () => undefined;
   for (const id of tasks) expect(await bench.end(id)).toMatchObject({ state: "succeeded" });
   const left = await bench.db.system.query(sql`
     SELECT FROM cloud_pod_provisioning_tasks WHERE state NOT IN ('succeeded', 'failed', 'cancelled')`);
   expect(left).toEqual([]);
-  expect(idsOf(await ask(operator, "GET", "/admin/provisioning-queue"))).toEqual([]);
+  expect(idsOf(await bench.ask(bench.operator, "GET", "/admin/provisioning-queue"))).toEqual([]);
 });

@@ -12,6 +12,7 @@ import { recordAudit } from "../security/audit.ts";
 import { taskView, toTaskView } from "../tasks/task-view.ts";
 import { taskColumns, type Task } from "../tasks/task.ts";
 import { domain, labels } from "./hostnames.ts";
+import { hostsFor, hostsView } from "./placement-hosts.ts";
 import { podView, toPodView } from "./pod-view.ts";
 import { findPod, lockPod, selectPods, type Pod } from "./pod.ts";
 
@@ -143,10 +144,7 @@ const placementView = z
     generation: z.bigint().openapi({ type: "string" }),
     summary: z.string().nullable(),
     reasons: z.array(z.unknown()).openapi({ description: "How many hosts fell out for which reason." }),
-    hosts: z
-      .object({ candidates: z.array(z.unknown()), rejected: z.array(z.unknown()) })
-      .nullable()
-      .openapi({ description: "Points and reasons of each host; for operators." }),
+    hosts: hostsView,
     history: z.array(
       z.object({
         node: z.string().nullable(),
@@ -174,8 +172,7 @@ function registerPlacement(routes: RouteTable): void {
           FROM cloud_pod_placements l LEFT JOIN nodes n ON n.id = l.node_id WHERE l.pod_id = ${found.id} ORDER BY l.generation`);
         return { pod: found, history: rows };
       });
-      const { summary, reasons, candidates, rejected } = pod.placementVerdict;
-      const isOperator = ctx.actor.platformRole !== "USER";
+      const { summary, reasons } = pod.placementVerdict;
       return {
         status: 200,
         body: {
@@ -185,7 +182,7 @@ function registerPlacement(routes: RouteTable): void {
           generation: pod.generation,
           summary: summary ?? null,
           reasons: [...(reasons ?? [])],
-          hosts: isOperator ? { candidates: [...(candidates ?? [])], rejected: [...(rejected ?? [])] } : null,
+          hosts: hostsFor(ctx, pod.placementVerdict),
           history,
         },
       };

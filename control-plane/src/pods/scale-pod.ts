@@ -4,7 +4,7 @@ import { resolvePlan } from "../plans/resolve-plan.ts";
 import type { Accepted } from "./change-power.ts";
 import { resizeDeadlineMs, sizeOf, wantSize, type PodSize } from "./change-size.saga.ts";
 import { lockPod, type Pod } from "./pod.ts";
-import { requirePlanFree, requireProvenAddress } from "./plan-limits.ts";
+import { requirePlanAllowed } from "./plan-limits.ts";
 import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
 
 /** What a pod shall become: a plan, or resources of which those left out stay. */
@@ -32,13 +32,7 @@ export async function scalePod(
   order: ScaleOrder,
 ): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
-  const size = await scaledSize(tx, pod, order);
-  await wantSize(tx, pod, size);
-  if (size.planCode !== null && size.planCode !== pod.planCode) {
-    const plan = await resolvePlan(tx, size.planCode);
-    await requireProvenAddress(plan, who.isEmailVerified);
-    await requirePlanFree(tx, who.tenantId, plan, pod.id);
-  }
+  const { size } = await checkScale(tx, who, pod, order, (wanted) => wantSize(tx, pod, wanted));
   const task = await requestWork(tx, who, pod, {
     type: "resize",
     step: "resize",
@@ -51,10 +45,26 @@ export async function scalePod(
 }
 
 /**
- * The size that a pod would have.
- * @throws DomainError as `scalePod`, but for what depends on quota and capacity
+ * Everything that is asked of a scale, for the scale itself and for its dry run alike. `take` claims quota and
+ * capacity or only compares; what must not be true of two at once is asked after it, under its lock.
+ * @throws DomainError as `scalePod`, and what `take` throws
  */
-export async function scaledSize(tx: Queryable, pod: Pod, order: ScaleOrder): Promise<PodSize> {
+export async function checkScale<Taken>(
+  tx: Queryable,
+  who: { readonly tenantId: string; readonly isEmailVerified: () => Promise<boolean> },
+  pod: Pod,
+  order: ScaleOrder,
+  take: (size: PodSize) => Promise<Taken>,
+): Promise<{ readonly size: PodSize; readonly taken: Taken }> {
+  const size = await scaledSize(tx, pod, order);
+  const taken = await take(size);
+  if (size.planCode !== null && size.planCode !== pod.planCode) {
+    await requirePlanAllowed(tx, who, await resolvePlan(tx, size.planCode), pod.id);
+  }
+  return { size, taken };
+}
+
+async function scaledSize(tx: Queryable, pod: Pod, order: ScaleOrder): Promise<PodSize> {
   if (pod.status !== "active") {
     throw new DomainError(
       "wrong-state",
@@ -94,14 +104,9 @@ async function wantedSize(tx: Queryable, pod: Pod, order: ScaleOrder): Promise<P
       diskGb: plan.diskGb,
     };
   }
-  const { cores, memoryMb, diskGb } = order.resources ?? {};
+  const { cores = pod.cores, memoryMb = pod.memoryMb, diskGb = pod.diskGb } = order.resources ?? {};
+  // Whoever asks for what he has keeps the plan that it is part of.
+  if (cores === pod.cores && memoryMb === pod.memoryMb && diskGb === pod.diskGb) return sizeOf(pod);
   // Resources of one's own are no plan's any more and are paid by use.
-  return {
-    planCode: null,
-    billingMode: "metered",
-    cores: cores ?? pod.cores,
-    memoryMb: memoryMb ?? pod.memoryMb,
-    swapMb: pod.swapMb,
-    diskGb: diskGb ?? pod.diskGb,
-  };
+  return { planCode: null, billingMode: "metered", cores, memoryMb, swapMb: pod.swapMb, diskGb };
 }

@@ -53,6 +53,10 @@ test("a disk does not shrink, and a size that is no change is refused", async ()
   ).rejects.toMatchObject({
     code: "SCALE_WITHOUT_CHANGE",
   });
+  // Less than all of a size, and still what the pod has: it keeps its plan.
+  await expect(scale({ diskGb: 30 })).rejects.toMatchObject({ code: "SCALE_WITHOUT_CHANGE" });
+  await expect(scale({})).rejects.toMatchObject({ code: "SCALE_WITHOUT_CHANGE" });
+  expect(await bench.podNow(pod.id)).toMatchObject({ planCode: "CLOUD_POD_STARTER", billingMode: "plan" });
   await expect(scale({ cores: 400 })).rejects.toMatchObject({ code: "NO_CAPACITY" });
   expect(await bench.used()).toEqual({ pods: 1, cores: 1, memoryMb: 1024, diskGb: 30 });
 });
@@ -224,7 +228,7 @@ test("an order without a place leaves nothing", async () => {
   await expect(bench.order({ resources: { cores: 1, memoryMb: 1024, diskGb: 60_000 } })).rejects.toMatchObject({
     code: "NO_CAPACITY",
   });
-  await expect(bench.order({ planCode: "STARTER", region: "mars" })).rejects.toMatchObject({ code: "NO_CAPACITY" });
+  await expect(bench.order({ planCode: "STARTER", region: "mars" })).rejects.toMatchObject({ code: "REGION_UNKNOWN" });
   for (const table of [
     sql`cloud_pods`,
     sql`subscriptions`,

@@ -1,14 +1,7 @@
-import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import type { ReasonCount } from "./verdict.ts";
-
-/** What a pod occupies, or by how much that changes. */
-export interface Footprint {
-  readonly cores: number;
-  readonly memoryMb: number;
-  readonly diskGb: number;
-}
+import { judgeGrowth, type Footprint } from "./growth-verdict.ts";
+import { NoCapacityError } from "./no-capacity.ts";
 
 /**
  * Gives back what a placement of a pod occupies and ends its placement history. To be called when the
@@ -48,7 +41,7 @@ interface ClaimedPlace {
 /**
  * Changes what a pod occupies where it is now. Less is always possible, even on a node that shrank below
  * what is promised of it. Works under both logins.
- * @throws DomainError `no-capacity` NO_CAPACITY when an increase does not fit the node or its storage
+ * @throws NoCapacityError (NO_CAPACITY, 503) when an increase does not fit the node or its storage
  */
 export async function growClaim(tx: Queryable, podId: string, delta: Footprint): Promise<void> {
   if (delta.cores === 0 && delta.memoryMb === 0 && delta.diskGb === 0) return;
@@ -63,41 +56,19 @@ export async function growClaim(tx: Queryable, podId: string, delta: Footprint):
     UPDATE node_capacity SET cpu_allocated = cpu_allocated + ${cores}, memory_allocated_mb = memory_allocated_mb + ${memoryMb}
     WHERE node_id = ${place.nodeId} AND (${cores} <= 0 OR cpu_allocated + ${cores} <= cpu_allocatable)
       AND (${memoryMb} <= 0 OR memory_allocated_mb + ${memoryMb} <= memory_allocatable_mb)`);
-  if (onNode === 0) throw await noRoom(tx, place, delta);
+  if (onNode === 0) throw await noRoom(tx, podId, delta, delta);
   const onStorage = await tx.execute(sql`
     UPDATE storages SET allocated_gb = allocated_gb + ${diskGb}
     WHERE id = ${place.storageId} AND (${diskGb} <= 0 OR allocated_gb + ${diskGb} <= allocatable_gb)`);
-  if (onStorage === 0) throw await noRoom(tx, place, delta);
+  if (onStorage === 0) throw await noRoom(tx, podId, delta, { cores: 0, memoryMb: 0, diskGb });
   await tx.execute(sql`
     UPDATE node_claims SET cpu = cpu + ${cores}, memory_mb = memory_mb + ${memoryMb}, disk_gb = disk_gb + ${diskGb}
     WHERE id = ${place.claimId}`);
 }
 
-/** What would be short on the pod's own node and storage; empty when the change fits. Works under both logins. */
-export async function growthVerdict(tx: Queryable, podId: string, delta: Footprint): Promise<ReasonCount[]> {
-  const [place] = await tx.query<ClaimedPlace>(sql`
-    SELECT k.id AS "claimId", k.node_id AS "nodeId", k.storage_id AS "storageId"
-    FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id AND p.generation = k.generation WHERE k.pod_id = ${podId}`);
-  return place === undefined ? [] : await shortages(tx, place, delta);
-}
-
 /** No customer learns by how much. */
-async function noRoom(tx: Queryable, place: ClaimedPlace, delta: Footprint): Promise<DomainError> {
-  const nodes = await shortages(tx, place, delta);
-  const names = nodes.map(({ filter }) => filter).join(", ");
-  return new DomainError("no-capacity", "NO_CAPACITY", `The pod's node has no room for this size (${names}).`, {
-    details: { nodes },
-    retryAfterSeconds: 60,
-  });
-}
-
-async function shortages(tx: Queryable, place: ClaimedPlace, delta: Footprint): Promise<ReasonCount[]> {
-  const [short] = await tx.query<{ cpu: boolean; memory: boolean; disk: boolean }>(sql`
-    SELECT ${delta.cores} > 0 AND c.cpu_allocated + ${delta.cores} > c.cpu_allocatable AS cpu,
-      ${delta.memoryMb} > 0 AND c.memory_allocated_mb + ${delta.memoryMb} > c.memory_allocatable_mb AS memory,
-      ${delta.diskGb} > 0 AND s.allocated_gb + ${delta.diskGb} > s.allocatable_gb AS disk
-    FROM node_capacity c, storages s WHERE c.node_id = ${place.nodeId} AND s.id = ${place.storageId}`);
-  return (["cpu", "memory", "disk"] as const)
-    .filter((name) => short?.[name] === true)
-    .map((filter) => ({ filter, nodes: 1 }));
+async function noRoom(tx: Queryable, podId: string, delta: Footprint, unmet: Footprint): Promise<NoCapacityError> {
+  const { request, verdict } = await judgeGrowth(tx, podId, delta, unmet);
+  const names = verdict.reasons.map(({ filter }) => filter).join(", ");
+  return new NoCapacityError(request, verdict, `The pod's node has no room for this size (${names}).`);
 }

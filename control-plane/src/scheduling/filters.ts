@@ -73,7 +73,8 @@ function hasLabels(labels: Labels, wanted: Labels): boolean {
   return Object.entries(wanted).every(([name, value]) => labels[name] === value);
 }
 
-function short(what: string, unit: "" | "MB" | "GB", asked: number, free: number): Refusal | undefined {
+/** A refusal where less is free than is asked for. */
+export function short(what: string, unit: "" | "MB" | "GB", asked: number, free: number): Refusal | undefined {
   return asked <= free
     ? undefined
     : { reason: `short of ${what}`, shortBy: { amount: asked - Math.max(free, 0), unit } };

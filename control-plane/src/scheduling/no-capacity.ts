@@ -7,13 +7,17 @@ import { recordAudit } from "../security/audit.ts";
 import type { PlacementRequest } from "./placement-request.ts";
 import type { PlacementVerdict } from "./verdict.ts";
 
-/** No node can take a pod. Its details tell customers how many nodes fell out for which reason, and no more. */
+/** No node can take a pod, or its own node not what it shall become. Its details tell customers how many nodes fell out for which reason, and no more. */
 export class NoCapacityError extends DomainError {
   readonly request: PlacementRequest;
   readonly verdict: PlacementVerdict;
 
-  constructor(request: PlacementRequest, verdict: PlacementVerdict) {
-    super("no-capacity", "NO_CAPACITY", "No node has room for this pod at the moment.", {
+  constructor(
+    request: PlacementRequest,
+    verdict: PlacementVerdict,
+    message = "No node has room for this pod at the moment.",
+  ) {
+    super("no-capacity", "NO_CAPACITY", message, {
       details: { nodes: verdict.reasons },
       retryAfterSeconds: 60,
     });
@@ -23,7 +27,7 @@ export class NoCapacityError extends DomainError {
 
   /** The same refusal with the reasons of each node, for operators. */
   forOperator(): DomainError {
-    return new DomainError("no-capacity", this.code, `No node has room for this pod: ${this.verdict.summary}.`, {
+    return new DomainError("no-capacity", this.code, `${this.message} ${this.verdict.summary}.`, {
       details: { summary: this.verdict.summary, reasons: this.verdict.reasons, nodes: this.verdict.rejected },
       retryAfterSeconds: 60,
       cause: this,

@@ -97,7 +97,7 @@ function rejectedVerdict({ node, filter, refusal }: Rejection): RejectedVerdict 
 }
 
 /** A refusal in words. */
-function refusalText({ reason, shortBy, detail }: Refusal): string {
+export function refusalText({ reason, shortBy, detail }: Refusal): string {
   if (shortBy !== undefined) return `${reason} by ${amount(shortBy.amount, shortBy.unit)}`;
   return detail === undefined ? reason : `${reason}: ${detail}`;
 }
