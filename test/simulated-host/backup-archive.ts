@@ -1,6 +1,6 @@
 import { chmodSync, lstatSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { CommandFailure } from "./failure.ts";
 import { namesIn } from "./files.ts";
 
@@ -29,7 +29,8 @@ const MAGIC = "simulated-vzdump-1\n";
 /** Packs a backup in the form that the file's name asks for: `.zst`, `.gz` or plain. */
 export function packBackup(name: string, content: BackupContent): Uint8Array {
   const plain = Buffer.from(MAGIC + JSON.stringify(content), "utf8");
-  if (name.endsWith(".zst")) return zstdCompressSync(plain);
+  // As the zstd program writes it: with a checksum of the content.
+  if (name.endsWith(".zst")) return zstdCompressSync(plain, { params: { [constants.ZSTD_c_checksumFlag]: 1 } });
   return name.endsWith(".gz") ? gzipSync(plain) : plain;
 }
 

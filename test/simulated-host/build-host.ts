@@ -50,7 +50,7 @@ const DEFAULT_ARCHIVE = "debian-13-standard_13.1-2_amd64.tar.zst";
 const TEMPLATE_DISK_BYTES = 2 * 1024 ** 3;
 /** Init pids begin above every pid that this machine can have, as both share one `/proc`. */
 const FIRST_PID = 5_000_000;
-const PROGRAMS = ["pct", "pvesm", "vzdump", "pveversion", "umount"];
+const PROGRAMS = ["pct", "pvesm", "vzdump", "pveversion", "umount", "zstd", "lxc-stop"];
 
 /** Makes a host's tree. A root that already holds a host keeps its settings and its containers. */
 export async function buildHost(options: SimulatedHostOptions, layout: HostLayout): Promise<Host> {

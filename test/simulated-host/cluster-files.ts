@@ -61,7 +61,8 @@ export function writeMembers(host: Host): void {
   const quorate = hasFault(host.layout, "noQuorum") ? 0 : 1;
   const members = membership?.members ?? { [nodeName]: { id: 1, ip: "10.99.0.1", root: "" } };
   const nodes = Object.entries(members);
-  const online = (name: string): number => (quorate === 1 || name === nodeName ? 1 : 0);
+  const online = (name: string): number =>
+    name === nodeName || (quorate === 1 && !hasFault(host.layout, "memberOffline", name)) ? 1 : 0;
   const lone = membership === undefined && quorate === 1;
   const content = lone
     ? { nodename: nodeName, version: 1 }
@@ -189,6 +190,20 @@ function recordOwner(host: Host, vmid: number, node: string | undefined): void {
   else ids[vmid] = { node, type: "lxc", version: next };
   replaceFile(path, `${JSON.stringify({ version: next, ids }, undefined, 1)}\n`);
   replaceFile(join(commonRoot(host), ".version"), `${JSON.stringify({ vmlist: next })}\n`);
+}
+
+/**
+ * Brings `.vmlist` up to date with files that were moved between the folders of a cluster's nodes by hand, as
+ * the real pmxcfs does at once.
+ */
+export async function followRenames(host: Host): Promise<void> {
+  if (host.settings.clusterRoot === null) return;
+  await withMutex(commonRoot(host), "vmlist", () => {
+    for (const [vmid, { node, type }] of Object.entries(readVmList(host).ids)) {
+      const owner = type === "lxc" ? findVmid(host, Number(vmid)) : undefined;
+      if (owner !== undefined && owner.node !== node) recordOwner(host, Number(vmid), owner.node);
+    }
+  });
 }
 
 /** The content of `.vmlist`: every id of the cluster with its node. */

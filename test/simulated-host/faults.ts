@@ -7,7 +7,7 @@ import { withMutex } from "./mutex.ts";
 
 /** Which invocations a fault strikes; an absent field matches all. */
 export interface FaultMatch {
-  program?: "pct" | "pvesm" | "vzdump" | "pveversion";
+  program?: "pct" | "pvesm" | "vzdump" | "pveversion" | "zstd" | "lxc-stop";
   /** The subcommand, such as `clone`. For vzdump, which has none, use `program`. */
   command?: string;
   /** Any positional id of the command: the container, or a clone's new id. */
@@ -42,10 +42,11 @@ export type FaultRule =
   | { noQuorum: true }
   | { pmxcfsDown: true }
   | { storageFull: string }
-  | { storageOffline: string };
+  | { storageOffline: string }
+  | { memberOffline: string };
 
 /** The states of a whole host. */
-type HostFault = "noQuorum" | "pmxcfsDown" | "storageFull" | "storageOffline";
+type HostFault = "noQuorum" | "pmxcfsDown" | "storageFull" | "storageOffline" | "memberOffline";
 
 interface FaultCounters {
   seen: number[];

@@ -29,6 +29,8 @@ export interface HostPaths {
   vzdump: string;
   pveversion: string;
   umount: string;
+  zstd: string;
+  lxcStop: string;
   pveRoot: string;
   cgroupRoot: string;
   procRoot: string;
@@ -132,6 +134,8 @@ function pathsOf({ layout }: Host): HostPaths {
     vzdump: program("vzdump"),
     pveversion: program("pveversion"),
     umount: program("umount"),
+    zstd: program("zstd"),
+    lxcStop: program("lxc-stop"),
     pveRoot: layout.pveRoot,
     cgroupRoot: layout.cgroupRoot,
     procRoot: layout.procRoot,

@@ -2,7 +2,7 @@ import { appendFileSync } from "node:fs";
 import { join } from "node:path";
 import { readCall, usage } from "./call.ts";
 import type { Command } from "./call.ts";
-import { writeMembers } from "./cluster-files.ts";
+import { followRenames, writeMembers } from "./cluster-files.ts";
 import { CommandFailure, messageOf } from "./failure.ts";
 import { applyClusterFileSystem, effectsFor, hasFault } from "./faults.ts";
 import { strikeAfter, strikeBefore } from "./front-faults.ts";
@@ -49,12 +49,15 @@ async function runProgram(host: Host, program: string, words: string[]): Promise
   const struck = await strikeBefore(effects);
   if (struck !== undefined) return struck;
   if (program === "umount") return (await import("./small-programs.ts")).umount(host, words);
+  if (program === "zstd") return (await import("./small-programs.ts")).zstd(words);
+  if (program === "lxc-stop") return (await import("./small-programs.ts")).lxcStop(host, words);
   if (hasFault(host.layout, "pmxcfsDown") && program !== "pveversion") {
     await pauseUnscaled(10_000 * host.settings.speed);
     const refused = "ipcc_send_rec[1] failed: Connection refused\n".repeat(3);
     throw new CommandFailure(`${refused}Unable to load access control list: Connection refused`, 111);
   }
   writeMembers(host);
+  await followRenames(host);
   const commands = await commandsOf(program);
   if (command === "help") {
     printLine(helpText(program, rest[0], commands));

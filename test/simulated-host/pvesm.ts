@@ -1,4 +1,4 @@
-import { statSync } from "node:fs";
+import { existsSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Call, Command } from "./call.ts";
 import { CommandFailure } from "./failure.ts";
@@ -126,15 +126,31 @@ function alloc(call: Call): void {
 
 function free(call: Call): void {
   const volid = call.words["volume"] ?? "";
+  if (volid.includes(":backup/")) {
+    freeBackup(filePath(call.host, volid), volid);
+    return;
+  }
   for (const line of freeVolume(call.host, openVolume(call.host, volid))) printLine(line);
   printLine(`Removed volume '${volid}'`);
 }
 
+/** A backup goes with its notes and its log. */
+function freeBackup(path: string, volid: string): void {
+  if (existsSync(`${path}.protected`)) throw new CommandFailure(`cannot remove protected volume '${volid}'`);
+  if (!existsSync(path)) throw new CommandFailure(`unlink '${path}' failed - No such file or directory`, 2);
+  for (const file of [path, `${path}.notes`, path.replace(/\.tar.*$/u, ".log")]) rmSync(file, { force: true });
+  printLine(`Removed volume '${volid}'`);
+}
+
 function path(call: Call): void {
-  const volid = call.words["volume"] ?? "";
+  printLine(filePath(call.host, call.words["volume"] ?? ""));
+}
+
+/** Where a volume lies; says nothing about whether it does. */
+function filePath(host: Host, volid: string): string {
   const [, id = "", type, name = ""] = /^([^:]+):(?:(backup|vztmpl)\/)?(.*)$/u.exec(volid) ?? [];
-  const storage = requireStorage(call.host, id);
-  if (type === "backup") printLine(join(storage.path, "dump", name));
-  else if (type === "vztmpl") printLine(join(storage.path, "template/cache", name));
-  else printLine(openVolume(call.host, volid).folder);
+  const storage = requireStorage(host, id);
+  if (type === "backup") return join(storage.path, "dump", name);
+  if (type === "vztmpl") return join(storage.path, "template/cache", name);
+  return openVolume(host, volid).folder;
 }

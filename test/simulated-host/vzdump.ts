@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { collectFiles, packBackup } from "./backup-archive.ts";
 import type { Call, Command } from "./call.ts";
@@ -146,6 +146,7 @@ async function backUp(task: Task<DumpOrder>): Promise<void> {
         await pause(host, 2500);
         await bringDown(host, id);
       });
+      await task.reach("after-stop");
     }
     await writeArchive(task, config, started, say);
   } finally {
@@ -195,10 +196,12 @@ async function writeArchive(
     writeFileSync(temporary, packed.subarray(0, packed.length / 2));
     await pause(host, 1500);
     await task.reach("half-extracted");
-    writeFileSync(path, packed);
+    writeFileSync(temporary, packed);
+    renameSync(temporary, path);
   } finally {
     rmSync(temporary, { force: true });
   }
+  await task.reach("after-archive");
   say(`archive file size: ${Math.ceil(statSync(path).size / 1024)}KB`);
   if (payload.notes !== null) writeFileSync(`${path}.notes`, expandNotes(host, payload, config));
   if (payload.isProtected) writeFileSync(`${path}.protected`, "");

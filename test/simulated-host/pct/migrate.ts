@@ -102,6 +102,10 @@ async function leave(
   requireStorageThere(remote, payload.storage ?? volume.storage.id);
   if (wasRunning) {
     say(`shutdown CT ${vmid}`);
+    if (task.effects.some(({ kind }) => kind === "deaf-guest")) {
+      await pause(host, payload.timeoutSeconds * 1000);
+      throw new CommandFailure("container did not stop");
+    }
     await pause(host, 3000);
     await bringDown(host, vmid);
   }
