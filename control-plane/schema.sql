@@ -315,6 +315,8 @@ TABLE cloud_pod_provisioning_tasks ROW LEVEL SECURITY (
   CONSTRAINT task_type CHECK ((type = ANY (ARRAY['create'::text, 'resize'::text, 'start'::text, 'stop'::text, 'restart'::text, 'suspend'::text, 'resume'::text, 'destroy'::text, 'backup'::text, 'restore'::text, 'migrate'::text, 'adopt'::text, 'set-rate'::text])))
 )
 CREATE INDEX tasks_by_command ON public.cloud_pod_provisioning_tasks USING btree (command_id) WHERE (command_id IS NOT NULL)
+CREATE INDEX tasks_by_end ON public.cloud_pod_provisioning_tasks USING btree (finished_at) INCLUDE (type, state, created_at) WHERE (finished_at IS NOT NULL)
+CREATE INDEX tasks_failed ON public.cloud_pod_provisioning_tasks USING btree (finished_at) WHERE (state = 'failed'::text)
 CREATE INDEX tasks_of_pod ON public.cloud_pod_provisioning_tasks USING btree (pod_id, id)
 CREATE INDEX tasks_of_tenant ON public.cloud_pod_provisioning_tasks USING btree (tenant_id, id)
 CREATE INDEX tasks_to_run ON public.cloud_pod_provisioning_tasks USING btree (run_after) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'compensating'::text]))
@@ -638,8 +640,10 @@ TABLE cloud_pods ROW LEVEL SECURITY (
   CONSTRAINT observed_power CHECK ((observed_power = ANY (ARRAY['running'::text, 'stopped'::text, 'unknown'::text])))
   CONSTRAINT pod_status CHECK ((status = ANY (ARRAY['provisioning'::text, 'active'::text, 'suspended'::text, 'failed'::text, 'deleting'::text, 'deleted'::text])))
 )
+CREATE INDEX cloud_pods_not_active ON public.cloud_pods USING btree (status) WHERE (status <> ALL (ARRAY['active'::text, 'deleted'::text]))
 CREATE INDEX cloud_pods_of_tenant ON public.cloud_pods USING btree (tenant_id, id)
 CREATE INDEX cloud_pods_on_node ON public.cloud_pods USING btree (node_id) WHERE (status <> 'deleted'::text)
+CREATE INDEX cloud_pods_power_drift ON public.cloud_pods USING btree (id) WHERE ((status = 'active'::text) AND (observed_power <> desired_power) AND (observed_power <> 'unknown'::text))
 CREATE UNIQUE INDEX one_live_pod_per_vmid ON public.cloud_pods USING btree (vmid) WHERE (status <> 'deleted'::text)
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT, UPDATE TO cloudpods_api
@@ -910,6 +914,7 @@ TABLE node_spool_gaps (
   CONSTRAINT node_spool_gaps_pkey PRIMARY KEY (spool_no, seq_from)
   CONSTRAINT node_spool_gaps_spool_no_fkey FOREIGN KEY (spool_no) REFERENCES node_spools(spool_no)
 )
+CREATE INDEX node_spool_gaps_by_time ON public.node_spool_gaps USING brin (noticed_at)
 
 TABLE node_spool_pending (
   spool_no integer NOT NULL

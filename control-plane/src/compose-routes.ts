@@ -8,6 +8,7 @@ import type { WebhookRules } from "./notifications/webhook-target.ts";
 import { registerAuditRoutes } from "./ops/audit.http.ts";
 import type { DeadLetterMetrics } from "./ops/dead-letter-metrics.ts";
 import { registerDeadLetterRoutes } from "./ops/dead-letters.http.ts";
+import { registerOverviewRoutes } from "./ops/overview.http.ts";
 import { registerPlanAdminRoutes } from "./plans/plans-admin.http.ts";
 import { registerPlanRoutes } from "./plans/plans.http.ts";
 import type { Hints } from "./platform/hints.ts";
@@ -73,4 +74,5 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerBudgetRoutes(routes, { ...deps, accrue: accrueMonth });
   registerSchedulerRoutes(routes, { fleet: deps.fleet });
   registerAuditRoutes(routes);
+  registerOverviewRoutes(routes);
 }

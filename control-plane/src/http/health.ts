@@ -1,7 +1,7 @@
 import { Hono } from "hono";
 import type { Registry } from "prom-client";
 import type { Database } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { durabilitySettings } from "../platform/durability.ts";
 import type { App, RequestVariables } from "./trail.ts";
 
 /** What must work before requests are sent here; each gives facts to show, and throws with the reason when it does not work. */
@@ -20,7 +20,7 @@ const checkDeadlineMs = 3_000;
 export function addHealthPages(app: App, sources: HealthSources): void {
   app.get("/healthz", (c) => c.json({ status: "ok" }));
   app.get("/readyz", async (c) => {
-    const checks = { database: () => durability(sources.system), ...sources.readiness };
+    const checks = { database: () => durabilitySettings(sources.system), ...sources.readiness };
     const results = await Promise.all(
       Object.entries(checks).map(async ([name, check]) => [name, await outcome(check)] as const),
     );
@@ -61,12 +61,4 @@ async function outcome(check: () => Promise<unknown>): Promise<CheckResult> {
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** What a commit is worth on this server: an operator must be able to see that it survives a crash. */
-async function durability(system: Database): Promise<Record<string, string>> {
-  const rows = await system.query<{ name: string; setting: string }>(
-    sql`SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'synchronous_standby_names')`,
-  );
-  return Object.fromEntries(rows.map((row) => [row.name, row.setting]));
 }

@@ -1,0 +1,186 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { newId } from "@cloudpods/shared/ids";
+import { registerOverviewRoutes } from "../../control-plane/src/ops/overview.http.ts";
+import { seedPlans } from "../../control-plane/src/plans/seed-plans.ts";
+import { openDatabase, type Database } from "../../control-plane/src/platform/database.ts";
+import { startEmbeddedPostgres } from "../../control-plane/src/platform/embedded-postgres.ts";
+import { createLogins, migrate } from "../../control-plane/src/platform/migrate.ts";
+import { sql } from "../../control-plane/src/platform/sql.ts";
+import { registerSecurityRoutes } from "../../control-plane/src/security/security.http.ts";
+import { makePerson } from "../support/people.ts";
+import { insertFleet, insertPlacedPods, insertTenants } from "../support/placement-fleet.ts";
+import { buildTestApp } from "../support/test-app.ts";
+import { printBenchResult } from "./bench-result.ts";
+
+/**
+ * The whole overview as a request: admission, one snapshot of the database, headroom of every plan, JSON. 1,000
+ * hosts, 50,000 pods, a day of 5,000 tasks. Beside it the bare engine: `SELECT count(*)` of each table that the
+ * overview reads, in one transaction on one connection.
+ */
+const nodes = 1_000;
+const podsOfNode = 50;
+const tasksOfDay = 5_000;
+const rounds = Number(process.env["BENCH_ROUNDS"] ?? 300);
+const warmUp = 20;
+const countedTables = [
+  "nodes",
+  "node_status",
+  "node_conditions",
+  "node_capacity",
+  "node_storages",
+  "node_templates",
+  "storages",
+  "cloud_pods",
+  "cloud_pod_plans",
+  "cloud_pod_provisioning_tasks",
+  "node_commands",
+  "notifications",
+  "telemetry_dead_letters",
+  "usage_rejected_samples",
+  "placement_failures",
+  "node_spools",
+  "node_spool_gaps",
+  "usage_dirty_hours",
+  "usage_hours",
+  "users",
+  "sessions",
+  "api_tokens",
+  "login_throttles",
+  "node_certificates",
+  "audit_seals",
+  "unmanaged_containers",
+  "control_plane_replicas",
+];
+
+async function main(): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "cloudpods-bench-pg-"));
+  const server = await startEmbeddedPostgres({ directory });
+  try {
+    const logins = await createLogins(server.superuserUrl, "bench");
+    await migrate(logins.systemUrl, logins.apiUrl);
+    const system = openDatabase({ url: logins.systemUrl, applicationName: "bench", connectionsMax: 4 });
+    const api = openDatabase({ url: logins.apiUrl, applicationName: "bench", connectionsMax: 1 });
+    try {
+      await measure(system, api);
+    } finally {
+      await Promise.all([system.close(), api.close()]);
+    }
+  } finally {
+    await server.stop();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function measure(system: Database, api: Database): Promise<void> {
+  const nodeIds = await insertFleet(system, { nodes, cores: 128, memoryMb: 131_072, diskGb: 4_000 });
+  const tenantIds = await insertTenants(system, 2_000);
+  await insertPlacedPods(system, nodeIds, tenantIds, podsOfNode);
+  await system.transaction((tx) => seedPlans(tx));
+  await fillHistory(system);
+  await system.execute(sql`VACUUM ANALYZE`);
+  // As inventories do every minute, so that no page counts as seen by all.
+  await system.execute(sql`UPDATE cloud_pods SET observed_at = now()`);
+  const { app } = buildTestApp(
+    { system, api },
+    {
+      register(routes) {
+        registerSecurityRoutes(routes, { secureCookies: true });
+        registerOverviewRoutes(routes);
+      },
+    },
+  );
+  const { headers } = await makePerson({ system }, app, { platformRole: "OPERATOR" });
+  let bytes = 0;
+  const overview = await timed(async () => {
+    const answer = await app.request("/api/ops/platform-overview", { headers });
+    const text = await answer.text();
+    if (answer.status !== 200) throw new Error(text);
+    bytes = text.length;
+  });
+  const bare = await timed(() =>
+    system.transaction(async (tx) => {
+      const counts = countedTables.map((table) => tx.query({ text: `SELECT count(*) FROM ${table}`, values: [] }));
+      await Promise.all(counts);
+    }),
+  );
+  printBenchResult({
+    bench: "overview",
+    value: quantile(overview, 0.99),
+    unit: "ms p99",
+    bare: quantile(bare, 0.99),
+    p50Ms: quantile(overview, 0.5),
+    bareP50Ms: quantile(bare, 0.5),
+    nodes,
+    pods: nodes * podsOfNode,
+    tasksOfDay,
+    bytes,
+    rounds,
+  });
+}
+
+/** What a fleet in use has besides hosts and pods. */
+async function fillHistory(db: Database): Promise<void> {
+  await db.execute(sql`
+    UPDATE cloud_pods p SET status = 'active', observed_power = 'running', observed_at = now(), node_id = c.node_id,
+      storage = 'local', bridge = 'vmbr0', template = 'ct:9000' FROM node_claims c WHERE c.pod_id = p.id`);
+  await db.execute(
+    sql`UPDATE node_status SET last_heartbeat_at = now(), spool_depth = 3, spool_oldest_at = now() - interval '1 minute'`,
+  );
+  await db.execute(sql`
+    INSERT INTO cloud_pod_provisioning_tasks (id, tenant_id, pod_id, type, state, step, deadline_at, requested_by, created_at, finished_at)
+    SELECT gen_random_uuid(), tenant_id, id, (ARRAY['create', 'restart', 'resize', 'destroy'])[1 + n % 4],
+      CASE WHEN n % 50 = 0 THEN 'failed' ELSE 'succeeded' END, 'done', now(), 'bench', now() - n * interval '17 seconds' - interval '20 seconds',
+      now() - n * interval '17 seconds' FROM (SELECT *, row_number() OVER () AS n FROM cloud_pods LIMIT ${tasksOfDay * 2}) AS pods`);
+  await db.execute(sql`
+    INSERT INTO cloud_pod_provisioning_tasks (id, tenant_id, pod_id, type, state, step, deadline_at, requested_by)
+    SELECT gen_random_uuid(), tenant_id, id, 'create', 'waiting', 'await', now(), 'bench' FROM cloud_pods LIMIT 200`);
+  await db.execute(sql`
+    INSERT INTO node_commands (id, node_id, op, command, fleet_epoch, generation, revision, state, finished_at)
+    SELECT gen_random_uuid(), node_id, 'ensure_power', '{}', 1, 1, 1, CASE WHEN n % 100 = 0 THEN 'running' ELSE 'succeeded' END,
+      CASE WHEN n % 100 = 0 THEN NULL ELSE now() END FROM (SELECT node_id, row_number() OVER () AS n FROM cloud_pods LIMIT ${tasksOfDay}) AS pods`);
+  await db.execute(sql`
+    INSERT INTO node_spools (node_id, spool_id, contiguous_seq, complete_until)
+    SELECT node_id, gen_random_uuid(), 1000, now() - interval '70 seconds' FROM node_status, generate_series(1, 2)`);
+  await db.execute(sql`
+    INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, issued_at)
+    SELECT gen_random_uuid(), node_id, '', repeat('x', 1000), now(), now() + interval '30 days', now() - n * interval '20 days'
+    FROM node_status, generate_series(1, 10) AS n`);
+  await db.execute(sql`
+    INSERT INTO usage_dirty_hours (hour_start, node_id)
+    SELECT date_trunc('hour', now()) - n % 3 * interval '1 hour', node_id FROM node_status, generate_series(1, 100) AS n`);
+  await db.execute(sql`
+    INSERT INTO users (id, email, password_hash) SELECT id, id || '@example.test', repeat('x', 100) FROM tenants`);
+  await db.execute(sql`
+    INSERT INTO sessions (id, user_id, token_sha256, idle_expires_at, expires_at)
+    SELECT gen_random_uuid(), id, sha256(id::text::bytea), now() + interval '1 hour', now() + interval '1 hour' FROM users`);
+  await db.execute(sql`
+    INSERT INTO usage_rejected_samples (id, node_id, spool_no, seq, reason, sample)
+    SELECT gen_random_uuid(), node_id, 1, 1, 'FUTURE', '{}' FROM node_status`);
+  await db.execute(sql`
+    INSERT INTO audit_log (id, actor_kind, action, target_type, chain_seq)
+    SELECT gen_random_uuid(), 'system', 'pod.order', 'pod', n FROM generate_series(1, 100000) AS n`);
+  await db.execute(sql`
+    INSERT INTO unmanaged_containers (node_id, vmid, observation) SELECT node_id, 100, '{}' FROM node_status LIMIT 300`);
+  await db.execute(sql`
+    INSERT INTO control_plane_replicas (id, hostname, roles) VALUES (${newId()}, 'cp-1', '{api}'), (${newId()}, 'cp-2', '{worker}')`);
+}
+
+/** Times in ms of the rounds after the warm-up. */
+async function timed(work: () => Promise<void>): Promise<number[]> {
+  const timesMs: number[] = [];
+  for (let round = 0; round < warmUp + rounds; round++) {
+    const startedMs = performance.now();
+    await work();
+    timesMs.push(performance.now() - startedMs);
+  }
+  return timesMs.slice(warmUp);
+}
+
+function quantile(values: readonly number[], q: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? Number.NaN;
+}
+
+await main();
