@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { type PoolCall, poolGuard, storageGroup } from "../pool-guard.ts";
 import { parseRootDisk } from "../pct/parse-pct-config.ts";
 import { readInitPid } from "../pct/read-kernel.ts";
+import { ensureAddressFilter } from "./address-filter.ts";
 import { beganHalf, clearAway, forgetEnded } from "./clear-away.ts";
 import { ContainerFailure, asFailure } from "./container-failure.ts";
 import type { ContainerWish } from "./container-wish.ts";
@@ -91,6 +92,13 @@ class Convergence {
         continue;
       }
       const [step, ...rest] = seen.steps;
+      if (step === undefined || step.name === "start") {
+        const failure = await this.#filterAddresses(seen.observed);
+        if (failure !== undefined) {
+          await patience.spend(failure, signal);
+          continue;
+        }
+      }
       if (step === undefined) return this.#finish(seen.observed);
       // A program that failed may have done its work: only a step that comes again has failed.
       const failure = this.#failures.get(keyOf(step));
@@ -111,6 +119,16 @@ class Convergence {
       const observed = await this.#doors.view.observe(this.#wish.vmid);
       const host = await planHost(this.#wish, this.#keys, this.#ownHalf, this.#doors);
       return { observed, steps: planContainer(this.#wish, observed, host) };
+    } catch (error) {
+      return asFailure(error);
+    }
+  }
+
+  /** Undefined when the firewall file is as it should be, else why it is not. */
+  async #filterAddresses(observed: ObservedContainer): Promise<ContainerFailure | undefined> {
+    try {
+      await ensureAddressFilter(this.#wish, observed, this.#doors);
+      return undefined;
     } catch (error) {
       return asFailure(error);
     }
