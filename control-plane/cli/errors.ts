@@ -5,7 +5,7 @@ export interface ShownProblem {
   readonly detail: string;
   /** Stable upper-case code. */
   readonly error: string;
-  readonly errors?: readonly { readonly pointer: string; readonly detail: string }[];
+  readonly errors?: readonly { readonly pointer: string; readonly detail: string }[] | undefined;
 }
 
 /** The control plane refused a request. */

@@ -49,10 +49,10 @@ export async function followTo(
 }
 
 /** @throws TaskFailedError with the task's own words */
-export function requireSuccess({ type, state, step, error }: AnswerOf<"showTask">): void {
+export function requireSuccess({ type, state, error }: AnswerOf<"showTask">): void {
   if (state === "succeeded") return;
   const why = error === null ? "" : `: ${error.message} (${error.code})`;
-  throw new TaskFailedError(`The task ${type} ${state === "cancelled" ? "was cancelled" : "failed"} at ${step}${why}`);
+  throw new TaskFailedError(`The task ${type} ${state === "cancelled" ? "was cancelled" : "failed"}${why}`);
 }
 
 /** A pod's name and VMID. */

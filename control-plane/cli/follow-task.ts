@@ -7,7 +7,7 @@ import type { ProgressLine } from "./terminal/progress.ts";
 type TaskAnswer = Answer<AnswerOf<"showTask">>;
 
 const endStates = new Set(["succeeded", "failed", "cancelled"]);
-const pollMs = 2_000;
+const defaultPollMs = 2_000;
 /** So often in a row a stream may break before its task is only polled: something between does not let streams through. */
 const brokenStreamsMax = 3;
 
@@ -25,7 +25,12 @@ export function isFinished({ state }: { readonly state: string }): boolean {
 export async function followTask(
   api: Api,
   taskId: string,
-  options: { readonly deadlineMs: number; readonly onProgress: (line: ProgressLine) => void },
+  options: {
+    readonly deadlineMs: number;
+    readonly onProgress: (line: ProgressLine) => void;
+    /** Between two questions. */
+    readonly pollMs?: number;
+  },
 ): Promise<TaskAnswer> {
   const deadline = AbortSignal.timeout(options.deadlineMs);
   let lastEventId: string | undefined;
@@ -49,7 +54,7 @@ export async function followTask(
       if (brokenStreams > 0) options.onProgress({ ...now.body, message: now.body.state });
       if (isFinished(now.body)) return now;
     }
-    await sleep(pollMs, undefined, { signal: deadline }).catch(() => undefined);
+    await sleep(options.pollMs ?? defaultPollMs, undefined, { signal: deadline }).catch(() => undefined);
   }
   throw new UnreachableError(
     `The task is not finished after ${options.deadlineMs / 1_000} s and goes on; watch it with: cloudpods tasks watch ${taskId}`,

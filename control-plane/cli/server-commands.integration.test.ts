@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { makeTenant } from "../../test/support/people.ts";
@@ -21,7 +22,12 @@ async function run(
   input = "",
 ): Promise<{ code: number | null; said: string }> {
   const child = spawn(process.execPath, [program, ...args], {
-    env: { PATH: process.env["PATH"], ...environment },
+    env: {
+      PATH: process.env["PATH"],
+      // The compiler is most of a start.
+      NODE_COMPILE_CACHE: join(tmpdir(), "cloudpods-test-compile-cache"),
+      ...environment,
+    },
     stdio: ["pipe", "pipe", "pipe"],
   });
   let said = "";

@@ -95,7 +95,7 @@ async function sendPatiently(options: ApiOptions, endpoint: Endpoint, input: Req
   const endMs = performance.now() + options.deadlineMs;
   for (let attempt = 1; ; attempt++) {
     try {
-      return await sendOnce(url, init, Math.min(attemptDeadlineMs, endMs - performance.now()));
+      return await sendOnce(url, init, Math.min(attemptDeadlineMs, Math.max(1, Math.ceil(endMs - performance.now()))));
     } catch (error) {
       const leftMs = endMs - performance.now();
       const delayMs = retryDelayMs(error, { attempt, leftMs, random: Math.random() });

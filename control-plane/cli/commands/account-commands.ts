@@ -26,8 +26,10 @@ export function addAccountCommands(program: Command): Command {
   clientCommand(program, "budget", "the monthly budget and where it stands").action(async (options: ClientOptions) => {
     await withCli(options, async (cli) => cli.show(await cli.api.call("showBudget", {}), renderBudget));
   });
-  const usage = addClientOptions(program.command("usage"))
-    .description("what was used this month and what it cost; of a pod by day")
+  const usage = program.command("usage").description("what was used and what it cost");
+  // Options of a command would be taken from the commands below it: `usage export` has its own --tenant.
+  addClientOptions(usage.command("show", { isDefault: true }))
+    .description("this month so far; of a pod by day")
     .argument("[pod]", "VMID or id", podReference)
     .option("--days <number>", "of a pod: so many days", count, 14)
     .action(async (pod: string | undefined, { days, ...options }: ClientOptions & { readonly days: number }) => {

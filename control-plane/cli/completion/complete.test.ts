@@ -1,0 +1,35 @@
+import { expect, test } from "vitest";
+import { buildProgram } from "../program.ts";
+import { complete } from "./complete.ts";
+
+const program = buildProgram();
+const words = (...line: string[]): string[] => complete(program, line).map(({ word }) => word);
+
+test.each([
+  [["po"], ["pods"]],
+  [
+    ["pods", "st"],
+    ["start", "stop"],
+  ],
+  [["pods", "ls", "--sta"], ["--status"]],
+  [["pods", "ls", "--status", "su"], ["suspended"]],
+  [["nodes", "join-token", "--role", "hyper"], ["hypervisor"]],
+  [
+    ["completion", ""],
+    ["bash", "zsh", "fish"],
+  ],
+  [["pods", "ls", "--profile", ""], []],
+  [["pods", "show", "1"], []],
+  [["nonsense", "x"], []],
+])("%j continues with %j", (line, expected) => {
+  expect(words(...line)).toEqual(expected);
+});
+
+test("everything that can be called is offered with a description, the hidden is not", () => {
+  const first = complete(program, [""]);
+  expect(first.map(({ word }) => word)).toEqual(
+    expect.arrayContaining(["login", "pods", "nodes", "serve", "completion"]),
+  );
+  expect(first.filter(({ word, description }) => word.startsWith("_") || description === "")).toEqual([]);
+  expect(words("pods", "create", "--")).toEqual(expect.arrayContaining(["--plan", "--dry-run", "--json", "--wait"]));
+});

@@ -1,0 +1,235 @@
+import { execFile, spawn } from "node:child_process";
+import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { completionScripts } from "../../control-plane/cli/completion/shells.ts";
+import { freePort } from "../support/free-port.ts";
+import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
+import { type Stack, startStack } from "../support/stack.ts";
+
+const program = join(import.meta.dirname, "../../control-plane/bin/cloudpods");
+let database: TestDatabase;
+let stack: Stack;
+let home: string;
+beforeAll(async () => {
+  database = await createTestDatabase();
+  stack = await startStack({ logins: database, hosts: ["pve1"] });
+  home = await mkdtemp(join(tmpdir(), "command-line-"));
+});
+afterAll(async () => {
+  await stack.finish();
+  await database.close();
+  await rm(home, { recursive: true });
+});
+
+/** What a command said and how it ended. */
+interface Ended {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs a command as its user would, with the stack's address. */
+async function run(
+  args: string,
+  { input = "", env = {} }: { input?: string; env?: Record<string, string> } = {},
+): Promise<Ended> {
+  const child = spawn(process.execPath, [program, ...args.split(" ")], {
+    env: {
+      PATH: process.env["PATH"],
+      XDG_CONFIG_HOME: home,
+      NODE_COMPILE_CACHE: join(tmpdir(), "cloudpods-test-compile-cache"),
+      ...env,
+    },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  let out = "";
+  let err = "";
+  child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
+  child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
+  child.stdin.end(input);
+  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return { code, out, err };
+}
+
+/** Runs a command that must succeed and gives its JSON. */
+async function json(args: string, env: Record<string, string> = {}) {
+  const ended = await run(`${args} --json`, { env });
+  expect(ended.code, ended.err).toBe(0);
+  return JSON.parse(ended.out);
+}
+
+test("a customer signs in, orders, looks, is refused, and signs out", async () => {
+  const url = stack.replicas[0].url;
+  expect(await run(`pods ls`, { env: { CLOUDPODS_API_URL: url } })).toMatchObject({ code: 5, out: "" });
+  const { customerEmail, password } = stack.credentials;
+  const login = `login --url ${url} --email ${customerEmail} --password-stdin`;
+  expect(await run(login, { input: "not the password\n" })).toMatchObject({
+    code: 5,
+    err: expect.stringContaining("(SIGN_IN_FAILED)"),
+  });
+  expect(await run(login, { input: `${password}\n` })).toMatchObject({ code: 0 });
+  const profiles = join(home, "cloudpods/profiles.json");
+  expect((await stat(profiles)).mode & 0o777).toBe(0o600);
+  expect(await readFile(profiles, "utf8")).not.toContain(password);
+  expect((await run("whoami")).out).toContain(customerEmail);
+
+  const ordered = await run("pods create shop-1 --plan STARTER --label tier=web --wait");
+  expect(ordered.code, ordered.err).toBe(0);
+  expect(ordered.out).toMatch(/^shop-1 \(\d+\): create done; active, running on pve1, 10\.[\d.]+\n$/);
+  // No terminal: a line for each change, at the standard error.
+  expect(ordered.err).toMatch(/^shop-1 \(\d+\) create 10 % create/m);
+  expect(ordered.err).toMatch(/ 100 % activate/);
+
+  const [pod] = (await json("pods ls")).data;
+  expect((await run("pods ls")).out).toMatch(/^ *VMID +HOSTNAME +STATUS/);
+  const shown = await stack.customer().request<object>("GET", `/api/cloud-pods/${pod.vmid}`);
+  expect(await json(`pods show ${pod.vmid}`)).toEqual(shown);
+  expect(await json(`pods show ${pod.id}`)).toEqual(shown);
+  expect((await run(`why ${pod.vmid}`)).out).toContain(`shop-1 (${pod.vmid}) is on pve1`);
+  expect((await run("provision-test STARTER --dry-run")).out).toMatch(/Quota: allows it[^]*pct clone/);
+  expect((await json("quota")).usage).toMatchObject({ pods: 1 });
+  expect((await run("usage")).out).toContain("shop-1");
+
+  expect(await run("pods show 1")).toMatchObject({
+    code: 3,
+    err: "cloudpods: There is no such pod. (POD_NOT_FOUND)\n",
+  });
+  expect(JSON.parse((await run("pods show 1 --json")).err)).toMatchObject({ error: "POD_NOT_FOUND", status: 404 });
+  expect(await run("pods create a_b --plan STARTER")).toMatchObject({
+    code: 4,
+    err: expect.stringContaining("/hostname"),
+  });
+  expect(await run("pods create a --cores 33 --memory 1G --disk 8G")).toMatchObject({ code: 6 });
+  expect(await run("pods create a --cores 41 --memory 1G --disk 8G --dry-run")).toMatchObject({ code: 6 });
+  expect(await run("nodes ls")).toMatchObject({ code: 5, err: expect.stringContaining("PLATFORM_ROLE_REQUIRED") });
+  expect(await run("pods create a")).toMatchObject({ code: 2 });
+  expect(await run(`pods destroy ${pod.vmid}`)).toMatchObject({ code: 2, err: expect.stringContaining("--yes") });
+  const destroyed = await json(`pods destroy ${pod.vmid} --yes --wait`);
+  expect(destroyed).toMatchObject({ pod: { status: "deleted" }, task: { state: "succeeded" } });
+
+  expect(await run("logout")).toMatchObject({ code: 0 });
+  expect(await run("pods ls", { env: { CLOUDPODS_API_URL: url } })).toMatchObject({ code: 5 });
+});
+
+test("work that fails is told with its own words, and can be watched and tried again", async () => {
+  const env = await customerEnvironment();
+  const host = stack.host("pve1").simulated;
+  host.setFaults([
+    { match: { program: "pct", command: "clone" }, effect: { kind: "exit", code: 2, stderr: "CT 9000 is broken" } },
+  ]);
+  const failed = await run("pods create bad-1 --plan STARTER --wait", { env });
+  host.setFaults([]);
+  expect(failed.code, failed.err).toBe(8);
+  expect(failed.err).toMatch(/^cloudpods: The task create failed: CT 9000 is broken \([A-Z_]+\)$/m);
+  const [task] = (await json("tasks ls --state failed", env)).data;
+  expect(await run(`tasks watch ${task.id}`, { env })).toMatchObject({ code: 8 });
+  const again = await run(`tasks retry ${task.id} --wait`, { env });
+  expect(again.code, again.err).toBe(0);
+  expect(await run(`tasks cancel ${task.id}`, { env })).toMatchObject({ code: 4 });
+  expect(await run(`pods destroy ${task.podId} --yes --wait`, { env })).toMatchObject({ code: 0 });
+});
+
+test("an answer that was lost is asked for again and orders once", async () => {
+  const front = await startForgetfulProxy();
+  const env = { ...(await customerEnvironment()), CLOUDPODS_API_URL: front.url };
+  const before: { data: unknown[] } = await json("pods ls", env);
+  front.loseNext = true;
+  const { pod } = await json("pods create once-1 --plan STARTER", env);
+  expect(front.orders).toEqual([202, 202]);
+  const after: { data: { id: string }[] } = await json("pods ls", env);
+  expect(after.data.length).toBe(before.data.length + 1);
+  expect(await run(`pods destroy ${pod.id} --yes --wait`, { env })).toMatchObject({ code: 0 });
+  await front.close();
+});
+
+test("an operator sees hosts and asks the scheduler", async () => {
+  const url = stack.replicas[0].url;
+  const { adminEmail, password } = stack.credentials;
+  const login = `login --url ${url} --email ${adminEmail} --password-stdin --profile ops`;
+  expect(await run(login, { input: `${password}\n` })).toMatchObject({ code: 0 });
+  const env = { CLOUDPODS_PROFILE: "ops" };
+  expect((await json("nodes ls", env)).data).toMatchObject([{ name: "pve1", state: "online" }]);
+  expect((await run("nodes cordon pve1 --reason maintenance", { env })).code).toBe(0);
+  const nowhere = await run("why-not STARTER", { env });
+  expect(nowhere.out).toMatch(/^STARTER fits nowhere now: 0 of 1 node could take it \(1 cordoned\)\.\n/);
+  expect((await run("nodes uncordon pve1", { env })).code).toBe(0);
+  expect((await run("why-not STARTER", { env })).out).toMatch(/^STARTER would be placed on pve1/);
+  expect((await run("headroom", { env })).out).toContain("CLOUD_POD_STARTER");
+  expect((await run("pods ls", { env })).err).toContain("--tenant");
+  expect((await run("pods ls --all", { env })).code).toBe(0);
+  expect((await run("nodes join-token pve2 --region local", { env })).out).toContain("cloudpods-agent join --server");
+});
+
+test("a control plane that is not there, or does not answer, is told after a while", async () => {
+  const nobody = { CLOUDPODS_API_URL: `http://127.0.0.1:${await freePort()}`, CLOUDPODS_TOKEN: "0".repeat(64) };
+  expect(await run("pods ls --timeout 1s", { env: nobody })).toMatchObject({
+    code: 7,
+    err: expect.stringContaining("cannot be reached"),
+  });
+  const silent = createServer(() => {}).listen(0, "127.0.0.1");
+  await new Promise((resolve) => silent.once("listening", resolve));
+  const deaf = { ...nobody, CLOUDPODS_API_URL: urlOf(silent) };
+  expect(await run("pods ls --timeout 1s", { env: deaf })).toMatchObject({
+    code: 7,
+    err: expect.stringContaining("did not answer in time"),
+  });
+  silent.closeAllConnections();
+  silent.close();
+});
+
+test("bash completes by its script", async () => {
+  const script = `${completionScripts.bash}
+    COMP_WORDS=(cloudpods pods ls --status su) COMP_CWORD=4
+    _cloudpods && printf '%s\\n' "\${COMPREPLY[@]}"`;
+  const shim = `cloudpods() { "${process.execPath}" "${program}" "$@"; }\n`;
+  const { stdout } = await promisify(execFile)("bash", ["-c", shim + script], {
+    env: { PATH: [dirname(process.execPath), process.env["PATH"]].join(":") },
+  });
+  expect(stdout).toBe("suspended\n");
+});
+
+async function customerEnvironment(): Promise<Record<string, string>> {
+  return { CLOUDPODS_API_URL: stack.replicas[0].url, CLOUDPODS_TOKEN: stack.customerToken };
+}
+
+function urlOf(server: Server): string {
+  // It listens on a port, not on a path.
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** Passes requests on; with `loseNext` the next order is carried out and its answer lost. */
+async function startForgetfulProxy() {
+  const proxy = { url: "", loseNext: false, orders: [] as number[], close: async (): Promise<void> => {} };
+  const server = createServer((request, response) => {
+    void (async () => {
+      const body = Buffer.concat(await request.toArray());
+      const isOrder = request.method === "POST" && request.url === "/api/cloud-pods";
+      const { host: _, connection: __, "content-length": ___, ...headers } = request.headers;
+      const answer = await fetch(new URL(request.url ?? "/", stack.replicas[0].url), {
+        method: request.method ?? "GET",
+        // The headers that the program sends have one value each.
+        headers: headers as Record<string, string>,
+        ...(body.length === 0 ? {} : { body }),
+      });
+      if (isOrder) proxy.orders.push(answer.status);
+      const text = await answer.text();
+      if (isOrder && proxy.loseNext) {
+        proxy.loseNext = false;
+        return void request.socket.destroy();
+      }
+      response.writeHead(answer.status, { "content-type": answer.headers.get("content-type") ?? "" }).end(text);
+    })();
+  }).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  proxy.url = urlOf(server);
+  proxy.close = async () => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return proxy;
+}
