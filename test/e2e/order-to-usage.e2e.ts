@@ -86,6 +86,45 @@ describe("a customer's pod", () => {
   });
 });
 
+test("a dry run of an order, a scale and a destroy says what is then run, and changes nothing", async () => {
+  const api = stack.customer();
+  const wish = { planCode: "STARTER", hostname: "asked-1", placement: { nodeLabels: { host: "pve1" } } };
+  const larger = { planCode: "CLOUD_POD_PREMIUM" };
+  /** The dry run's lines; then those of what is done. */
+  const compare = async (method: string, path: string, body: unknown, doIt: () => Promise<Accepted>) => {
+    const before = await traces();
+    const dry = await api.request<DryRun>(method, `${path}?dryRun=true`, body);
+    expect(await traces()).toEqual(before);
+    expect(dry).toMatchObject({ dryRun: true, commandsReason: null });
+    const accepted = await doIt();
+    const pod = await succeeded(api, accepted);
+    const asRun = dry.commands?.map((line) =>
+      line.replaceAll("<vmid>", String(pod.vmid)).replaceAll("<pod>", pod.id).replaceAll("<mac>", pod.mac),
+    );
+    expect(asRun).toEqual(await linesOf(accepted.task.id));
+    expect(dry.commands?.length).toBeGreaterThan(0);
+    return { dry, pod };
+  };
+  const ordered = await compare("POST", "/api/cloud-pods", wish, () => order(api, "asked-1", "pve1"));
+  expect(ordered.dry).toMatchObject({ placement: { node: "pve1" }, price: { amount: "1.49" } });
+  expect(ordered.dry.commands?.[0]).toContain("clone 9000 <vmid> ");
+  const { pod } = ordered;
+  await compare("POST", `/api/cloud-pods/${pod.id}/scale`, larger, () => ask(api, pod, "scale", larger));
+  await compare("DELETE", `/api/cloud-pods/${pod.id}`, undefined, () => ask(api, pod, "destroy"));
+});
+
+interface DryRun {
+  readonly commands: readonly string[] | null;
+}
+
+/** What the host ran for a task. */
+async function linesOf(taskId: string): Promise<string[]> {
+  const commands = await stack.db.query<{ lines: string[] }>(
+    sql`SELECT command_lines AS lines FROM node_commands WHERE task_id = ${taskId} ORDER BY id`,
+  );
+  return commands.flatMap(({ lines }) => lines);
+}
+
 /** Power and holds, each seen on the host. */
 async function rests(pod: PodAnswer): Promise<void> {
   const api = stack.customer();

@@ -13,6 +13,7 @@ export interface PodAnswer {
   readonly memoryMb: number;
   readonly diskGb: number;
   readonly ip: string | null;
+  readonly mac: string;
   readonly node: string | null;
   readonly lastError: { readonly code: string; readonly message: string } | null;
 }

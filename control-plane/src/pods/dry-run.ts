@@ -34,7 +34,14 @@ export interface DryRun {
   } | null;
   readonly price: { readonly amount: string; readonly currency: string; readonly per: "month" } | null;
   /** What to ask the host, once the transaction is over; undefined when there is none to ask. */
-  readonly question: { readonly nodeId: string; readonly plan: PlanQuestion } | undefined;
+  readonly question:
+    | {
+        readonly nodeId: string;
+        readonly plan: PlanQuestion;
+        /** What an order would only be given when it is made, and by what name it is shown instead. */
+        readonly madeUp: Readonly<Record<string, string>>;
+      }
+    | undefined;
 }
 
 /**
@@ -45,9 +52,12 @@ export async function askHost(
   ask: { readonly db: Database; readonly hints: Hints },
   { question }: DryRun,
 ): Promise<PlanAnswer> {
-  return question === undefined
-    ? { reason: "There is no host to ask" }
-    : await askPlan(ask, question.nodeId, question.plan);
+  if (question === undefined) return { reason: "There is no host to ask" };
+  const answer = await askPlan(ask, question.nodeId, question.plan);
+  if ("reason" in answer) return answer;
+  const named = (line: string) =>
+    Object.entries(question.madeUp).reduce((text, [value, name]) => text.replaceAll(value, name), line);
+  return { commandLines: answer.commandLines.map(named) };
 }
 
 /** Who asks what would happen. */
@@ -75,13 +85,7 @@ export async function dryRunOrder(
     quota,
     placement: { node: chosen?.node ?? null, summary: verdict.summary, verdict },
     price: await priceFor(tx, who, size, size.plan),
-    question:
-      chosen === null || spec === undefined
-        ? undefined
-        : {
-            nodeId: chosen.nodeId,
-            plan: { podId: newId(), vmid: 0, generation: 1n, spec, power: Power.POWER_RUNNING, absent: false },
-          },
+    question: chosen === null || spec === undefined ? undefined : aboutNewPod(chosen.nodeId, spec),
   };
 }
 
@@ -116,10 +120,20 @@ export function dryRunDestroy(pod: Pod): DryRun {
   return { quota: null, placement: null, price: null, question: aboutPod(pod, { spec: undefined, absent: true }) };
 }
 
+/** The host puts a name in the place of the VMID, which the wish does not have, by itself. */
+function aboutNewPod(nodeId: string, spec: ContainerSpec): DryRun["question"] {
+  const podId = newId();
+  return {
+    nodeId,
+    plan: { podId, vmid: 0, generation: 1n, spec, power: Power.POWER_RUNNING, absent: false },
+    madeUp: { [podId]: "<pod>", ...(spec.network === undefined ? {} : { [spec.network.mac]: "<mac>" }) },
+  };
+}
+
 function aboutPod(pod: Pod, wish: Pick<PlanQuestion, "spec" | "absent">): DryRun["question"] {
   if (pod.nodeId === null) return undefined;
   const { id: podId, vmid, generation } = pod;
-  return { nodeId: pod.nodeId, plan: { podId, vmid, generation, power: Power.POWER_UNSPECIFIED, ...wish } };
+  return { nodeId: pod.nodeId, plan: { podId, vmid, generation, power: Power.POWER_UNSPECIFIED, ...wish }, madeUp: {} };
 }
 
 /** The plan's price, else that of the resources when they are used all month; traffic is not known yet. */

@@ -88,7 +88,8 @@ const dryRunView = z
       })
       .nullable(),
     commands: z.array(z.string()).nullable().openapi({
-      description: "What the host would run, as the host itself says; null with a reason when it did not answer.",
+      description:
+        "What the host would run, as the host itself says; null with a reason when it did not answer. What an order is given only when it is made is shown as <vmid>, <pod> and <mac>.",
     }),
     commandsReason: z.string().nullable(),
     dnsRecords: z.array(z.unknown()),

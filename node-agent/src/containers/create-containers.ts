@@ -48,8 +48,8 @@ export interface ContainersOptions {
 
 const PATIENCE: PatienceLimits = { baseMs: 500, capMs: 10_000, clusterMs: 60_000, lockMs: 300_000 };
 
-/** Stands for the VMID of a container that only a dry run knows. */
-const EXAMPLE_VMID = 100_000;
+/** Stands for the VMID of a container that only a dry run knows; the highest there is, so that no other number is like it. */
+const EXAMPLE_VMID = 999_999_999;
 
 /** Makes the door to the containers of this host. Starts nothing and reads nothing yet. */
 export function createContainers(options: ContainersOptions): Containers {
@@ -120,7 +120,11 @@ async function planLines(wish: ContainerWish, doors: ConvergeDoors): Promise<str
   const wanted = { ...wish, vmid };
   const steps = planContainer(wanted, observed, await planHost(wanted, keys, false, doors));
   return steps.flatMap(({ invocations }) =>
-    invocations.map((invocation) => readableCommandLine(argumentVector(doors.paths, invocation))),
+    invocations.map((invocation) => {
+      const line = readableCommandLine(argumentVector(doors.paths, invocation));
+      // A number would look like that of somebody's container.
+      return wish.vmid === 0 ? line.replaceAll(String(EXAMPLE_VMID), "<vmid>") : line;
+    }),
   );
 }
 
