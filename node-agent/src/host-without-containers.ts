@@ -25,6 +25,12 @@ export function createHostWithoutContainers(nowMs: () => number): Containers {
     planLines: refuse,
     converge: refuse,
     reboot: refuse,
+    backUp: refuse,
+    deleteBackup: refuse,
+    verifyBackup: refuse,
+    restore: refuse,
+    migrate: refuse,
+    adopt: refuse,
     awaitAddress: refuse,
     recover: refuse,
   };

@@ -45,6 +45,8 @@ export function agentEnvironment({ paths }: SimulatedHost, stateDir: string): Re
     VZDUMP_PATH: paths.vzdump,
     PVEVERSION_PATH: paths.pveversion,
     UMOUNT_PATH: paths.umount,
+    ZSTD_PATH: paths.zstd,
+    LXC_STOP_PATH: paths.lxcStop,
     PVE_ROOT: paths.pveRoot,
     CGROUP_ROOT: paths.cgroupRoot,
     PROC_ROOT: paths.procRoot,

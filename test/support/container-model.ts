@@ -29,7 +29,7 @@ export function seen(host: ModelHost, vmid: number): ObservedContainer {
     pending: { options: new Map(pending), deletes: [...pendingDeletes] },
     snapshots: [],
   };
-  return { where: "here", config, configSha256: "", running, lockIsStale: options.has("lock") };
+  return { where: "here", config, configSha256: "", digest: "", running, lockIsStale: options.has("lock") };
 }
 
 /**

@@ -143,6 +143,7 @@ function envelopeFault(command: Command, op: SupportedOperation): string | undef
   if (command.generation < 1n) return "generation is missing";
   if (factsOf(op).kind === "wish" && command.revision < 1n) return "revision is missing";
   if (op.$case === "ensureContainer" && op.value.spec === undefined) return "ensure_container.spec is missing";
+  if (op.$case === "restore" && op.value.spec === undefined) return "restore.spec is missing";
   if (op.$case === "ensurePower" && knownPower(op.value.power) === Power.POWER_UNSPECIFIED) {
     return "ensure_power.power is neither running nor stopped";
   }

@@ -2,6 +2,7 @@ import { type Command, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/ag
 import { AgentError } from "../agent-error.ts";
 import type { Containers, ConvergeOptions } from "../containers/containers.ts";
 import type { Fence } from "../journal/journal.ts";
+import { executeDeed } from "./execute-deed.ts";
 import { type ExecutionEnd, endOfFailure, succeeded } from "./execution-end.ts";
 import type { SupportedOperation } from "./operations.ts";
 
@@ -54,6 +55,13 @@ export async function executeCommand(
       const outcome = await doors.containers.reboot({ ...pod, shutdownTimeoutSeconds }, options);
       return succeeded(outcome.observation, outcome.commandLines);
     }
+    case "adopt":
+    case "backup":
+    case "deleteBackup":
+    case "migrate":
+    case "restore":
+    case "verifyBackup":
+      return executeDeed(pod, op, options, doors);
     case "inspect": {
       const waitMs = Math.min(op.value.awaitAddressMs, options.deadlineMs);
       return inspect(vmid, waitMs, options.signal, doors.containers);

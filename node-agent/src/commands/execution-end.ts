@@ -5,6 +5,7 @@ import {
 } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { AgentError, messageOf } from "../agent-error.ts";
 import { ContainerFailure } from "../containers/container-failure.ts";
+import type { ContainerOutcome } from "../containers/containers.ts";
 
 /** How an execution ended, without the times. */
 export type ExecutionEnd = Pick<CommandResult, "outcome" | "error" | "observation" | "commandLines"> &
@@ -15,8 +16,13 @@ export function succeeded(
   observation: ContainerObservation | undefined,
   commandLines: readonly string[] = [],
 ): ExecutionEnd {
+  return succeededWith({ observation, commandLines });
+}
+
+/** What was wanted was seen, with everything that a deed found. */
+export function succeededWith({ observation, commandLines, backup, move }: ContainerOutcome): ExecutionEnd {
   const outcome = CommandOutcome.COMMAND_OUTCOME_SUCCEEDED;
-  return { outcome, error: undefined, observation, commandLines: [...commandLines] };
+  return { outcome, error: undefined, observation, backup, move, commandLines: [...commandLines] };
 }
 
 /** The end of a command that failed with `error`. */
@@ -27,6 +33,7 @@ export function endOfFailure(error: unknown): ExecutionEnd {
     outcome: outcomeOf(failure),
     error: { code, message: messageOf(error), retryable },
     observation: failure?.observation,
+    move: failure?.move,
     commandLines: [...(failure?.commandLines ?? [])],
   };
 }

@@ -12,6 +12,8 @@ export interface OperationFacts {
    * changes nothing; a control acts on the agent itself and concerns no container.
    */
   readonly kind: "wish" | "deed" | "look" | "control";
+  /** A deed that finds out what a former process did of it, and may therefore be called again. */
+  readonly isResumable?: boolean;
   /** How long it may take when the command does not say, in ms. */
   readonly defaultTimeoutMs: number;
 }
@@ -23,6 +25,12 @@ export const operations = {
   ensureContainer: { name: "ensure_container", kind: "wish", defaultTimeoutMs: 30 * minuteMs },
   ensurePower: { name: "ensure_power", kind: "wish", defaultTimeoutMs: 10 * minuteMs },
   ensureAbsent: { name: "ensure_absent", kind: "wish", defaultTimeoutMs: 30 * minuteMs },
+  adopt: { name: "adopt", kind: "deed", isResumable: true, defaultTimeoutMs: 10 * minuteMs },
+  backup: { name: "backup", kind: "deed", isResumable: true, defaultTimeoutMs: 240 * minuteMs },
+  deleteBackup: { name: "delete_backup", kind: "deed", isResumable: true, defaultTimeoutMs: 30 * minuteMs },
+  restore: { name: "restore", kind: "deed", isResumable: true, defaultTimeoutMs: 240 * minuteMs },
+  migrate: { name: "migrate", kind: "deed", isResumable: true, defaultTimeoutMs: 240 * minuteMs },
+  verifyBackup: { name: "verify_backup", kind: "look", defaultTimeoutMs: 240 * minuteMs },
   reboot: { name: "reboot", kind: "deed", defaultTimeoutMs: 10 * minuteMs },
   inspect: { name: "inspect", kind: "look", defaultTimeoutMs: 10 * minuteMs },
   cancelCommand: { name: "cancel_command", kind: "control", defaultTimeoutMs: 2 * minuteMs },

@@ -29,6 +29,12 @@ function scene(recovered: { ran: boolean } = { ran: false }, converge?: Containe
     awaitAddress: refuse,
     converge: (wish, options) => converging(wish, options),
     reboot: note("reboot"),
+    backUp: note("backUp"),
+    deleteBackup: note("deleteBackup"),
+    verifyBackup: note("verifyBackup"),
+    restore: note("restore"),
+    migrate: note("migrate"),
+    adopt: note("adopt"),
     recover: async () => {
       calls.push("recover");
       return { ...recovered, observation: undefined };

@@ -49,11 +49,12 @@ export async function runJournalled(
     const recovered = row.state === "running" ? await recover(command, op, options, doors) : undefined;
     const fence = journal.findFence(command.podId);
     const value = recovered ?? (await executeCommand(command, op, fence, options, doors));
-    const isComplete = op.$case === "ensureContainer" || op.$case === "ensureAbsent";
+    const isComplete = op.$case === "ensureContainer" || op.$case === "ensureAbsent" || op.$case === "restore";
     if (recovered === undefined && isComplete) journal.forgetVmidAbsent(command.podId);
     return end(value);
   } catch (error) {
-    return end(endOfFailure(error));
+    const isResumed = row.state === "running" && factsOf(op).isResumable === true;
+    return end(isResumed ? endOfResumed(error) : endOfFailure(error));
   }
 }
 
@@ -91,6 +92,7 @@ async function recover(
 ): Promise<ExecutionEnd | undefined> {
   const { kind } = factsOf(op);
   if (kind === "look" || kind === "control") return undefined;
+  if (factsOf(op).isResumable === true) return undefined;
   const { observation } = await containers.recover(command.vmid, options);
   if (kind === "wish") {
     return isStillWanted(command, journal.findFence(command.podId)) ? undefined : { ...superseded(), observation };
@@ -114,6 +116,13 @@ function boundsOf(
     absentBefore: journal.wasVmidAbsent(podId, vmid),
     recordAbsent: () => journal.recordVmidAbsent(commandId),
   };
+}
+
+/** A deed that a former process began, and whose effect is not there, was interrupted; it did not fail. */
+function endOfResumed(error: unknown): ExecutionEnd {
+  const end = endOfFailure(error);
+  if (end.error?.code !== "INTERRUPTED") return end;
+  return { ...end, outcome: CommandOutcome.COMMAND_OUTCOME_INTERRUPTED };
 }
 
 function superseded(): ExecutionEnd {

@@ -95,7 +95,9 @@ async function isClear(wish: ContainerWish, execution: Execution, doors: Converg
 
 /** Programs of ours that make or unmake this container were begun and their end was not settled. */
 export function beganHalf(runner: OperationRunner, vmid: number): boolean {
-  return runner.recorded(vmid).some(({ argv }) => argv.some((word) => ["create", "clone", "destroy"].includes(word)));
+  return runner
+    .recorded(vmid)
+    .some(({ argv }) => argv.some((word) => ["create", "clone", "restore", "destroy"].includes(word)));
 }
 
 /** Removes the records of ended programs, unless they prove that a half-made container is ours. */

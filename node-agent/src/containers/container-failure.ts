@@ -1,4 +1,4 @@
-import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { ContainerObservation, MoveObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { AgentError, messageOf } from "../agent-error.ts";
 import type { PctErrorCode } from "../pct/classify-pct-error.ts";
 
@@ -34,6 +34,20 @@ export type ContainerFailureCode =
   | "KEYS_NOT_PUSHED"
   /** /etc/pve is not mounted or unreadable: nothing about the host is known. */
   | "HOST_UNKNOWN"
+  /** The archive is not there. */
+  | "BACKUP_MISSING"
+  /** The archive was not written by this agent's kind of backup. */
+  | "BACKUP_FORMAT_UNSUPPORTED"
+  /** The volume is no archive of this container. */
+  | "NOT_AN_ARCHIVE"
+  /** A container is there and was not to be replaced. */
+  | "CONTAINER_EXISTS"
+  /** The disk of a dead member cannot be seen from here, and no archive was named. */
+  | "DISK_NOT_SHARED"
+  /** The member that the container shall be taken from lives. */
+  | "MEMBER_ONLINE"
+  /** The member that the container shall be moved to is away. */
+  | "MEMBER_OFFLINE"
   /** The command ran out of time. */
   | "DEADLINE_EXCEEDED"
   /** The command was cancelled. */
@@ -47,6 +61,8 @@ export interface ContainerFailureDetails {
   readonly observation?: ContainerObservation;
   /** The exact command lines that were run before the failure. */
   readonly commandLines?: readonly string[];
+  /** Where a container is that was to be moved. */
+  readonly move?: MoveObservation;
 }
 
 /** A wish that could not be fulfilled, with a code that the control plane understands. */
@@ -54,11 +70,13 @@ export class ContainerFailure extends AgentError {
   declare readonly code: ContainerFailureCode;
   readonly observation: ContainerObservation | undefined;
   readonly commandLines: readonly string[];
+  readonly move: MoveObservation | undefined;
 
   constructor(code: ContainerFailureCode, message: string, details: ContainerFailureDetails) {
     super(code, message, { retryable: details.retryable });
     this.observation = details.observation;
     this.commandLines = details.commandLines ?? [];
+    this.move = details.move;
   }
 }
 

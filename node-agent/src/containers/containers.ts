@@ -1,7 +1,10 @@
 import type {
+  BackupObservation,
   ContainerObservation,
+  ContainerSpec,
   HostCapacity,
   Inventory,
+  MoveObservation,
 } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import type { ContainerWish } from "./container-wish.ts";
 import type { SizesAge } from "./storage-sizes.ts";
@@ -47,10 +50,66 @@ export interface ContainerOutcome {
   readonly observation: ContainerObservation | undefined;
   /** The exact command lines that were run, for CommandResult.command_lines. */
   readonly commandLines: readonly string[];
+  /** The archive of a deed about one. */
+  readonly backup?: BackupObservation;
+  /** Where a container is that was to be moved. */
+  readonly move?: MoveObservation;
 }
 
+/** A pod's container, under which placement. */
+export type PodContainer = Pick<ContainerWish, "podId" | "vmid" | "fleetEpoch" | "generation">;
+
 /** Which container to restart, under which placement. */
-export type RebootWish = Pick<ContainerWish, "podId" | "vmid" | "fleetEpoch" | "generation" | "shutdownTimeoutSeconds">;
+export type RebootWish = PodContainer & Pick<ContainerWish, "shutdownTimeoutSeconds">;
+
+/** What a deed needs besides. Each may be called again after a crash and then finds out what was done. */
+export interface DeedOptions extends ConvergeOptions {
+  /** Awaited right before whatever stops a running container: what it used until then is read. */
+  readonly beforeStop: () => Promise<void>;
+}
+
+/** An archive to make. */
+export interface BackupOrder extends PodContainer {
+  /** Identity of the backup (UUID): there is one archive for each, however often it is asked for. */
+  readonly backupId: string;
+  readonly storage: string;
+  /** "snapshot", "suspend" or "stop". */
+  readonly mode: string;
+}
+
+/** An archive to look at or to remove. */
+export interface ArchiveOrder {
+  /** The container that was backed up. */
+  readonly vmid: number;
+  readonly volumeId: string;
+}
+
+/** A container to make from an archive, or to take over from a dead member of the cluster. */
+export interface RestoreOrder extends PodContainer {
+  /** Empty when nothing but a disk on shared storage will do. */
+  readonly volumeId: string;
+  readonly spec: ContainerSpec;
+  /** Whether the pod's own stopped container may be replaced. */
+  readonly overwrite: boolean;
+  /** Proxmox name of the dead member; empty for none. */
+  readonly takeOverFrom: string;
+}
+
+/** A container to move to another member of the cluster. */
+export interface MigrateOrder extends PodContainer {
+  /** Proxmox name of the member. */
+  readonly target: string;
+  /** Empty for the storage of the same name. */
+  readonly targetStorage: string;
+  /** How long a guest may take to shut down; 0 for Proxmox's own default. */
+  readonly shutdownTimeoutSeconds: number;
+}
+
+/** A container without a marker that shall become a pod's. */
+export interface AdoptOrder extends PodContainer {
+  /** SHA-256 (hex) of the configuration that was agreed to. */
+  readonly expectedConfigSha256: string;
+}
 
 /** Who this host is in Proxmox. */
 export interface PveIdentity {
@@ -79,6 +138,18 @@ export interface Containers {
   converge(wish: ContainerWish, options: ConvergeOptions): Promise<ContainerOutcome>;
   /** Restarts the container once; NOT_RUNNING when it is stopped. */
   reboot(wish: RebootWish, options: ExecutionOptions): Promise<ContainerOutcome>;
+  /** Makes the archive of a backup, once. */
+  backUp(order: BackupOrder, options: DeedOptions): Promise<ContainerOutcome>;
+  /** Removes an archive; one that is gone counts as removed. */
+  deleteBackup(order: ArchiveOrder, options: ExecutionOptions): Promise<ContainerOutcome>;
+  /** Reads an archive to its end. One that is gone or damaged is an answer. */
+  verifyBackup(order: ArchiveOrder, options: ExecutionOptions): Promise<ContainerOutcome>;
+  /** Makes the container from an archive, or takes it over with its disk; it is stopped afterwards. */
+  restore(order: RestoreOrder, options: DeedOptions): Promise<ContainerOutcome>;
+  /** Moves the container. Failures tell in `move` where it is. */
+  migrate(order: MigrateOrder, options: DeedOptions): Promise<ContainerOutcome>;
+  /** Marks a container of somebody as the pod's; CONFIG_CHANGED when it is not as agreed any more. */
+  adopt(order: AdoptOrder, options: DeedOptions): Promise<ContainerOutcome>;
   /** Address of eth0 without prefix, waiting up to `ms` for DHCP; undefined when none came. */
   awaitAddress(vmid: number, ms: number, signal: AbortSignal): Promise<string | undefined>;
   /**

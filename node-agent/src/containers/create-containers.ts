@@ -4,6 +4,12 @@ import type { Logger } from "pino";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import { argumentVector, readableCommandLine } from "../pct/command-line.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
+import { adopt } from "../deeds/adopt.ts";
+import { backUp } from "../deeds/back-up.ts";
+import { deleteBackup } from "../deeds/delete-backup.ts";
+import { migrate } from "../deeds/migrate.ts";
+import { restore } from "../deeds/restore.ts";
+import { verifyBackup } from "../deeds/verify-backup.ts";
 import { createOperationRunner } from "../pct/operation-runner.ts";
 import type { OperationRunner } from "../pct/operation-runner.ts";
 import { parseInterfaceAddress, parsePveVersion } from "../pct/parse-pct-output.ts";
@@ -72,6 +78,7 @@ export function createContainers(options: ContainersOptions): Containers {
     containerTurns: createKeyedTurns(),
     templateTurns: createKeyedTurns(),
     heavyTurns: createTurns(options.maxParallelOperations ?? 3, () => sizes.changed()),
+    backupTurns: createTurns(1),
   };
   const version = once(async () => {
     const never = new AbortController().signal;
@@ -91,6 +98,12 @@ export function createContainers(options: ContainersOptions): Containers {
     planLines: (wish) => named(() => planLines(wish, doors)),
     converge: (wish, bounds) => converge(wish, bounds, doors),
     reboot: (wish, bounds) => reboot(wish, bounds, doors),
+    backUp: (order, bounds) => backUp(order, bounds, doors),
+    deleteBackup: (order, bounds) => deleteBackup(order, bounds, doors),
+    verifyBackup: (order, bounds) => verifyBackup(order, bounds, doors),
+    restore: (order, bounds) => restore(order, bounds, doors),
+    migrate: (order, bounds) => migrate(order, bounds, doors),
+    adopt: (order, bounds) => adopt(order, bounds, doors),
     awaitAddress: (vmid, ms, signal) =>
       named(() =>
         awaitAddress(vmid, ms, signal, doors).catch((error: unknown) => {

@@ -1,9 +1,12 @@
 import { argumentVector, invocationDeadlineMs, readableCommandLine } from "../pct/command-line.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
-import type { OperationEnd, OperationOutput, OperationRunner } from "../pct/operation-runner.ts";
+import type { Operation, OperationEnd, OperationOutput, OperationRunner } from "../pct/operation-runner.ts";
 import type { Invocation } from "../pct/pct-arguments.ts";
 import { ContainerFailure } from "./container-failure.ts";
 import type { ContainerProgress, ExecutionOptions } from "./containers.ts";
+
+/** Looks belong to no container. */
+const NO_VMID = 0;
 
 /** How an invocation ended, with what it wrote. */
 export interface InvocationEnd {
@@ -26,6 +29,12 @@ export interface Execution {
    * @throws ContainerFailure CANCELLED or DEADLINE_EXCEEDED after the program was asked to end
    */
   run(vmid: number, invocation: Invocation, onLine?: (line: string) => void): Promise<InvocationEnd>;
+  /**
+   * Runs one program that changes nothing and leaves no record. One that a former agent process left running
+   * for this command is ended first.
+   * @throws ContainerFailure CANCELLED or DEADLINE_EXCEEDED
+   */
+  look(invocation: Invocation): Promise<InvocationEnd>;
   /** Releases timers. */
   close(): void;
 }
@@ -49,6 +58,21 @@ export function beginExecution(paths: HostPaths, runner: OperationRunner, option
     while (taken.has(`${commandId}-${number}`));
     return `${commandId}-${number}`;
   };
+  const start = async (vmid: number, invocation: Invocation): Promise<Operation> => {
+    abort.signal.throwIfAborted();
+    const argv = argumentVector(paths, invocation);
+    commandLines.push(readableCommandLine(argv));
+    return runner.start({ operationId: nextOperationId(vmid), commandId, vmid, argv });
+  };
+  const finish = async (
+    operation: Operation,
+    invocation: Invocation,
+    onLine?: (line: string) => void,
+  ): Promise<InvocationEnd> => {
+    const limits = { signal: abort.signal, deadlineMs: invocationDeadlineMs(invocation) };
+    const end = await operation.wait(onLine === undefined ? limits : { ...limits, onLine });
+    return { end, output: await operation.output() };
+  };
   return {
     commandId,
     signal: abort.signal,
@@ -56,21 +80,32 @@ export function beginExecution(paths: HostPaths, runner: OperationRunner, option
     check: () => abort.signal.throwIfAborted(),
     report: (progress) => options.onProgress?.(progress),
     run: async (vmid, invocation, onLine) => {
+      const ended = await finish(await start(vmid, invocation), invocation, onLine);
       abort.signal.throwIfAborted();
-      const argv = argumentVector(paths, invocation);
-      commandLines.push(readableCommandLine(argv));
-      const operation = await runner.start({ operationId: nextOperationId(vmid), commandId, vmid, argv });
-      const limits = { signal: abort.signal, deadlineMs: invocationDeadlineMs(invocation) };
-      const end = await operation.wait(onLine === undefined ? limits : { ...limits, onLine });
-      const output = await operation.output();
+      return ended;
+    },
+    look: async (invocation) => {
+      await forgetFormerLooks(runner, commandId);
+      const operation = await start(NO_VMID, invocation);
+      const ended = await finish(operation, invocation);
+      // What does not end keeps its record until it has.
+      if (ended.end.kind !== "terminated" || ended.end.ended) operation.forget();
       abort.signal.throwIfAborted();
-      return { end, output };
+      return ended;
     },
     close: () => {
       clearTimeout(timer);
       cancelled.removeEventListener("abort", giveUp);
     },
   };
+}
+
+async function forgetFormerLooks(runner: OperationRunner, commandId: string): Promise<void> {
+  for (const record of runner.recorded(NO_VMID)) {
+    if (record.commandId !== commandId) continue;
+    const operation = await runner.attach(record.operationId);
+    if (operation !== undefined && (await operation.terminate())) operation.forget();
+  }
 }
 
 function cancelledFailure(): ContainerFailure {

@@ -67,10 +67,10 @@ export function createHostView(paths: HostPaths, staleLockGraceMs: number): Host
       const { nodeName } = await cluster();
       const file = await readConfigFile(paths.pveRoot, nodeName, vmid);
       if (file !== undefined) {
-        const { config, sha256 } = file;
+        const { config, sha256, digest } = file;
         const running = (await readRunningVmids(paths)).has(vmid);
         const lockIsStale = await isStale(vmid, lockOf(config), sha256);
-        return { where: "here", config, configSha256: sha256, running, lockIsStale };
+        return { where: "here", config, configSha256: sha256, digest, running, lockIsStale };
       }
       const missing = await observeMissing(vmid);
       if (missing !== undefined) return missing;

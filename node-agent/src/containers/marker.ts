@@ -42,6 +42,28 @@ export function replaceMarker(description: string, marker: Marker): string {
   return [formatMarker(marker), ...others].join("\n");
 }
 
+/** Whether a description has a line that begins as a marker does, readable or not. */
+export function mentionsMarker(description: string): boolean {
+  return description.split("\n").some(isMarkerLine);
+}
+
+/**
+ * Notes in a description which command restored the container: whoever asks again sees that it was done, also
+ * when nothing else remembers, and does not restore over what was written since.
+ */
+export function noteRestore(description: string, commandId: string): string {
+  const others = description.split("\n").filter((line) => !line.startsWith(RESTORE_PREFIX));
+  while (others.at(-1) === "") others.pop();
+  return [...others, `${RESTORE_PREFIX}${commandId}`].join("\n");
+}
+
+/** Whether a description says that a container was restored by that command. */
+export function wasRestoredBy(description: string, commandId: string): boolean {
+  return description.split("\n").includes(`${RESTORE_PREFIX}${commandId}`);
+}
+
+const RESTORE_PREFIX = "cloudpods restored=";
+
 function isMarkerLine(line: string): boolean {
   return line.startsWith("cloudpods pod=");
 }

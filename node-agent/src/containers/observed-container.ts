@@ -16,6 +16,8 @@ export interface ContainerHere {
   readonly config: ContainerConfig;
   /** SHA-256 (hex) of the configuration file. */
   readonly configSha256: string;
+  /** SHA-1 (hex) of the configuration file, which Proxmox calls its digest. */
+  readonly digest: string;
   readonly running: boolean;
   /** The lock has no living holder and had none for a while. */
   readonly lockIsStale: boolean;
@@ -73,6 +75,8 @@ function networkSpecOf(network: ReadonlyMap<string, string>): NetworkSpec | unde
     rateLimitKibPerSecond: rateKibOf(network),
     firewall: network.get("firewall") === "1",
     vlanTag: Number(network.get("tag") ?? 0) || 0,
+    // Proxmox keeps it in the firewall's own file, not in the configuration.
+    ipFilter: false,
   };
 }
 

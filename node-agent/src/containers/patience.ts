@@ -26,6 +26,11 @@ const WAITS: ReadonlyMap<ContainerFailureCode, "clusterMs" | "lockMs"> = new Map
   ["STORAGE_LOCK_TIMEOUT", "lockMs"],
 ]);
 
+/** Whether the reason of a failure usually goes away although nobody repairs anything. */
+export function passesByItself(code: ContainerFailureCode): boolean {
+  return WAITS.has(code);
+}
+
 /** Counts failures since something last succeeded. */
 export interface Patience {
   /** Something succeeded. */

@@ -93,14 +93,14 @@ export function isLeftover(
 }
 
 /** Takes away a half-made container with its mount, its lock and the volumes that nobody names. */
-function cleanUp(vmid: number, host: PlanHost): Step {
+export function cleanUp(vmid: number, host: Pick<PlanHost, "lxcRoot">): Step {
   return step("clean-up", umountRecursively(`${host.lxcRoot}/${vmid}/rootfs`), pctUnlock(vmid), pctDestroy(vmid));
 }
 
 /** @throws ContainerFailure unless the container carries this pod's marker and no newer placement */
 export function requireOwnership(
   wish: Pick<ContainerWish, "podId" | "vmid" | "fleetEpoch" | "generation">,
-  observed: ContainerHere,
+  observed: Pick<ContainerHere, "config">,
 ): Marker {
   const marker = parseMarker(observed.config.description);
   if (marker?.podId !== wish.podId) {

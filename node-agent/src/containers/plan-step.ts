@@ -4,6 +4,7 @@ import type { Invocation } from "../pct/pct-arguments.ts";
 export type StepName =
   | "clone"
   | "create"
+  | "restore"
   | "set"
   | "mark"
   | "resize"
@@ -26,7 +27,7 @@ export interface Step {
 
 /** Steps that copy or free whole disks: only a few of them run at a time. */
 export function isHeavy(step: Step): boolean {
-  return ["clone", "create", "resize", "destroy", "clean-up"].includes(step.name);
+  return ["clone", "create", "restore", "resize", "destroy", "clean-up"].includes(step.name);
 }
 
 /** Steps that only take away what an earlier failure left. */

@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import { invocationDeadlineMs } from "../pct/command-line.ts";
 import type { OperationRunner } from "../pct/operation-runner.ts";
 import type { Execution } from "./execution.ts";
@@ -13,11 +14,14 @@ export async function attachRunning(runner: OperationRunner, vmid: number, execu
     if (record.commandId === execution.commandId) ran = true;
     const operation = await runner.attach(record.operationId);
     if (operation === undefined || !(await operation.isAlive())) continue;
-    const [, subcommand = ""] = record.argv;
-    execution.report({ step: subcommand, percent: 0, detail: "continues after a restart of the agent" });
+    const [path = "", word = ""] = record.argv;
+    // Programs have their own names on every host; only pct and pvesm have subcommands.
+    const program = basename(path) === "vzdump" ? "vzdump" : "pct";
+    const step = program === "vzdump" ? program : word;
+    execution.report({ step, percent: 0, detail: "continues after a restart of the agent" });
     await operation.wait({
       signal: execution.signal,
-      deadlineMs: invocationDeadlineMs({ program: "pct", args: record.argv.slice(1) }),
+      deadlineMs: invocationDeadlineMs({ program, args: record.argv.slice(1) }),
     });
     execution.check();
   }

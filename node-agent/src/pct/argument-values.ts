@@ -13,6 +13,12 @@ const PATTERNS = {
   storage: /^[a-zA-Z](?:[a-zA-Z0-9\-_.]{0,98}[a-zA-Z0-9])$/u,
   pool: /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,60})(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,60}){0,2}$/u,
   volume: /^[a-zA-Z][a-zA-Z0-9\-_.]{0,98}[a-zA-Z0-9]:(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+@/-]{0,254}$/u,
+  // An archive of a container, as vzdump names it.
+  archive:
+    /^[a-zA-Z][a-zA-Z0-9\-_.]{0,98}[a-zA-Z0-9]:backup\/vzdump-lxc-[1-9]\d{2,8}-\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d\.tar(?:\.(?:zst|gz|lzo))?$/u,
+  node: /^[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/u,
+  dumpMode: /^(?:snapshot|suspend|stop)$/u,
+  sha1: /^[0-9a-f]{40}$/u,
   bridge: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/u,
   // The second digit is even: a unicast address. Upper case, as Proxmox writes it.
   mac: /^[0-9A-F][02468ACE](?::[0-9A-F]{2}){5}$/u,

@@ -3,7 +3,14 @@ import type { Invocation } from "./pct-arguments.ts";
 
 /** The argument vector of an invocation on this host, beginning with the program's path. */
 export function argumentVector(paths: HostPaths, invocation: Invocation): string[] {
-  const programs = { pct: paths.pctPath, pvesm: paths.pvesmPath, umount: paths.umountPath };
+  const programs = {
+    pct: paths.pctPath,
+    pvesm: paths.pvesmPath,
+    umount: paths.umountPath,
+    vzdump: paths.vzdumpPath,
+    zstd: paths.zstdPath,
+    "lxc-stop": paths.lxcStopPath,
+  };
   return [programs[invocation.program], ...invocation.args];
 }
 
@@ -28,6 +35,12 @@ export function invocationDeadlineMs(invocation: Invocation): number {
     case "clone":
     case "create":
       return 60 * MINUTE_MS;
+    // Whole disks over a network; the command's own deadline is usually shorter.
+    case "restore":
+    case "migrate":
+    case "vzdump":
+    case "zstd":
+      return 12 * 60 * MINUTE_MS;
     case "resize":
     case "destroy":
       return 15 * MINUTE_MS;
@@ -37,7 +50,7 @@ export function invocationDeadlineMs(invocation: Invocation): number {
     case "reboot":
       return guestTimeoutMs(invocation) + (subcommand === "reboot" ? 5 : 2) * MINUTE_MS;
     case "pvesm":
-      return 30_000;
+      return subcommand === "free" ? 15 * MINUTE_MS : 30_000;
     default:
       return 2 * MINUTE_MS;
   }

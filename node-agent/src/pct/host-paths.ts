@@ -13,6 +13,10 @@ export interface HostPaths {
   readonly pveversionPath: string;
   /** Detaches a mount that a killed `pct` left behind. */
   readonly umountPath: string;
+  /** Reads an archive to its end. */
+  readonly zstdPath: string;
+  /** Ends a container that has no configuration on this host any more. */
+  readonly lxcStopPath: string;
   /** The cluster file system (pmxcfs). */
   readonly pveRoot: string;
   /** cgroup v2 hierarchy. */
@@ -38,6 +42,8 @@ export const PROXMOX_PATHS: HostPaths = {
   vzdumpPath: "/usr/bin/vzdump",
   pveversionPath: "/usr/bin/pveversion",
   umountPath: "/usr/bin/umount",
+  zstdPath: "/usr/bin/zstd",
+  lxcStopPath: "/usr/bin/lxc-stop",
   pveRoot: "/etc/pve",
   cgroupRoot: "/sys/fs/cgroup",
   procRoot: "/proc",

@@ -7,6 +7,8 @@ export interface ClusterMembers {
   readonly clusterName: string;
   /** A host without a cluster always has quorum. */
   readonly quorate: boolean;
+  /** Members of the cluster and whether each is seen; empty for a standalone host. */
+  readonly online: ReadonlyMap<string, boolean>;
 }
 
 /** Parses `.members`; undefined when it is not what pmxcfs writes. */
@@ -15,14 +17,20 @@ export function parseMembers(text: string): ClusterMembers | undefined {
   const nodeName = content?.["nodename"];
   if (content === undefined || typeof nodeName !== "string") return undefined;
   const cluster = content["cluster"];
-  if (cluster === undefined) return { nodeName, clusterName: "", quorate: true };
+  if (cluster === undefined) return { nodeName, clusterName: "", quorate: true, online: new Map() };
   if (!isObject(cluster)) return undefined;
   const name = cluster["name"];
   return {
     nodeName,
     clusterName: typeof name === "string" ? name : "",
     quorate: cluster["quorate"] === 1,
+    online: parseOnline(content["nodelist"]),
   };
+}
+
+function parseOnline(nodes: unknown): ReadonlyMap<string, boolean> {
+  if (!isObject(nodes)) return new Map();
+  return new Map(Object.entries(nodes).map(([name, node]) => [name, isObject(node) && node["online"] === 1]));
 }
 
 /** Who has a VMID anywhere in the cluster. */

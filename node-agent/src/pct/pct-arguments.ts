@@ -10,7 +10,7 @@ import {
 } from "./argument-values.ts";
 
 /** The programs that this agent runs. */
-export type Program = "pct" | "pvesm" | "umount";
+export type Program = "pct" | "pvesm" | "umount" | "vzdump" | "zstd" | "lxc-stop";
 
 /** One invocation: no shell reads it, so its words need no quoting. */
 export interface Invocation {
@@ -95,10 +95,62 @@ export function pctCreate(create: {
   );
 }
 
+/**
+ * Makes a container from a backup. What is given replaces what the backup says; `overwrite` lets it take the
+ * place of the stopped container of that id.
+ */
+export function pctRestore(restore: {
+  readonly vmid: number;
+  readonly volumeId: string;
+  readonly storage: string;
+  readonly diskGb: number;
+  readonly options: ConfigOptions;
+  readonly pool: string;
+  readonly overwrite: boolean;
+}): Invocation {
+  const storage = checkedText("storage", restore.storage);
+  const size = checkedInteger(restore.diskGb, 1, 1_048_576, "disk_gb");
+  return pct(
+    "restore",
+    checkedVmid(restore.vmid),
+    checkedText("archive", restore.volumeId, "volume_id"),
+    `--rootfs=${storage}:${size}`,
+    "--unprivileged=1",
+    ...optionArguments(restore.options),
+    ...poolArgument(restore.pool),
+    ...(restore.overwrite ? ["--force=1"] : []),
+  );
+}
+
+/** Moves a container to another member of the cluster; one that runs is shut down, moved and started there. */
+export function pctMigrate(migrate: {
+  readonly vmid: number;
+  readonly target: string;
+  /** Empty for the storage of the same name. */
+  readonly targetStorage: string;
+  readonly timeoutSeconds: number;
+}): Invocation {
+  const { targetStorage } = migrate;
+  const timeout = checkedInteger(migrate.timeoutSeconds, 1, 86_400, "shutdown_timeout_seconds");
+  return pct(
+    "migrate",
+    checkedVmid(migrate.vmid),
+    checkedText("node", migrate.target, "target"),
+    "--restart=1",
+    `--timeout=${timeout}`,
+    ...(targetStorage === "" ? [] : [`--target-storage=${checkedText("storage", targetStorage, "target_storage")}`]),
+  );
+}
+
 /** Changes the configuration; running containers take most changes at once. */
 export function pctSet(
   vmid: number,
-  change: { readonly options?: ConfigOptions; readonly delete?: readonly DeletableKey[] },
+  change: {
+    readonly options?: ConfigOptions;
+    readonly delete?: readonly DeletableKey[];
+    /** SHA-1 (hex) of the file that the change was made for: another one is refused. */
+    readonly digest?: string;
+  },
 ): Invocation {
   const removed = change.delete ?? [];
   return pct(
@@ -106,6 +158,7 @@ export function pctSet(
     checkedVmid(vmid),
     ...optionArguments(change.options ?? {}),
     ...(removed.length === 0 ? [] : [`--delete=${removed.join(",")}`]),
+    ...(change.digest === undefined ? [] : [`--digest=${checkedText("sha1", change.digest)}`]),
   );
 }
 
@@ -171,6 +224,55 @@ export function pctPush(vmid: number, source: string, destination: string): Invo
 /** Sizes and states of all storages of this host. */
 export function pvesmStatus(): Invocation {
   return { program: "pvesm", args: ["status"] };
+}
+
+/**
+ * Backs a container up. The notes carry the backup's identity, by which its archive is found again; nothing is
+ * pruned, whatever the storage says. Other jobs of the host are waited for a minute, then the agent's own
+ * patience decides.
+ */
+export function vzdump(backup: {
+  readonly vmid: number;
+  readonly storage: string;
+  readonly mode: string;
+  readonly backupId: string;
+}): Invocation {
+  const args = [
+    checkedVmid(backup.vmid),
+    `--storage=${checkedText("storage", backup.storage)}`,
+    `--mode=${checkedText("dumpMode", backup.mode, "mode")}`,
+    "--compress=zstd",
+    `--notes-template=${checkedText("uuid", backup.backupId, "backup_id")}`,
+    "--remove=0",
+    "--lockwait=1",
+  ];
+  return { program: "vzdump", args };
+}
+
+/** The backups of one container on a storage, oldest first. Fails when the storage does not answer. */
+export function pvesmListBackups(storage: string, vmid: number): Invocation {
+  const args = ["list", checkedText("storage", storage), "--content=backup", `--vmid=${checkedVmid(vmid)}`];
+  return { program: "pvesm", args };
+}
+
+/** Where a volume lies on this host; says nothing about whether it does. */
+export function pvesmPath(volumeId: string): Invocation {
+  return { program: "pvesm", args: ["path", checkedText("archive", volumeId, "volume_id")] };
+}
+
+/** Removes an archive with its notes and its log. */
+export function pvesmFree(volumeId: string): Invocation {
+  return { program: "pvesm", args: ["free", checkedText("archive", volumeId, "volume_id")] };
+}
+
+/** Reads an archive to its end and compares its checksums. */
+export function zstdTest(path: string): Invocation {
+  return { program: "zstd", args: ["--test", "--quiet", checkedText("path", path)] };
+}
+
+/** Ends a container at once, also one that has no configuration here. */
+export function lxcStop(vmid: number): Invocation {
+  return { program: "lxc-stop", args: [`--name=${checkedVmid(vmid)}`, "--kill"] };
 }
 
 /** Detaches everything below a mount point. */

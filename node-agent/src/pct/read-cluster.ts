@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFile, readdir, readlink } from "node:fs";
+import { readFile, readdir, readlink, rename } from "node:fs";
 import { basename, join } from "node:path";
 import { codeOf } from "../agent-error.ts";
 import { CLUSTER_GROUP, type PoolCall, poolGuard, storageGroup } from "../pool-guard.ts";
@@ -14,6 +14,8 @@ export interface ClusterState {
   /** Empty for a standalone host. */
   readonly clusterName: string;
   readonly quorate: boolean;
+  /** Members of the cluster and whether each is seen; empty for a standalone host. */
+  readonly online: ReadonlyMap<string, boolean>;
   /** Every guest of the cluster. */
   readonly owners: ReadonlyMap<number, VmidOwner>;
 }
@@ -23,6 +25,8 @@ export interface ConfigFile {
   readonly config: ContainerConfig;
   /** SHA-256 (hex) of the text. */
   readonly sha256: string;
+  /** SHA-1 (hex) of the text, which Proxmox calls its digest. */
+  readonly digest: string;
 }
 
 /** How long a read may hang before the cluster file system, or the storage, counts as down. */
@@ -57,7 +61,8 @@ export async function readConfigFile(pveRoot: string, node: string, vmid: number
   try {
     const text = await readClusterFile(path);
     const sha256 = createHash("sha256").update(text).digest("hex");
-    return { config: parseContainerConfig(text), sha256 };
+    const digest = createHash("sha1").update(text).digest("hex");
+    return { config: parseContainerConfig(text), sha256, digest };
   } catch (error) {
     if (codeOf(error) === "ENOENT") return undefined;
     throw error;
@@ -71,6 +76,15 @@ export async function readContainerIds(pveRoot: string, node: string): Promise<n
     .flatMap((name) => /^([1-9]\d{2,8})\.conf$/u.exec(name)?.[1] ?? [])
     .map(Number)
     .toSorted((a, b) => a - b);
+}
+
+/**
+ * Takes a container's file over from another member: in Proxmox this rename is the whole change of owner. Fails
+ * without quorum. @throws when the member has no such file
+ */
+export async function takeConfigFile(pveRoot: string, from: string, to: string, vmid: number): Promise<void> {
+  const path = (node: string): string => join(pveRoot, "nodes", node, "lxc", `${vmid}.conf`);
+  await inTime<void>(CLUSTER_GROUP, path(from), (done) => rename(path(from), path(to), (error) => done(error)));
 }
 
 /** Storages that this node may use. @throws when storage.cfg cannot be read */

@@ -1,0 +1,221 @@
+import { existsSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import {
+  POD_ID,
+  VMID,
+  bounds,
+  cloneSpec,
+  createFixture,
+  lockOf,
+  runningWish,
+} from "../../../test/support/container-fixture.ts";
+import type { Fixture } from "../../../test/support/container-fixture.ts";
+import type { BackupOrder, DeedOptions } from "../containers/containers.ts";
+
+let fixture: Fixture;
+/** Times at which what a container used was read because something was about to stop it. */
+let finalSamples: number;
+
+let dumpsBefore: number;
+
+beforeAll(async () => {
+  fixture = await createFixture();
+  await fixture.containers.converge(runningWish(cloneSpec(fixture.host)), bounds());
+});
+beforeEach(async () => {
+  fixture.host.clearFaults();
+  rmSync(dumpFolder(), { recursive: true, force: true });
+  finalSamples = 0;
+  dumpsBefore = 0;
+  dumpsBefore = await dumps();
+});
+afterAll(() => fixture.dispose());
+
+const BACKUP_ID = "0193a5b0-3333-7abc-8def-000000000001";
+const pod = { podId: POD_ID, vmid: VMID, fleetEpoch: 1n, generation: 1n };
+const order = (change: Partial<BackupOrder> = {}): BackupOrder => ({
+  ...pod,
+  backupId: BACKUP_ID,
+  storage: "local",
+  mode: "stop",
+  ...change,
+});
+const options = (change: Partial<DeedOptions> = {}): DeedOptions => ({
+  ...bounds(change),
+  beforeStop: async () => void (finalSamples += 1),
+  ...change,
+});
+
+const dumpFolder = (): string => join(fixture.host.paths.storageRoot, "local/dump");
+const dumpFiles = (): string[] => (existsSync(dumpFolder()) ? readdirSync(dumpFolder()) : []);
+const archives = (): string[] => dumpFiles().filter((name) => name.endsWith(".tar.zst"));
+const isRunning = async (): Promise<boolean> =>
+  (await fixture.host.containers()).some(({ vmid, running }) => vmid === VMID && running);
+const dumps = async (): Promise<number> =>
+  (await fixture.host.invocations()).filter(({ argv }) => argv[0] === "vzdump").length - dumpsBefore;
+
+describe("a backup", () => {
+  it("is made once for each identity, tells its archive, and the container runs afterwards", async () => {
+    const { backup, observation } = await fixture.containers.backUp(order(), options());
+    expect(backup).toMatchObject({ found: true, volumeId: `local:backup/${archives()[0]}` });
+    expect(backup?.sizeBytes).toBeGreaterThan(0n);
+    expect(Math.abs(Number(backup?.createdAtMs) - Date.now())).toBeLessThan(60_000);
+    expect([observation?.power, observation?.lock, finalSamples]).toEqual([Power.POWER_RUNNING, "", 1]);
+    const again = await fixture.restart().backUp(order(), options());
+    expect([again.backup, archives().length, await dumps()]).toEqual([backup, 1, 1]);
+    // Another identity is another archive, and nothing is pruned for it.
+    await fixture.containers.backUp(order({ backupId: BACKUP_ID.replace(/1$/u, "2") }), options());
+    expect(archives()).toHaveLength(2);
+  });
+
+  it("in mode snapshot stops nothing", async () => {
+    await fixture.containers.backUp(order({ mode: "snapshot" }), options());
+    expect([finalSamples, archives().length]).toEqual([0, 1]);
+  });
+
+  it("of what is not the pod's, or with words that are none, is refused", async () => {
+    const refused: [Partial<BackupOrder>, string][] = [
+      [{ podId: POD_ID.replace(/1$/u, "9") }, "VMID_CONFLICT"],
+      [{ generation: 0n }, "STALE_GENERATION"],
+      [{ mode: "--stdout=1" }, "INVALID_ARGUMENT"],
+      [{ storage: "no-such" }, "STORAGE_MISSING"],
+      [{ storage: "local-lvm" }, "STORAGE_UNSUITABLE"],
+      [{ backupId: "{{guestname}}" }, "INVALID_ARGUMENT"],
+    ];
+    for (const [change, code] of refused) {
+      await expect(fixture.containers.backUp(order(change), options())).rejects.toMatchObject({ code });
+    }
+    expect([archives(), await isRunning()]).toEqual([[], true]);
+  });
+
+  it("on a full storage fails with that reason and leaves the container running", async () => {
+    fixture.host.setFaults([{ storageFull: "local" }]);
+    await expect(fixture.containers.backUp(order(), options())).rejects.toMatchObject({ code: "STORAGE_FULL" });
+    expect([dumpFiles(), await isRunning(), lockOf(fixture, VMID)]).toEqual([[], true, undefined]);
+  });
+
+  it("without quorum does not begin", async () => {
+    const impatient = fixture.restart({ patience: { baseMs: 50, capMs: 100, clusterMs: 200, lockMs: 200 } });
+    fixture.host.setFaults([{ noQuorum: true }]);
+    await expect(impatient.backUp(order(), options())).rejects.toMatchObject({ code: "NO_QUORUM", retryable: true });
+    expect(await dumps()).toBe(0);
+  });
+
+  it("waits for another job of the host and for a lock, and breaks a lock that nobody holds", async () => {
+    const busy = "can't acquire lock '/var/run/vzdump.lock' - got timeout\n";
+    fixture.host.setFaults([
+      { match: { program: "vzdump" }, effect: { kind: "exit", code: 255, stderr: busy }, times: 1 },
+    ]);
+    fixture.host.leaveLock(VMID, "snapshot-delete");
+    await fixture.containers.backUp(order(), options());
+    expect([archives().length, await dumps(), lockOf(fixture, VMID)]).toEqual([1, 2, undefined]);
+  });
+
+  it("that vzdump only claims to have made is an error; one that it made and complains about is none", async () => {
+    fixture.host.setFaults([{ match: { program: "vzdump" }, effect: { kind: "lie" }, times: 1 }]);
+    await expect(fixture.containers.backUp(order(), options())).rejects.toMatchObject({ code: "STEP_WITHOUT_EFFECT" });
+    fixture.host.setFaults([
+      { match: { program: "vzdump" }, effect: { kind: "fail-after", code: 255, stderr: "job errors" }, times: 1 },
+    ]);
+    const { backup } = await fixture.containers.backUp(order(), options());
+    expect(backup?.found).toBe(true);
+  });
+
+  it.each(["after-reserve", "after-stop", "half-extracted", "after-archive"])(
+    "whose vzdump is killed %s leaves no half, no lock and a container that runs; the next try makes one",
+    async (point) => {
+      fixture.host.setFaults([
+        { match: { program: "vzdump" }, effect: { kind: "die-at", point, signal: "KILL" }, times: 1 },
+      ]);
+      const made = await fixture.containers.backUp(order(), options()).then(
+        () => true,
+        (error: unknown) => {
+          expect(error).toMatchObject({ code: "INTERRUPTED", retryable: true });
+          return false;
+        },
+      );
+      expect(made).toBe(point === "after-archive");
+      expect([await isRunning(), lockOf(fixture, VMID)]).toEqual([true, undefined]);
+      expect(dumpFiles().filter((name) => name.includes(".dat"))).toEqual([]);
+      await fixture.containers.backUp(order(), options());
+      expect(archives()).toHaveLength(1);
+    },
+  );
+
+  it("that is cancelled is taken back, and the container runs", async () => {
+    fixture.host.setFaults([{ match: { program: "vzdump" }, effect: { kind: "delay", ms: 5_000 } }]);
+    const signal = AbortSignal.timeout(1_000);
+    await expect(fixture.containers.backUp(order(), options({ signal }))).rejects.toMatchObject({ code: "CANCELLED" });
+    expect([dumpFiles(), await isRunning()]).toEqual([[], true]);
+  });
+});
+
+describe("an archive", () => {
+  const made = async (): Promise<string> =>
+    (await fixture.containers.backUp(order({ mode: "snapshot" }), options())).backup?.volumeId ?? "";
+
+  it("is read to its end: whole, damaged, cut, gone", async () => {
+    const volumeId = await made();
+    const path = join(dumpFolder(), archives()[0] ?? "");
+    const verify = async () => (await fixture.containers.verifyBackup({ vmid: VMID, volumeId }, bounds())).backup;
+    expect(await verify()).toMatchObject({ found: true, readable: true });
+    const bytes = readFileSync(path);
+    const harmed = Buffer.from(bytes);
+    harmed[Math.floor(harmed.length / 2)] = (harmed[Math.floor(harmed.length / 2)] ?? 0) ^ 0xff;
+    writeFileSync(path, harmed);
+    expect(await verify()).toMatchObject({ found: true, readable: false });
+    writeFileSync(path, bytes);
+    truncateSync(path, bytes.length - 1);
+    expect(await verify()).toMatchObject({ found: true, readable: false });
+    truncateSync(path, 0);
+    expect(await verify()).toMatchObject({ found: true, readable: false, sizeBytes: 0n });
+    await fixture.containers.deleteBackup({ vmid: VMID, volumeId }, bounds());
+    expect(await verify()).toMatchObject({ found: false, readable: false });
+  });
+
+  it("on a storage that is away is neither there nor gone", async () => {
+    const volumeId = await made();
+    fixture.host.setFaults([{ storageOffline: "local" }]);
+    const failure = { code: "STORAGE_UNAVAILABLE", retryable: true };
+    await expect(fixture.containers.verifyBackup({ vmid: VMID, volumeId }, bounds())).rejects.toMatchObject(failure);
+    await expect(fixture.containers.deleteBackup({ vmid: VMID, volumeId }, bounds())).rejects.toMatchObject(failure);
+  });
+
+  it("is removed with its notes and log, however often that is asked for", async () => {
+    const volumeId = await made();
+    for (const _ of [1, 2]) {
+      const { backup } = await fixture.containers.deleteBackup({ vmid: VMID, volumeId }, bounds());
+      expect(backup).toMatchObject({ volumeId, found: false });
+    }
+    expect(dumpFiles()).toEqual([]);
+  });
+
+  it("that is none of the container is not removed", async () => {
+    for (const volumeId of [
+      "local-lvm:vm-100001-disk-0",
+      "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst",
+      "local:backup/vzdump-lxc-100002-2026_11_21-00_35_12.tar.zst",
+      "local:backup/vzdump-qemu-100001-2026_11_21-00_35_12.vma.zst",
+      "local:backup/../vzdump-lxc-100001-2026_11_21-00_35_12.tar.zst",
+      "--storage=local",
+      "",
+    ]) {
+      const removing = fixture.containers.deleteBackup({ vmid: VMID, volumeId }, bounds());
+      await expect(removing).rejects.toMatchObject({ code: "NOT_AN_ARCHIVE" });
+    }
+  });
+
+  it("that a lying pvesm leaves there is not said to be removed", async () => {
+    const volumeId = await made();
+    fixture.host.setFaults([{ match: { program: "pvesm", command: "free" }, effect: { kind: "lie" } }]);
+    await expect(fixture.containers.deleteBackup({ vmid: VMID, volumeId }, bounds())).rejects.toMatchObject({
+      code: "STEP_WITHOUT_EFFECT",
+    });
+    fixture.host.setFaults([
+      { match: { program: "pvesm", command: "free" }, effect: { kind: "fail-after", code: 255, stderr: "odd" } },
+    ]);
+    expect((await fixture.containers.deleteBackup({ vmid: VMID, volumeId }, bounds())).backup?.found).toBe(false);
+  });
+});

@@ -1,0 +1,52 @@
+import { ContainerFailure } from "../containers/container-failure.ts";
+import type { ContainerFailureCode } from "../containers/container-failure.ts";
+import type { AdoptOrder } from "../containers/containers.ts";
+import { OWNER_TAG, mentionsMarker, parseMarker, replaceMarker } from "../containers/marker.ts";
+import { isNamelessHalf, lockOf } from "../containers/observed-container.ts";
+import type { ObservedContainer } from "../containers/observed-container.ts";
+import { requireOwnership } from "../containers/plan-container.ts";
+import type { ConfigOptions } from "../pct/pct-arguments.ts";
+import { splitList } from "../pct/parse-pct-config.ts";
+
+/** What an adoption writes into a configuration. */
+export interface Adoption {
+  readonly options: ConfigOptions;
+  /** The file that it was agreed for. */
+  readonly digest: string;
+}
+
+/**
+ * The change that makes somebody's container the pod's; undefined when it is already. Its owner's description
+ * stays below the mark, only control characters that Proxmox would not take are blanks then.
+ * @throws ContainerFailure when it may not be taken over
+ */
+export function planAdopt(order: AdoptOrder, observed: ObservedContainer): Adoption | undefined {
+  const { vmid, podId, fleetEpoch, generation } = order;
+  if (observed.where === "nowhere") throw refused("CONTAINER_MISSING", `container ${vmid} does not exist`);
+  if (observed.where === "elsewhere") {
+    const code = observed.type === "lxc" ? "ON_OTHER_NODE" : "VMID_CONFLICT";
+    throw refused(code, `${vmid} is on node ${observed.node}`);
+  }
+  const { config } = observed;
+  if (parseMarker(config.description) !== undefined) {
+    requireOwnership(order, observed);
+    return undefined;
+  }
+  if (mentionsMarker(config.description)) {
+    throw refused("VMID_CONFLICT", `container ${vmid} carries a marker that cannot be read`);
+  }
+  if (config.options.get("template") === "1") throw refused("IS_TEMPLATE", `container ${vmid} is a template`);
+  if (observed.configSha256 !== order.expectedConfigSha256 || isNamelessHalf(config)) {
+    throw refused("CONFIG_CHANGED", `container ${vmid} is not as it was when it was looked at`);
+  }
+  if (lockOf(config) !== "") throw refused("LOCKED", `CT ${vmid} is locked (${lockOf(config)})`);
+  const text = config.description.replaceAll(/[^\P{Cc}\n]/gu, " ");
+  const marker = { podId, fleetEpoch, generation, stage: "ready", keys: "none" } as const;
+  const tags = [...new Set([...splitList(config.options.get("tags") ?? ""), OWNER_TAG])].toSorted();
+  const options = { description: replaceMarker(text, marker), tags, onboot: false };
+  return { options, digest: observed.digest };
+}
+
+function refused(code: ContainerFailureCode, message: string): ContainerFailure {
+  return new ContainerFailure(code, message, { retryable: false });
+}
