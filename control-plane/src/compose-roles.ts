@@ -21,6 +21,7 @@ import { notificationLoops } from "./notifications/notification-loops.ts";
 import { openMailer } from "./notifications/send-email.ts";
 import { resolveWithSystem } from "./notifications/webhook-target.ts";
 import { deadLetterMetrics } from "./ops/dead-letter-metrics.ts";
+import { fleetMetrics } from "./ops/fleet-metrics.ts";
 import type { Database } from "./platform/database.ts";
 import type { Hints } from "./platform/hints.ts";
 import { startLoops } from "./platform/loops.ts";
@@ -136,6 +137,7 @@ export async function startIngestRole(replica: Replica): Promise<void> {
 /** Carries out tasks, watches the hosts and keeps the tables in order. */
 export function startWorkerRole(replica: Replica): void {
   const { system, log, hints, config } = replica;
+  fleetMetrics(replica.metrics, system, log);
   const worker = startTaskWorker({
     db: system,
     workerId: replica.id,
