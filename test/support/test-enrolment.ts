@@ -11,6 +11,8 @@ export interface TestEnrolment {
   makeToken(pinned?: SigningAuthority): string;
   /** The next answers are lost on the way although the request was carried out. */
   loseAnswers(count: number): void;
+  /** Requests are carried out and not answered before the returned function is called. */
+  holdAnswers(): () => void;
   /** Takes a certificate as the last one that was issued to its node. */
   knowCertificate(nodeId: string, pem: string): void;
   /** Added to the bundle of every answer. */
@@ -35,6 +37,7 @@ export async function startTestEnrolment(options: TestEnrolmentOptions): Promise
   const requests: { path: string; body: Record<string, string> }[] = [];
   let bundle = authority.pem;
   let lost = 0;
+  let held = Promise.resolve();
 
   const issue = async (nodeId: string, csrPem: string): Promise<object> => {
     const { publicKey } = await readCertificateRequest(csrPem);
@@ -83,6 +86,7 @@ export async function startTestEnrolment(options: TestEnrolmentOptions): Promise
       (error: unknown) =>
         [401, { error: error instanceof Refusal ? error.message : "INTERNAL", message: "refused" }] as const,
     );
+    if (request.method === "POST") await held;
     if (status === 200 && request.method === "POST" && lost > 0) {
       lost -= 1;
       response.destroy();
@@ -102,6 +106,11 @@ export async function startTestEnrolment(options: TestEnrolmentOptions): Promise
       return `cp1.${tokenId}.${secret}.${pinned.spkiSha256}`;
     },
     loseAnswers: (count) => void (lost = count),
+    holdAnswers() {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      held = promise;
+      return resolve;
+    },
     knowCertificate: (nodeId, pem) => void lastCertificates.set(nodeId, pem),
     addToBundle: (pem) => void (bundle += pem),
     requests,

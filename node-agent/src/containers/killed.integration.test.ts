@@ -191,7 +191,7 @@ async function startAgent(wish: ContainerWish, program: string): Promise<ChildPr
      import { bounds } from ${JSON.stringify(support)};
      const containers = createContainers({
        paths: ${JSON.stringify(fixture.paths)}, operationsDir: ${JSON.stringify(fixture.operationsDir)},
-       clock: { epochMs: Date.now }, log: pino({ level: "silent" }), ...${JSON.stringify(QUICK)},
+       clock: { epochMs: Date.now, monotonicMs: () => performance.now() }, log: pino({ level: "silent" }), ...${JSON.stringify(QUICK)},
      });
      const wish = JSON.parse(process.argv[2], (_, value) => typeof value === "string" && /^\\d+n$/.test(value) ? BigInt(value.slice(0, -1)) : value);
      await containers.converge(wish, bounds({
@@ -232,6 +232,17 @@ describe("an agent that is killed", () => {
       expect(readdirSync(fixture.operationsDir).filter((name) => name.endsWith(".json"))).toEqual([]);
     },
   );
+
+  it("at the create from an archive: the next one finds what runs and finishes it", async () => {
+    const fromArchive = runningWish(cloneSpec(fixture.host, { source: archive }));
+    fixture.host.setFaults([{ match: { command: "create" }, effect: { kind: "delay", ms: 500 }, times: 1 }]);
+    await kill(await startAgent(fromArchive, "create"));
+    const outcome = await fixture.containers.converge(fromArchive, bounds({ absentBefore: true }));
+    expect(outcome.observation).toMatchObject({ podId: POD_ID, power: Power.POWER_RUNNING });
+    await expectWhole(true);
+    const creates = (await fixture.host.invocations()).filter(({ argv }) => argv.includes("create"));
+    expect(creates).toHaveLength(1);
+  });
 
   it.each(["clone", "set", "start"])("at %s, and the pod is not wanted any more: nothing is left", async (step) => {
     await kill(await startAgent(wish(), step));
