@@ -73,11 +73,14 @@ CREATE TABLE usage_dirty_months (
   pod_ids uuid[]
 );
 
--- Hours of a time that are made or may be being made at this moment: what changes in them needs a mark. Older
--- hours that nobody has made are made with what is known then.
+-- Hours of a time that are made or may be being made at this moment, be it by somebody who catches up: what changes
+-- in them needs a mark. Older hours that nobody has made are made with what is known then.
 CREATE FUNCTION hours_to_mark(changed tstzrange) RETURNS SETOF timestamptz LANGUAGE sql STABLE AS $$
   SELECT hour_start FROM usage_hours
   WHERE hour_start > lower(changed) - interval '1 hour' AND hour_start < coalesce(upper(changed), 'infinity')
+  UNION
+  SELECT last_made + step * interval '1 hour' FROM (SELECT max(hour_start) AS last_made FROM usage_hours) AS made, generate_series(1, 3) AS step
+  WHERE last_made + (step + 1) * interval '1 hour' > lower(changed) AND last_made + step * interval '1 hour' < coalesce(upper(changed), 'infinity')
   UNION
   SELECT hour FROM generate_series(
     date_bin('1 hour', greatest(lower(changed), clock_timestamp() - interval '7 days'), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
@@ -130,6 +133,17 @@ BEGIN
 END $$;
 CREATE TRIGGER allocated_hours_are_marked AFTER INSERT OR UPDATE OR DELETE ON cloud_pod_allocations
   FOR EACH ROW EXECUTE FUNCTION mark_allocated_hours();
+
+-- Nobody pays for a pod whose removal he has asked for, however long its host takes and even if it fails. Tenants'
+-- login may not write the history of pods, so it is done here, as the owner.
+CREATE FUNCTION end_allocation() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+BEGIN
+  DELETE FROM cloud_pod_allocations WHERE pod_id = NEW.id AND upper_inf(valid) AND lower(valid) >= NEW.deletion_requested_at;
+  UPDATE cloud_pod_allocations SET valid = tstzrange(lower(valid), NEW.deletion_requested_at) WHERE pod_id = NEW.id AND upper_inf(valid);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER allocations_end_with_the_wish AFTER UPDATE OF deletion_requested_at ON cloud_pods FOR EACH ROW
+  WHEN (NEW.deletion_requested_at IS NOT NULL AND OLD.deletion_requested_at IS NULL) EXECUTE FUNCTION end_allocation();
 
 -- One row per pod and hour in which the pod existed, with or without samples. tenant_id is the pod's, copied
 -- where the row is made; a foreign key would be checked a million times a day for nothing.
@@ -186,10 +200,12 @@ CREATE TABLE cloud_pod_usage_hourly (
   sealed_at timestamptz,
   sealed_base jsonb,
   archive_samples bigint,
-  archive_sha256 bytea,
+  archive_digest bigint,                  -- of the measured figures when the samples were archived
+  archive_sha256 bytea,                   -- of the file with the samples
   -- Only what came after the row itself had been archived; existence was charged by that row.
   supplement boolean NOT NULL DEFAULT false,
   rolled_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT no_negative_time CHECK (least(measured_ms, late_ms, not_running_ms, missing_ms, uptime_ms) >= 0),
   PRIMARY KEY (hour_start, pod_id)
 );
 CREATE INDEX cloud_pod_usage_hourly_of_tenant ON cloud_pod_usage_hourly (tenant_id, pod_id, hour_start);
@@ -237,6 +253,7 @@ CREATE TABLE cloud_pod_usage_daily (
   sealed_base jsonb,                      -- what it was when its hours were archived, once something came after
   supplement boolean NOT NULL DEFAULT false,
   rolled_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT no_negative_time CHECK (least(measured_ms, late_ms, not_running_ms, missing_ms, uptime_ms) >= 0),
   PRIMARY KEY (date, pod_id)
 );
 CREATE INDEX cloud_pod_usage_daily_of_tenant ON cloud_pod_usage_daily (tenant_id, pod_id, date);
@@ -292,6 +309,7 @@ CREATE TABLE cloud_pod_usage_monthly (
   invoice_id uuid,
   sealed_base jsonb,                      -- what it was when its days were archived, once something came after
   rolled_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT no_negative_time CHECK (least(measured_ms, late_ms, not_running_ms, missing_ms, uptime_ms) >= 0),
   PRIMARY KEY (year_month, pod_id)
 );
 CREATE INDEX cloud_pod_usage_monthly_of_tenant ON cloud_pod_usage_monthly (tenant_id, year_month);

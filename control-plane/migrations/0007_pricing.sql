@@ -56,7 +56,17 @@ BEGIN
   RETURN coalesce(NEW, OLD);
 END $$;
 CREATE TRIGGER used_pricing_stays BEFORE INSERT OR UPDATE OR DELETE ON cloud_pod_pricing FOR EACH ROW EXECUTE FUNCTION used_prices_stay();
-CREATE TRIGGER used_plan_prices_stay BEFORE UPDATE OR DELETE ON cloud_pod_plan_prices FOR EACH ROW EXECUTE FUNCTION used_prices_stay();
+CREATE TRIGGER used_plan_prices_stay BEFORE INSERT OR UPDATE OR DELETE ON cloud_pod_plan_prices FOR EACH ROW EXECUTE FUNCTION used_prices_stay();
+
+-- A price that begins in an hour which is being rated at this moment: the hour is rated again.
+CREATE FUNCTION mark_priced_hours() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO usage_dirty_hours (hour_start, node_id)
+  SELECT hour, id FROM hours_to_mark(tstzrange(now() - interval '1 hour', NULL)) AS hour, nodes;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER priced_hours_are_marked AFTER INSERT OR UPDATE ON cloud_pod_pricing FOR EACH STATEMENT EXECUTE FUNCTION mark_priced_hours();
+CREATE TRIGGER plan_priced_hours_are_marked AFTER INSERT OR UPDATE ON cloud_pod_plan_prices FOR EACH STATEMENT EXECUTE FUNCTION mark_priced_hours();
 
 -- Which list a tenant named when.
 CREATE TABLE tenant_pricing_names (

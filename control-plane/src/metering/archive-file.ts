@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
+import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, open, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Transform } from "node:stream";
@@ -51,4 +51,32 @@ export async function writeArchive(
     await folder.close();
   }
   return { path, sha256: hash.digest() };
+}
+
+/** SHA-256 of an archive as it lies on the disk; undefined when it is not there. */
+export async function digestOfArchive(directory: string, name: string): Promise<Buffer | undefined> {
+  const hash = createHash("sha256");
+  try {
+    await pipeline(createReadStream(join(directory, name)), hash);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined; // of the file system
+    throw error;
+  }
+  return hash.digest();
+}
+
+/** Where the samples of an hour are archived. */
+export function sampleArchiveName(hourStart: Date): string {
+  const at = hourStart.toISOString();
+  return `samples/${at.slice(0, 10)}/${at.slice(0, 13).replace("T", "-")}.csv.gz`;
+}
+
+/** Where the hours of a day are archived: "2026-01-05". */
+export function hourArchiveName(day: string): string {
+  return `hours/${day}.csv.gz`;
+}
+
+/** Where the days of a month are archived: "2026-01". */
+export function dayArchiveName(yearMonth: string): string {
+  return `days/${yearMonth}.csv.gz`;
 }

@@ -1,6 +1,6 @@
-import type { Database } from "../platform/database.ts";
+import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { writeArchive } from "./archive-file.ts";
+import { dayArchiveName, hourArchiveName, writeArchive } from "./archive-file.ts";
 import { withOwnClient, type ArchiveOptions } from "./archive-samples.ts";
 import { lockPeriod } from "./lock-period.ts";
 import { rollUpLockedDay } from "./roll-up-days.ts";
@@ -12,8 +12,8 @@ const hoursKeptMs = 30 * dayMs;
 const daysKeptMs = 365 * dayMs;
 
 /**
- * Archives and removes the hours of months that were closed 30 days ago for everyone, a day at a time: what
- * waits is taken in first, then the day's own figures stand for its hours.
+ * Archives and removes the hours of months that were closed 30 days ago for everyone and found to be right since, a
+ * day at a time: what waits is taken in first, then the day's own figures stand for its hours.
  * @returns the days.
  */
 export async function archiveHours(db: Database, options: ArchiveOptions, now: Date): Promise<string[]> {
@@ -23,6 +23,9 @@ export async function archiveHours(db: Database, options: ArchiveOptions, now: D
       AND NOT EXISTS (
         SELECT FROM cloud_pod_usage_monthly m WHERE m.year_month = to_char(made.day, 'YYYY-MM')
           AND (m.closed_at IS NULL OR m.closed_at > ${new Date(now.getTime() - hoursKeptMs)}))
+      AND EXISTS (
+        SELECT FROM usage_verifications v WHERE v.year_month = to_char(made.day, 'YYYY-MM') AND v.findings_count = 0
+          AND v.verified_at >= (SELECT max(c.closed_at) FROM usage_closed_months c WHERE c.year_month = v.year_month))
     ORDER BY day`);
   const archived: string[] = [];
   for (const { starts } of days) archived.push(await archiveHoursOf(db, options, starts, now));
@@ -32,19 +35,20 @@ export async function archiveHours(db: Database, options: ArchiveOptions, now: D
 async function archiveHoursOf(db: Database, options: ArchiveOptions, starts: Date, now: Date): Promise<string> {
   const day = starts.toISOString().slice(0, 10);
   const ends = new Date(starts.getTime() + dayMs);
-  await db.transaction(async (tx) => {
+  const settledAt = await db.transaction(async (tx) => {
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     await lockDayAndItsHours(tx, starts);
     await lockPeriod(tx, "day", starts);
     await takeInMarks(tx, starts, now);
-    await rollUpLockedDay(tx, starts, now);
+    await rollUpLockedDay(tx, starts);
     // Seen by the other connection once it is committed; until then the day is locked against changes.
+    return await databaseClock(tx);
   });
   const file = await withOwnClient(options.databaseUrl, (client) =>
     writeArchive(
       client,
       options.archiveDirectory,
-      `hours/${day}.csv.gz`,
+      hourArchiveName(day),
       `SELECT * FROM cloud_pod_usage_hourly WHERE hour_start >= '${starts.toISOString()}' AND hour_start < '${ends.toISOString()}' ORDER BY hour_start, pod_id`,
     ),
   );
@@ -55,7 +59,7 @@ async function archiveHoursOf(db: Database, options: ArchiveOptions, starts: Dat
     const changed = await tx.query(sql`
       SELECT FROM usage_dirty_hours WHERE hour_start >= ${starts} AND hour_start < ${ends}
       UNION ALL SELECT FROM usage_dirty_days WHERE date = ${day}
-      UNION ALL SELECT FROM cloud_pod_usage_hourly WHERE hour_start >= ${starts} AND hour_start < ${ends} AND rolled_at > ${now} LIMIT 1`);
+      UNION ALL SELECT FROM cloud_pod_usage_hourly WHERE hour_start >= ${starts} AND hour_start < ${ends} AND rolled_at > ${settledAt} LIMIT 1`);
     // Something came between the file and the lock: the next pass writes the day again.
     if (changed.length > 0) return;
     await tx.execute(sql`
@@ -88,24 +92,39 @@ async function archiveDaysOf(db: Database, options: ArchiveOptions, starts: Date
   const yearMonth = yearMonthOf(starts);
   const ends = new Date(Date.UTC(starts.getUTCFullYear(), starts.getUTCMonth() + 1));
   const [from, to] = [starts, ends].map((at) => at.toISOString().slice(0, 10));
-  const file = await withOwnClient(options.databaseUrl, (client) =>
-    writeArchive(
-      client,
-      options.archiveDirectory,
-      `days/${yearMonth}.csv.gz`,
-      `SELECT * FROM cloud_pod_usage_daily WHERE date >= '${from}' AND date < '${to}' ORDER BY date, pod_id`,
-    ),
-  );
-  return await db.transaction(async (tx) => {
+  const lockAll = async (tx: Transaction): Promise<void> => {
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     for (let at = starts.getTime(); at < ends.getTime(); at += dayMs) {
       await lockDayAndItsHours(tx, new Date(at));
       await lockPeriod(tx, "day", new Date(at));
-      await takeInMarks(tx, new Date(at), now);
-      await rollUpLockedDay(tx, new Date(at), now);
     }
     await lockPeriod(tx, "month", starts);
+  };
+  const settledAt = await db.transaction(async (tx) => {
+    await lockAll(tx);
+    for (let at = starts.getTime(); at < ends.getTime(); at += dayMs) {
+      await takeInMarks(tx, new Date(at), now);
+      await rollUpLockedDay(tx, new Date(at));
+    }
     await rollUpLockedMonth(tx, yearMonth, now);
+    return await databaseClock(tx);
+  });
+  const file = await withOwnClient(options.databaseUrl, (client) =>
+    writeArchive(
+      client,
+      options.archiveDirectory,
+      dayArchiveName(yearMonth),
+      `SELECT * FROM cloud_pod_usage_daily WHERE date >= '${from}' AND date < '${to}' ORDER BY date, pod_id`,
+    ),
+  );
+  return await db.transaction(async (tx) => {
+    await lockAll(tx);
+    const changed = await tx.query(sql`
+      SELECT FROM usage_dirty_hours WHERE hour_start >= ${starts} AND hour_start < ${ends}
+      UNION ALL SELECT FROM usage_dirty_days WHERE date >= ${from} AND date < ${to}
+      UNION ALL SELECT FROM cloud_pod_usage_daily WHERE date >= ${from} AND date < ${to} AND rolled_at > ${settledAt} LIMIT 1`);
+    // Something came between the file and the lock: the next pass writes the month again.
+    if (changed.length > 0) return false;
     const open = await tx.query(sql`
       SELECT FROM cloud_pod_usage_daily d LEFT JOIN usage_days u ON u.day = d.date
       WHERE d.date >= ${from} AND d.date < ${to} AND u.hours_archived_at IS NULL LIMIT 1`);
@@ -120,4 +139,10 @@ async function archiveDaysOf(db: Database, options: ArchiveOptions, starts: Date
     );
     return true;
   });
+}
+
+async function databaseClock(tx: Transaction): Promise<Date> {
+  const [row] = await tx.query<{ at: Date }>(sql`SELECT clock_timestamp() AS at`);
+  if (row === undefined) throw new Error("a query without a table has a row");
+  return row.at;
 }

@@ -1,8 +1,10 @@
 import pg from "pg";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { writeArchive } from "./archive-file.ts";
+import { sampleArchiveName, writeArchive } from "./archive-file.ts";
 import { lockPeriod } from "./lock-period.ts";
+import type { MeteringFinding } from "./verify-differences.ts";
+import { archivedBase, digestOf, samplesAgainstHours } from "./verify-hours.ts";
 
 const hourMs = 3_600_000;
 const detachLockTimeout = "2s";
@@ -26,36 +28,56 @@ export async function withOwnClient<T>(databaseUrl: string, work: (client: pg.Cl
   }
 }
 
+/** What became of sealed days. */
+export interface SampleArchiving {
+  readonly archived: readonly string[];
+  /** Days whose hours are not what their samples say: kept, until somebody has looked. */
+  readonly refused: readonly { readonly day: string; readonly findings: readonly MeteringFinding[] }[];
+}
+
 /**
- * Writes the samples of sealed days to the archive, a file per hour, and notes count and digest in the hours.
- * Nobody changes such samples any more. Interrupted, it writes the day again.
- * @returns the days.
+ * Writes the samples of sealed days to the archive, a file per hour, and notes count and digests in the hours. Nobody
+ * changes such samples any more; that the hours say the same is proved before, because afterwards it cannot be.
+ * Interrupted, it writes the day again.
  */
-export async function archiveSamples(db: Database, options: ArchiveOptions): Promise<string[]> {
+export async function archiveSamples(db: Database, options: ArchiveOptions): Promise<SampleArchiving> {
   const days = await db.query<{ starts: Date }>(sql`
     SELECT day::timestamp AT TIME ZONE 'UTC' AS starts FROM usage_days
     WHERE sealed_at IS NOT NULL AND archived_at IS NULL AND dropped_at IS NULL ORDER BY day`);
   const archived: string[] = [];
+  const refused: SampleArchiving["refused"][number][] = [];
   for (const { starts } of days) {
     const day = starts.toISOString().slice(0, 10);
     const isThere = await partitionExists(db, day);
+    const findings = isThere ? await findDisagreement(db, starts) : [];
+    if (findings.length > 0) {
+      refused.push({ day, findings });
+      continue;
+    }
     for (let hour = 0; isThere && hour < 24; hour++)
       await archiveHour(db, options, new Date(starts.getTime() + hour * hourMs));
     await db.execute(sql`UPDATE usage_days SET archived_at = now() WHERE day = ${day}`);
     archived.push(day);
   }
-  return archived;
+  return { archived, refused };
+}
+
+async function findDisagreement(db: Database, starts: Date): Promise<MeteringFinding[]> {
+  const day = { from: sql`${starts}::timestamptz`, to: sql`${new Date(starts.getTime() + 24 * hourMs)}::timestamptz` };
+  return await db.transaction(async (tx) => {
+    await tx.query(sql`SELECT set_config('statement_timeout', '30min', true), set_config('work_mem', '256MB', true)`);
+    return await tx.query<MeteringFinding>(sql`${samplesAgainstHours(day)} LIMIT 20`);
+  });
 }
 
 async function archiveHour(db: Database, options: ArchiveOptions, hourStart: Date): Promise<void> {
   const hourEnd = new Date(hourStart.getTime() + hourMs);
   const [from, to] = [hourStart.toISOString(), hourEnd.toISOString()];
-  const name = `samples/${from.slice(0, 10)}/${from.slice(0, 13).replace("T", "-")}.csv.gz`;
   const file = await withOwnClient(options.databaseUrl, (client) =>
     writeArchive(
       client,
       options.archiveDirectory,
-      name,
+      sampleArchiveName(hourStart),
       `SELECT * FROM cloud_pod_usage_samples WHERE sample_time > '${from}' AND sample_time <= '${to}' ORDER BY pod_id, sample_time, spool_no, seq`,
     ),
   );
@@ -63,7 +85,8 @@ async function archiveHour(db: Database, options: ArchiveOptions, hourStart: Dat
     await lockPeriod(tx, "hour", hourStart);
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     await tx.execute(sql`
-      UPDATE cloud_pod_usage_hourly h SET archive_sha256 = ${file.sha256}, archive_samples = coalesce((
+      UPDATE cloud_pod_usage_hourly h SET archive_sha256 = ${file.sha256},
+        archive_digest = (SELECT ${digestOf("base")} FROM ${archivedBase} AS base), archive_samples = coalesce((
         SELECT n.samples FROM (
           SELECT pod_id, sum(sample_count) AS samples FROM cloud_pod_usage_samples
           WHERE sample_time > ${hourStart} AND sample_time <= ${hourEnd} GROUP BY pod_id) AS n WHERE n.pod_id = h.pod_id), 0)

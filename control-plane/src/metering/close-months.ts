@@ -37,7 +37,8 @@ async function closeMonth(db: Database, starts: Date, now: Date): Promise<Closed
         -- Hours of the month that nobody has made yet, and marks that wait.
         SELECT FROM usage_dirty_months WHERE year_month = ${yearMonth}
         UNION ALL SELECT FROM usage_dirty_days WHERE date >= (${starts}::timestamptz AT TIME ZONE 'UTC')::date AND date < (${ends}::timestamptz AT TIME ZONE 'UTC')::date
-        UNION ALL SELECT FROM usage_dirty_hours WHERE hour_start >= ${starts} AND hour_start < ${ends}
+        -- After three days nothing in it is waited for: what a host replays then is an adjustment, for whomever it is.
+        UNION ALL SELECT FROM usage_dirty_hours WHERE hour_start >= ${starts} AND hour_start < ${ends} AND NOT ${waited}
         UNION ALL SELECT WHERE coalesce((SELECT max(hour_start) FROM usage_hours), '-infinity') < ${ends}::timestamptz - interval '1 hour'),
       ready AS (
         SELECT DISTINCT tenant_id FROM cloud_pod_usage_monthly m

@@ -31,9 +31,14 @@ export type EvidenceSource =
 
 const maxSampleLength = sql`interval '1 day'`;
 
-/** When a sample's pod began to run: at its start, but for a difference that is more than a clock being set right. */
-const ranFrom = sql`CASE WHEN date_part('epoch', s.sample_time - s.start_time) * 1000 - s.running_ms < 1000
-  THEN s.start_time ELSE s.sample_time - make_interval(secs => s.running_ms / 1000.0) END`;
+/** When the pod of sample row `alias` began to run: at its start, but for a difference that is more than a clock being set right. */
+export function ranFromOf(alias: string): Sql {
+  return nameColumns([
+    `CASE WHEN date_part('epoch', ${alias}.sample_time - ${alias}.start_time) * 1000 - ${alias}.running_ms < 1000
+      THEN ${alias}.start_time ELSE ${alias}.sample_time - make_interval(secs => ${alias}.running_ms / 1000.0) END`,
+  ]);
+}
+const ranFrom = ranFromOf("s");
 
 interface HourBounds {
   readonly from: Sql;
@@ -45,21 +50,21 @@ function coveredBySamples({ from, to }: HourBounds): Sql {
   return sql`range_agg(int4range(ms_in_hour(least(${ranFrom}, ${to}), ${from}), ms_in_hour(least(s.sample_time, ${to}), ${from})))`;
 }
 
-/** The histogram of sample rows `s`: their share of all cores, weighed by their time in the hour. */
+/** The histogram of sample rows `s`: their share of all cores (of one, where the host names none), weighed by their time in the hour. */
 function histogramOfSamples({ from, to }: HourBounds): Sql {
-  return sql`array_agg(least(100, s.cpu_usage_us / nullif(s.running_ms::bigint * s.cores * 10, 0)) * 4294967296
+  return sql`array_agg(least(100, s.cpu_usage_us / nullif(s.running_ms::bigint * greatest(1, s.cores) * 10, 0)) * 4294967296
     + ms_in_hour(least(s.sample_time, ${to}), ${from}) - ms_in_hour(least(${ranFrom}, ${to}), ${from}))`;
 }
 
 /** What the samples of a pod are summed up to in one pass. */
 const sums = sql`g.pod_id, sum(g.sample_count)::bigint AS sample_count, sum(g.running_ms)::bigint AS running_ms, sum(g.cpu_usage_us)::bigint AS cpu_usage_us,
-  sum(g.running_ms::bigint * g.cores)::bigint AS cpu_capacity_ms, sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms,
+  sum(g.running_ms::bigint * greatest(1, g.cores))::bigint AS cpu_capacity_ms, sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms,
   sum(g.guest_in_bytes)::bigint AS guest_in_bytes, sum(g.guest_out_bytes)::bigint AS guest_out_bytes,
   sum(g.io_read_bytes)::bigint AS io_read_bytes, sum(g.io_write_bytes)::bigint AS io_write_bytes,
   ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
   min(g.spool_no) = max(g.spool_no) AS is_one_spool, min(g.start_time) AS starts, max(g.sample_time) AS ends,
   sum(date_part('epoch', g.sample_time - g.start_time)) AS length_seconds,
-  array_agg(least(100, g.cpu_usage_us / nullif(g.running_ms::bigint * g.cores * 10, 0)) * 4294967296 + g.running_ms) AS entries`;
+  array_agg(least(100, g.cpu_usage_us / nullif(g.running_ms::bigint * greatest(1, g.cores) * 10, 0)) * 4294967296 + g.running_ms) AS entries`;
 
 /**
  * Covered time and histogram of the sums `g` of a pod. Nearly always one spool measured a stretch without
@@ -111,7 +116,7 @@ function measuredTable(source: EvidenceSource): Sql {
 /** Samples that are not among the usual ones: those that came late, and those that only began in the hour. */
 function straysTable(source: EvidenceSource): Sql {
   const row = sql`d.pod_id, d.hour_start, d.hour_end, s.start_time, s.sample_time, s.running_ms, s.cores, s.sample_count, s.cpu_usage_us,
-    s.running_ms::bigint * s.cores AS cpu_capacity_ms, s.memory_byte_ms, s.disk_byte_ms, s.guest_in_bytes, s.guest_out_bytes,
+    s.running_ms::bigint * greatest(1, s.cores) AS cpu_capacity_ms, s.memory_byte_ms, s.disk_byte_ms, s.guest_in_bytes, s.guest_out_bytes,
     s.io_read_bytes, s.io_write_bytes, ${nameColumns(greatestFigures, (name) => `s.${name}`)}`;
   const late = sql`SELECT ${row}, s.sample_time <= d.hour_end AS is_own
     FROM due d JOIN cloud_pod_usage_late_samples s ON s.pod_id = d.pod_id
@@ -152,9 +157,12 @@ export function evidenceTables(source: EvidenceSource): Sql {
     ],
     sql`, `,
   );
-  // A frozen hour without points had no edge then: its traffic cannot be told apart any more.
+  // A frozen hour that had samples and kept no points had no edge then: its traffic cannot be told apart any more.
   const points =
-    source.kind === "sealed" ? sql`m.traffic_points || coalesce(p.traffic_points, '[]')` : sql`p.traffic_points`;
+    source.kind === "sealed"
+      ? sql`CASE WHEN edge.pod_id IS NULL THEN NULL WHEN coalesce(m.sample_count, 0) = 0 THEN coalesce(p.traffic_points, '[]')
+          ELSE m.traffic_points || coalesce(p.traffic_points, '[]') END`
+      : sql`p.traffic_points`;
   return sql`${measuredTable(source)}, ${straysTable(source)},
     extra AS (
       SELECT pod_id, hour_start, ${nameColumns(summedFigures, (name) => `sum(s.${name}) FILTER (WHERE is_own) AS ${name}`)},
@@ -168,5 +176,5 @@ export function evidenceTables(source: EvidenceSource): Sql {
         coalesce(m.cpu_histogram, '{}') || coalesce(x.cpu_histogram, '{}') AS cpu_histogram,
         ${points} AS traffic_points, x.pod_id IS NOT NULL AS has_strays
       FROM due d LEFT JOIN measured m USING (pod_id, hour_start) LEFT JOIN extra x USING (pod_id, hour_start)
-      LEFT JOIN points p USING (pod_id, hour_start))`;
+      LEFT JOIN points p USING (pod_id, hour_start) LEFT JOIN edges edge USING (pod_id, hour_start))`;
 }

@@ -15,24 +15,24 @@ const written = [...carried, "hours", "currency", "supplement", "rolled_at"] as 
  * day as it was then counts as one more piece of evidence beside the hours that were made since.
  * @returns number of pods.
  */
-export async function rollUpDay(db: Database, date: Date, now: Date): Promise<number> {
+export async function rollUpDay(db: Database, date: Date): Promise<number> {
   return await db.transaction(async (tx) => {
     await lockPeriod(tx, "day", date);
     await tx.query(
       sql`SELECT set_config('statement_timeout', '10min', true), set_config('work_mem', '256MB', true), set_config('jit', 'off', true)`,
     );
-    return await rollUpLockedDay(tx, date, now);
+    return await rollUpLockedDay(tx, date);
   });
 }
 
 /** As `rollUpDay`, in the transaction of somebody who has locked the day. */
-export async function rollUpLockedDay(tx: Transaction, date: Date, now: Date): Promise<number> {
+export async function rollUpLockedDay(tx: Transaction, date: Date): Promise<number> {
   const day = date.toISOString().slice(0, 10);
   const [state] = await tx.query<{ hoursArchived: boolean; daysArchived: boolean }>(sql`
     SELECT EXISTS (SELECT FROM usage_days WHERE day = ${day} AND hours_archived_at IS NOT NULL) AS "hoursArchived",
       EXISTS (SELECT FROM usage_months WHERE year_month = ${day.slice(0, 7)}) AS "daysArchived"`);
   const [done] = await tx.query<{ pods: bigint }>(
-    dayStatement(day, now, state?.hoursArchived === true, state?.daysArchived === true),
+    dayStatement(day, state?.hoursArchived === true, state?.daysArchived === true),
   );
   return Number(done?.pods ?? 0);
 }
@@ -42,7 +42,7 @@ export function isMarked(podId: Sql): Sql {
   return sql`((SELECT bool_or(pod_ids IS NULL) FROM marks) OR ${podId} IN (SELECT unnest(pod_ids) FROM marks))`;
 }
 
-function dayStatement(day: string, now: Date, hoursArchived: boolean, daysArchived: boolean): Sql {
+function dayStatement(day: string, hoursArchived: boolean, daysArchived: boolean): Sql {
   const from = sql`(${day}::date::timestamp AT TIME ZONE 'UTC')`;
   const base = sql`
     UNION ALL SELECT d.pod_id, d.tenant_id, ${nameColumns(carried, (name) => `base.${name}`)}, base.hours, d.currency
@@ -64,9 +64,9 @@ function dayStatement(day: string, now: Date, hoursArchived: boolean, daysArchiv
         ${nameColumns(greatestFigures, (name) => `max(${name}) AS ${name}`)}, sum(hours) AS hours, max(currency) AS currency
       FROM sources GROUP BY pod_id),
     written AS (
-      INSERT INTO cloud_pod_usage_daily (date, pod_id, tenant_id, ${nameColumns(written)})
-      SELECT ${day}, pod_id, tenant_id, ${nameColumns([...addedFigures, ...greatestFigures])}, coalesce(h.cpu_histogram, '{}'), hours, currency,
-        ${daysArchived}::boolean, ${now}::timestamptz
+      INSERT INTO cloud_pod_usage_daily (date, pod_id, tenant_id, sealed_base, ${nameColumns(written)})
+      SELECT ${day}, pod_id, tenant_id, ${hoursArchived && !daysArchived ? emptyBase([...carried, "hours"]) : sql`NULL`}::jsonb, ${nameColumns([...addedFigures, ...greatestFigures])}, coalesce(h.cpu_histogram, '{}'), hours, currency,
+        ${daysArchived}::boolean, clock_timestamp()
       FROM made LEFT JOIN histograms h USING (pod_id)
       ON CONFLICT (date, pod_id) DO UPDATE SET ${nameColumns(written, (name) => `${name} = EXCLUDED.${name}`)}
         ${hoursArchived ? keepBase : sql``}
@@ -75,6 +75,11 @@ function dayStatement(day: string, now: Date, hoursArchived: boolean, daysArchiv
       INSERT INTO usage_dirty_months (year_month, pod_ids)
       SELECT ${day.slice(0, 7)}, CASE WHEN (SELECT bool_or(pod_ids IS NULL) FROM marks) THEN NULL ELSE array_agg(pod_id) END FROM written HAVING count(*) > 0)
     SELECT count(*) AS pods FROM written`;
+}
+
+/** The base of a row that is made only after what it is made of was archived: nothing. */
+export function emptyBase(names: readonly string[]): Sql {
+  return sql`${JSON.stringify(Object.fromEntries(names.map((name) => [name, name === "cpu_histogram" ? [] : 0])))}`;
 }
 
 const keepBase = sql`, sealed_base = coalesce(cloud_pod_usage_daily.sealed_base, jsonb_build_object(${nameColumns(

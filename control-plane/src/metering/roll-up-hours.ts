@@ -137,20 +137,19 @@ function rollUpStatement({ hourStart, hourEnd, now, source, first, archived }: H
     ${reportTables(hourStart, hourEnd)},
     settled AS (
       SELECT made.*, coalesce(reports.reported, '{}') AS reported, old.final_at AS old_final_at, old.allowance_gb AS old_allowance_gb,
-        CASE WHEN made.supplement THEN '{}' WHEN old.final_at IS NULL THEN made.covered ELSE old.timely END AS timely_covered,
-        ${isFrozen ? sql`old.not_running_ms + old.missing_ms` : sql`NULL::bigint`} AS frozen_absent_ms, old.missing_ms AS old_missing_ms,
-        old.measured_ms + old.late_ms AS old_present_ms
+        ${isFrozen ? sql`coalesce(old.timely, '{}')` : sql`CASE WHEN old.final_at IS NULL THEN made.covered ELSE old.timely END`} AS timely_covered,
+        coalesce(old.not_running_ms + old.missing_ms, 0) AS old_absent_ms, coalesce(old.missing_ms, 0) AS old_missing_ms
       FROM made LEFT JOIN cloud_pod_usage_hourly old ON old.hour_start = made.hour_start AND old.pod_id = made.pod_id AND NOT old.supplement
       LEFT JOIN reports ON reports.pod_id = made.pod_id),
     written AS (
-      INSERT INTO cloud_pod_usage_hourly (hour_start, pod_id, tenant_id, ${nameColumns(writtenColumns)})
-      SELECT hour_start, pod_id, tenant_id, ${nameColumns(measuredColumns)}, uptime_ms,
+      INSERT INTO cloud_pod_usage_hourly (hour_start, pod_id, tenant_id, sealed_base, ${nameColumns(writtenColumns)})
+      SELECT hour_start, pod_id, tenant_id, ${isFrozen ? nothingMeasured : sql`NULL`}::jsonb, ${nameColumns(measuredColumns)}, uptime_ms,
         CASE WHEN covered = timely_covered THEN uptime_ms ELSE length_ms(covered * timely_covered) END,
         CASE WHEN covered = timely_covered THEN 0 ELSE length_ms(covered - timely_covered) END,
         ${absentTime(isFrozen)},
         ${nameColumns([...ratedFigures, ...hourCosts])}, coalesce(old_allowance_gb, allowance_gb), currency,
         CASE WHEN old_final_at IS NOT NULL THEN old_final_at WHEN is_final THEN ${now}::timestamptz END,
-        CASE WHEN old_final_at IS NOT NULL OR is_final THEN timely_covered END, supplement, ${now}::timestamptz
+        CASE WHEN old_final_at IS NOT NULL OR is_final THEN timely_covered END, supplement, clock_timestamp()
       FROM settled
       ON CONFLICT (hour_start, pod_id) DO UPDATE SET ${nameColumns(writtenColumns, (name) => `${name} = EXCLUDED.${name}`)}${isFrozen ? keepBase : sql``}
       RETURNING pod_id),
@@ -167,14 +166,26 @@ const keepBase = sql`, sealed_base = coalesce(cloud_pod_usage_hourly.sealed_base
   (name) => `'${name}', to_jsonb(cloud_pod_usage_hourly.${name})`,
 )}))`;
 
-/** not_running_ms and missing_ms. Of a frozen hour it is no more known when; time that turns out to be covered was missing first. */
+/** The base of a row that is made only after the samples were archived: what came late is all that it has. */
+const nothingMeasured: Sql = sql`${JSON.stringify({
+  ...Object.fromEntries([...summedFigures, ...greatestFigures].map((name) => [name, 0])),
+  covered: "{}",
+  cpu_histogram: [],
+  traffic_points: null,
+})}`;
+
+/**
+ * not_running_ms and missing_ms: the two parts of the time in which the pod existed and is not known to have run. Of
+ * a frozen hour it is no more known when which was: time that turns out to be covered, or not to have been existed in,
+ * was missing first.
+ */
 function absentTime(isFrozen: boolean): Sql {
   if (!isFrozen)
     return sql`CASE WHEN existed <@ covered THEN 0 ELSE length_ms((existed - covered) * reported) END,
       CASE WHEN existed <@ covered THEN 0 ELSE length_ms(existed - covered - reported) END`;
-  return sql`
-    coalesce(frozen_absent_ms - old_missing_ms - greatest(0, uptime_ms - old_present_ms - old_missing_ms), 0),
-    coalesce(greatest(0, old_missing_ms - greatest(0, uptime_ms - old_present_ms)), 0)`;
+  const absent = sql`length_ms(existed - covered)`;
+  const missing = sql`least(${absent}, greatest(0, old_missing_ms - old_absent_ms + ${absent}))`;
+  return sql`${absent} - ${missing}, ${missing}`;
 }
 
 /**

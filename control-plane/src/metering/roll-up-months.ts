@@ -3,7 +3,7 @@ import { sql, type Sql } from "../platform/sql.ts";
 import { overageTables } from "../rating/overage.ts";
 import { greatestFigures, nameColumns } from "./evidence.ts";
 import { lockPeriod } from "./lock-period.ts";
-import { addedFigures, isMarked } from "./roll-up-days.ts";
+import { addedFigures, emptyBase, isMarked } from "./roll-up-days.ts";
 
 const carried = [...addedFigures, ...greatestFigures] as const;
 const written = [...carried, "days", "overage_bytes", "cost_overage", "currency", "rolled_at"] as const;
@@ -35,14 +35,14 @@ export async function rollUpLockedMonth(tx: Transaction, yearMonth: string, now:
     SELECT EXISTS (SELECT FROM usage_days WHERE to_char(day, 'YYYY-MM') = ${yearMonth} AND hours_archived_at IS NOT NULL) AS "hoursArchived",
       EXISTS (SELECT FROM usage_months WHERE year_month = ${yearMonth}) AS "daysArchived"`);
   const [done] = await tx.query<{ pods: bigint }>(
-    monthStatement(yearMonth, now, state?.hoursArchived === true, state?.daysArchived === true),
+    monthStatement(yearMonth, state?.hoursArchived === true, state?.daysArchived === true),
   );
   const pods = Number(done?.pods ?? 0);
   if (pods > 0) await adjustClosedRows(tx, yearMonth, now);
   return pods;
 }
 
-function monthStatement(yearMonth: string, now: Date, hoursArchived: boolean, daysArchived: boolean): Sql {
+function monthStatement(yearMonth: string, hoursArchived: boolean, daysArchived: boolean): Sql {
   const from = sql`(${`${yearMonth}-01`}::date)`;
   const base = sql`
     UNION ALL SELECT m.pod_id, m.tenant_id, ${nameColumns(carried, (name) => `base.${name}`)}, base.days, m.currency
@@ -69,10 +69,10 @@ function monthStatement(yearMonth: string, now: Date, hoursArchived: boolean, da
       FROM sources GROUP BY pod_id),
     ${overage},
     written AS (
-      INSERT INTO cloud_pod_usage_monthly (year_month, pod_id, tenant_id, ${nameColumns(written)},
+      INSERT INTO cloud_pod_usage_monthly (year_month, pod_id, tenant_id, sealed_base, ${nameColumns(written)},
         closed_at, billed_cost, billed_uptime_ms, billed_out_bytes)
-      SELECT ${yearMonth}, made.pod_id, made.tenant_id, ${nameColumns(carried, (name) => `made.${name}`)}, made.days,
-        coalesce(k.overage_bytes, 0), coalesce(k.cost_overage, 0), made.currency, ${now}::timestamptz,
+      SELECT ${yearMonth}, made.pod_id, made.tenant_id, ${daysArchived ? emptyBase([...carried, "days"]) : sql`NULL`}::jsonb, ${nameColumns(carried, (name) => `made.${name}`)}, made.days,
+        coalesce(k.overage_bytes, 0), coalesce(k.cost_overage, 0), made.currency, clock_timestamp(),
         -- A pod that is heard of after its tenant's month was closed was billed nothing.
         closed.closed_at, CASE WHEN closed.closed_at IS NOT NULL THEN 0 END, CASE WHEN closed.closed_at IS NOT NULL THEN 0 END,
         CASE WHEN closed.closed_at IS NOT NULL THEN 0 END

@@ -29,7 +29,7 @@ export async function rollUpDirty(db: Database, now: Date): Promise<RollUpReport
   const days = await db.query<{ date: Date }>(
     sql`SELECT DISTINCT date::timestamp AT TIME ZONE 'UTC' AS date FROM usage_dirty_days ORDER BY 1`,
   );
-  for (const { date } of days) await rollUpDay(db, date, now);
+  for (const { date } of days) await rollUpDay(db, date);
   const months = await db.query<{ start: Date }>(
     sql`SELECT DISTINCT to_date(year_month, 'YYYY-MM')::timestamp AT TIME ZONE 'UTC' AS start FROM usage_dirty_months ORDER BY 1`,
   );
@@ -37,7 +37,7 @@ export async function rollUpDirty(db: Database, now: Date): Promise<RollUpReport
   return { hours: hours.length, days: days.length, months: months.length };
 }
 
-/** Ended hours with marks, and those since the last one that was made, or since anything was ever billable. */
+/** Ended hours with marks, and those that were never made since the first one, or since anything was ever billable. */
 async function dueHours(db: Database, now: Date): Promise<Date[]> {
   const endedBefore = new Date(now.getTime() - hourMs);
   const settledBefore = new Date(now.getTime() - hourMs - settleMs);
@@ -47,9 +47,10 @@ async function dueHours(db: Database, now: Date): Promise<Date[]> {
       WHERE hour_start <= ${endedBefore} AND (hour_start <= ${settledBefore} OR EXISTS (SELECT FROM usage_hours h WHERE h.hour_start = usage_dirty_hours.hour_start))
       UNION
       SELECT hour FROM generate_series(
-        coalesce((SELECT max(hour_start) + interval '1 hour' FROM usage_hours),
+        coalesce((SELECT min(hour_start) FROM usage_hours),
           (SELECT date_bin('1 hour', min(lower(valid)), '2000-01-01Z') FROM cloud_pod_allocations), ${now}::timestamptz),
-        ${settledBefore}::timestamptz, '1 hour') AS hour) AS due
+        ${settledBefore}::timestamptz, '1 hour') AS hour
+      WHERE NOT EXISTS (SELECT FROM usage_hours made WHERE made.hour_start = hour)) AS due
     ORDER BY hour LIMIT ${hoursMax}`);
   return rows.map((row) => row.hour);
 }

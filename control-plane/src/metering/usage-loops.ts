@@ -41,9 +41,13 @@ export function usageLoops(options: UsageLoopOptions): Loop[] {
       name: "retain-usage",
       everyMs: 10 * minuteMs,
       async run() {
+        const sealed = await sealDays(db, new Date());
+        const { archived, refused } = await archiveSamples(db, options);
+        for (const { day, findings } of refused)
+          options.log.error({ day, findings }, "samples do not agree with their hours: they are kept");
         const report = {
-          sealed: await sealDays(db, new Date()),
-          archived: await archiveSamples(db, options),
+          sealed,
+          archived,
           dropped: await dropArchivedPartitions(db, options),
           hoursArchived: await archiveHours(db, options, new Date()),
           daysArchived: await archiveDays(db, options, new Date()),
@@ -56,19 +60,24 @@ export function usageLoops(options: UsageLoopOptions): Loop[] {
 }
 
 const nightHour = 3;
+const dayMs = 24 * 60 * minuteMs;
 
-/** Once a night (UTC), and in the first days of a month also the month before. */
-async function verifyNightly({ db, log }: UsageLoopOptions): Promise<undefined> {
+/**
+ * Once a night (UTC): the month, in the first days of one also the month before, and whatever was closed since it was
+ * last looked at. Hours are given up only after their month was found to be right.
+ */
+async function verifyNightly({ db, log, archiveDirectory }: UsageLoopOptions): Promise<undefined> {
   const now = new Date();
   if (now.getUTCHours() < nightHour) return undefined;
   const today = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), now.getUTCDate()));
-  const months = new Set([yearMonthOf(now), yearMonthOf(new Date(now.getTime() - 4 * 24 * 60 * minuteMs))]);
-  for (const month of months) {
+  for (const month of await monthsToVerify(db, now)) {
     const done = await db.query(
       sql`SELECT FROM usage_verifications WHERE year_month = ${month} AND verified_at >= ${today} LIMIT 1`,
     );
     if (done.length > 0) continue;
-    const { findings, checked } = await verifyMetering(db, month);
+    // Files of former nights were read then.
+    const archives = { directory: archiveDirectory, since: new Date(now.getTime() - 2 * dayMs) };
+    const { findings, checked } = await verifyMetering(db, month, archives);
     await db.execute(sql`
       INSERT INTO usage_verifications (year_month, verified_at, findings_count, findings)
       VALUES (${month}, ${now}, ${findings.length}, ${JSON.stringify(findings.slice(0, 100))})`);
@@ -77,4 +86,17 @@ async function verifyNightly({ db, log }: UsageLoopOptions): Promise<undefined> 
     else log.info({ month, ...checked }, "usage adds up");
   }
   return undefined;
+}
+
+async function monthsToVerify(db: Database, now: Date): Promise<ReadonlySet<string>> {
+  const closed = await db.query<{ month: string }>(sql`
+    SELECT m.year_month AS month FROM usage_closed_months m
+    WHERE NOT EXISTS (SELECT FROM usage_days d WHERE to_char(d.day, 'YYYY-MM') = m.year_month AND d.hours_archived_at IS NOT NULL)
+    GROUP BY m.year_month
+    HAVING NOT EXISTS (SELECT FROM usage_verifications v WHERE v.year_month = m.year_month AND v.verified_at > max(m.closed_at) AND v.findings_count = 0)`);
+  return new Set([
+    yearMonthOf(now),
+    yearMonthOf(new Date(now.getTime() - 4 * dayMs)),
+    ...closed.map(({ month }) => month),
+  ]);
 }

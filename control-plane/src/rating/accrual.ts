@@ -130,8 +130,8 @@ function accrualStatement(tenantIds: readonly string[], at: Date): Sql {
         AND (h.hour_start >= today::timestamp AT TIME ZONE 'UTC' OR EXISTS (SELECT FROM usage_dirty_days m WHERE m.date = (h.hour_start AT TIME ZONE 'UTC')::date))),
     counted_hours AS (
       SELECT h.pod_id, h.tenant_id, h.hour_start, h.plan_out_bytes, h.allowance_gb FROM month, owners o JOIN cloud_pod_usage_hourly h USING (tenant_id)
-      WHERE h.hour_start >= starts AND h.hour_start + interval '1 hour' <= ${at} AND h.allowance_gb IS NOT NULL
-      UNION ALL SELECT pod_id, tenant_id, hour_start, plan_out_bytes, allowance_gb FROM running WHERE allowance_gb IS NOT NULL),
+      WHERE h.hour_start >= starts AND h.hour_start + interval '1 hour' <= ${at}
+      UNION ALL SELECT pod_id, tenant_id, hour_start, plan_out_bytes, allowance_gb FROM running),
     ${overageTables},
     parts AS (
       SELECT pod_id, tenant_id, ${figures} FROM whole_days

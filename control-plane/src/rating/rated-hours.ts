@@ -4,7 +4,7 @@ import { sql, type Sql } from "../platform/sql.ts";
  * Common table expressions that cut hours into pieces of constant rates. They read
  * `due (pod_id, tenant_id, hour_start, hour_end, supplement)`, where `hour_end` may be an instant inside the
  * hour, and give
- * - `pieces`: stretches [from_ms, to_ms) of an hour with one allocation, one price list and one plan price;
+ * - `pieces`: stretches [from_ms, to_ms) of an hour with one allocation, one price list and one plan price, or none;
  * - `edges`: hours that are not one whole piece, for which traffic must be known sample by sample;
  * - `lost`: when the pod's host could not be reached for more than an hour.
  *
@@ -23,19 +23,38 @@ export const pieceTables: Sql = sql`
       UNION SELECT effective_from FROM cloud_pod_pricing WHERE effective_from > hour_start AND effective_from < hour_end
       UNION SELECT effective_until FROM cloud_pod_pricing WHERE effective_until > hour_start AND effective_until < hour_end) AS cuts),
   price_lists AS (
-    SELECT t.tenant_id, s.hour_start, greatest(s.from_at, lower(n.valid)) AS from_at, least(s.to_at, upper(n.valid)) AS to_at,
-      greatest(list.effective_from, lower(n.valid)) AS list_from, list.*
-    FROM (SELECT DISTINCT tenant_id FROM due) AS t
-    JOIN tenants ON tenants.id = t.tenant_id
-    CROSS JOIN slices s
-    JOIN tenant_pricing_names n ON n.tenant_id = t.tenant_id AND n.valid && tstzrange(s.from_at, s.to_at)
+    -- A change of prices that are not the tenant's cuts nothing: what costs the same is rounded once.
+    SELECT tenant_id, hour_start, min(from_at) AS from_at, max(to_at) AS to_at, list_from, cpu_per_hour, memory_gb_per_hour, disk_gb_per_month,
+      network_out_gb, network_in_gb
+    FROM (SELECT *, sum(is_other) OVER (PARTITION BY tenant_id, hour_start ORDER BY from_at) AS stretch FROM (
+      SELECT t.tenant_id, s.hour_start, greatest(s.from_at, lower(n.valid)) AS from_at, least(s.to_at, upper(n.valid)) AS to_at,
+        greatest(list.effective_from, lower(n.valid)) AS list_from, list.*,
+        (lag(list.id) OVER in_order IS DISTINCT FROM list.id OR lag(n.valid) OVER in_order IS DISTINCT FROM n.valid)::integer AS is_other
+      FROM (SELECT DISTINCT tenant_id FROM due) AS t
+      JOIN tenants ON tenants.id = t.tenant_id
+      CROSS JOIN slices s
+      JOIN tenant_pricing_names n ON n.tenant_id = t.tenant_id AND n.valid && tstzrange(s.from_at, s.to_at)
+      -- Where none is in force there is a stretch without a price.
+      LEFT JOIN LATERAL (
+        SELECT p.id, p.effective_from, p.cpu_per_hour, p.memory_gb_per_hour, p.disk_gb_per_month, p.network_out_gb,
+          CASE WHEN p.network_in_free THEN 0 ELSE p.network_in_gb END AS network_in_gb
+        FROM cloud_pod_pricing p
+        WHERE p.currency = tenants.currency AND (p.name = n.pricing_name OR p.is_default)
+          AND p.effective_from <= s.from_at AND (p.effective_until IS NULL OR p.effective_until > s.from_at)
+        ORDER BY p.name IS NOT DISTINCT FROM n.pricing_name DESC LIMIT 1) AS list ON true
+      WINDOW in_order AS (PARTITION BY t.tenant_id, s.hour_start ORDER BY greatest(s.from_at, lower(n.valid)))) AS single) AS counted
+    GROUP BY tenant_id, hour_start, stretch, list_from, cpu_per_hour, memory_gb_per_hour, disk_gb_per_month, network_out_gb, network_in_gb),
+  plan_prices AS (
+    SELECT k.plan_code, k.currency, s.hour_start, s.hour_end, s.from_at, s.to_at, lower(pp.valid) AS price_from, pp.amount
+    FROM (SELECT code AS plan_code, currency FROM cloud_pod_plans
+      CROSS JOIN (SELECT DISTINCT currency FROM tenants WHERE id IN (SELECT tenant_id FROM due)) AS own) AS k
     CROSS JOIN LATERAL (
-      SELECT p.effective_from, p.cpu_per_hour, p.memory_gb_per_hour, p.disk_gb_per_month, p.network_out_gb,
-        CASE WHEN p.network_in_free THEN 0 ELSE p.network_in_gb END AS network_in_gb
-      FROM cloud_pod_pricing p
-      WHERE p.currency = tenants.currency AND (p.name = n.pricing_name OR p.is_default)
-        AND p.effective_from <= s.from_at AND (p.effective_until IS NULL OR p.effective_until > s.from_at)
-      ORDER BY p.name IS NOT DISTINCT FROM n.pricing_name DESC LIMIT 1) AS list),
+      SELECT hour_start, hour_end, at AS from_at, lead(at, 1, hour_end) OVER (PARTITION BY hour_start, hour_end ORDER BY at) AS to_at
+      FROM hours CROSS JOIN LATERAL (
+        SELECT hour_start AS at
+        UNION SELECT at FROM cloud_pod_plan_prices own CROSS JOIN LATERAL (VALUES (lower(own.valid)), (upper(own.valid))) AS ends (at)
+        WHERE own.plan_code = k.plan_code AND own.currency = k.currency AND at > hour_start AND at < hour_end) AS cuts) AS s
+    LEFT JOIN cloud_pod_plan_prices pp ON pp.plan_code = k.plan_code AND pp.currency = k.currency AND pp.valid @> s.from_at),
   pieces AS MATERIALIZED (
     -- Nearly every piece is a whole hour of a price and a pod older than the month: worth asking first.
     SELECT piece.*, CASE WHEN from_at = hour_start THEN 0 ELSE ms_in_hour(from_at, hour_start) END AS from_ms,
@@ -43,15 +62,15 @@ export const pieceTables: Sql = sql`
       CASE WHEN anchor = month_start THEN month_elapsed_ms ELSE ms_between(anchor, hour_start) END AS elapsed_ms
     FROM (
       SELECT d.pod_id, d.hour_start, d.hour_end, d.supplement, h.month_ms, h.month_start, h.length_ms, h.month_elapsed_ms, a.billing_mode, a.cores, a.memory_mb, a.disk_gb,
-        greatest(d.hour_start, lower(a.valid), l.from_at, lower(pp.valid)) AS from_at,
-        least(d.hour_end, upper(a.valid), l.to_at, upper(pp.valid)) AS to_at,
+        greatest(d.hour_start, lower(a.valid), l.from_at, pp.from_at) AS from_at,
+        least(d.hour_end, upper(a.valid), l.to_at, pp.to_at) AS to_at,
         CASE WHEN plan.overage_policy = 'charge' THEN plan.bandwidth_gb END AS allowance_gb,
         coalesce(l.cpu_per_hour, 0) AS cpu_per_hour, coalesce(l.memory_gb_per_hour, 0) AS memory_gb_per_hour,
         coalesce(l.network_in_gb, 0) AS network_in_gb, coalesce(l.network_out_gb, 0) AS network_out_gb,
         -- What accrues by existence: the disk, or the whole plan.
         CASE WHEN a.billing_mode = 'plan' THEN pp.amount ELSE l.disk_gb_per_month END AS monthly_price,
         CASE WHEN a.billing_mode = 'plan' THEN 1 ELSE a.disk_gb END AS monthly_quantity,
-        greatest(h.month_start, lower(a.valid), l.list_from, lower(pp.valid)) AS anchor
+        greatest(h.month_start, lower(a.valid), l.list_from, pp.price_from) AS anchor
       FROM due d
       JOIN hours h ON h.hour_start = d.hour_start AND h.hour_end = d.hour_end
       JOIN tenants t ON t.id = d.tenant_id
@@ -59,8 +78,8 @@ export const pieceTables: Sql = sql`
       LEFT JOIN price_lists l ON a.billing_mode = 'metered' AND l.tenant_id = d.tenant_id AND l.hour_start = d.hour_start
         AND a.valid && tstzrange(l.from_at, l.to_at)
       LEFT JOIN cloud_pod_plans plan ON a.billing_mode = 'plan' AND plan.code = a.plan_code
-      LEFT JOIN cloud_pod_plan_prices pp ON a.billing_mode = 'plan' AND pp.plan_code = a.plan_code AND pp.currency = t.currency
-        AND pp.valid && tstzrange(d.hour_start, d.hour_end) AND pp.valid && a.valid) AS piece
+      LEFT JOIN plan_prices pp ON a.billing_mode = 'plan' AND pp.plan_code = a.plan_code AND pp.currency = t.currency
+        AND pp.hour_start = d.hour_start AND pp.hour_end = d.hour_end AND a.valid && tstzrange(pp.from_at, pp.to_at)) AS piece
     WHERE from_at < to_at),
   edges AS (
     SELECT pod_id, hour_start FROM pieces GROUP BY pod_id, hour_start
