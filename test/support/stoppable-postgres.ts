@@ -11,6 +11,8 @@ export interface StoppablePostgres {
   readonly logins: DatabaseLogins;
   /** Ends the server as an administrator does; connections are broken. */
   stop(): Promise<void>;
+  /** Ends every process of the server with SIGKILL. */
+  kill(): Promise<void>;
   start(): Promise<void>;
   /** Freezes every process of the server: connections stay and nothing answers. */
   freeze(): Promise<void>;
@@ -33,6 +35,10 @@ export async function startStoppablePostgres(): Promise<StoppablePostgres> {
   return {
     logins: { systemUrl: through(direct.systemUrl, proxy.port), apiUrl: through(direct.apiUrl, proxy.port) },
     stop: () => server.stop(),
+    async kill() {
+      await signalAll("SIGKILL");
+      await server.stop(); // what is left of it: the lock of its folder
+    },
     async start() {
       server = await startEmbeddedPostgres({ directory });
       proxy.route({ port: server.port });

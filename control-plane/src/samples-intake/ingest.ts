@@ -29,6 +29,8 @@ export interface IngestOptions {
   readonly replicaId: string;
   readonly log: Logger;
   readonly registry: Registry;
+  /** Ms since 1970 UTC, which samples and days are judged by; Date.now by default. */
+  readonly clock?: () => number;
 }
 
 /** Running ingest. */
@@ -47,10 +49,10 @@ const stopDeadlineMs = 10_000;
 
 /** Starts to store what hosts send. What is not stored is not acknowledged, so hosts offer it again. */
 export function startIngest(options: IngestOptions): Ingest {
-  const { log } = options;
+  const { log, clock = Date.now } = options;
   const stopping = new AbortController();
   const pool = openStorePool(options.databaseUrl, laneLimits.lanes + 2);
-  const context: StoreContext = { pool, hosting: hostingCache(pool, Date.now), days: usageDays(pool), clock: Date.now };
+  const context: StoreContext = { pool, hosting: hostingCache(pool, clock), days: usageDays(pool), clock };
   const metrics: IngestMetrics = ingestMetrics(options.registry, {
     queuedBytes: () => lanes.queuedBytes(),
     lagSeconds: () => lanes.oldestAgeMs(Date.now()) / 1_000,
@@ -107,7 +109,7 @@ export function startIngest(options: IngestOptions): Ingest {
 
 async function upkeep(options: IngestOptions, context: StoreContext): Promise<void> {
   try {
-    await context.days.makeAhead(Date.now());
+    await context.days.makeAhead(context.clock());
   } catch (error) {
     options.log.warn({ err: error }, "the upkeep of usage tables failed; trying again");
     throw error;
