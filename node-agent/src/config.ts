@@ -39,7 +39,6 @@ const hostPathVariables = {
   procRoot: "PROC_ROOT",
   netClassRoot: "NET_CLASS_ROOT",
   taskLogRoot: "TASK_LOG_ROOT",
-  lockRoot: "LOCK_ROOT",
   lxcRoot: "LXC_ROOT",
   runRoot: "RUN_ROOT",
 } as const satisfies Record<keyof HostPaths, string>;
@@ -99,7 +98,6 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       procRoot: hostPath("procRoot"),
       netClassRoot: hostPath("netClassRoot"),
       taskLogRoot: hostPath("taskLogRoot"),
-      lockRoot: hostPath("lockRoot"),
       lxcRoot: hostPath("lxcRoot"),
       runRoot: hostPath("runRoot"),
     },

@@ -52,7 +52,6 @@ export function agentEnvironment({ paths }: SimulatedHost, stateDir: string): Re
     PROC_ROOT: paths.procRoot,
     NET_CLASS_ROOT: paths.netClassRoot,
     TASK_LOG_ROOT: join(paths.taskLogRoot, "tasks"),
-    LOCK_ROOT: join(paths.lockRoot, "lxc"),
     LXC_ROOT: paths.lxcRoot,
     RUN_ROOT: join(paths.runRoot, "pve"),
   };

@@ -74,7 +74,6 @@ function agentPaths({ paths }: SimulatedHost): HostPaths {
     procRoot: paths.procRoot,
     netClassRoot: paths.netClassRoot,
     taskLogRoot: join(paths.taskLogRoot, "tasks"),
-    lockRoot: join(paths.lockRoot, "lxc"),
     lxcRoot: paths.lxcRoot,
     runRoot: join(paths.runRoot, "pve"),
   };

@@ -13,7 +13,7 @@ import { verifyBackup } from "../deeds/verify-backup.ts";
 import { createOperationRunner } from "../pct/operation-runner.ts";
 import type { OperationRunner } from "../pct/operation-runner.ts";
 import { parseInterfaceAddress, parsePveVersion } from "../pct/parse-pct-output.ts";
-import { pctExec } from "../pct/pct-arguments.ts";
+import { pctExec, pveVersion } from "../pct/pct-arguments.ts";
 import { readHostSize } from "../pct/read-kernel.ts";
 import { poolGuard } from "../pool-guard.ts";
 import { createFilesystemProbe } from "../sampling/filesystem-probe.ts";
@@ -82,7 +82,7 @@ export function createContainers(options: ContainersOptions): Containers {
   };
   const version = once(async () => {
     const never = new AbortController().signal;
-    const output = await look(runner, [paths.pveversionPath], never, 30_000);
+    const output = await look(runner, argumentVector(paths, pveVersion()), never, 30_000);
     return parsePveVersion(output?.stdout ?? "") ?? "";
   });
   return {

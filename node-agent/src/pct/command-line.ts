@@ -6,6 +6,7 @@ export function argumentVector(paths: HostPaths, invocation: Invocation): string
   const programs = {
     pct: paths.pctPath,
     pvesm: paths.pvesmPath,
+    pveversion: paths.pveversionPath,
     umount: paths.umountPath,
     vzdump: paths.vzdumpPath,
     zstd: paths.zstdPath,

@@ -27,8 +27,6 @@ export interface HostPaths {
   readonly netClassRoot: string;
   /** Task logs; `active` lists the running ones. */
   readonly taskLogRoot: string;
-  /** Configuration locks of `pct` (flock files). */
-  readonly lockRoot: string;
   /** Run-time directories of the containers; `<vmid>/rootfs` is the mount point. */
   readonly lxcRoot: string;
   /** Run-time files of Proxmox, e.g. `ct-<vmid>.stderr`. */
@@ -49,7 +47,6 @@ export const PROXMOX_PATHS: HostPaths = {
   procRoot: "/proc",
   netClassRoot: "/sys/class/net",
   taskLogRoot: "/var/log/pve/tasks",
-  lockRoot: "/run/lock/lxc",
   lxcRoot: "/var/lib/lxc",
   runRoot: "/run/pve",
 };

@@ -10,7 +10,7 @@ import {
 } from "./argument-values.ts";
 
 /** The programs that this agent runs. */
-export type Program = "pct" | "pvesm" | "umount" | "vzdump" | "zstd" | "lxc-stop";
+export type Program = "pct" | "pvesm" | "pveversion" | "umount" | "vzdump" | "zstd" | "lxc-stop";
 
 /** One invocation: no shell reads it, so its words need no quoting. */
 export interface Invocation {
@@ -219,6 +219,11 @@ export function pctPush(vmid: number, source: string, destination: string): Invo
     "--user=0",
     "--group=0",
   );
+}
+
+/** The version of Proxmox VE. */
+export function pveVersion(): Invocation {
+  return { program: "pveversion", args: [] };
 }
 
 /** Sizes and states of all storages of this host. */
