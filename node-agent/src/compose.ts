@@ -20,6 +20,7 @@ import { readAgentVersion, readMachineId } from "./host-facts.ts";
 import { createHostWithoutContainers } from "./host-without-containers.ts";
 import type { Journal } from "./journal/journal.ts";
 import { openJournalFile } from "./journal/open-journal.ts";
+import { pruneJournal } from "./journal/prune-journal.ts";
 import { createJournal } from "./journal/sqlite-journal.ts";
 import { type GatewayLink, createGatewayLink } from "./link/gateway-link.ts";
 import { buildHello } from "./link/hello.ts";
@@ -43,8 +44,6 @@ export interface RunningAgent {
 const initialIntervals = { sampleMs: 60_000, heartbeatMs: 10_000 };
 /** Wide, so that stopping a container need not wait for copies; what is heavy is bounded by its own setting. */
 const queueBounds = { maxParallel: 16, maxWaiting: 1_000 };
-/** Results are kept this long so that a control plane that was restored can ask for them again. */
-const keepResultsMs = 30 * 24 * 3_600_000;
 const pruneIntervalMs = 3_600_000;
 
 /**
@@ -79,10 +78,7 @@ export function startAgent(config: AgentConfig, log: Logger): RunningAgent {
     isAwaiting: () => work.ownership.isAwaiting(),
     onRequest: () => work.ownership.startWithoutControlPlane(),
   });
-  const pruning = setInterval(
-    () => withoutFail(log, () => void journal.prune(clock.epochMs() - keepResultsMs)),
-    pruneIntervalMs,
-  );
+  const pruning = setInterval(() => withoutFail(log, () => void pruneJournal(journal, clock)), pruneIntervalMs);
   sampler?.start();
   telemetry.start();
   work.link.start();
@@ -174,6 +170,7 @@ function composeWork(config: AgentConfig, parts: WorkParts, log: Logger) {
     sampleFinal,
     renewCertificate: () => renewal.renewNow(),
     nowMs: () => clock.epochMs(),
+    clock,
     send: (message) => link.send(message),
     log,
   });

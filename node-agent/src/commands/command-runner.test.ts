@@ -29,6 +29,7 @@ function scene(
     sampleFinal: () => Promise.resolve(),
     renewCertificate: () => Promise.resolve(),
     nowMs: () => 1_000,
+    clock: { bootId: "boot", monotonicMs: () => 0 },
     send: (message) => void sent.push(message),
     log: pino({ level: "silent" }),
   });

@@ -34,14 +34,15 @@ const maxWaitingCommands = 500;
 
 /** Makes a runner over a journal. */
 export function createCommandRunner(options: CommandRunnerOptions): CommandRunner {
-  const { journal, queue, nowMs, send, log } = options;
+  const { clock, journal, queue, nowMs, send, log } = options;
   const schedule = createCommandSchedule(options);
   let state: "waiting" | "open" | "closed" = "waiting";
 
+  const acceptedNow = () => ({ bootId: clock.bootId, monotonicMs: clock.monotonicMs() });
   const accept = (command: Command, { op, fence }: Extract<Admission, { decision: "accept" }>): void => {
     const { commandId, podId, vmid } = command;
     const operation = factsOf(op).name;
-    journal.accept({ ...journalRow(command), operation, acceptedAtMs: nowMs() }, fence);
+    journal.accept({ ...journalRow(command), operation, acceptedAtMs: nowMs(), acceptedIn: acceptedNow() }, fence);
     journal.raiseFleetEpoch(command.fleetEpoch);
     send({ $case: "accepted", value: { commandId } });
     log.info({ commandId, podId, vmid, operation }, "command accepted");
@@ -51,7 +52,7 @@ export function createCommandRunner(options: CommandRunnerOptions): CommandRunne
     const now = nowMs();
     if (!record) return send({ $case: "result", value: schedule.resultOf(command, end, now) });
     const operation = isSupported(command.op) ? factsOf(command.op).name : "unknown";
-    journal.accept({ ...journalRow(command), operation, acceptedAtMs: now }, undefined);
+    journal.accept({ ...journalRow(command), operation, acceptedAtMs: now, acceptedIn: acceptedNow() }, undefined);
     schedule.finish(command, end, now);
   };
   const act = (command: Command, admission: Admission): void => {

@@ -32,7 +32,11 @@ export async function executeCommand(
   const { podId, vmid, fleetEpoch, generation } = command;
   const pod = { podId, vmid, fleetEpoch, generation };
   const converge = async (wish: Partial<Parameters<Containers["converge"]>[0]>): Promise<ExecutionEnd> => {
-    const outcome = await doors.containers.converge({ ...pod, present: true, ...wish }, options);
+    const beforeNewInterface = (): Promise<void> => doors.sampleFinal(vmid);
+    const outcome = await doors.containers.converge(
+      { ...pod, present: true, ...wish },
+      { ...options, beforeNewInterface },
+    );
     return succeeded(outcome.observation, outcome.commandLines);
   };
   switch (op.$case) {

@@ -12,7 +12,7 @@ const commandId = "0190a0a0-0000-7000-8000-000000000002";
 const outcomes = CommandOutcome;
 
 /** A journal in memory and containers that note what is asked of them. */
-function scene(recovered: { ran: boolean } = { ran: false }, converge?: Containers["converge"]) {
+function scene(recovered: { ran: boolean } = { ran: false }, converge?: Containers["converge"], bootId = "boot-1") {
   const calls: string[] = [];
   const note = (name: string) => async () => {
     calls.push(name);
@@ -44,7 +44,9 @@ function scene(recovered: { ran: boolean } = { ran: false }, converge?: Containe
   const doors: RunDoors = {
     containers,
     journal,
-    nowMs: () => 10_000,
+    // The wall clock was set back by hours: ages do not depend on it.
+    nowMs: () => 10_000 - 7_200_000,
+    clock: { bootId, monotonicMs: () => 10_000 },
     sampleFinal: async () => void calls.push("sampleFinal"),
     renewCertificate: refuse,
     cancel: refuse,
@@ -62,7 +64,11 @@ function scene(recovered: { ran: boolean } = { ran: false }, converge?: Containe
       ...change,
     });
     const row = { commandId, operation: "x", podId, vmid: 100, envelope: Command.encode(command).finish() };
-    journal.accept({ ...row, acceptedAtMs: 1_000 }, fence === undefined ? undefined : { ...newest, ...fence });
+    const acceptedIn = { bootId: "boot-1", monotonicMs: 1_000 };
+    journal.accept(
+      { ...row, acceptedAtMs: 1_000, acceptedIn },
+      fence === undefined ? undefined : { ...newest, ...fence },
+    );
   };
   const run = async (signal = new AbortController().signal) => (await runJournalled(commandId, signal, doors))?.end;
   return { calls, journal, take, run };
@@ -118,9 +124,27 @@ test("a deed expires by its age, a wish does not", async () => {
   deed.take(reboot, { ttlMs: 8_999n });
   expect(await deed.run()).toMatchObject({ outcome: outcomes.COMMAND_OUTCOME_EXPIRED });
   expect(deed.calls).toEqual([]);
+  const young = scene();
+  young.take(reboot, { ttlMs: 9_000n });
+  expect(await young.run()).toMatchObject({ outcome: outcomes.COMMAND_OUTCOME_SUCCEEDED });
+  const ofOtherBoot = scene({ ran: false }, undefined, "boot-2");
+  ofOtherBoot.take(reboot, { ttlMs: 9_000n });
+  expect(await ofOtherBoot.run()).toMatchObject({ outcome: outcomes.COMMAND_OUTCOME_EXPIRED });
+  expect(ofOtherBoot.calls).toEqual([]);
   const wish = scene();
   wish.take(stop, { ttlMs: 1n }, { power: Power.POWER_STOPPED });
   expect(await wish.run()).toMatchObject({ outcome: outcomes.COMMAND_OUTCOME_SUCCEEDED });
+});
+
+test("a container whose interface is made anew is sampled before", async () => {
+  const { calls, take, run } = scene({ ran: false }, async (_, options) => {
+    await options.beforeNewInterface?.();
+    calls.push("the interface goes");
+    return { observation: undefined, commandLines: [] };
+  });
+  take({ $case: "ensureContainer", value: { spec: undefined } });
+  expect(await run()).toMatchObject({ outcome: outcomes.COMMAND_OUTCOME_SUCCEEDED });
+  expect(calls).toEqual(["sampleFinal", "the interface goes"]);
 });
 
 test("a command that was cancelled before its turn does nothing", async () => {

@@ -1,4 +1,5 @@
 import { Command, CommandOutcome } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
 import type { ContainerProgress, ConvergeOptions } from "../containers/containers.ts";
 import type { Journal, JournalledCommand } from "../journal/journal.ts";
 import { isStillWanted } from "./admit-command.ts";
@@ -11,6 +12,8 @@ export interface RunDoors extends ExecutionDoors {
   readonly journal: Journal;
   /** Disciplined time, ms since 1970 UTC. */
   readonly nowMs: () => number;
+  /** Tells how long a command has waited. */
+  readonly clock: Pick<DisciplinedClock, "bootId" | "monotonicMs">;
   readonly onProgress: (progress: ContainerProgress) => void;
 }
 
@@ -64,17 +67,22 @@ function reasonNotToStart(
   command: Command,
   op: SupportedOperation,
   signal: AbortSignal,
-  { journal, nowMs }: RunDoors,
+  { clock, journal }: RunDoors,
 ): ExecutionEnd | undefined {
   if (row.state === "running") return undefined;
   if (signal.aborted) {
     return endWithout(CommandOutcome.COMMAND_OUTCOME_CANCELLED, "CANCELLED", "Cancelled before it began.");
   }
   const { kind } = factsOf(op);
-  const ageMs = nowMs() - row.acceptedAtMs;
-  if (kind === "deed" && command.ttlMs > 0n && BigInt(Math.floor(ageMs)) > command.ttlMs) {
-    const message = `It waited ${Math.floor(ageMs)} ms; its time to live was ${command.ttlMs} ms.`;
-    return endWithout(CommandOutcome.COMMAND_OUTCOME_EXPIRED, "EXPIRED", message);
+  if (kind === "deed" && command.ttlMs > 0n) {
+    const { bootId, monotonicMs } = row.acceptedIn;
+    const ageMs = bootId === clock.bootId ? Math.floor(clock.monotonicMs() - monotonicMs) : undefined;
+    // A host that was booted meanwhile cannot tell for how long it was off.
+    if (ageMs === undefined || BigInt(ageMs) > command.ttlMs) {
+      const waited = ageMs === undefined ? "since before the host was booted" : `${ageMs} ms`;
+      const message = `It waited ${waited}; its time to live was ${command.ttlMs} ms.`;
+      return endWithout(CommandOutcome.COMMAND_OUTCOME_EXPIRED, "EXPIRED", message);
+    }
   }
   return kind === "wish" && !isStillWanted(command, journal.findFence(command.podId)) ? superseded() : undefined;
 }

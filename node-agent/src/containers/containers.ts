@@ -42,6 +42,8 @@ export interface ConvergeOptions extends ExecutionOptions {
    * the journal must have it durably before this returns.
    */
   readonly recordAbsent: () => void | Promise<void>;
+  /** Awaited before a running container gets another network interface, whose counters begin at zero. */
+  readonly beforeNewInterface?: () => Promise<void>;
 }
 
 /** A fulfilled wish. */

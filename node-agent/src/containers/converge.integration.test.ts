@@ -209,6 +209,24 @@ describe("changes of a running container", () => {
     expect(outcome.commandLines).toHaveLength(3);
   });
 
+  it("what an interface has counted is read before the container gets another one, and only then", async () => {
+    await fixture.containers.converge(runningWish(cloneSpec(fixture.host)), bounds());
+    const seen: (string | undefined)[] = [];
+    const beforeNewInterface = async (): Promise<void> => {
+      seen.push(await Promise.resolve(configOf(fixture, VMID)?.options.get("net0")));
+    };
+    const converge = (change: Partial<NetworkSpec>) =>
+      fixture.containers.converge(
+        runningWish(cloneSpec(fixture.host, { network: eth0(change) })),
+        bounds({ beforeNewInterface }),
+      );
+    await converge({ rateLimitKibPerSecond: 2048, vlanTag: 7 });
+    expect(seen).toEqual([]);
+    await converge({ rateLimitKibPerSecond: 2048, vlanTag: 7, mac: "BC:24:11:00:00:02" });
+    expect(seen).toEqual([expect.stringContaining("hwaddr=BC:24:11:00:00:01")]);
+    expect(configOf(fixture, VMID)?.options.get("net0")).toContain("hwaddr=BC:24:11:00:00:02");
+  });
+
   it("a network change that failed does not come true by itself at the next start", async () => {
     await fixture.containers.converge(runningWish(cloneSpec(fixture.host)), bounds());
     const elsewhere = cloneSpec(fixture.host, { network: eth0({ bridge: "vmbr7" }) });

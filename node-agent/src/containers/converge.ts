@@ -16,6 +16,7 @@ import { createPatience } from "./patience.ts";
 import { planContainer } from "./plan-container.ts";
 import type { WantedKeys } from "./plan-container.ts";
 import { planHost } from "./plan-host.ts";
+import { givesNewInterface } from "./new-interface.ts";
 import { isHeavy, isRepair } from "./plan-step.ts";
 import type { Step } from "./plan-step.ts";
 import { attachRunning } from "./recover.ts";
@@ -147,6 +148,7 @@ class Convergence {
     this.#doors.log.info({ vmid, step: step.name }, "takes a step");
     if (["create", "clone", "destroy"].includes(step.name)) this.#ownHalf = true;
     try {
+      if (givesNewInterface(step, observed)) await this.#options.beforeNewInterface?.();
       const { paths, view } = this.#doors;
       const doors = { paths, view, keys: this.#keys, percent };
       const result = await this.#inTurn(step, () => runStep(step, vmid, this.#execution, doors));

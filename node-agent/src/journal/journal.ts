@@ -11,6 +11,8 @@ export interface JournalledCommand {
   readonly envelope: Uint8Array;
   readonly state: "accepted" | "running" | "finished";
   readonly acceptedAtMs: number;
+  /** When it was accepted by the clock that nobody sets: the boot of the host and its monotonic ms. */
+  readonly acceptedIn: { readonly bootId: string; readonly monotonicMs: number };
   readonly startedAtMs: number | undefined;
   /** The `CommandResult` message as bytes; present exactly when finished. */
   readonly result: Uint8Array | undefined;
@@ -38,7 +40,10 @@ export interface Journal {
   fences(): Fence[];
   /** Takes a command on, with the fence that it moves, in one transaction. */
   accept(
-    command: Pick<JournalledCommand, "commandId" | "operation" | "podId" | "vmid" | "envelope" | "acceptedAtMs">,
+    command: Pick<
+      JournalledCommand,
+      "commandId" | "operation" | "podId" | "vmid" | "envelope" | "acceptedAtMs" | "acceptedIn"
+    >,
     fence: Fence | undefined,
   ): void;
   start(commandId: string, startedAtMs: number): void;
@@ -52,12 +57,12 @@ export interface Journal {
   finish(commandId: string, result: Uint8Array, finishedAtMs: number): void;
   /** Notes that the control plane has the result. */
   confirm(commandId: string, confirmedAtMs: number): void;
-  /** Oldest first. */
+  /** In the order in which they came, whatever the clock said meanwhile. */
   unfinished(): JournalledCommand[];
   /** Finished commands whose result the control plane has not confirmed, oldest first. */
   unconfirmed(limit: number): { readonly commandId: string; readonly result: Uint8Array }[];
-  /** Removes confirmed commands that finished before an instant; returns how many. */
-  prune(finishedBeforeMs: number): number;
+  /** Removes commands that were confirmed before an instant; returns how many. */
+  prune(confirmedBeforeMs: number): number;
   /** Highest fleet epoch ever met; 0 before any. */
   fleetEpoch(): bigint;
   raiseFleetEpoch(epoch: bigint): void;

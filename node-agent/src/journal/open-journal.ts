@@ -3,7 +3,9 @@ import { DatabaseSync } from "node:sqlite";
 import { codeOf, messageOf } from "../agent-error.ts";
 
 /**
- * Tables of the journal. Times are ms since 1970 UTC by the agent's disciplined clock.
+ * Tables of the journal. Times are ms since 1970 UTC by the agent's disciplined clock, and before its first
+ * contact by the host's, which may be years off: what depends on how long ago a command came is told by
+ * `accepted_boot_id` and `accepted_monotonic_ms`.
  *
  * `commands` keeps every command that was accepted and how it ended. `fence` keeps, for each pod, the
  * highest (fleet_epoch, generation, revision) that was accepted and the state wished by it. `facts`
@@ -18,6 +20,8 @@ CREATE TABLE IF NOT EXISTS commands (
   envelope BLOB NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('accepted', 'running', 'finished')),
   accepted_at_ms INTEGER NOT NULL,
+  accepted_boot_id TEXT NOT NULL,
+  accepted_monotonic_ms INTEGER NOT NULL,
   started_at_ms INTEGER,
   finished_at_ms INTEGER,
   vmid_absent_before INTEGER NOT NULL DEFAULT 0,
@@ -28,7 +32,7 @@ CREATE TABLE IF NOT EXISTS commands (
 CREATE INDEX IF NOT EXISTS commands_unfinished ON commands (accepted_at_ms) WHERE state <> 'finished';
 CREATE INDEX IF NOT EXISTS commands_unconfirmed ON commands (finished_at_ms)
   WHERE state = 'finished' AND confirmed_at_ms IS NULL;
-CREATE INDEX IF NOT EXISTS commands_confirmed ON commands (finished_at_ms) WHERE confirmed_at_ms IS NOT NULL;
+CREATE INDEX IF NOT EXISTS commands_confirmed ON commands (confirmed_at_ms) WHERE confirmed_at_ms IS NOT NULL;
 CREATE INDEX IF NOT EXISTS commands_vmid_absent ON commands (pod_id) WHERE vmid_absent_before = 1;
 CREATE TABLE IF NOT EXISTS fence (
   pod_id TEXT PRIMARY KEY,

@@ -20,6 +20,8 @@ export function createJournal(database: DatabaseSync): Journal {
           command.vmid,
           command.envelope,
           command.acceptedAtMs,
+          command.acceptedIn.bootId,
+          command.acceptedIn.monotonicMs,
         );
         if (fence !== undefined) putFence(sql.putFence, fence);
       });
@@ -33,7 +35,7 @@ export function createJournal(database: DatabaseSync): Journal {
     unfinished: () => sql.unfinished.all().map(toCommand),
     unconfirmed: (limit) =>
       sql.unconfirmed.all(limit).map((row) => ({ commandId: text(row, "command_id"), result: bytes(row, "result") })),
-    prune: (finishedBeforeMs) => Number(sql.prune.run(finishedBeforeMs).changes),
+    prune: (confirmedBeforeMs) => Number(sql.prune.run(confirmedBeforeMs).changes),
     fleetEpoch: () => BigInt(optional(sql.getFact.get("fleet_epoch"), (row) => text(row, "value")) ?? "0"),
     raiseFleetEpoch(epoch) {
       if (epoch > this.fleetEpoch()) sql.putFact.run("fleet_epoch", String(epoch));
@@ -50,8 +52,9 @@ function prepareStatements(database: DatabaseSync) {
     findFence: database.prepare("SELECT * FROM fence WHERE pod_id = ?"),
     fences: database.prepare("SELECT * FROM fence ORDER BY vmid"),
     accept: database.prepare(
-      `INSERT INTO commands (command_id, operation, pod_id, vmid, envelope, state, accepted_at_ms)
-       VALUES (?, ?, ?, ?, ?, 'accepted', ?)`,
+      `INSERT INTO commands (command_id, operation, pod_id, vmid, envelope, state, accepted_at_ms, accepted_boot_id,
+         accepted_monotonic_ms)
+       VALUES (?, ?, ?, ?, ?, 'accepted', ?, ?, ?)`,
     ),
     putFence: database.prepare(
       `INSERT INTO fence (pod_id, vmid, fleet_epoch, generation, revision, present, spec, power,
@@ -81,12 +84,12 @@ function prepareStatements(database: DatabaseSync) {
       `UPDATE commands SET confirmed_at_ms = ?
        WHERE command_id = ? AND state = 'finished' AND confirmed_at_ms IS NULL`,
     ),
-    unfinished: database.prepare("SELECT * FROM commands WHERE state <> 'finished' ORDER BY accepted_at_ms, rowid"),
+    unfinished: database.prepare("SELECT * FROM commands WHERE state <> 'finished' ORDER BY rowid"),
     unconfirmed: database.prepare(
       `SELECT command_id, result FROM commands
        WHERE state = 'finished' AND confirmed_at_ms IS NULL ORDER BY finished_at_ms LIMIT ?`,
     ),
-    prune: database.prepare("DELETE FROM commands WHERE confirmed_at_ms IS NOT NULL AND finished_at_ms < ?"),
+    prune: database.prepare("DELETE FROM commands WHERE confirmed_at_ms < ?"),
     getFact: database.prepare("SELECT value FROM facts WHERE name = ?"),
     putFact: database.prepare(
       "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -132,6 +135,7 @@ function toCommand(row: Row): JournalledCommand {
     envelope: bytes(row, "envelope"),
     state,
     acceptedAtMs: number(row, "accepted_at_ms"),
+    acceptedIn: { bootId: text(row, "accepted_boot_id"), monotonicMs: number(row, "accepted_monotonic_ms") },
     startedAtMs: row["started_at_ms"] === null ? undefined : number(row, "started_at_ms"),
     result: row["result"] === null ? undefined : bytes(row, "result"),
   };
