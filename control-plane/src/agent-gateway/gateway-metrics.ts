@@ -9,6 +9,8 @@ export interface GatewayMetrics {
   readonly malformedMessages: Counter;
   /** Results by what became of them. */
   readonly results: Counter<"fate">;
+  /** Inventories and observations of pods that changed nothing, by reason. */
+  readonly reportsDropped: Counter<"reason">;
   /** From the commit of a command to its writing to the session, in seconds. */
   readonly dispatchSeconds: Histogram;
 }
@@ -46,6 +48,12 @@ export function gatewayMetrics(registry: Registry, sessions: () => number): Gate
       name: "cloudpods_gateway_results_total",
       help: "Results of commands by what became of them.",
       labelNames: ["fate"],
+      registers,
+    }),
+    reportsDropped: new Counter({
+      name: "cloudpods_gateway_reports_dropped_total",
+      help: "Inventories and observations of pods that were left out, by reason.",
+      labelNames: ["reason"],
       registers,
     }),
     dispatchSeconds: new Histogram({

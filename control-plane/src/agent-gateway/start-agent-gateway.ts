@@ -60,7 +60,8 @@ const service = {
 export async function startAgentGateway(options: AgentGatewayOptions): Promise<AgentGateway> {
   const sessions = new Map<string, LiveSession>();
   const metrics = gatewayMetrics(options.registry, () => sessions.size);
-  const { db, hints, log, settings, hooks } = options;
+  const { db, hints, log, settings } = options;
+  const onDropped = (reason: string, count: number): void => metrics.reportsDropped.inc({ reason }, count);
   const { brokerUrl } = settings;
   const rounds = createRounds({ db, hints, log, metrics, sessions, brokerUrl, pollMs: options.pollMs ?? 5_000 });
   const deps: SessionDeps = {
@@ -69,7 +70,7 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
     log,
     metrics,
     settings,
-    hooks,
+    hooks: { ...options.hooks, onDropped },
     sessions,
     admission: createAdmission(options.openingMax ?? 50, Math.random),
     wake: rounds.wake,

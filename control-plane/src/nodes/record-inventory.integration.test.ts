@@ -171,6 +171,24 @@ describe("what a host says of pods", () => {
     expect(await podRow(pod.id)).toMatchObject({ power: "unknown" });
   });
 
+  test("what is left out is told with its reason", async () => {
+    const host = await enrolHost(db.system, deps);
+    const pod = await placePod(host);
+    const dropped: string[] = [];
+    const hooks = { onAddress: recordAddress, onDropped: (reason: string) => void dropped.push(reason) };
+    const report = (changes: Partial<Inventory>) =>
+      recordInventory(db.system, { nodeId: host.nodeId, epoch: 0n }, smallInventory(changes), hooks);
+    const seen = container({ vmid: pod.vmid, podId: pod.id });
+    await report({ containers: [seen] });
+    expect(dropped).toEqual([]);
+    await report({ sessionEpoch: 7n });
+    await report({ known: false });
+    await report({ containers: [{ ...seen, generation: 9n }, container({ vmid: 555, podId: newId() })] });
+    await report({ containers: [seen], observedAtMs: BigInt(Date.now() - 60_000) });
+    expect(dropped).toEqual(["other_session", "not_trusted_by_host", expect.any(String), expect.any(String), "older"]);
+    expect(dropped.slice(2, 4).toSorted()).toEqual(["not_placed_here", "other_generation"]);
+  });
+
   test("nothing follows from an inventory that the host does not trust", async () => {
     const host = await enrolHost(db.system, deps);
     const pod = await placePod(host);

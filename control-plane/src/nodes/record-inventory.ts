@@ -15,7 +15,12 @@ export interface AddressedPod {
 /** What the inventory tells other parts, in its transaction. */
 export interface InventoryHooks {
   readonly onAddress: (tx: Transaction, pod: AddressedPod, ip: string) => Promise<void>;
+  /** Told of what was left out: inventories by the first two reasons, observations of one pod by the others. */
+  readonly onDropped?: (reason: DropReason, count: number) => void;
 }
+
+/** Why what a host reported changes nothing. */
+export type DropReason = "other_session" | "not_trusted_by_host" | "not_placed_here" | "other_generation" | "older";
 
 /**
  * Takes over what a host has: storages, templates, the power and addresses of its pods, and containers
@@ -31,13 +36,19 @@ export async function recordInventory(
   inventory: Inventory,
   hooks: InventoryHooks,
 ): Promise<boolean> {
-  if (inventory.sessionEpoch !== 0n && inventory.sessionEpoch !== session.epoch) return false;
+  if (inventory.sessionEpoch !== 0n && inventory.sessionEpoch !== session.epoch) {
+    hooks.onDropped?.("other_session", 1);
+    return false;
+  }
   return await db.transaction(async (tx) => {
     const held = await tx.execute(sql`
       UPDATE node_status SET quorate = ${inventory.quorate}, inventory_at = CASE WHEN ${inventory.known} THEN now() ELSE inventory_at END
       WHERE node_id = ${session.nodeId} AND session_epoch = ${session.epoch}`);
     if (held === 0) throw new SessionSuperseded();
-    if (!inventory.known) return false;
+    if (!inventory.known) {
+      hooks.onDropped?.("not_trusted_by_host", 1);
+      return false;
+    }
     await recordStorages(tx, session.nodeId, inventory.storages);
     await recordTemplates(tx, session.nodeId, inventory);
     await chooseDefaults(tx, session.nodeId, inventory);
@@ -123,7 +134,7 @@ export async function recordObservations(
       ip,
     })),
   );
-  const readdressed = await tx.query<AddressedPod & { ip: string }>(sql`
+  const told = await tx.query<AddressedPod & { ip: string; dropped: DropReason | null }>(sql`
     WITH seen AS (SELECT * FROM jsonb_to_recordset(${seen}::jsonb) AS x(vmid integer, pod_id uuid, generation bigint, power text, ip text)),
     stored AS (
       UPDATE cloud_pods p SET observed_power = seen.power, observed_at = least(now(), to_timestamp(${observedAtMs}::float8 / 1000))
@@ -131,8 +142,16 @@ export async function recordObservations(
       WHERE p.id = seen.pod_id AND p.vmid = seen.vmid AND p.node_id = ${nodeId} AND p.generation = seen.generation AND p.status <> 'deleted'
         AND (p.observed_at IS NULL OR p.observed_at <= to_timestamp(${observedAtMs}::float8 / 1000))
       RETURNING p.id, p.tenant_id AS "tenantId", p.mac, p.ip AS known, seen.ip)
-    SELECT id, "tenantId", mac, ip FROM stored WHERE ip <> '' AND ip IS DISTINCT FROM known`);
-  for (const { ip, ...pod } of readdressed) await hooks.onAddress(tx, pod, ip);
+    SELECT s.id, s."tenantId", s.mac, s.ip, CASE
+        WHEN s.id IS NOT NULL THEN NULL WHEN p.id IS NULL THEN 'not_placed_here'
+        WHEN p.generation <> seen.generation THEN 'other_generation' ELSE 'older' END AS dropped
+    FROM seen LEFT JOIN stored s ON s.id = seen.pod_id
+      LEFT JOIN cloud_pods p ON p.id = seen.pod_id AND p.vmid = seen.vmid AND p.node_id = ${nodeId} AND p.status <> 'deleted'
+    WHERE s.id IS NULL OR (s.ip <> '' AND s.ip IS DISTINCT FROM s.known)`);
+  for (const { dropped, ip, ...pod } of told) {
+    if (dropped === null) await hooks.onAddress(tx, pod, ip);
+    else hooks.onDropped?.(dropped, 1);
+  }
 }
 
 /** Containers that carry no mark of a pod with a place here, and ids that are taken. */
