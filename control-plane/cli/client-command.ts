@@ -61,7 +61,7 @@ export async function withCli(
 }
 
 /** For options that are a duration; gives milliseconds. */
-function duration(text: string): number {
+export function duration(text: string): number {
   const ms = parseDuration(text);
   if (ms === undefined || ms === 0) throw new InvalidArgumentError("A duration is written as 90s, 10m or 1h30m.");
   return ms;

@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { overview } from "./overview-shape.ts";
 import * as shapes from "./shapes.ts";
 
 /** A route of the API as commands use it. */
@@ -66,6 +67,7 @@ export const endpoints = {
   removeNode: { method: "delete", path: "/api/nodes/:node", status: 204, answer: shapes.noBody },
 
   simulatePlacement: { method: "post", path: "/api/scheduler/simulate", status: 200, answer: shapes.verdict },
+  showOverview: { method: "get", path: "/api/ops/platform-overview", status: 200, answer: overview },
   showHeadroom: { method: "get", path: "/api/scheduler/headroom", status: 200, answer: shapes.headroom },
   listPlans: { method: "get", path: "/api/cloud-pods/plans", status: 200, answer: shapes.plans },
   showQuota: { method: "get", path: "/api/cloud-pods/tenants/:tenant/quota", status: 200, answer: shapes.quota },

@@ -147,6 +147,8 @@ export const node = z.object({
   stateSince: timestamp,
   schedulable: z.boolean(),
   cordonReason: z.string().nullable(),
+  cordonedUntil: timestamp.nullable(),
+  cordonedBy: z.string().nullable(),
   maintenanceNote: z.string().nullable(),
   lastHeartbeatAt: timestamp.nullable(),
   agentVersion: z.string().nullable(),

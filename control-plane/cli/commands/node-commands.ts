@@ -1,5 +1,5 @@
 import { Option, type Command } from "commander";
-import { clientCommand, count, label, withCli, type ClientOptions } from "../client-command.ts";
+import { clientCommand, count, duration, label, withCli, type ClientOptions } from "../client-command.ts";
 import { confirm } from "../confirm.ts";
 import { listAll } from "../open-cli.ts";
 import { describeJoinToken, renderNode, renderNodes } from "../views/node-views.ts";
@@ -84,14 +84,25 @@ function addJoining(nodes: Command): void {
     });
 }
 
+interface CordonOptions extends ClientOptions {
+  readonly reason: string;
+  /** Milliseconds. */
+  readonly for?: number;
+}
+
 function addCordoning(nodes: Command): void {
   clientCommand(nodes, "cordon", "place nothing new on a host")
     .argument("<node>", "name or id")
     .requiredOption("--reason <text>", "why; others see it")
-    .action(async (node: string, { reason, ...options }: ClientOptions & { readonly reason: string }) => {
+    .option("--for <duration>", "open the host by itself after that", duration)
+    .action(async (node: string, { reason, for: forMs, ...options }: CordonOptions) => {
       await withCli(options, async (cli) => {
-        const answer = await cli.api.call("cordonNode", { node, body: { reason } });
-        cli.show(answer, ({ name }) => `${name} takes no new pods: ${reason}`);
+        const until = forMs === undefined ? undefined : new Date(Date.now() + forMs).toISOString();
+        const answer = await cli.api.call("cordonNode", { node, body: { reason, until } });
+        cli.show(answer, ({ name, cordonedUntil }) => {
+          const end = cordonedUntil === null ? "" : ` until ${cordonedUntil}`;
+          return `${name} takes no new pods${end}: ${reason}`;
+        });
       });
     });
   clientCommand(nodes, "uncordon", "allow new pods on a host again")

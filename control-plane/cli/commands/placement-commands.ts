@@ -9,6 +9,7 @@ import {
 } from "../client-command.ts";
 import { explainFit, explainPlacement, renderHeadroom } from "../views/placement-views.ts";
 import { nameOf } from "../finish-work.ts";
+import { renderOverview } from "../views/overview-view.ts";
 import { previewProvisioning, proveProvisioning } from "../provision-test.ts";
 
 interface WhyNotOptions extends ClientOptions {
@@ -17,7 +18,7 @@ interface WhyNotOptions extends ClientOptions {
   readonly nodeLabel?: Readonly<Record<string, string>>;
 }
 
-/** Adds the questions to the scheduler and the proof that an order would work. */
+/** Adds the overview, the questions to the scheduler and the proof that an order would work. */
 export function addPlacementCommands(program: Command): void {
   clientCommand(program, "why", "why a pod is where it is")
     .argument("<pod>", "VMID or id", podReference)
@@ -40,6 +41,13 @@ export function addPlacementCommands(program: Command): void {
         cli.show(await cli.api.call("simulatePlacement", { body }), (verdict) => explainFit(planCode, verdict));
       });
     });
+  clientCommand(program, "overview", "the platform at a glance, for operators").action(
+    async (options: ClientOptions) => {
+      await withCli(options, async (cli) => {
+        cli.show(await cli.api.call("showOverview", {}), (body) => renderOverview(body, Date.now()));
+      });
+    },
+  );
   clientCommand(program, "headroom", "how many more pods of each plan fit, for operators").action(
     async (options: ClientOptions) => {
       await withCli(options, async (cli) => {

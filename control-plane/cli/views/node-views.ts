@@ -33,7 +33,7 @@ export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
     region: node.region,
     cluster: node.cluster ?? undefined,
     state: `${standingOf(node)} since ${node.stateSince} (${formatAge(node.stateSince, nowMs)})`,
-    cordoned: node.schedulable ? undefined : (node.cordonReason ?? "yes"),
+    cordoned: node.schedulable ? undefined : cordonOf(node),
     note: node.maintenanceNote ?? undefined,
     labels: labelsOf(node.labels),
     cpu: `${node.cpu.allocated} of ${node.cpu.allocatable} cores promised, ${node.cpu.free} free`,
@@ -73,6 +73,12 @@ export function describeJoinToken({ name, token, expiresAt }: AnswerOf<"makeJoin
     `Run on ${name}, before ${expiresAt}; the token is shown only here and good for one host:`,
     `  cloudpods-agent join --server ${serverUrl} --token ${token}`,
   ].join("\n");
+}
+
+function cordonOf({ cordonReason, cordonedBy, cordonedUntil }: Node): string {
+  const by = cordonedBy === null ? "" : `, by ${cordonedBy}`;
+  const until = cordonedUntil === null ? "" : `, until ${cordonedUntil}`;
+  return `${cordonReason ?? "yes"}${by}${until}`;
 }
 
 function standingOf({ state, schedulable }: Node): string {
