@@ -69,7 +69,7 @@ CREATE TABLE cloud_pod_budget_alerts (
 );
 CREATE INDEX cloud_pod_budget_alerts_by_time ON cloud_pod_budget_alerts (alerted_at);
 
--- A pod is told about its traffic once per month and mark.
+-- A pod is told about its traffic once per month, mark and allowance: a larger plan is another one to use up.
 CREATE TABLE cloud_pod_bandwidth_notices (
   tenant_id uuid NOT NULL,
   pod_id uuid NOT NULL,
@@ -78,7 +78,7 @@ CREATE TABLE cloud_pod_bandwidth_notices (
   used_bytes bigint NOT NULL,
   allowance_bytes bigint NOT NULL,
   noticed_at timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (pod_id, year_month, percent),
+  PRIMARY KEY (pod_id, year_month, percent, allowance_bytes),
   FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods (tenant_id, id)
 );
 

@@ -18,7 +18,15 @@ export interface AccruedPodWish {
 export function accruedMonth(at: Date, wishes: readonly AccruedPodWish[], currency = "USD"): AccruedMonth {
   const perPod = wishes.map(({ podId, parts, guestOutBytes = 0n, uptimeMs = 0n }) => {
     const perPart = amounts((part) => Money.of(parts[part] ?? "0", currency));
-    return { podId, podName: `name of ${podId}`, total: total(perPart, currency), perPart, guestOutBytes, uptimeMs };
+    return {
+      podId,
+      podName: `name of ${podId}`,
+      total: total(perPart, currency),
+      perPart,
+      guestOutBytes,
+      planOutBytes: 0n,
+      uptimeMs,
+    };
   });
   const perPart = amounts((part) =>
     Money.sum(

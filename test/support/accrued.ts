@@ -32,6 +32,7 @@ function monthOf({ spend = "0", currency = "USD", outBytes = {} }: AccruedWish, 
       total: zero,
       perPart: nothing,
       guestOutBytes,
+      planOutBytes: guestOutBytes,
       uptimeMs: 0n,
     })),
   };

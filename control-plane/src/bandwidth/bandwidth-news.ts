@@ -24,7 +24,7 @@ export function bandwidthNews(mark: ReachedMark): TenantNews {
   const gb = (bytes: bigint): string => (Number(bytes / 2n ** 20n) / 1_024).toFixed(1);
   return {
     tenantId: mark.tenantId,
-    dedupeKey: `bandwidth:${mark.id}:${mark.yearMonth}:${mark.percent}`,
+    dedupeKey: `bandwidth:${mark.id}:${mark.yearMonth}:${mark.allowanceBytes}:${mark.percent}`,
     email: {
       subject: `${mark.name} has used ${mark.percent} % of its traffic for ${mark.yearMonth}`,
       text:

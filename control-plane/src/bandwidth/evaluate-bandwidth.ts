@@ -38,7 +38,7 @@ const podsAtOnce = 500;
 
 /**
  * Compares the outgoing traffic of the month (UTC) of every pod that has an allowance, or is slowed because it had
- * one, with that allowance. Safe to run at any moment, any number of times and on many replicas at once.
+ * one, with that allowance. What a pod sent while it was metered is paid for and does not count. Safe to run at any moment, any number of times and on many replicas at once.
  */
 export async function evaluateBandwidth(deps: BandwidthDeps, now: Date): Promise<BandwidthReport> {
   const report = { notices: 0, throttled: 0, freed: 0, failed: 0 };
@@ -49,7 +49,7 @@ export async function evaluateBandwidth(deps: BandwidthDeps, now: Date): Promise
     for (const pod of pods) {
       const month = accrued.get(pod.tenantId);
       if (month === undefined) continue;
-      const usedBytes = month.perPod.find(({ podId }) => podId === pod.id)?.guestOutBytes ?? 0n;
+      const usedBytes = month.perPod.find(({ podId }) => podId === pod.id)?.planOutBytes ?? 0n;
       try {
         const done = await actOn(deps, pod, usedBytes, month.yearMonth);
         for (const [what, count] of Object.entries(done)) report[what as keyof typeof done] += count; // its own keys

@@ -1,5 +1,5 @@
 import type { Loop } from "../platform/loops.ts";
-import { evaluateBudgets, type BudgetDeps } from "./evaluate-budgets.ts";
+import { alertEndedMonth, evaluateBudgets, type BudgetDeps } from "./evaluate-budgets.ts";
 
 /** Twice as often as promised, so that a pass that is slow or skipped keeps the promise. */
 const evaluateEveryMs = 30_000;
@@ -26,6 +26,14 @@ export function budgetLoops(deps: BudgetDeps): Loop[] {
       async run() {
         const report = await evaluateBudgets(deps, new Date());
         return Object.values(report).every((count) => count === 0) ? undefined : { ...report };
+      },
+    },
+    {
+      name: "alert-ended-month",
+      everyMs: 10 * 60_000,
+      async run() {
+        const alerts = await alertEndedMonth(deps, new Date());
+        return alerts === 0 ? undefined : { alerts };
       },
     },
   ];

@@ -19,7 +19,7 @@ import { systemActor } from "../security/actor.ts";
 import { findTask } from "../tasks/change-task.ts";
 import { startTaskWorker, type TaskWorker } from "../tasks/task-worker.ts";
 import { writeBudget, yearMonthOf, type BudgetWish } from "./budget.ts";
-import { evaluateBudgets, type BudgetDeps, type BudgetReport } from "./evaluate-budgets.ts";
+import { alertEndedMonth, evaluateBudgets, type BudgetDeps, type BudgetReport } from "./evaluate-budgets.ts";
 
 const fleet = createFleetView();
 const log = pino({ level: "silent" });
@@ -225,6 +225,36 @@ test("the turn of the month (UTC) gives everything back", async () => {
   expect(await evaluate(nextMonth())).toMatchObject({ givenBack: 1, alerts: 0 });
   await settled();
   expect(runs(pod)).toBe(true);
+});
+
+test("what is spent in the last moments of a month is told in the first days of the next, and stops nobody", async () => {
+  const pod = await activePod();
+  spend = "10";
+  expect(await alertEndedMonth(deps(), nextMonth())).toBe(3);
+  expect(await alertEndedMonth(deps(), nextMonth())).toBe(0);
+  expect((await alerts()).map(({ month }) => month)).toEqual(Array(3).fill(yearMonthOf(new Date())));
+  expect(runs(pod)).toBe(true);
+  const later = new Date(nextMonth().getTime() + 5 * 86_400_000);
+  await db.system.execute(sql`DELETE FROM cloud_pod_budget_alerts WHERE tenant_id = ${tenantId}`);
+  expect(await alertEndedMonth(deps(), later)).toBe(0);
+});
+
+test("a pass under which the month turns stops nobody for the month that is over", async () => {
+  const pod = await activePod();
+  spend = "10";
+  const slowly: BudgetDeps = {
+    ...deps(),
+    async accrue(...asked) {
+      const accrued = await deps().accrue(...asked);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      return accrued;
+    },
+  };
+  const lastMoment = new Date(nextMonth().getTime() - 1_001);
+  expect(await evaluateBudgets(slowly, lastMoment)).toMatchObject({ stopped: 0, alerts: 0 });
+  expect(runs(pod)).toBe(true);
+  // The same pass a while earlier does.
+  expect(await evaluateBudgets(slowly, new Date(lastMoment.getTime() - 60_000))).toMatchObject({ stopped: 1 });
 });
 
 test("notify_only and a limit that is switched off stop nothing", async () => {

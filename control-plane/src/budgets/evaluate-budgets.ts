@@ -1,9 +1,9 @@
 import type { Logger } from "pino";
 import { sql } from "../platform/sql.ts";
 import type { accrueMonth } from "../rating/accrual.ts";
-import { monthStart } from "./budget.ts";
+import { monthStart, yearMonthOf } from "./budget.ts";
 import { giveBackPodsOf, stopPodsOf, type HoldDeps } from "./hold-pods.ts";
-import { judgeTenant } from "./judge-tenant.ts";
+import { alertTenant, judgeTenant } from "./judge-tenant.ts";
 
 /** What evaluating needs. */
 export interface BudgetDeps extends HoldDeps {
@@ -28,22 +28,54 @@ const tenantsAtOnce = 200;
  * number of times and on many replicas at once; one tenant's failure is logged and does not keep the others waiting.
  */
 export async function evaluateBudgets(deps: BudgetDeps, now: Date): Promise<BudgetReport> {
+  const startedMs = performance.now();
+  const month = yearMonthOf(now);
+  // A pass takes time: what it has accrued of a month that is over by now stops nobody in the new one.
+  const isOver = () => yearMonthOf(new Date(now.getTime() + performance.now() - startedMs)) !== month;
   const report = { alerts: 0, stopped: 0, givenBack: 0, failed: 0 };
   for (let after: string | null = null; ;) {
     const tenantIds: string[] = await tenantsAfter(deps, after, now);
     if (tenantIds.length === 0) return report;
     const accrued = await deps.accrue(deps.db, tenantIds, now);
     for (const tenantId of tenantIds) {
-      const month = accrued.get(tenantId);
-      if (month === undefined) continue;
+      const spent = accrued.get(tenantId);
+      if (spent === undefined) continue;
+      if (isOver()) return report;
       try {
-        const judgement = await deps.db.transaction((tx) => judgeTenant(tx, tenantId, month));
+        const judgement = await deps.db.transaction((tx) => judgeTenant(tx, tenantId, spent));
         report.alerts += judgement?.alerted.length ?? 0;
-        if (judgement?.stopPods === true) report.stopped += await stopPodsOf(deps, tenantId);
+        if (judgement?.stopPods === true) report.stopped += await stopPodsOf(deps, tenantId, month, isOver);
         else report.givenBack += await giveBackPodsOf(deps, tenantId);
       } catch (error) {
         report.failed += 1;
         deps.log.error({ err: error, tenantId }, "a budget cannot be evaluated");
+      }
+    }
+    after = tenantIds.at(-1) ?? null;
+  }
+}
+
+/** An ended month is judged as long as it is waited for: three days until it closes, and one more. */
+const judgedAfterMs = 4 * 86_400_000;
+
+/**
+ * Judges the month (UTC) before, in the first days of a month: its last moments, and what came late. Only alerts are
+ * given, each once; nobody is stopped for a month that is over.
+ * @returns how many
+ */
+export async function alertEndedMonth(deps: BudgetDeps, now: Date): Promise<number> {
+  const begin = monthStart(now);
+  if (now.getTime() - begin.getTime() > judgedAfterMs) return 0;
+  const end = new Date(begin.getTime() - 1);
+  let alerts = 0;
+  for (let after: string | null = null; ;) {
+    const tenantIds: string[] = await tenantsAfter(deps, after, end);
+    if (tenantIds.length === 0) return alerts;
+    for (const [tenantId, spent] of await deps.accrue(deps.db, tenantIds, end)) {
+      try {
+        alerts += (await deps.db.transaction((tx) => alertTenant(tx, tenantId, spent))).length;
+      } catch (error) {
+        deps.log.error({ err: error, tenantId }, "a budget of the month before cannot be evaluated");
       }
     }
     after = tenantIds.at(-1) ?? null;

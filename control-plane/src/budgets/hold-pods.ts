@@ -24,9 +24,15 @@ const stopAgainAfterMs = 300_000;
  * Stops every pod of a tenant that runs, least important first. What the customer wants of the pod stays as it is:
  * the hold alone keeps it from running. One transaction a pod, so that a crash leaves each either held and being
  * stopped, or as it was; pods with other work under way come with the next pass.
+ * @param yearMonth the month that is spent; nobody is stopped for it once it `isOver`
  * @returns how many pods are being stopped now
  */
-export async function stopPodsOf(deps: HoldDeps, tenantId: string): Promise<number> {
+export async function stopPodsOf(
+  deps: HoldDeps,
+  tenantId: string,
+  yearMonth: string,
+  isOver: () => boolean,
+): Promise<number> {
   // A held pod that is seen running again: its stop failed on the host, or it was started behind our back.
   const pods = await deps.db.query<RankedPod>(sql`
     SELECT p.id, p.labels FROM cloud_pods p
@@ -38,7 +44,7 @@ export async function stopPodsOf(deps: HoldDeps, tenantId: string): Promise<numb
           SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.type = 'stop'
             AND t.finished_at > now() - ${stopAgainAfterMs} * interval '1 ms')
         ELSE p.desired_power = 'running' END`);
-  return await inTurn(deps, stopOrder(pods), holdPod);
+  return await inTurn(deps, stopOrder(pods), async (tx, pod) => (isOver() ? false : await holdPod(tx, pod, yearMonth)));
 }
 
 /**
@@ -72,10 +78,10 @@ async function inTurn(
   return changed;
 }
 
-async function holdPod(tx: Transaction, pod: Pod): Promise<Task | boolean> {
+async function holdPod(tx: Transaction, pod: Pod, yearMonth: string): Promise<Task | boolean> {
   // The budget may have been raised and judged anew since the list was made.
   const [still] = await tx.query(sql`
-    SELECT FROM cloud_pod_budgets WHERE tenant_id = ${pod.tenantId} AND exhausted_month IS NOT NULL FOR SHARE`);
+    SELECT FROM cloud_pod_budgets WHERE tenant_id = ${pod.tenantId} AND exhausted_month = ${yearMonth} FOR SHARE`);
   if (still === undefined || pod.status !== "active" || pod.desiredPower !== "running") return false;
   await addHold(tx, pod, {
     kind: "budget",

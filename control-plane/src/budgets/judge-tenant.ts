@@ -29,13 +29,30 @@ export async function judgeTenant(
   const budget = await readBudget(tx, tenantId, true);
   if (budget === undefined) return undefined;
   const verdict = decideBudget(budget, accrued.total);
+  const alerted = await alertReached(tx, budget, accrued);
   const standing = { yearMonth: accrued.yearMonth, spend: accrued.total, percentUsed: verdict.percentUsed };
-  const alerted: number[] = [];
-  for (const threshold of verdict.reached) {
-    if (await alert(tx, budget, standing, threshold)) alerted.push(threshold);
-  }
   await markExhausted(tx, budget, standing, verdict.stopPods);
   return { alerted, stopPods: verdict.stopPods };
+}
+
+/** Only the alerts of `judgeTenant`. @returns the thresholds that were alerted now */
+export async function alertTenant(
+  tx: Transaction,
+  tenantId: string,
+  accrued: AccruedMonth,
+): Promise<readonly number[]> {
+  const budget = await readBudget(tx, tenantId, true);
+  return budget === undefined ? [] : await alertReached(tx, budget, accrued);
+}
+
+async function alertReached(tx: Transaction, budget: Budget, accrued: AccruedMonth): Promise<number[]> {
+  const { reached, percentUsed } = decideBudget(budget, accrued.total);
+  const standing = { yearMonth: accrued.yearMonth, spend: accrued.total, percentUsed };
+  const alerted: number[] = [];
+  for (const threshold of reached) {
+    if (await alert(tx, budget, standing, threshold)) alerted.push(threshold);
+  }
+  return alerted;
 }
 
 async function alert(tx: Queryable, budget: Budget, standing: BudgetStanding, threshold: number): Promise<boolean> {

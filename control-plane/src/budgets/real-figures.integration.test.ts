@@ -83,6 +83,14 @@ test("the pace is what the last hour cost", async () => {
   expect(pace.perHour.compare(whole.total)).toBe(0);
 });
 
+test("pods that began a moment ago have the pace that they will have", async () => {
+  const began = new Date(hour.getTime() + 1_000);
+  const { perHour } = await readPace(db.system, accrueMonth, pod.tenantId, began);
+  const month = new Date(Date.UTC(hour.getUTCFullYear(), hour.getUTCMonth() + 1, 0)).getUTCDate() * 24;
+  // 2 cores, 1 GB of memory, 20 GB of disk.
+  expect(Number(perHour)).toBeCloseTo(2 * 0.01 + 0.005 + (20 * 0.1) / month, 9);
+});
+
 test("traffic counts what the guest sent, of samples that no roll-up has seen", async () => {
   const code = `TEST_${newId().slice(-8)}`;
   await db.system.execute(sql`
@@ -90,6 +98,11 @@ test("traffic counts what the guest sent, of samples that no roll-up has seen", 
     VALUES (${code}, 'Test', 'shared', 2, 1024, 20, 75, 'none')`);
   await db.system.execute(
     sql`UPDATE cloud_pods SET plan_code = ${code}, billing_mode = 'plan', status = 'active' WHERE id = ${pod.podId}`,
+  );
+  // What it sent while it was metered is paid for by the gigabyte.
+  expect(await evaluateBandwidth(deps(), inHour(60))).toMatchObject({ notices: 0, failed: 0 });
+  await db.system.execute(
+    sql`UPDATE cloud_pod_allocations SET plan_code = ${code}, billing_mode = 'plan' WHERE pod_id = ${pod.podId}`,
   );
   // 60 GB of 75.
   expect(await evaluateBandwidth(deps(), inHour(60))).toMatchObject({ notices: 1, failed: 0 });

@@ -14,6 +14,7 @@ interface AccruedRow {
   readonly pod_name: string;
   readonly uptime_ms: bigint;
   readonly guest_out_bytes: bigint;
+  readonly plan_out_bytes: bigint;
   readonly cpu: string;
   readonly memory: string;
   readonly disk: string;
@@ -65,6 +66,7 @@ function monthOf(rows: readonly AccruedRow[], at: Date): AccruedMonth {
         total: Money.sum(Object.values(perPart), currency),
         perPart,
         guestOutBytes: row.guest_out_bytes,
+        planOutBytes: row.plan_out_bytes,
         uptimeMs: row.uptime_ms,
       },
     ];
@@ -104,7 +106,7 @@ function partsOf(amount: (part: (typeof costParts)[number]) => Money): PartAmoun
  * the hours, and hours that nobody has made (the running one, and the last one for five minutes) from samples.
  */
 function accrualStatement(tenantIds: readonly string[], at: Date): Sql {
-  const figures = sql`uptime_ms, guest_out_bytes, cost_cpu, cost_memory, cost_disk, cost_network_in, cost_network_out, cost_plan`;
+  const figures = sql`uptime_ms, guest_out_bytes, plan_out_bytes, cost_cpu, cost_memory, cost_disk, cost_network_in, cost_network_out, cost_plan`;
   return sql`
     WITH month AS (SELECT date_trunc('month', ${at}::timestamptz, 'UTC') AS starts, (${at}::timestamptz AT TIME ZONE 'UTC')::date AS today),
     owners AS MATERIALIZED (SELECT id AS tenant_id, currency FROM tenants WHERE id = ANY(${tenantIds}::uuid[])),
@@ -137,10 +139,10 @@ function accrualStatement(tenantIds: readonly string[], at: Date): Sql {
       SELECT pod_id, tenant_id, ${figures} FROM whole_days
       UNION ALL SELECT pod_id, tenant_id, ${figures} FROM single_hours
       UNION ALL SELECT pod_id, tenant_id, ${figures} FROM running)
-    SELECT o.tenant_id, o.currency, s.pod_id, p.name AS pod_name, s.uptime_ms::bigint, s.guest_out_bytes::bigint,
+    SELECT o.tenant_id, o.currency, s.pod_id, p.name AS pod_name, s.uptime_ms::bigint, s.guest_out_bytes::bigint, s.plan_out_bytes::bigint,
       s.cpu, s.memory, s.disk, s."networkIn", s."networkOut", s.plan, coalesce(x.cost_overage, 0) AS overage
     FROM owners o LEFT JOIN (
-      SELECT tenant_id, pod_id, sum(uptime_ms) AS uptime_ms, sum(guest_out_bytes) AS guest_out_bytes, sum(cost_cpu) AS cpu, sum(cost_memory) AS memory,
+      SELECT tenant_id, pod_id, sum(uptime_ms) AS uptime_ms, sum(guest_out_bytes) AS guest_out_bytes, sum(plan_out_bytes) AS plan_out_bytes, sum(cost_cpu) AS cpu, sum(cost_memory) AS memory,
         sum(cost_disk) AS disk, sum(cost_network_in) AS "networkIn", sum(cost_network_out) AS "networkOut", sum(cost_plan) AS plan
       FROM parts GROUP BY tenant_id, pod_id) AS s USING (tenant_id)
     LEFT JOIN cloud_pods p ON p.id = s.pod_id

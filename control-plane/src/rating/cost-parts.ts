@@ -15,6 +15,8 @@ export interface AccruedPod {
   readonly perPart: PartAmounts;
   /** The guest's outgoing traffic of the month, billable or not. */
   readonly guestOutBytes: bigint;
+  /** What of it went out under a plan: counts against the plan's gigabytes. */
+  readonly planOutBytes: bigint;
   readonly uptimeMs: bigint;
 }
 
