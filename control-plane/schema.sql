@@ -779,6 +779,7 @@ TABLE node_certificates (
   CONSTRAINT node_certificates_pkey PRIMARY KEY (serial)
 )
 CREATE INDEX node_certificates_by_node ON public.node_certificates USING btree (node_id, issued_at)
+CREATE INDEX node_certificates_in_force ON public.node_certificates USING btree (not_after, node_id) WHERE (revoked_at IS NULL)
 
 TABLE node_claims ROW LEVEL SECURITY (
   id uuid NOT NULL

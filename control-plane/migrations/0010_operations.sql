@@ -13,3 +13,4 @@ CREATE INDEX tasks_failed ON cloud_pod_provisioning_tasks (finished_at) WHERE st
 CREATE INDEX cloud_pods_not_active ON cloud_pods (status) WHERE status NOT IN ('active', 'deleted');
 CREATE INDEX cloud_pods_power_drift ON cloud_pods (id) WHERE status = 'active' AND observed_power <> desired_power AND observed_power <> 'unknown';
 CREATE INDEX node_spool_gaps_by_time ON node_spool_gaps USING brin (noticed_at);
+CREATE INDEX node_certificates_in_force ON node_certificates (not_after, node_id) WHERE revoked_at IS NULL;

@@ -6,7 +6,6 @@ const at = new Date("2026-03-01T12:00:00Z");
 
 /** A platform on which nothing has ever happened. */
 const nothing: OverviewParts = {
-  states: [],
   worstNodes: [],
   conditions: [],
   snapshot: { readAt: at, nodes: [] },
@@ -85,21 +84,29 @@ describe("assembleOverview", () => {
     };
     const { coreNodes } = assembleOverview({
       ...nothing,
-      states: [
-        { role: "db", state: "online", nodes: 1 },
-        { role: "hypervisor", state: "online", nodes: 40 },
-        { role: "hypervisor", state: "offline", nodes: 2 },
-      ],
+      snapshot: fleetOf(
+        nodeWith({ id: "3" }),
+        nodeWith({ id: "1", role: "db" }),
+        nodeWith({ id: "2", state: "offline" }),
+        nodeWith({ id: "4" }),
+      ),
       worstNodes: [
         { ...node, id: "1", name: "db-1", role: "db", state: "online" },
         { ...node, id: "2", name: "pve-2", role: "hypervisor", state: "offline" },
         { ...node, id: "3", name: "pve-1", role: "hypervisor", state: "online" },
       ],
     });
-    expect(coreNodes.map(({ role, total, nodes }) => [role, total, nodes.map(({ name }) => name)])).toEqual([
-      ["db", 1, ["db-1"]],
-      ["hypervisor", 42, ["pve-2", "pve-1"]],
+    expect(coreNodes.map(({ role, nodes }) => [role, nodes.map(({ name }) => name)])).toEqual([
+      ["db", ["db-1"]],
+      ["hypervisor", ["pve-2", "pve-1"]],
     ]);
+    expect(coreNodes[1]).toMatchObject({
+      total: 3,
+      states: [
+        { state: "offline", nodes: 1 },
+        { state: "online", nodes: 2 },
+      ],
+    });
   });
 
   test("capacity: one region each, a shared storage once, no room lent from one host to another", () => {

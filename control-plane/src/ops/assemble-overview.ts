@@ -5,7 +5,7 @@ import { countFitting } from "../scheduling/headroom.ts";
 import type { Overview } from "./overview-views.ts";
 import type { Orphans, PodCounts } from "./read-containers.ts";
 import type { ControlPlaneState } from "./read-control-plane.ts";
-import type { ConditionCount, CoreNode, StateCount } from "./read-core-nodes.ts";
+import type { ConditionCount, CoreNode } from "./read-core-nodes.ts";
 import type { HostBehind, MeteringLag, RollUpState, Verification } from "./read-metering.ts";
 import type { EndedTasks, Provisioning } from "./read-provisioning.ts";
 import type { Queues } from "./read-queues.ts";
@@ -13,7 +13,6 @@ import type { SecurityPosture } from "./read-security.ts";
 
 /** What the overview is made from; all of one instant. */
 export interface OverviewParts {
-  readonly states: readonly StateCount[];
   readonly worstNodes: readonly CoreNode[];
   readonly conditions: readonly ConditionCount[];
   readonly snapshot: FleetSnapshot;
@@ -35,7 +34,7 @@ export function assembleOverview(parts: OverviewParts): Readable<Overview> {
   const { at, ...controlPlane } = parts.controlPlane;
   return {
     at,
-    coreNodes: coreNodes(parts.states, parts.worstNodes),
+    coreNodes: coreNodes(parts.snapshot.nodes, parts.worstNodes),
     conditions: parts.conditions,
     queues: parts.queues,
     provisioning: provisioning(parts.provisioning),
@@ -48,13 +47,19 @@ export function assembleOverview(parts: OverviewParts): Readable<Overview> {
   };
 }
 
-function coreNodes(states: readonly StateCount[], worst: readonly CoreNode[]) {
-  return [...Map.groupBy(states, ({ role }) => role)].map(([role, counts]) => ({
+function coreNodes(nodes: readonly NodeSnapshot[], worst: readonly CoreNode[]) {
+  return [...Map.groupBy(nodes, ({ role }) => role)].toSorted(byName).map(([role, members]) => ({
     role,
-    total: sum(counts, ({ nodes }) => nodes),
-    states: counts.map(({ state, nodes }) => ({ state, nodes })),
+    total: members.length,
+    states: [...Map.groupBy(members, ({ state }) => state)]
+      .toSorted(byName)
+      .map(([state, those]) => ({ state, nodes: those.length })),
     nodes: worst.filter((node) => node.role === role),
   }));
+}
+
+function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1;
 }
 
 function provisioning({ types, ...rest }: Provisioning) {
@@ -105,7 +110,7 @@ function pods({ total, notActive, onSilentHosts, powerDrift }: PodCounts) {
 
 function capacity({ nodes, readAt }: FleetSnapshot, plans: OverviewParts["plans"]) {
   const hosts = nodes.filter((node) => node.role === "hypervisor");
-  const regions = [...Map.groupBy(hosts, (node) => node.region)].toSorted(([a], [b]) => (a < b ? -1 : 1));
+  const regions = [...Map.groupBy(hosts, (node) => node.region)].toSorted(byName);
   return regions.map(([region, members]) => ({
     region,
     hosts: members.length,

@@ -9,7 +9,7 @@ const megabytes = z.number().int();
 const coreRole = z.object({
   role: z.string().openapi({ example: "hypervisor" }),
   total: count,
-  states: z.array(z.object({ state: z.enum(nodeStates), nodes: count })),
+  states: z.array(z.object({ state: z.string().openapi({ enum: [...nodeStates] }), nodes: count })),
   nodes: z
     .array(
       z.object({
@@ -49,7 +49,9 @@ const queues = z.object({
         lastAt: timestamp,
       }),
     )
-    .openapi({ description: "Given up in the last 24 hours and not tried again; of each kind the last 10,000 are counted." }),
+    .openapi({
+      description: "Given up in the last 24 hours and not tried again; of each kind the last 10,000 are counted.",
+    }),
 });
 
 const ended = {
@@ -140,7 +142,7 @@ const security = z.object({
       description: "Hosts whose certificate ends within seven days (renewal begins ten days before), twenty at most.",
     }),
     revokedNodes: z.array(z.object({ id: uuid, name: z.string() })).openapi({
-      description: "Hosts in the fleet whose last certificate is revoked, twenty at most.",
+      description: "Hosts in the fleet whose certificates are revoked, twenty at most.",
     }),
   }),
   audit: z.object({ unsealedRows: count, sealLagSeconds: seconds, lastSealAt: timestamp.nullable() }),

@@ -41,18 +41,21 @@ export async function countNodes(db: Queryable): Promise<StateCount[]> {
     FROM nodes n JOIN node_status s ON s.node_id = n.id WHERE n.removed_at IS NULL GROUP BY n.role, s.state ORDER BY n.role, s.state`);
 }
 
-/** The hosts of each role that are worst off, the worst first: silence before conditions before health. */
+/**
+ * The hosts of each role that are worst off, the worst first: silence before conditions before health. Role by role,
+ * so that of a large fleet only the first few are sorted.
+ */
 export async function readWorstNodes(db: Queryable): Promise<CoreNode[]> {
   return await db.query<CoreNode>(sql`
-    WITH complaints AS (SELECT node_id, array_agg(kind ORDER BY kind) AS kinds FROM node_conditions GROUP BY node_id),
-    ranked AS (
-      SELECT n.id, n.name, n.role, row_number() OVER (PARTITION BY n.role ORDER BY
-          array_position(ARRAY['lost', 'offline', 'degraded', 'enrolled', 'online'], s.state), k.kinds IS NULL, n.name COLLATE "C") AS place, k.kinds
-      FROM nodes n JOIN node_status s ON s.node_id = n.id LEFT JOIN complaints k ON k.node_id = n.id WHERE n.removed_at IS NULL)
-    SELECT r.id, r.name, r.role, n.region, s.state, s.state_since AS "stateSince", n.schedulable, s.last_heartbeat_at AS "lastHeartbeatAt",
-      s.cpu_busy_basis_points AS "cpuBusyBasisPoints", s.memory_available_mb AS "memoryAvailableMb", s.agent_version AS "agentVersion",
-      coalesce(r.kinds, '{}') AS conditions
-    FROM ranked r JOIN nodes n ON n.id = r.id JOIN node_status s ON s.node_id = r.id WHERE r.place <= ${shownOfRole} ORDER BY r.role, r.place`);
+    WITH complaints AS MATERIALIZED (SELECT node_id, array_agg(kind ORDER BY kind) AS kinds FROM node_conditions GROUP BY node_id)
+    SELECT worst.* FROM (SELECT DISTINCT role FROM nodes WHERE removed_at IS NULL) AS roles CROSS JOIN LATERAL (
+      SELECT n.id, n.name, n.role, n.region, s.state, s.state_since AS "stateSince", n.schedulable, s.last_heartbeat_at AS "lastHeartbeatAt",
+        s.cpu_busy_basis_points AS "cpuBusyBasisPoints", s.memory_available_mb AS "memoryAvailableMb", s.agent_version AS "agentVersion",
+        coalesce(k.kinds, '{}') AS conditions
+      FROM nodes n JOIN node_status s ON s.node_id = n.id LEFT JOIN complaints k ON k.node_id = n.id
+      WHERE n.role = roles.role AND n.removed_at IS NULL
+      ORDER BY CASE s.state WHEN 'lost' THEN 0 WHEN 'offline' THEN 1 WHEN 'degraded' THEN 2 WHEN 'enrolled' THEN 3 ELSE 4 END,
+        k.kinds IS NULL, n.name COLLATE "C" LIMIT ${shownOfRole}) AS worst`);
 }
 
 /** How many hosts have which condition, the most frequent first. */

@@ -78,12 +78,14 @@ async function readSignIns(db: Queryable): Promise<SecurityPosture["signIns"]> {
 }
 
 async function readCertificates(db: Queryable): Promise<SecurityPosture["certificates"]> {
-  // Certificates are kept for ever; only the last one of a host says something about it.
+  // Certificates are kept for ever: first those hosts are found that have none for much longer, then the last one of each.
   const [hosts, [authority]] = await Promise.all([
     db.query<{ id: string; name: string; expiresAt: Date; revoked: boolean }>(sql`
       SELECT n.id, n.name, c.not_after AS "expiresAt", c.revoked_at IS NOT NULL AS revoked FROM nodes n CROSS JOIN LATERAL (
         SELECT not_after, revoked_at FROM node_certificates c WHERE c.node_id = n.id ORDER BY c.issued_at DESC LIMIT 1) c
-      WHERE n.removed_at IS NULL AND (c.revoked_at IS NOT NULL OR c.not_after < now() + interval '7 days') ORDER BY c.not_after, n.name`),
+      WHERE n.removed_at IS NULL AND n.id NOT IN (
+        SELECT node_id FROM node_certificates WHERE revoked_at IS NULL AND not_after > now() + interval '7 days')
+      ORDER BY c.not_after, n.name`),
     db.query<{ expiresAt: Date }>(
       sql`SELECT not_after AS "expiresAt" FROM certificate_authorities WHERE state = 'active'`,
     ),
