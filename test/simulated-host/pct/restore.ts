@@ -14,7 +14,7 @@ import {
   writeConfig,
 } from "../cluster-files.ts";
 import { requireUnlocked, withConfigLock } from "../config-lock.ts";
-import { emptyConfig, parseConfig } from "../container-config.ts";
+import { emptyConfig, formatConfig, parseConfig } from "../container-config.ts";
 import type { ContainerConfig } from "../container-config.ts";
 import { CommandFailure, messageOf } from "../failure.ts";
 import { replaceFile } from "../files.ts";
@@ -44,8 +44,8 @@ interface RestoreOrder {
   keys: Record<string, string>;
   unique: boolean;
   start: boolean;
-  /** The container that is written over, as its file was. */
-  overwritten: ContainerConfig | null;
+  /** Text of the file of the container that is written over. */
+  overwritten: string | null;
 }
 
 /** `pct restore ID ARCHIVE` */
@@ -78,7 +78,7 @@ export async function restore(call: Call): Promise<void> {
     archive,
     path,
     keys,
-    overwritten,
+    overwritten: overwritten === null ? null : formatConfig(overwritten),
     rootfs: given,
     storage: call.options["storage"] ?? null,
     unique: isOn(call, "unique"),
@@ -112,7 +112,7 @@ export async function restoreTask(task: Task<RestoreOrder>): Promise<void> {
       unmountRootfs(host.layout, vmid);
       await task.reach("before-config");
       const config = merged(payload, content, volume);
-      freeOverwritten(host, payload.overwritten);
+      if (payload.overwritten !== null) freeOverwritten(host, parseConfig(payload.overwritten));
       writeConfig(host, vmid, config);
       if (content.firewall !== null) replaceFile(firewallPath(host, vmid), content.firewall);
       if (payload.start) await bringUp(task, vmid, config);
@@ -131,7 +131,7 @@ async function takeBack(host: Host, { vmid, overwritten }: RestoreOrder, volume:
   }
   unmountRootfs(host.layout, vmid);
   if (volume !== undefined) freeVolume(host, volume);
-  writeConfig(host, vmid, overwritten);
+  writeConfig(host, vmid, parseConfig(overwritten));
 }
 
 function allocateFor(host: Host, order: RestoreOrder, content: BackupContent): Volume {
@@ -140,8 +140,8 @@ function allocateFor(host: Host, order: RestoreOrder, content: BackupContent): V
   return allocate(host, requireStorage(host, storage), order.vmid, sizeBytes);
 }
 
-function freeOverwritten(host: Host, overwritten: ContainerConfig | null): void {
-  const rootfs = overwritten?.keys["rootfs"];
+function freeOverwritten(host: Host, overwritten: ContainerConfig): void {
+  const rootfs = overwritten.keys["rootfs"];
   if (rootfs === undefined) return;
   const volume = findVolume(host, parseProperties(rootfs, "volume").get("volume") ?? "");
   if (volume !== undefined) freeVolume(host, volume);
