@@ -38,6 +38,7 @@ export async function listAlerts(
 
 /**
  * Notes who has seen an alert; a second time changes nothing.
+ * @returns the alert, and whether this was the first time
  * @throws DomainError `ALERT_NOT_FOUND`
  */
 export async function acknowledgeAlert(
@@ -45,11 +46,12 @@ export async function acknowledgeAlert(
   tenantId: string,
   id: string,
   userId: string,
-): Promise<BudgetAlert> {
-  const [alert] = await tx.query<BudgetAlert>(sql`
+): Promise<{ readonly alert: BudgetAlert; readonly isFirst: boolean }> {
+  const [row] = await tx.query<BudgetAlert & { isFirst: boolean }>(sql`
     UPDATE cloud_pod_budget_alerts SET acknowledged_by = CASE WHEN acknowledged_at IS NULL THEN ${userId}::uuid ELSE acknowledged_by END,
       acknowledged_at = coalesce(acknowledged_at, now())
-    WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING ${columns}`);
-  if (alert === undefined) throw new DomainError("not-found", "ALERT_NOT_FOUND", "There is no such alert.");
-  return alert;
+    WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING ${columns}, acknowledged_at = now() AS "isFirst"`);
+  if (row === undefined) throw new DomainError("not-found", "ALERT_NOT_FOUND", "There is no such alert.");
+  const { isFirst, ...alert } = row;
+  return { alert, isFirst };
 }

@@ -164,6 +164,10 @@ test("alerts are listed newest first with what was spent then; who acknowledges 
     headers: other.headers,
   });
   expect(again.json).toEqual(acknowledged.json);
+  const audited = await db.system.query(
+    sql`SELECT actor_id FROM audit_log WHERE action = 'budget-alert.acknowledge' AND tenant_id = ${tenantId}`,
+  );
+  expect(audited).toEqual([{ actor_id: owner.userId }]);
 });
 
 test("who may only read cannot set or acknowledge", async () => {

@@ -203,8 +203,21 @@ function registerAlerts(routes: RouteTable): void {
     access: { scope: "BILLING" },
     responses: { 200: alertView },
     async handler({ params }, ctx) {
-      const alert = await ctx.inTenant((tx) => acknowledgeAlert(tx, ctx.tenantId, params.id, ctx.actor.userId));
-      return { status: 200, body: alert };
+      const body = await ctx.inTenant(async (tx) => {
+        const { alert, isFirst } = await acknowledgeAlert(tx, ctx.tenantId, params.id, ctx.actor.userId);
+        if (isFirst)
+          await recordAudit(tx, {
+            actor: ctx.actor,
+            requestId: ctx.requestId,
+            tenantId: ctx.tenantId,
+            action: "budget-alert.acknowledge",
+            targetType: "tenant",
+            targetId: ctx.tenantId,
+            detail: { alertId: alert.id, yearMonth: alert.yearMonth, threshold: alert.threshold },
+          });
+        return alert;
+      });
+      return { status: 200, body };
     },
   });
 }

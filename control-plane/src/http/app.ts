@@ -109,13 +109,14 @@ function addRequestLog(app: App, options: AppOptions): void {
       route: undefined,
       actor: undefined,
       tenantId: undefined,
+      taskId: undefined,
     };
     c.set("trail", trail);
     await next();
     c.res.headers.set("x-request-id", requestId);
     setSecureHeaders(c.res.headers);
     const durationMs = performance.now() - startedMs;
-    const { route, actor, tenantId } = c.var.trail;
+    const { route, actor, tenantId, taskId } = c.var.trail;
     duration.observe({ route: route ?? "other", status: c.res.status }, durationMs / 1_000);
     const line = {
       method: c.req.method,
@@ -125,6 +126,7 @@ function addRequestLog(app: App, options: AppOptions): void {
       durationMs: Math.round(durationMs),
       actor,
       tenantId,
+      taskId,
     };
     trail.log[route === undefined ? "debug" : "info"](line, "request");
   });

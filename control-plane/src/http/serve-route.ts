@@ -25,7 +25,10 @@ export async function serveRoute(route: Route, serving: Serving, c: Context<Requ
     const request = await readRequest(route, c);
     const key = parseIdempotencyKey(c.req.header("idempotency-key"));
     const outcome = await runRoute(route, serving, admitted, request, key);
-    if ("status" in outcome) return toResponse(outcome);
+    if ("status" in outcome) {
+      c.var.trail.taskId = /^\/api\/tasks\/([0-9a-f-]{36})$/.exec(String(outcome.headers["location"]))?.[1];
+      return toResponse(outcome);
+    }
     if (admitted.actor === undefined) throw new Error("a stream needs a caller whose credential can end it");
     const life = {
       watch: serving.credentialWatch,

@@ -8,6 +8,8 @@ export interface Trail {
   route: string | undefined;
   actor: string | undefined;
   tenantId: string | undefined;
+  /** The task that the request has put into the queue or changed. */
+  taskId: string | undefined;
 }
 
 /** What Hono carries with each request. */

@@ -48,13 +48,17 @@ test("a suspension and the system's own work are not the customer's to cancel", 
   bench.script = (command) =>
     command.op?.$case === "ensurePower" ? { state: "failed", errorCode: "LOCKED", retryable: true } : undefined;
   const { task } = await bench.inTenant((tx) => suspendPod(tx, bench.who(), pod.id, "billing", undefined));
-  await expect(bench.inTenant((tx) => cancelTask(tx, task.id))).rejects.toMatchObject({ code: "TASK_NOT_CANCELLABLE" });
+  await expect(bench.inTenant((tx) => cancelTask(tx, task.tenantId, task.id))).rejects.toMatchObject({
+    code: "TASK_NOT_CANCELLABLE",
+  });
   bench.script = () => undefined;
   expect(await bench.end(task.id)).toMatchObject({ state: "succeeded" });
   await bench.db.system
     .execute(sql`UPDATE cloud_pod_provisioning_tasks SET state = 'waiting', finished_at = NULL, type = 'stop', requested_by = 'system:budgets',
     run_after = now() + interval '1 hour' WHERE id = ${task.id}`);
-  await expect(bench.inTenant((tx) => cancelTask(tx, task.id))).rejects.toMatchObject({ code: "TASK_NOT_YOURS" });
+  await expect(bench.inTenant((tx) => cancelTask(tx, task.tenantId, task.id))).rejects.toMatchObject({
+    code: "TASK_NOT_YOURS",
+  });
 });
 
 test("a step that throws is a try like another, and the tries end", async () => {

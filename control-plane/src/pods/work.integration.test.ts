@@ -137,14 +137,16 @@ test("an order that is cancelled leaves nothing", async () => {
   await expect
     .poll(async () => (await findTask(bench.db.system, task.id)).step, { timeout: 10_000, interval: 10 })
     .toBe("start");
-  await bench.inTenant((tx) => cancelTask(tx, task.id));
+  await bench.inTenant((tx) => cancelTask(tx, task.tenantId, task.id));
   expect(await bench.end(task.id)).toEqual({ state: "cancelled", errorCode: "CANCELLED" });
   isHeld = false;
   expect((await bench.podNow(pod.id)).status).toBe("deleted");
   expect(bench.host.containers.has(pod.vmid)).toBe(false);
   expect(await bench.used()).toEqual({ pods: 0, cores: 0, memoryMb: 0, diskGb: 0 });
   expect(await bench.claim(pod.id)).toBeUndefined();
-  await expect(bench.inTenant((tx) => cancelTask(tx, task.id))).rejects.toMatchObject({ code: "TASK_FINISHED" });
+  await expect(bench.inTenant((tx) => cancelTask(tx, task.tenantId, task.id))).rejects.toMatchObject({
+    code: "TASK_FINISHED",
+  });
 });
 
 test("a failed order can be tried again and takes a new generation", async () => {

@@ -101,7 +101,8 @@ export interface ResourceInPath {
 
 /**
  * The tenant that a path names itself or that owns its pod (UUID or VMID) or task; undefined when the path has
- * none of them or what it names does not exist.
+ * none of them. For operators: what it tells about other tenants' pods is not for their eyes.
+ * @throws DomainError `POD_NOT_FOUND`, `TASK_NOT_FOUND`
  */
 export async function ownerOfResource(system: Database, resource: ResourceInPath): Promise<string | undefined> {
   const { tenant, pod, task } = resource;
@@ -110,12 +111,14 @@ export async function ownerOfResource(system: Database, resource: ResourceInPath
     const [row] = await system.query<{ tenant_id: string }>(
       sql`SELECT tenant_id FROM cloud_pod_provisioning_tasks WHERE id = ${task}`,
     );
-    return row?.tenant_id;
+    if (row === undefined) throw new DomainError("not-found", "TASK_NOT_FOUND", "There is no such task.");
+    return row.tenant_id;
   }
   if (pod === undefined) return undefined;
   // A VMID names the pod that has it now, before those that had it and are gone.
   const which = isUuid(pod) ? sql`id = ${pod}` : sql`vmid = ${Number(pod)}`;
   const [row] = await system.query<{ tenant_id: string }>(sql`
     SELECT tenant_id FROM cloud_pods WHERE ${which} ORDER BY status = 'deleted', ordered_at DESC LIMIT 1`);
-  return row?.tenant_id;
+  if (row === undefined) throw new DomainError("not-found", "POD_NOT_FOUND", "There is no such pod.");
+  return row.tenant_id;
 }

@@ -1,18 +1,29 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { insertCommand } from "../nodes/send-command.ts";
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { podBusy } from "./create-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
 import { isFinished, taskColumns, type Task } from "./task.ts";
 
 /**
- * A task by id; under the tenants' login only the tenant's own.
+ * A task by id, whosever it is.
  * @throws DomainError `TASK_NOT_FOUND`
  */
-export async function findTask(tx: Queryable, id: string, lock = false): Promise<Task> {
-  const [task] = await tx.query<Task>(sql`
-    SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE t.id = ${id} ${lock ? sql`FOR UPDATE` : sql``}`);
+export async function findTask(tx: Queryable, id: string): Promise<Task> {
+  return await requireTask(tx, sql`t.id = ${id}`);
+}
+
+/**
+ * A tenant's task.
+ * @throws DomainError `TASK_NOT_FOUND`, also for a task of somebody else
+ */
+export async function findOwnTask(tx: Queryable, tenantId: string, id: string, lock = false): Promise<Task> {
+  return await requireTask(tx, sql`t.tenant_id = ${tenantId} AND t.id = ${id} ${lock ? sql`FOR UPDATE` : sql``}`);
+}
+
+async function requireTask(tx: Queryable, which: Sql): Promise<Task> {
+  const [task] = await tx.query<Task>(sql`SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE ${which}`);
   if (task === undefined) throw new DomainError("not-found", "TASK_NOT_FOUND", "There is no such task.");
   return task;
 }
@@ -29,8 +40,8 @@ export interface Cancellation {
  * as succeeded.
  * @throws DomainError `TASK_FINISHED`, `TASK_NOT_CANCELLABLE`
  */
-export async function cancelTask(tx: Queryable, id: string): Promise<Cancellation> {
-  const task = await findTask(tx, id, true);
+export async function cancelTask(tx: Queryable, tenantId: string, id: string): Promise<Cancellation> {
+  const task = await findOwnTask(tx, tenantId, id, true);
   if (isFinished(task.state))
     throw new DomainError("wrong-state", "TASK_FINISHED", `The task has ${task.state} already.`);
   if (task.type === "destroy" || task.type === "suspend" || task.state === "compensating") {

@@ -9,6 +9,7 @@ const pollMs = 2_000;
 
 /** Streams a task's story from after `lastEventId` to its end; waits without holding a connection. */
 export async function* followTask(options: {
+  readonly tenantId: string;
   readonly taskId: string;
   readonly lastEventId: string | undefined;
   readonly signal: AbortSignal;
@@ -18,7 +19,7 @@ export async function* followTask(options: {
   let seq = /^[0-9]{1,9}$/.test(options.lastEventId ?? "") ? Number(options.lastEventId) : 0;
   while (!options.signal.aborted) {
     const waiting = nextHint(options);
-    const events = await readTaskEvents(options.db, options.taskId, seq);
+    const events = await readTaskEvents(options.db, options, seq);
     for (const event of events) {
       yield { id: String(event.seq), event: "progress", data: event };
       seq = event.seq;

@@ -28,11 +28,15 @@ export async function appendTaskEvent(
     SELECT id, last_seq, tenant_id, ${event.state}, ${event.step}, ${event.percent}, ${event.message} FROM numbered`);
 }
 
-/** Events after `afterSeq`, oldest first, at most 200. */
-export async function readTaskEvents(db: Queryable, taskId: string, afterSeq: number): Promise<TaskEvent[]> {
+/** Events of a tenant's task after `afterSeq`, oldest first, at most 200. */
+export async function readTaskEvents(
+  db: Queryable,
+  { tenantId, taskId }: { readonly tenantId: string; readonly taskId: string },
+  afterSeq: number,
+): Promise<TaskEvent[]> {
   return await db.query<TaskEvent>(sql`
     SELECT seq, at, state, step, percent, message FROM cloud_pod_task_events
-    WHERE task_id = ${taskId} AND seq > ${afterSeq} ORDER BY seq LIMIT 200`);
+    WHERE tenant_id = ${tenantId} AND task_id = ${taskId} AND seq > ${afterSeq} ORDER BY seq LIMIT 200`);
 }
 
 /** Passes on how far a host is with the command that a task waits for. */

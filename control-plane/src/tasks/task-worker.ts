@@ -165,9 +165,17 @@ async function stepOnce(
     return { task, change };
   });
   if (result?.change === undefined) return undefined;
+  tell(options.log, result.task, result.change);
   await options.onBoundary?.("committed", result.task);
   options.onCommitted(result.task, result.change);
   return result.change;
+}
+
+function tell(log: Logger, { id, requestId, podId, type, step }: Task, change: Advance): void {
+  const { state, step: next, attempts, error, end } = change;
+  const line = { taskId: id, requestId, podId, type, step, state, next, attempts, end, error };
+  if (end === "failed") log.warn(line, "a task has failed");
+  else log.info(line, end === undefined ? "a step of a task is done or waits" : "a task has ended");
 }
 
 function decide(saga: Saga, task: Task, step: Step, outcome: StepOutcome, now: Date): Advance {

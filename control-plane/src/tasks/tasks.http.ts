@@ -7,7 +7,7 @@ import { route } from "../http/route.ts";
 import type { Hints } from "../platform/hints.ts";
 import { joinSql, sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
-import { cancelTask, findTask, requeueTask } from "./change-task.ts";
+import { cancelTask, findOwnTask, requeueTask } from "./change-task.ts";
 import type { Saga } from "./saga.ts";
 import { followTask } from "./follow-task.ts";
 import { taskView, toTaskView } from "./task-view.ts";
@@ -68,7 +68,7 @@ function registerReading(routes: RouteTable, options: TaskRoutesOptions): void {
     access: { scope: "READ" },
     responses: { 200: taskView },
     async handler({ params }, ctx) {
-      return { status: 200, body: toTaskView(await ctx.inTenant((tx) => findTask(tx, params.task))) };
+      return { status: 200, body: toTaskView(await ctx.inTenant((tx) => findOwnTask(tx, ctx.tenantId, params.task))) };
     },
   });
   eventStream(routes, {
@@ -77,8 +77,9 @@ function registerReading(routes: RouteTable, options: TaskRoutesOptions): void {
     tags: ["tasks"],
     access: { scope: "READ" },
     async open({ params }, ctx) {
-      await ctx.inTenant((tx) => findTask(tx, params.task));
-      return (position) => followTask({ ...position, taskId: params.task, db: ctx.system, hints: options.hints });
+      await ctx.inTenant((tx) => findOwnTask(tx, ctx.tenantId, params.task));
+      return (position) =>
+        followTask({ ...position, tenantId: ctx.tenantId, taskId: params.task, db: ctx.system, hints: options.hints });
     },
   });
 }
@@ -94,7 +95,7 @@ function registerChanges(routes: RouteTable, options: TaskRoutesOptions): void {
     responses: { 202: taskView },
     async handler({ params }, ctx) {
       const { task, nodeId } = await ctx.inTenant(async (tx) => {
-        const cancelled = await cancelTask(tx, params.task);
+        const cancelled = await cancelTask(tx, ctx.tenantId, params.task);
         await recordAudit(tx, {
           actor: ctx.actor,
           requestId: ctx.requestId,
@@ -122,7 +123,7 @@ function registerChanges(routes: RouteTable, options: TaskRoutesOptions): void {
     responses: { 202: taskView },
     async handler({ params }, ctx) {
       const task = await ctx.inTenant(async (tx) => {
-        const failed = await findTask(tx, params.task);
+        const failed = await findOwnTask(tx, ctx.tenantId, params.task);
         const saga = options.sagas.find((known) => known.type === failed.type);
         if (saga === undefined)
           throw new DomainError("wrong-state", "TASK_NOT_RETRYABLE", "Work of this type cannot be tried again.");
@@ -135,7 +136,12 @@ function registerChanges(routes: RouteTable, options: TaskRoutesOptions): void {
           targetType: "task",
           targetId: params.task,
         });
-        return await requeueTask(tx, await findTask(tx, params.task, true), saga.steps[0].name, saga.deadlineMs);
+        return await requeueTask(
+          tx,
+          await findOwnTask(tx, ctx.tenantId, params.task, true),
+          saga.steps[0].name,
+          saga.deadlineMs,
+        );
       });
       ctx.afterCommit(() => options.hints.send("tasks", task.id));
       return { status: 202, headers: { location: `/api/tasks/${task.id}` }, body: toTaskView(task) };
