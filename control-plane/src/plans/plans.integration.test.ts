@@ -44,6 +44,19 @@ it("seeds once, however often and at once, and leaves what an administrator chan
   });
 });
 
+it("seeds again after usage was rated, and a plan that is new then from the next hour on", async () => {
+  await db.system.execute(sql`DELETE FROM cloud_pod_plan_prices WHERE plan_code = 'MINI'`);
+  await db.system.execute(sql`DELETE FROM cloud_pod_plans WHERE code = 'MINI'`);
+  await db.system.execute(
+    sql`INSERT INTO usage_hours (hour_start) VALUES (date_trunc('hour', now()) - interval '1 hour')`,
+  );
+  await Promise.all([1, 2].map(() => db.system.transaction((tx) => seedPlans(tx))));
+  const prices = await db.system.query(sql`
+    SELECT amount::text, lower(valid) = (SELECT max(hour_start) + interval '1 hour' FROM usage_hours) AS after
+    FROM cloud_pod_plan_prices WHERE plan_code = 'MINI'`);
+  expect(prices).toEqual([{ amount: "9.9900000000", after: true }]);
+});
+
 it("lists both families with the price in force", async () => {
   const { json } = await get("/api/cloud-pods/plans");
   const plans = json["data"] as { code: string; prices: { amount: string }[] }[];

@@ -8,12 +8,18 @@ const firstPricesFrom = "2025-01-01T00:00:00Z";
 
 /** Adds the plans and first prices that are missing. What exists, an administrator may have changed: it stays. */
 export async function seedPlans(tx: Queryable): Promise<void> {
-  for (const [sort, plan] of planCatalogue.entries()) {
-    await insertPlan(tx, plan, sort);
-    // Any price of the plan in the currency overlaps this open range, so a second run adds none.
+  for (const [sort, plan] of planCatalogue.entries()) await insertPlan(tx, plan, sort);
+  // Asked before and not left to ON CONFLICT: prices of a time that was rated are refused, also those that would change nothing.
+  const unpriced = await tx.query<{ code: string }>(sql`
+    SELECT code FROM cloud_pod_plans p WHERE code = ANY(${planCatalogue.map(({ code }) => code)})
+      AND NOT EXISTS (SELECT FROM cloud_pod_plan_prices WHERE plan_code = p.code AND currency = 'USD')`);
+  for (const { code } of unpriced) {
+    const plan = planCatalogue.find((known) => known.code === code);
+    // A plan that comes with a later release was not sold in the hours that were rated. Others may seed at the same time.
     await tx.execute(sql`
       INSERT INTO cloud_pod_plan_prices (id, plan_code, currency, amount, valid)
-      VALUES (${newId()}, ${plan.code}, 'USD', ${plan.monthlyUsd}, tstzrange(${firstPricesFrom}, NULL))
+      SELECT ${newId()}, ${code}, 'USD', ${plan?.monthlyUsd ?? null},
+        tstzrange(greatest(${firstPricesFrom}::timestamptz, max(hour_start) + interval '1 hour'), NULL) FROM usage_hours
       ON CONFLICT DO NOTHING`);
   }
 }
