@@ -31,6 +31,7 @@ export function createHostWithoutContainers(nowMs: () => number): Containers {
     restore: refuse,
     migrate: refuse,
     adopt: refuse,
+    stopStrays: () => Promise.resolve([]),
     awaitAddress: refuse,
     recover: refuse,
   };

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import type { SigningAuthority } from "../../control-plane/src/nodes/certificate-authority.ts";
 import { makePrivateKey } from "../../node-agent/src/enrolment/certificate-request.ts";
 import { saveIdentity } from "../../node-agent/src/enrolment/identity-files.ts";
-import { type SimulatedHost, createSimulatedHost } from "../simulated-host/host.ts";
+import { type SimulatedHost, type SimulatedHostOptions, createSimulatedHost } from "../simulated-host/host.ts";
 import { certifyKey } from "./test-authority.ts";
 import { until } from "./until.ts";
 
@@ -33,6 +33,8 @@ export interface AgentOnHost {
 
 export interface AgentOnHostOptions {
   readonly speed?: number;
+  /** What else the host shall be. */
+  readonly host?: Partial<SimulatedHostOptions>;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
@@ -62,7 +64,8 @@ export function agentEnvironment({ paths }: SimulatedHost, stateDir: string): Re
 export async function createAgentOnHost(options: AgentOnHostOptions = {}): Promise<AgentOnHost> {
   const root = mkdtempSync(join(tmpdir(), "cloudpods-agent-"));
   const stateDir = join(root, "agent");
-  const host = await createSimulatedHost({ root: join(root, "host"), nodeName: "pve1", speed: options.speed ?? 0.02 });
+  const place = { root: join(root, "host"), nodeName: "pve1", speed: options.speed ?? 0.02 };
+  const host = await createSimulatedHost({ ...place, ...options.host });
   const environment = { PATH: process.env["PATH"] ?? "", ...agentEnvironment(host, stateDir), ...options.environment };
   const lines: Record<string, unknown>[] = [];
   let child: ChildProcess | undefined;

@@ -2,6 +2,7 @@ import { type OwnedPod, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/a
 import { expect, test } from "vitest";
 import { type AgentScenario, connectedScenario, podCommands } from "../../../test/support/agent-scenario.ts";
 import { until } from "../../../test/support/until.ts";
+import { runTool } from "../../../test/simulated-host/run-tool.ts";
 
 type Pod = ReturnType<typeof podCommands>;
 
@@ -86,6 +87,24 @@ test("without the control plane nothing starts until an operator on the host say
   expect(await isRunning(scenario, pod)).toBe(false);
   expect(await agent.run("start-owned")).toMatchObject({ exitCode: 0 });
   await until("the container", () => isRunning(scenario, pod));
+});
+
+test("after a boot a copy whose pod another host owns is stopped before the host's own pods start", async () => {
+  const scenario = await afterPowerCut(2);
+  const { agent, gateway, pods } = scenario;
+  const [kept, moved] = pods;
+  if (kept === undefined || moved === undefined) throw new Error("two pods were made");
+  // Somebody had set it to start with the host.
+  expect(await runTool(agent.host.paths.pct, "start", String(moved.vmid))).toMatchObject({ exitCode: 0 });
+  gateway.setWelcome({ ownedPods: [owned(kept)], placedElsewhere: [owned(moved, { generation: 2n })] });
+  agent.start();
+  await agent.logged({ msg: "owned containers were started after a boot of the host", started: 1 });
+  expect([await isRunning(scenario, moved), await isRunning(scenario, kept)]).toEqual([false, true]);
+  const begun = async (subcommand: string, { vmid }: Pod): Promise<number> => {
+    const calls = (await agent.host.invocations()).filter(({ argv }) => argv[1] === subcommand);
+    return calls.findLast(({ argv }) => argv.includes(String(vmid)))?.startedAt ?? Number.NaN;
+  };
+  expect(await begun("stop", moved)).toBeLessThan(await begun("start", kept));
 });
 
 test("a copy of an older placement is stopped when the session says that a newer one holds", async () => {

@@ -45,11 +45,14 @@ const startBackoff = { baseMs: 2_000, capMs: 60_000 };
 /** How often to look whether /etc/pve can be trusted after a boot, and how long in all. */
 const inventoryPauseMs = 5_000;
 const maxInventoryLooks = 60;
+/** How long the stops of stale copies may hold up everything else after a boot. */
+const stopFirstMs = 120_000;
 
 /** Makes the gate in front of the command runner; it is open at once when the host did not boot. */
 export function createOwnership(options: OwnershipOptions): Ownership {
   const { bootId, journal, containers, queue, runner, log } = options;
   let isAwaiting = journal.ownershipBootId() !== bootId;
+  let isTold = false;
   if (!isAwaiting) runner.open();
 
   const changePower = (change: PowerChange, power: Power): Promise<void> =>
@@ -69,6 +72,25 @@ export function createOwnership(options: OwnershipOptions): Ownership {
       log.error({ reason: messageOf(error) }, "the journal could not be written; the next start asks again");
     }
   };
+  /** What another host runs now must not run here as well: at once, before anything else is done. */
+  const stopCopies = async ({ ownedPods, placedElsewhere }: Welcome): Promise<void> => {
+    for (const vmid of await containers.stopStrays().catch(() => [])) {
+      log.warn({ vmid }, "a container ran here that another member of the cluster owns, and was stopped");
+    }
+    const inventory = isAwaiting ? await trustedInventory(containers, log) : await containers.inventory();
+    if (inventory?.known !== true) return;
+    const isClustered = (await containers.pveIdentity()).clusterName !== "";
+    const copies = staleCopies(inventory.containers, { owned: ownedPods, elsewhere: placedElsewhere, isClustered });
+    const stops = copies.map((copy) => {
+      log.warn(copy, "a copy of an older placement runs and is stopped");
+      return changePower(copy, Power.POWER_STOPPED);
+    });
+    await Promise.race([Promise.all(stops), sleep(stopFirstMs, undefined, { ref: false })]);
+  };
+  const stopCopiesSafely = (welcome: Welcome): Promise<void> =>
+    stopCopies(welcome).catch((error: unknown) => {
+      log.error({ reason: messageOf(error) }, "copies of older placements could not be looked for");
+    });
   const startAll = (wanted: readonly Pick<PowerChange, "podId" | "vmid" | "generation">[]): void => {
     isAwaiting = false;
     runner.open();
@@ -94,19 +116,16 @@ export function createOwnership(options: OwnershipOptions): Ownership {
         return;
       }
       journal.raiseFleetEpoch(welcome.fleetEpoch);
-      if (isAwaiting) {
-        const generations = new Map(welcome.ownedPods.map(({ podId, generation }) => [podId, generation]));
-        runner.abandon((podId, generation) => generations.get(podId) === generation);
-        startAll(wantedByOwnership(welcome.ownedPods));
+      if (!isAwaiting || isTold) {
+        void stopCopiesSafely(welcome);
+        return;
       }
-      void (async () => {
-        const inventory = await containers.inventory();
-        if (!inventory.known) return;
-        for (const copy of staleCopies(inventory.containers, welcome.ownedPods)) {
-          log.warn(copy, "a copy of an older placement runs and is stopped");
-          void changePower(copy, Power.POWER_STOPPED);
-        }
-      })();
+      isTold = true;
+      const generations = new Map(welcome.ownedPods.map(({ podId, generation }) => [podId, generation]));
+      runner.abandon((podId, generation) => generations.get(podId) === generation);
+      void stopCopiesSafely(welcome).then(() => {
+        if (isAwaiting) startAll(wantedByOwnership(welcome.ownedPods));
+      });
     },
     startWithoutControlPlane() {
       if (!isAwaiting) return;
@@ -141,7 +160,8 @@ async function changePowerNow(
   if (power === Power.POWER_STOPPED) await sampleFinal(change.vmid);
   // Nobody cancels these; a program that runs when the agent stops is left alone.
   const { signal } = new AbortController();
-  const wish = { ...change, fleetEpoch: journal.fleetEpoch(), present: true, power };
+  // A copy whose pod runs elsewhere gets no time to shut down.
+  const wish = { ...change, fleetEpoch: journal.fleetEpoch(), present: true, power, shutdownTimeoutSeconds: 0 };
   for (let attempt = 0; attempt < maxStartAttempts; attempt += 1) {
     try {
       const bounds = { commandId: randomUUID(), signal, deadlineMs: powerDeadlineMs };

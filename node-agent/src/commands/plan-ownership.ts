@@ -12,17 +12,35 @@ export interface PowerChange {
   readonly generation: bigint;
 }
 
+/** What a session says of the pods that this host has or had. */
+export interface Placements {
+  /** Pods that this host owns. */
+  readonly owned: readonly OwnedPod[];
+  /** Pods that another host owns now. */
+  readonly elsewhere: readonly OwnedPod[];
+  /** This host is a member of a Proxmox cluster. */
+  readonly isClustered: boolean;
+}
+
 /**
- * Running containers that are left over from an older placement: the pod is owned by this host in a
- * higher generation. Containers that the control plane does not list are left alone: it may have
- * been restored and not know them yet, so they are only reported.
+ * Running containers that are left over from an older placement: their pod has a higher generation, here or on
+ * another host. In a cluster an id exists once, so the container on the id of a pod that this host owns is that
+ * pod's, arrived from another member with the mark that it had there; the next wish marks it anew. Containers
+ * that the control plane does not list are left alone: it may have been restored and not know them yet.
  */
-export function staleCopies(containers: readonly ContainerObservation[], owned: readonly OwnedPod[]): PowerChange[] {
-  const generations = new Map(owned.map(({ podId, generation }) => [podId, generation]));
+export function staleCopies(
+  containers: readonly ContainerObservation[],
+  { owned, elsewhere, isClustered }: Placements,
+): PowerChange[] {
+  const here = new Map(owned.map((pod) => [pod.podId, pod]));
+  const away = new Map(elsewhere.map((pod) => [pod.podId, pod]));
   return containers
-    .filter(({ podId, generation, power }) => {
-      const inForce = generations.get(podId);
-      return podId !== "" && power === Power.POWER_RUNNING && inForce !== undefined && generation < inForce;
+    .filter(({ podId, vmid, generation, power }) => {
+      if (podId === "" || power !== Power.POWER_RUNNING) return false;
+      const inForce = here.get(podId);
+      if (inForce === undefined) return generation < (away.get(podId)?.generation ?? 0n);
+      const hasArrived = isClustered && vmid === inForce.vmid;
+      return generation < inForce.generation && !hasArrived;
     })
     .map(toPowerChange);
 }

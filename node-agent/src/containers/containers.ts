@@ -152,6 +152,11 @@ export interface Containers {
   migrate(order: MigrateOrder, options: DeedOptions): Promise<ContainerOutcome>;
   /** Marks a container of somebody as the pod's; CONFIG_CHANGED when it is not as agreed any more. */
   adopt(order: AdoptOrder, options: DeedOptions): Promise<ContainerOutcome>;
+  /**
+   * Ends containers of ours that run here although another member of the cluster has their configuration, as after
+   * a partition in which they were taken over. Answers with their VMIDs.
+   */
+  stopStrays(): Promise<readonly number[]>;
   /** Address of eth0 without prefix, waiting up to `ms` for DHCP; undefined when none came. */
   awaitAddress(vmid: number, ms: number, signal: AbortSignal): Promise<string | undefined>;
   /**

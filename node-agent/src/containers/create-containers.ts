@@ -32,6 +32,7 @@ import { planContainer } from "./plan-container.ts";
 import { planHost } from "./plan-host.ts";
 import { reboot } from "./reboot.ts";
 import { attachRunning } from "./recover.ts";
+import { stopStrays } from "./strays.ts";
 import { createStorageSizes } from "./storage-sizes.ts";
 import { askStorageStatus, takeInventory } from "./take-inventory.ts";
 import { createKeyedTurns, createTurns } from "./turns.ts";
@@ -104,6 +105,7 @@ export function createContainers(options: ContainersOptions): Containers {
     restore: (order, bounds) => restore(order, bounds, doors),
     migrate: (order, bounds) => migrate(order, bounds, doors),
     adopt: (order, bounds) => adopt(order, bounds, doors),
+    stopStrays: () => named(() => stopStrays(doors)),
     awaitAddress: (vmid, ms, signal) =>
       named(() =>
         awaitAddress(vmid, ms, signal, doors).catch((error: unknown) => {

@@ -54,9 +54,11 @@ export function beginExecution(paths: HostPaths, runner: OperationRunner, option
   let number = 0;
   const nextOperationId = (vmid: number): string => {
     const taken = new Set(runner.recorded(vmid).map(({ operationId }) => operationId));
+    // Ids are unique on the host, and records are found by container.
+    const prefix = vmid === NO_VMID ? `${commandId}-look` : commandId;
     do number += 1;
-    while (taken.has(`${commandId}-${number}`));
-    return `${commandId}-${number}`;
+    while (taken.has(`${prefix}-${number}`));
+    return `${prefix}-${number}`;
   };
   const start = async (vmid: number, invocation: Invocation): Promise<Operation> => {
     abort.signal.throwIfAborted();
