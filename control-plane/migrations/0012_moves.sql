@@ -8,3 +8,61 @@ ALTER TABLE nodes ADD COLUMN cordoned_until timestamptz;             -- NULL: un
 ALTER TABLE nodes ADD COLUMN cordoned_by text;
 ALTER TABLE nodes ADD CONSTRAINT only_a_cordon_ends CHECK (cordoned_until IS NULL OR NOT schedulable);
 CREATE INDEX nodes_to_uncordon ON nodes (cordoned_until) WHERE cordoned_until IS NOT NULL;
+
+-- One row per move of a pod: the place claimed for it (node_claims of the same generation), what was done, and
+-- what it cost the customer.
+CREATE TABLE cloud_pod_moves (
+  id uuid PRIMARY KEY,
+  tenant_id uuid NOT NULL,
+  pod_id uuid NOT NULL,
+  purpose text NOT NULL CONSTRAINT move_purpose CHECK (purpose IN ('migrate', 'drain', 'return', 'evacuate')),
+  -- take-over and restore-newest are for hosts that are gone.
+  strategy text NOT NULL CONSTRAINT move_strategy CHECK (strategy IN ('cluster-migrate', 'backup-restore', 'take-over', 'restore-newest')),
+  state text NOT NULL DEFAULT 'reserved' CONSTRAINT move_state CHECK (state IN ('reserved', 'moving', 'moved', 'undone', 'released')),
+  from_node_id uuid NOT NULL REFERENCES nodes,
+  to_node_id uuid NOT NULL REFERENCES nodes,
+  from_generation bigint NOT NULL,
+  to_generation bigint NOT NULL,
+  -- The place on the target, for the pod's row at the switch.
+  storage text NOT NULL,
+  bridge text NOT NULL,
+  pool text,
+  verdict jsonb NOT NULL,
+  archive_storage text,                   -- seen by both hosts
+  archive_volume_id text,
+  archive_made_at timestamptz,
+  archive_is_ours boolean NOT NULL DEFAULT true,  -- false: a customer's backup, which stays
+  archive_removed_at timestamptz,
+  disk_gb integer NOT NULL,
+  runs boolean NOT NULL,                  -- the power that was wanted when the move began
+  reason text NOT NULL,
+  requested_by text NOT NULL,
+  task_id uuid,
+  begun_at timestamptz,                   -- the source was told to stop or to hand over
+  stopped_at timestamptz,                 -- the shutdown was asked for
+  source_freed_at timestamptz,            -- the source gave its container up before the switch
+  restore_asked_at timestamptz,           -- the target may hold a copy since
+  start_asked_at timestamptz,             -- the target's copy may run since
+  target_cleared_at timestamptz,          -- the target holds no copy any more
+  found_on_target boolean NOT NULL DEFAULT false, -- Proxmox had moved it although the move failed
+  switched_at timestamptz,                -- the target owns the pod since
+  running_at timestamptz,
+  source_removed_at timestamptz,
+  downtime_ms integer CHECK (downtime_ms >= 0),
+  error_code text,
+  error_message text,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  ended_at timestamptz,
+  FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods (tenant_id, id),
+  UNIQUE (pod_id, to_generation),
+  CONSTRAINT a_move_goes_somewhere CHECK (from_node_id <> to_node_id AND to_generation > from_generation)
+);
+CREATE UNIQUE INDEX one_open_move_per_pod ON cloud_pod_moves (pod_id) WHERE state IN ('reserved', 'moving');
+CREATE INDEX cloud_pod_moves_of_pod ON cloud_pod_moves (pod_id, id);
+CREATE INDEX cloud_pod_moves_history ON cloud_pod_moves (strategy, ended_at) WHERE downtime_ms IS NOT NULL;
+CREATE INDEX cloud_pod_moves_by_end ON cloud_pod_moves (ended_at) WHERE ended_at IS NOT NULL;
+
+ALTER TABLE cloud_pod_moves ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON cloud_pod_moves TO cloudpods_api USING (tenant_id = (SELECT app_tenant_id()));
+-- How long their pods were away is the tenants' to know; reasons and hosts of operators are not.
+GRANT SELECT (id, tenant_id, pod_id, state, to_generation, switched_at, downtime_ms, created_at, ended_at) ON cloud_pod_moves TO cloudpods_api;

@@ -182,18 +182,18 @@ async function readWelcome(
   hello: Hello,
 ): Promise<Pick<Welcome, "fleetEpoch" | "spoolContiguousSeq" | "ownedPods" | "placedElsewhere" | "caBundlePem">> {
   const spoolId = isUuid(hello.spoolId) ? hello.spoolId : null;
-  const heldIds = (hello.inventory?.containers ?? []).map(({ podId }) => podId).filter((podId) => isUuid(podId));
+  const held = (hello.inventory?.containers ?? []).filter(({ podId }) => isUuid(podId));
   const [[facts], pods, elsewhere, authorities] = await Promise.all([
     tx.query<{ fleetEpoch: bigint; watermark: bigint | null }>(sql`
       SELECT epoch AS "fleetEpoch", (SELECT contiguous_seq FROM node_spools WHERE node_id = ${nodeId} AND spool_id = ${spoolId}) AS watermark
       FROM control_plane_epoch`),
     tx.query<{ podId: string; vmid: number; generation: bigint; run: boolean }>(sql`
       SELECT id AS "podId", vmid, generation, desired_power = 'running' AND status IN ('provisioning', 'active') AND NOT EXISTS (
-          SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect IN ('suspend', 'stop')) AS run
+          SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect IN ('suspend', 'stop'))
+        -- What is written after its archive was begun would be lost with the move.
+        AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND m.stopped_at IS NOT NULL) AS run
       FROM cloud_pods p WHERE node_id = ${nodeId} AND status <> 'deleted' ORDER BY vmid`),
-    tx.query<{ podId: string; vmid: number; generation: bigint }>(sql`
-      SELECT id AS "podId", vmid, generation FROM cloud_pods
-      WHERE id = ANY(${heldIds}::uuid[]) AND node_id <> ${nodeId} AND status <> 'deleted' ORDER BY vmid`),
+    readElsewhere(tx, nodeId, held),
     readAuthorityPems(tx),
   ]);
   if (facts === undefined) throw new Error("control_plane_epoch has no row");
@@ -207,6 +207,24 @@ async function readWelcome(
     placedElsewhere: elsewhere.map((pod): OwnedPod => ({ ...pod, desiredPower: Power.POWER_STOPPED })),
     caBundlePem: authorities.join(""),
   };
+}
+
+/**
+ * Pods of which the host has a copy that it does not own and is not just being given. They are told with a generation
+ * above the copy's, also where the copy is of an attempt that came to nothing: it must not run.
+ */
+async function readElsewhere(
+  tx: Queryable,
+  nodeId: string,
+  held: readonly { readonly podId: string; readonly generation: bigint }[],
+): Promise<{ podId: string; vmid: number; generation: bigint }[]> {
+  return await tx.query(sql`
+    SELECT p.id AS "podId", p.vmid, greatest(p.generation, max(held.generation) + 1) AS generation
+    FROM unnest(${held.map(({ podId }) => podId)}::uuid[], ${held.map(({ generation }) => generation)}::bigint[]) AS held (pod_id, generation)
+    JOIN cloud_pods p ON p.id = held.pod_id
+    WHERE p.node_id IS DISTINCT FROM ${nodeId} AND p.status <> 'deleted'
+      AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND m.to_node_id = ${nodeId})
+    GROUP BY p.id ORDER BY p.vmid`);
 }
 
 /**

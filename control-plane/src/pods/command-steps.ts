@@ -17,9 +17,15 @@ export interface Wish {
   readonly ttlMs?: number;
 }
 
+/** A host, and the generation under which it hears of a pod. */
+export interface Addressee {
+  readonly nodeId: string;
+  readonly generation: bigint;
+}
+
 /**
- * Writes a command for the pod's host, with a new revision, in the transaction of the change that wants
- * it.
+ * Writes a command for a pod, with a new revision, in the transaction of the change that wants it. It goes to
+ * the pod's host, or in a move to the other one.
  * @returns what a step that waits for the command needs
  */
 export async function sendWish(
@@ -27,24 +33,25 @@ export async function sendWish(
   pod: Pod,
   taskId: string,
   wish: Wish,
+  { nodeId, generation }: { readonly nodeId: string | null; readonly generation: bigint } = pod,
 ): Promise<{ commandId: string; nodeId: string }> {
-  if (pod.nodeId === null) throw new Error(`pod ${pod.id} has no place`);
+  if (nodeId === null) throw new Error(`pod ${pod.id} has no place`);
   const [row] = await tx.query<{ revision: bigint }>(sql`
     UPDATE cloud_pods SET revision = revision + 1 WHERE id = ${pod.id} RETURNING revision`);
   if (row === undefined) throw new Error(`pod ${pod.id} vanished`);
   const commandId = await insertCommand(tx, {
-    nodeId: pod.nodeId,
+    nodeId,
     tenantId: pod.tenantId,
     podId: pod.id,
     vmid: pod.vmid,
     taskId,
-    generation: pod.generation,
+    generation,
     revision: row.revision,
     timeoutMs: wish.timeoutMs,
     ...(wish.ttlMs === undefined ? {} : { ttlMs: wish.ttlMs }),
     op: wish.op,
   });
-  return { commandId, nodeId: pod.nodeId };
+  return { commandId, nodeId };
 }
 
 /** A step that asks the pod's host for something and looks at what came of it. */
@@ -78,7 +85,8 @@ export function observationOf(command: Pick<FinishedCommand, "observation">): Co
   return command.observation === null ? undefined : ContainerObservation.fromJSON(command.observation);
 }
 
-function failureOf(command: FinishedCommand): StepOutcome {
+/** How a step goes on after a command that did not succeed: again when that can help. */
+export function failureOf(command: FinishedCommand): StepOutcome {
   const code = command.errorCode ?? command.state.toUpperCase();
   const message = command.errorMessage ?? `The host answered ${command.state}`;
   // An interrupted command was looked into by the agent: asking again goes on from what is there.

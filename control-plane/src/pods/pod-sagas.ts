@@ -1,3 +1,4 @@
+import { movePod } from "../moves/move-pod.saga.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import type { Saga } from "../tasks/saga.ts";
 import { powerSagas } from "./change-power.saga.ts";
@@ -8,5 +9,5 @@ import { setRate } from "./set-rate.saga.ts";
 
 /** Everything that is done to pods over time. */
 export function podSagas(fleet: FleetView): Saga[] {
-  return [provisionPod(fleet), changeSize, destroyPod, setRate, ...powerSagas];
+  return [provisionPod(fleet), changeSize, destroyPod, setRate, movePod, ...powerSagas];
 }

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
+import { DomainError } from "@cloudpods/shared/errors";
 import { resolvePlan } from "../plans/resolve-plan.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -17,7 +18,7 @@ import { quotaOf } from "./release-pod.ts";
  * Brings a pod back to where its failed task can begin anew: what the failure gave back is taken again,
  * with the same checks, and only while the pod is still what it was then.
  * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`, `PLAN_LIMIT_REACHED`, `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`,
- *   `TASK_OUTDATED`
+ *   `TASK_OUTDATED`, `TASK_NOT_RETRYABLE`
  */
 export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
   const pod = await lockPodById(tx, task.podId);
@@ -49,6 +50,9 @@ export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
     case "set-rate":
       if (pod.status !== "active") throw outdated();
       return;
+    case "migrate":
+      // Its place was given back; a new move looks for a new one.
+      throw new DomainError("wrong-state", "TASK_NOT_RETRYABLE", "A move that failed is asked for anew.");
     default:
       if (pod.status !== "suspended") throw outdated();
   }

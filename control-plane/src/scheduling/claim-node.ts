@@ -3,12 +3,17 @@ import type { Queryable } from "../platform/database.ts";
 import { prepared, sql } from "../platform/sql.ts";
 import type { Candidate } from "./rank-nodes.ts";
 
+/** What a place is for: a new home, at once, or one that a pod moves to and lives in from the move's switch on. */
+export type ClaimPurpose = "home" | "move";
+
 /** A pod and what it will occupy. */
 export interface NewClaim {
   readonly tenantId: string;
   readonly podId: string;
   readonly vmid: number;
   readonly generation: bigint;
+  /** Absent: a home. */
+  readonly purpose?: ClaimPurpose;
   readonly cores: number;
   readonly memoryMb: number;
   readonly diskGb: number;
@@ -31,7 +36,7 @@ const offerSizes = [16, 128, 1_024, Infinity];
 /**
  * Claims the first of the ranked candidates that still fits and that nobody else is claiming at this
  * moment; only when all that fit are being claimed it waits for one. Writes the claim, the allocated
- * capacity of node and storage, and the placement history, in one statement.
+ * capacity of node and storage, and for a home the placement history, in one statement.
  *
  * Locks: the node's capacity, then its storage. It must come after every other lock of the transaction.
  */
@@ -122,7 +127,7 @@ async function attempt(
   const skip = whenLocked === "skip" ? sql`SKIP LOCKED` : sql``;
   const nodeIds = uuidArray(offered.map(({ node }) => node.id));
   const storageIds = uuidArray(offered.map(({ storage }) => storage.id));
-  const { cores, memoryMb, diskGb } = claim;
+  const { cores, memoryMb, diskGb, purpose = "home" } = claim;
   // The share lock on the node's own row makes a cordon wait for the claims that did not see it.
   const statement = sql`
     WITH picked AS MATERIALIZED (
@@ -148,12 +153,13 @@ async function attempt(
       FROM stored WHERE c.node_id = stored.node_id
       RETURNING c.node_id, stored.storage_id),
     claimed AS (
-      INSERT INTO node_claims (id, tenant_id, pod_id, node_id, storage_id, generation, cpu, memory_mb, disk_gb)
-      SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, storage_id, ${claim.generation}, ${cores}, ${memoryMb}, ${diskGb}
+      INSERT INTO node_claims (id, tenant_id, pod_id, node_id, storage_id, generation, purpose, cpu, memory_mb, disk_gb)
+      SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, storage_id, ${claim.generation}, ${purpose}, ${cores}, ${memoryMb}, ${diskGb}
       FROM allocated RETURNING node_id),
     history AS (
       INSERT INTO cloud_pod_placements (id, tenant_id, pod_id, node_id, vmid, generation)
-      SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, ${claim.vmid}, ${claim.generation} FROM claimed)
+      SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, ${claim.vmid}, ${claim.generation} FROM claimed
+      WHERE ${purpose} = 'home')
     SELECT node_id AS "nodeId", EXISTS (SELECT FROM claimed) AS "isClaimed" FROM picked`;
   const [row] = await tx.query<Attempt>(prepared(`claim-node-${whenLocked}`, statement));
   return row;

@@ -11,6 +11,7 @@ const refused: Record<
   keyof typeof filters,
   { node?: Partial<NodeSnapshot>; request?: Partial<PlacementRequest>; reason: string }
 > = {
+  target: { request: { only: ["b"] }, reason: "not reachable from there" },
   role: { node: { role: "mail" }, reason: "not for containers" },
   region: { request: { region: "us" }, reason: "in another region" },
   online: { node: { state: "offline" }, reason: "offline" },

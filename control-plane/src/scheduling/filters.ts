@@ -18,6 +18,7 @@ type Filter = (node: NodeSnapshot, request: PlacementRequest) => Refusal | undef
  * told. To add a rule, add a line; its name appears in verdicts, simulations and statistics by itself.
  */
 export const filters = {
+  target: (node, { only }) => refuseIf(only !== undefined && !only.includes(node.id), "not reachable from there"),
   role: (node) => (node.role === "hypervisor" ? undefined : { reason: "not for containers" }),
   region: (node, { region }) =>
     region === undefined || node.region === region ? undefined : { reason: "in another region" },
@@ -29,7 +30,7 @@ export const filters = {
   template: (node, { template }) =>
     template === undefined
       ? refuseIf(node.defaultTemplate === null, "without a template")
-      : without("template", [template], node.templates),
+      : without("template", template === null ? [] : [template], node.templates),
   labels: (node, { nodeLabels = {} }) => refuseIf(!hasLabels(node.labels, nodeLabels), "without the labels"),
   storage: (node, request) => refuseIf(storageFor(node, request.storage) === undefined, "without the storage"),
   cpu: (node, { cores }) => short("CPU cores", "", cores, node.cpuAllocatable - node.cpuAllocated),

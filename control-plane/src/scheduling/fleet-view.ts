@@ -96,6 +96,6 @@ export function createFleetView(read: (tx: Queryable) => Promise<FleetSnapshot> 
 }
 
 function shapeOf(request: PlacementRequest): string {
-  const { cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities } = request;
-  return JSON.stringify([cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities]);
+  const { cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities, only } = request;
+  return JSON.stringify([cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities, only]);
 }

@@ -1,6 +1,6 @@
 import type { Queryable } from "../platform/database.ts";
 import { prepared, sql } from "../platform/sql.ts";
-import { claimNode, findFull } from "./claim-node.ts";
+import { claimNode, findFull, type ClaimPurpose } from "./claim-node.ts";
 import type { FleetView } from "./fleet-view.ts";
 import { NoCapacityError } from "./no-capacity.ts";
 import type { PlacementRequest, TenantFootprint } from "./placement-request.ts";
@@ -14,6 +14,8 @@ export interface PodToPlace {
   readonly vmid: number;
   /** Of the placement that this call makes. */
   readonly generation: bigint;
+  /** Absent: a home. */
+  readonly purpose?: ClaimPurpose;
   readonly request: PlacementRequest;
 }
 
@@ -27,8 +29,8 @@ export interface Placement {
   readonly storage: string;
   readonly bridge: string;
   readonly pool: string | null;
-  /** `ct:<vmid>` of a template container, or the volume id of an archive. */
-  readonly template: string;
+  /** `ct:<vmid>` of a template container, or the volume id of an archive; null when the pod needs none. */
+  readonly template: string | null;
   /** To be stored with the pod. */
   readonly verdict: PlacementVerdict;
 }
@@ -111,8 +113,9 @@ async function readFootprint(
 
 function placementOf(ranking: Ranking, chosen: Candidate, request: PlacementRequest): Placement {
   const { node, storage } = chosen;
-  const template = request.template ?? node.defaultTemplate;
-  if (template === null) throw new Error(`node ${node.name} was chosen without a template`);
+  const template = request.template === undefined ? node.defaultTemplate : request.template;
+  if (template === null && request.template === undefined)
+    throw new Error(`node ${node.name} was chosen without a template`);
   return {
     nodeId: node.id,
     node: node.name,

@@ -8,14 +8,16 @@ export interface PlacementRequest {
   readonly diskGb: number;
   /** Absent: any region. */
   readonly region?: string | undefined;
-  /** Name of a template that the node must have; absent: the node's own default. */
-  readonly template?: string | undefined;
+  /** Name of a template that the node must have; absent: the node's own default; null: none is needed. */
+  readonly template?: string | null | undefined;
   /** Name of the storage for the root disk; absent: the node's default, or the largest one with room. */
   readonly storage?: string | undefined;
   /** The node must have all of these. */
   readonly nodeLabels?: Labels | undefined;
   /** The node must offer all of these. */
   readonly capabilities?: readonly string[] | undefined;
+  /** Ids of the only nodes that come into question; absent: all. */
+  readonly only?: readonly string[] | undefined;
   /** Not beside pods of the same tenant that have all of these labels. */
   readonly antiAffinity?: Labels | undefined;
 }

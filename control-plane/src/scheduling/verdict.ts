@@ -62,8 +62,14 @@ export function verdictOf(ranking: Ranking, chosen: Candidate | undefined, limit
     fitting: ranking.fitting,
     reasons: countByFilter(ranking.reasons),
     candidates: first(ranking.candidates, limits.candidatesMax).map(candidateVerdict),
-    rejected: ranking.rejections.slice(0, limits.rejectedMax).map(rejectedVerdict),
+    rejected: tellingFirst(ranking.rejections).slice(0, limits.rejectedMax).map(rejectedVerdict),
   };
+}
+
+/** Of a move there may be few hosts that come into question among many that do not: why those few do not is told first. */
+function tellingFirst(rejections: readonly Rejection[]): readonly Rejection[] {
+  if (rejections.every(({ filter }) => filter !== "target")) return rejections;
+  return [...rejections].sort((a, b) => Number(a.filter === "target") - Number(b.filter === "target"));
 }
 
 /** The ranking in one line: how many nodes fit, and how many do not for which reason. */

@@ -1,0 +1,184 @@
+import { newId } from "@cloudpods/shared/ids";
+import { describe, expect, test } from "vitest";
+import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-fleet.ts";
+import { spawnKilledWorker } from "../../../test/support/spawn-killed-worker.ts";
+import { sql } from "../platform/sql.ts";
+import type { Pod } from "../pods/pod.ts";
+import { systemActor } from "../security/actor.ts";
+import { requestMove } from "./request-move.ts";
+
+const bench = new MoveWorkbench();
+
+async function move(pod: Pod, target: BenchNode): Promise<string> {
+  const who = { actor: systemActor("test"), requestId: newId() };
+  const locked = await bench.podNow(pod.id);
+  const request = { targetNodeId: target.id, reason: "test" };
+  return (await bench.inSystem((tx) => requestMove(tx, bench.fleet, who, locked, request))).task.id;
+}
+
+/** One copy, running, on the pod's host; one claim, one open stay, no archive, and nothing written is lost. */
+async function expectOneCopy(pod: Pod): Promise<void> {
+  const now = await bench.podNow(pod.id);
+  const at = now.nodeId ?? "";
+  expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [at], running: [at] });
+  expect(bench.hosts.at(at, pod.vmid)).toMatchObject({ written: 1, generation: now.generation });
+  const { claims, stays } = await bench.books(pod.id);
+  expect(claims).toEqual([{ nodeId: at, generation: now.generation, purpose: "home" }]);
+  expect(stays.filter(({ open }) => open)).toEqual([{ nodeId: at, open: true }]);
+  expect([...bench.hosts.archives]).toEqual([]);
+}
+
+const startFailsOnTarget =
+  (target: BenchNode) =>
+  (command: FleetCommand): FleetEnd | undefined =>
+    command.nodeId === target.id && command.op?.$case === "ensurePower"
+      ? { state: "failed", errorCode: "START_FAILED", retryable: false, hadEffect: true }
+      : undefined;
+
+/**
+ * Ends a worker at its n-th boundary as a kill would: what it had not committed is gone, what it had is there. Workers of
+ * the test's own process are dead when they throw everywhere from then on.
+ */
+function dyingAt(nth: number): {
+  onBoundary: (boundary: string, task: { step: string }) => Promise<void>;
+  where: () => string | undefined;
+} {
+  let reached = 0;
+  let where: string | undefined;
+  return {
+    where: () => where,
+    async onBoundary(boundary, task) {
+      // A claim without a step is a lease that runs out; the last test has it.
+      if (boundary === "claimed") return;
+      reached += 1;
+      if (reached < nth) return;
+      where ??= `${boundary} ${task.step}`;
+      await Promise.reject(new Error("killed"));
+    },
+  };
+}
+
+/** Moves a pod to and fro, the worker dying one boundary later each time, until one gets through. */
+async function dieEverywhere(
+  nodes: readonly BenchNode[],
+  script: (target: BenchNode) => typeof bench.hosts.script,
+  from = 1,
+): Promise<string[]> {
+  const first = bench.work();
+  const pod = await bench.podOn(nodes[0] ?? noHost());
+  await first.stop();
+  const died: string[] = [];
+  for (let nth = from; ; nth++) {
+    const now = await bench.podNow(pod.id);
+    const target = nodes.find(({ id }) => id !== now.nodeId) ?? noHost();
+    bench.hosts.script = script(target);
+    const task = await move(pod, target);
+    const death = dyingAt(nth);
+    const worker = bench.work(death.onBoundary);
+    await expect
+      .poll(async () => death.where() !== undefined || (await isOver(task)), { timeout: 20_000, interval: 5 })
+      .toBe(true);
+    await worker.stop();
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() WHERE id = ${task}`,
+    );
+    const survivor = bench.work();
+    await bench.end(task);
+    await survivor.stop();
+    await expectOneCopy(pod);
+    const where = death.where();
+    if (where === undefined) return died;
+    died.push(where);
+  }
+}
+
+async function isOver(taskId: string): Promise<boolean> {
+  const rows = await bench.db.system.query(sql`
+    SELECT FROM cloud_pod_provisioning_tasks WHERE id = ${taskId} AND state IN ('succeeded', 'failed')`);
+  return rows.length > 0;
+}
+
+function noHost(): never {
+  throw new Error("no host");
+}
+
+const nothing = () => () => undefined;
+
+describe("kill -9 of the worker at every boundary of a move ends with one running copy", () => {
+  test("by archive", async () => {
+    const died = await dieEverywhere(await bench.nodes(2), nothing);
+    for (const step of [
+      "check",
+      "stop",
+      "backup",
+      "verify",
+      "restore",
+      "start",
+      "switch",
+      "remove",
+      "forget-archive",
+      "release",
+    ])
+      for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} ${step}`);
+  }, 240_000);
+
+  test("inside a cluster", async () => {
+    const died = await dieEverywhere(await bench.nodes(2, { cluster: true }), nothing);
+    for (const step of ["transfer", "confirm", "start", "switch"]) expect(died).toContain(`committed ${step}`);
+  }, 240_000);
+
+  test("that fails when the copy was told to run", async () => {
+    // The way there is that of the first test.
+    const died = await dieEverywhere(await bench.nodes(2), startFailsOnTarget, 20);
+    for (const step of ["undo-restore", "undo-start", "undo-backup", "undo-check"])
+      expect(died).toContain(`committed ${step}`);
+  }, 240_000);
+});
+
+describe("an agent that dies in the middle of any command of a move leaves one running copy", () => {
+  test.each([
+    ["before it did anything", {}],
+    ["after it had done it", { hadEffect: true as const }],
+  ])(
+    "%s",
+    async (_, how) => {
+      const worker = bench.work();
+      const [alone, clustered] = [await bench.nodes(2), await bench.nodes(2, { cluster: true })];
+      for (const nodes of [alone, clustered]) {
+        const pod = await bench.podOn(nodes[0] ?? noHost());
+        for (let nth = 1, hasDied = true; hasDied; nth++) {
+          hasDied = false;
+          let seen = 0;
+          bench.hosts.script = () => {
+            seen += 1;
+            if (seen !== nth) return undefined;
+            hasDied = true;
+            return { state: "interrupted", errorCode: "INTERRUPTED", ...how };
+          };
+          const now = await bench.podNow(pod.id);
+          await bench.end(await move(pod, nodes.find(({ id }) => id !== now.nodeId) ?? noHost()));
+          await expectOneCopy(pod);
+        }
+      }
+      await worker.stop();
+    },
+    240_000,
+  );
+});
+
+test("a worker in a process of its own that is killed in the middle of its transaction leaves one running copy", async () => {
+  const first = bench.work();
+  const nodes = await bench.nodes(2);
+  const pod = await bench.podOn(nodes[0] ?? noHost());
+  await first.stop();
+  for (const nth of [5, 14, 23]) {
+    const now = await bench.podNow(pod.id);
+    const task = await move(pod, nodes.find(({ id }) => id !== now.nodeId) ?? noHost());
+    expect(await spawnKilledWorker(bench.db.systemUrl, nth, () => isOver(task))).toMatch(/migrate/);
+    const survivor = bench.work();
+    expect((await bench.end(task)).state).toBe("succeeded");
+    await survivor.stop();
+    await expectOneCopy(pod);
+  }
+}, 120_000);

@@ -1,0 +1,263 @@
+import { BackupObservation, MoveObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { sql } from "../platform/sql.ts";
+import { observationOf } from "../pods/command-steps.ts";
+import { containerSpecOf, differences } from "../pods/container-spec.ts";
+import type { Pod } from "../pods/pod.ts";
+import type { FinishedCommand, Step, StepOutcome } from "../tasks/saga.ts";
+import { noteInstants, type Move } from "./move.ts";
+import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
+import { beginStay } from "./switch-place.ts";
+
+const minuteMs = 60_000;
+/** Disks of hundreds of GB over a slow network. */
+const copyTimeoutMs = 240 * minuteMs;
+/** A deed that a host receives later than this after a restart of ours is asked for anew. */
+const deedTtlMs = 15 * minuteMs;
+export const shutdownTimeoutSeconds = 60;
+export const powerTimeoutMs = 5 * minuteMs;
+
+const byArchive = (move: Move): boolean => move.strategy === "backup-restore" || move.strategy === "restore-newest";
+
+/** What the container shall be on the target. */
+export function targetSpec(pod: Pod, { storage, bridge, pool }: Pick<Move, "storage" | "bridge" | "pool">) {
+  return containerSpecOf({ ...pod, storage, bridge, pool });
+}
+
+/** Nothing was done to the pod yet: is the place still what was claimed? */
+export const checkStep: Step = {
+  name: "check",
+  percent: 0,
+  attemptsMax: 5,
+  async begin(context) {
+    const { tx, pod, move } = await moveContext(context);
+    if (pod.nodeId !== move.fromNodeId || pod.generation !== move.fromGeneration)
+      return { kind: "fail", code: "MOVE_OUTDATED", message: "The pod is not where it was when the move was planned" };
+    const [target] = await tx.query<{ schedulable: boolean; state: string; fits: boolean }>(sql`
+      SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state,
+        k.cpu >= ${pod.cores} AND k.memory_mb >= ${pod.memoryMb} AND (k.disk_gb >= ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
+          SELECT FROM node_claims o WHERE o.pod_id = k.pod_id AND o.generation = ${move.fromGeneration} AND o.storage_id = k.storage_id)) AS fits
+      FROM node_claims k JOIN nodes n ON n.id = k.node_id JOIN node_status s ON s.node_id = n.id
+      WHERE k.pod_id = ${pod.id} AND k.generation = ${move.toGeneration}`);
+    if (target === undefined) return { kind: "fail", code: "CLAIM_LOST", message: "The place is not claimed any more" };
+    if (!target.schedulable) return { kind: "fail", code: "TARGET_CORDONED", message: `${move.toNode} is cordoned` };
+    if (target.state !== "online")
+      return { kind: "fail", code: "TARGET_NOT_ONLINE", message: `${move.toNode} is ${target.state}` };
+    if (!target.fits)
+      return { kind: "fail", code: "CLAIM_TOO_SMALL", message: "The pod has grown since its place was claimed" };
+    return { kind: "done", message: `Has a place on ${move.toNode}` };
+  },
+};
+
+/** Proxmox moves the container; where it is afterwards counts, not how the command ended. */
+export const transferStep = moveStep({
+  name: "transfer",
+  percent: 5,
+  at: "source",
+  waitingFor: "Moving the container inside its cluster",
+  applies: ({ strategy }) => strategy === "cluster-migrate",
+  wish: (pod, move) => ({
+    op: {
+      $case: "migrate",
+      value: {
+        target: move.toPveName,
+        targetStorage: pod.storage === move.storage ? "" : move.storage,
+        shutdownTimeoutSeconds: 2 * shutdownTimeoutSeconds,
+      },
+    },
+    timeoutMs: copyTimeoutMs,
+    ttlMs: deedTtlMs,
+  }),
+  async before({ tx, pod, move, now }) {
+    await noteInstants(tx, move.id, now, "begun");
+    await beginStay(tx, pod, move, now);
+  },
+  onSuccess: async (context, command) => (await arrived(context, command)) ?? unknownPlace,
+  async onFailure(context, command) {
+    const there = await arrived(context, command);
+    if (there !== undefined) return there;
+    const isStuckToHost =
+      command.errorCode === "LINKED_CLONE_NOT_MOVABLE" || command.errorCode === "SNAPSHOT_NOT_MOVABLE";
+    if (!isStuckToHost || context.move.archiveStorage === null) return undefined;
+    await context.tx.execute(sql`UPDATE cloud_pod_moves SET strategy = 'backup-restore' WHERE id = ${context.move.id}`);
+    return { kind: "done", message: "Proxmox cannot move this disk; it goes by an archive instead" };
+  },
+});
+
+const unknownPlace: StepOutcome = {
+  kind: "retry",
+  code: "PLACE_UNKNOWN",
+  message: "The host does not say where the container is",
+};
+
+async function arrived({ tx, move }: MoveContext, command: FinishedCommand): Promise<StepOutcome | undefined> {
+  const seen = command.move === null ? undefined : MoveObservation.fromJSON(command.move);
+  if (seen?.pveName !== move.toPveName) return undefined;
+  if (seen.downtimeMs > 0n)
+    await tx.execute(sql`UPDATE cloud_pod_moves SET downtime_ms = ${seen.downtimeMs} WHERE id = ${move.id}`);
+  return { kind: "done", message: `The container is on ${move.toNode}` };
+}
+
+/** Before the archive is made, so that it holds everything that was ever written. */
+export const stopStep = moveStep({
+  name: "stop",
+  percent: 5,
+  at: "source",
+  waitingFor: "Shutting the container down",
+  applies: ({ strategy }) => strategy === "backup-restore",
+  wish: () => ({
+    op: { $case: "ensurePower", value: { power: Power.POWER_STOPPED, shutdownTimeoutSeconds } },
+    timeoutMs: powerTimeoutMs,
+  }),
+  before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "begun", "stopped"),
+  onSuccess: async () => await Promise.resolve({ kind: "done", message: "The container is stopped" }),
+});
+
+/** One archive for each move, however often it is asked for. */
+export const backupStep = moveStep({
+  name: "backup",
+  percent: 10,
+  at: "source",
+  waitingFor: "Making the archive",
+  applies: ({ strategy }) => strategy === "backup-restore",
+  wish: (_, move) => ({
+    op: { $case: "backup", value: { backupId: move.id, storage: move.archiveStorage ?? "", mode: "stop" } },
+    timeoutMs: copyTimeoutMs,
+    ttlMs: deedTtlMs,
+  }),
+  async onSuccess({ tx, move }, command) {
+    const archive = archiveOf(command);
+    if (archive === undefined || !archive.found || archive.volumeId === "")
+      return { kind: "retry", code: "ARCHIVE_MISSING", message: "The host made no archive" };
+    await tx.execute(sql`
+      UPDATE cloud_pod_moves SET archive_volume_id = ${archive.volumeId}, archive_made_at = now() WHERE id = ${move.id}`);
+    return { kind: "done", message: "The archive is made" };
+  },
+});
+
+/** The target itself reads the archive to its end, before the source loses anything. */
+export const verifyStep = moveStep({
+  name: "verify",
+  percent: 40,
+  at: "target",
+  waitingFor: "Reading the archive on the target",
+  applies: (move) => byArchive(move) || (move.strategy === "take-over" && move.archiveVolumeId !== null),
+  wish: (_, move) => ({
+    op: { $case: "verifyBackup", value: { volumeId: move.archiveVolumeId ?? "" } },
+    timeoutMs: copyTimeoutMs,
+  }),
+  async onSuccess({ move }, command) {
+    const archive = archiveOf(command);
+    if (archive === undefined || !archive.found)
+      return await Promise.resolve({
+        kind: "fail",
+        code: "ARCHIVE_NOT_SEEN",
+        message: `${move.toNode} does not see the archive`,
+      });
+    if (!archive.readable)
+      return { kind: "fail", code: "ARCHIVE_UNREADABLE", message: `${move.toNode} cannot read the archive to its end` };
+    return { kind: "done", message: "The target can read the archive" };
+  },
+});
+
+/** In a cluster an id is one entry for all members: the archive that was just read is what the pod is until it is restored. */
+export const freeIdStep = moveStep({
+  name: "free-id",
+  percent: 50,
+  at: "source",
+  waitingFor: "Giving the id free inside the cluster",
+  applies: (move) => move.strategy === "backup-restore" && move.isInCluster,
+  wish: () => ({ op: { $case: "ensureAbsent", value: {} }, timeoutMs: copyTimeoutMs }),
+  async onSuccess({ tx, move, now }) {
+    await noteInstants(tx, move.id, now, "source-freed", "source-removed");
+    return { kind: "done", message: "The id is free" };
+  },
+});
+
+/** The container is made on the target and left stopped. */
+export const restoreStep = moveStep({
+  name: "restore",
+  percent: 55,
+  at: "target",
+  waitingFor: "Restoring the container on the target",
+  applies: (move) => byArchive(move) || move.strategy === "take-over",
+  wish: (pod, move) => ({
+    op: {
+      $case: "restore",
+      value: {
+        volumeId: move.archiveVolumeId ?? "",
+        spec: targetSpec(pod, move),
+        // Only ever a stopped half of this very move: the target owned nothing of the pod before.
+        overwrite: true,
+        takeOverFrom: move.strategy === "take-over" ? move.fromPveName : "",
+      },
+    },
+    timeoutMs: copyTimeoutMs,
+    ttlMs: deedTtlMs,
+  }),
+  async before({ tx, pod, move, now }) {
+    await noteInstants(tx, move.id, now, "restore-asked");
+    await beginStay(tx, pod, move, now);
+  },
+  onSuccess: async ({ pod, move }, command) => await Promise.resolve(compared(pod, move, command)),
+});
+
+/** After a migration the container carries the generation of its former place and perhaps another bridge or pool. */
+export const confirmStep = moveStep({
+  name: "confirm",
+  percent: 80,
+  at: "target",
+  waitingFor: "Looking at the container on the target",
+  applies: ({ strategy }) => strategy === "cluster-migrate",
+  wish: (pod, move) => ({
+    op: { $case: "ensureContainer", value: { spec: targetSpec(pod, move) } },
+    timeoutMs: 15 * minuteMs,
+  }),
+  onSuccess: async ({ pod, move }, command) => await Promise.resolve(compared(pod, move, command)),
+});
+
+function compared(pod: Pod, move: Move, command: FinishedCommand): StepOutcome {
+  const seen = observationOf(command);
+  const wrong = seen === undefined ? ["nothing that it reports"] : differences(pod, seen);
+  if (wrong.length > 0)
+    return { kind: "retry", code: "CONFIGURATION_DIFFERS", message: `${move.toNode} made ${wrong.join(", ")}` };
+  return { kind: "done", message: `The container is on ${move.toNode}, as it was` };
+}
+
+/** As it was wanted when the move began: a stopped pod stays stopped. */
+export const startStep = moveStep({
+  name: "start",
+  percent: 85,
+  at: "target",
+  waitingFor: "Starting the container on the target",
+  applies: () => true,
+  wish: (_, { runs }) => ({
+    op: {
+      $case: "ensurePower",
+      value: { power: runs ? Power.POWER_RUNNING : Power.POWER_STOPPED, shutdownTimeoutSeconds },
+    },
+    timeoutMs: powerTimeoutMs,
+  }),
+  before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "start-asked"),
+  async onSuccess({ tx, move, now }) {
+    if (!move.runs) return { kind: "done", message: "The container is stopped, as it was" };
+    await noteInstants(tx, move.id, now, "running");
+    const awaySince = move.stoppedAt ?? (move.strategy === "cluster-migrate" ? move.begunAt : null);
+    const awayMs = awaySince === null ? null : Math.max(0, now.getTime() - awaySince.getTime());
+    await tx.execute(
+      sql`UPDATE cloud_pod_moves SET downtime_ms = coalesce(downtime_ms, ${awayMs}::integer) WHERE id = ${move.id}`,
+    );
+    const downtimeMs = move.downtimeMs ?? awayMs;
+    return {
+      kind: "done",
+      message: `The container runs${downtimeMs === null ? "" : `; it was away for ${seconds(downtimeMs)}`}`,
+    };
+  },
+});
+
+function seconds(ms: number): string {
+  return `${(ms / 1_000).toFixed(1)} s`;
+}
+
+function archiveOf(command: FinishedCommand): BackupObservation | undefined {
+  return command.backup === null ? undefined : BackupObservation.fromJSON(command.backup);
+}

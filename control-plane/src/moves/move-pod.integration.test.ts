@@ -1,0 +1,273 @@
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { newId } from "@cloudpods/shared/ids";
+import { beforeEach, describe, expect, test } from "vitest";
+import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-fleet.ts";
+import { sql } from "../platform/sql.ts";
+import type { Pod } from "../pods/pod.ts";
+import { systemActor } from "../security/actor.ts";
+import { requestMove } from "./request-move.ts";
+
+const bench = new MoveWorkbench();
+beforeEach(() => {
+  bench.work();
+});
+
+async function move(pod: Pod, target?: BenchNode): Promise<string> {
+  const who = { actor: systemActor("test"), requestId: newId() };
+  const request = { targetNodeId: target?.id, reason: "test" };
+  const locked = await bench.podNow(pod.id);
+  return (await bench.inSystem((tx) => requestMove(tx, bench.fleet, who, locked, request))).task.id;
+}
+
+async function moveRow(podId: string) {
+  const [row] = await bench.db.system.query<Record<string, unknown>>(sql`
+    SELECT strategy, state, downtime_ms AS "downtimeMs", disk_gb AS "diskGb", error_code AS "errorCode", switched_at IS NOT NULL AS switched
+    FROM cloud_pod_moves WHERE pod_id = ${podId} ORDER BY id DESC LIMIT 1`);
+  return row;
+}
+
+/** The pod is on the host as it was, with one claim and one open stay there, and nothing is left elsewhere. */
+async function expectAt(node: BenchNode, pod: Pod, power: "running" | "stopped", written: number): Promise<void> {
+  const now = await bench.podNow(pod.id);
+  expect(now).toMatchObject({ nodeId: node.id, status: "active", desiredPower: power });
+  expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [node.id], running: power === "running" ? [node.id] : [] });
+  expect(bench.hosts.at(node.id, pod.vmid)).toMatchObject({ written, generation: now.generation, mac: pod.mac });
+  const { claims, stays } = await bench.books(pod.id);
+  expect(claims).toEqual([{ nodeId: node.id, generation: now.generation, purpose: "home" }]);
+  expect(stays.filter(({ open }) => open)).toEqual([{ nodeId: node.id, open: true }]);
+  expect([...bench.hosts.archives]).toEqual([]);
+}
+
+const failing =
+  (op: string, at: BenchNode, end: FleetEnd): ((command: FleetCommand) => FleetEnd | undefined) =>
+  (command) =>
+    command.op?.$case === op && command.nodeId === at.id ? end : undefined;
+
+describe("between hosts that only share a storage for backups", () => {
+  test("a running pod moves with everything it wrote, and its downtime is measured", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    expect(await bench.end(await move(pod))).toEqual({ state: "succeeded", errorCode: null });
+    await expectAt(to, pod, "running", 1);
+    expect(await moveRow(pod.id)).toMatchObject({ strategy: "backup-restore", state: "moved", diskGb: pod.diskGb });
+    expect((await moveRow(pod.id))?.["downtimeMs"]).toBeGreaterThan(0);
+    // Everything was ready on the target before the source lost anything.
+    expect(bench.hosts.carriedOut.slice(-6)).toEqual([
+      `ensurePower@${from.name}`,
+      `backup@${from.name}`,
+      `restore@${to.name}`,
+      `ensurePower@${to.name}`,
+      `ensureAbsent@${from.name}`,
+      `deleteBackup@${to.name}`,
+    ]);
+  });
+
+  test("a stopped pod moves stopped and stays stopped", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from, "stopped");
+    expect((await bench.end(await move(pod, to))).state).toBe("succeeded");
+    await expectAt(to, pod, "stopped", 0);
+    expect((await moveRow(pod.id))?.["downtimeMs"]).toBeNull();
+  });
+
+  test("and back again, under ever higher generations", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    for (const [target, generation] of [
+      [to, 2n],
+      [from, 3n],
+      [to, 4n],
+    ] as const) {
+      expect((await bench.end(await move(pod, target))).state).toBe("succeeded");
+      expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: target.id, generation });
+    }
+    await expectAt(to, pod, "running", 1);
+  });
+
+  test.each([
+    ["ensurePower", "source"],
+    ["backup", "source"],
+    ["verifyBackup", "target"],
+    ["restore", "target"],
+    ["ensurePower", "target"],
+  ] as const)("a %s that fails on the %s leaves the pod as it was", async (op, side) => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    let hasFailed = false;
+    bench.hosts.script = (command) => {
+      const end = failing(op, side === "source" ? from : to, {
+        state: "failed",
+        errorCode: "BROKEN",
+        retryable: false,
+      })(command);
+      if (end === undefined || hasFailed) return undefined;
+      hasFailed = true;
+      return end;
+    };
+    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "BROKEN" });
+    await expectAt(from, pod, "running", 1);
+    expect(await moveRow(pod.id)).toMatchObject({
+      state: "undone",
+      switched: false,
+      errorCode: "BROKEN",
+      downtimeMs: null,
+    });
+    // Nothing stands in the way of the next try.
+    expect((await bench.end(await move(pod, to))).state).toBe("succeeded");
+    await expectAt(to, pod, "running", 1);
+  });
+
+  test("an archive that the target does not see is found before anything is given up", async () => {
+    const [from] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    bench.hosts.script = (command) => {
+      if (command.op?.$case === "verifyBackup") bench.hosts.archives.clear();
+      return undefined;
+    };
+    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "ARCHIVE_NOT_SEEN" });
+    await expectAt(from, pod, "running", 1);
+  });
+
+  test("a copy that was told to run is gone before the source may run again", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    // It starts, and says that it did not.
+    bench.hosts.script = failing("ensurePower", to, {
+      state: "failed",
+      errorCode: "START_FAILED",
+      retryable: false,
+      hadEffect: true,
+    });
+    expect((await bench.end(await move(pod))).errorCode).toBe("START_FAILED");
+    await expectAt(from, pod, "running", 1);
+    expect(bench.hosts.carriedOut.slice(-3)).toEqual([
+      `ensureAbsent@${to.name}`,
+      `ensurePower@${from.name}`,
+      `deleteBackup@${from.name}`,
+    ]);
+  });
+});
+
+describe("inside a cluster", () => {
+  test("Proxmox moves the pod, and its downtime is what the host measured", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    await expectAt(to, pod, "running", 1);
+    expect(await moveRow(pod.id)).toMatchObject({ strategy: "cluster-migrate", state: "moved", downtimeMs: 1_500 });
+    expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
+  });
+
+  test("a shared disk stays where it is and is claimed once", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const shared = newId();
+    await bench.db.system.execute(sql`
+      INSERT INTO storages (id, cluster_id, name, type, shared, total_gb) SELECT ${shared}, cluster_id, 'ceph', 'rbd', true, 30 FROM nodes WHERE id = ${from.id}`);
+    await bench.db.system.execute(
+      sql`INSERT INTO node_storages (node_id, storage_id) VALUES (${from.id}, ${shared}), (${to.id}, ${shared})`,
+    );
+    await bench.db.system.execute(sql`UPDATE nodes SET default_storage = 'ceph' WHERE id IN (${from.id}, ${to.id})`);
+    const pod = await bench.podOn(from);
+    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    await expectAt(to, pod, "running", 1);
+    const [storage] = await bench.db.system.query(sql`SELECT allocated_gb AS gb FROM storages WHERE id = ${shared}`);
+    expect(storage).toEqual({ gb: pod.diskGb });
+  });
+
+  test("a linked clone goes by archive, and the id is given free for it", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    bench.hosts.script = failing("migrate", from, {
+      state: "failed",
+      errorCode: "LINKED_CLONE_NOT_MOVABLE",
+      retryable: false,
+    });
+    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    await expectAt(to, pod, "running", 1);
+    expect(await moveRow(pod.id)).toMatchObject({ strategy: "backup-restore" });
+  });
+
+  test("and when its restore fails it is restored where it was", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    await bench.db.system.execute(
+      sql`UPDATE storages SET type = 'lvmthin' WHERE node_id = ${from.id} AND holds_root_disks`,
+    );
+    bench.hosts.script = failing("restore", to, { state: "failed", errorCode: "STORAGE_FULL", retryable: false });
+    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "STORAGE_FULL" });
+    await expectAt(from, pod, "running", 1);
+  });
+
+  test("a migration that failed after Proxmox had moved the container is finished there", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    bench.hosts.script = failing("migrate", from, {
+      state: "failed",
+      errorCode: "MIGRATION_PROBLEMS",
+      retryable: false,
+      hadEffect: true,
+    });
+    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    await expectAt(to, pod, "running", 1);
+  });
+
+  test("also when nobody could tell and the move was given up", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    bench.hosts.script = (command) => {
+      if (command.op?.$case !== "migrate") return undefined;
+      bench.hosts.script = () => undefined;
+      bench.hosts.forgetMoves = true;
+      return { state: "failed", errorCode: "HOST_UNKNOWN", retryable: false, hadEffect: true };
+    };
+    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "HOST_UNKNOWN" });
+    await expect.poll(async () => (await moveRow(pod.id))?.["state"], { timeout: 10_000 }).toBe("moved");
+    await expectAt(to, pod, "running", 1);
+  });
+});
+
+describe("a move is refused", () => {
+  test("to where the pod is, to where nothing leads, where there is no room, and beside other work", async () => {
+    const [from, lonely] = twoOf(await bench.nodes(2, { backups: false }));
+    const pod = await bench.podOn(from);
+    await expect(move(pod, from)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
+    await expect(move(pod, lonely)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
+    const [a, b] = twoOf(await bench.nodes(2));
+    await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = cpu_total WHERE node_id = ${b.id}`);
+    const crowded = await bench.podOn(a);
+    await expect(move(crowded, b)).rejects.toMatchObject({
+      code: "NO_CAPACITY",
+      verdict: { rejected: expect.arrayContaining([expect.objectContaining({ nodeId: b.id, filter: "cpu" })]) },
+    });
+    await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = 0 WHERE node_id = ${b.id}`);
+    bench.hosts.away.add(a.id);
+    const task = await move(crowded, b);
+    await expect(move(crowded, b)).rejects.toMatchObject({ code: "POD_BUSY" });
+    bench.hosts.away.clear();
+    expect((await bench.end(task)).state).toBe("succeeded");
+  });
+
+  test("when its target is cordoned before anything was done", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    const who = { actor: systemActor("test"), requestId: newId() };
+    const locked = await bench.podNow(pod.id);
+    const task = await bench.inSystem(async (tx) => {
+      const accepted = await requestMove(tx, bench.fleet, who, locked, { targetNodeId: to.id, reason: "test" });
+      await tx.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`);
+      return accepted.task;
+    });
+    const before = bench.hosts.carriedOut.length;
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "TARGET_CORDONED" });
+    expect(bench.hosts.carriedOut).toHaveLength(before);
+    await expectAt(from, pod, "running", 1);
+    expect(bench.hosts.at(from.id, pod.vmid)?.power).toBe(Power.POWER_RUNNING);
+  });
+});
+
+function twoOf(nodes: readonly BenchNode[]): [BenchNode, BenchNode] {
+  const [a, b] = nodes;
+  if (a === undefined || b === undefined) throw new Error("two hosts");
+  return [a, b];
+}

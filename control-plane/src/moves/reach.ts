@@ -1,0 +1,59 @@
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+
+/** How pods of one host can get to another. */
+export interface Reach {
+  readonly nodeId: string;
+  /** Both are in one Proxmox cluster and the source's agent can migrate. */
+  readonly canMigrate: boolean;
+  /** Storage for archives that both see and may use; null: none, or an agent too old for it. */
+  readonly archiveStorage: string | null;
+}
+
+/** What decides how a pod can move, of its disk. */
+export interface SourceDisk {
+  readonly storage: string;
+  /** Members of the cluster see the same storage: a migration moves no data and needs no new room. */
+  readonly isShared: boolean;
+  /** Proxmox refuses to migrate it: the template's disk is on the source alone. */
+  readonly isLinkedClone: boolean;
+}
+
+/** The way of a pod to a target; undefined: there is none. */
+export function strategyFor(disk: SourceDisk, reach: Reach): "cluster-migrate" | "backup-restore" | undefined {
+  if (reach.canMigrate && !disk.isLinkedClone) return "cluster-migrate";
+  return reach.archiveStorage === null ? undefined : "backup-restore";
+}
+
+/**
+ * The hosts that pods of `fromNodeId` could get to somehow. Hosts without a common cluster count as seeing one
+ * storage when its name and the place where its data is are the same on both; that the target really sees an
+ * archive is checked again in the move, before the source gives anything up.
+ */
+export async function readReach(tx: Queryable, fromNodeId: string): Promise<Reach[]> {
+  return await tx.query<Reach>(sql`
+    SELECT t.id AS "nodeId", coalesce(t.cluster_id = f.cluster_id, false) AND 'migrate' = ANY(fs.capabilities) AS "canMigrate",
+      CASE WHEN 'backup' = ANY(fs.capabilities) AND ts.capabilities @> ARRAY['restore', 'verify_backup', 'delete_backup'] THEN (
+        SELECT a.name FROM node_storages av JOIN storages a ON a.id = av.storage_id
+        JOIN node_storages bv ON bv.node_id = t.id AND bv.available JOIN storages b ON b.id = bv.storage_id AND b.name = a.name
+        WHERE av.node_id = f.id AND av.available AND a.holds_backups AND b.holds_backups AND a.shared AND b.shared
+          AND (a.id = b.id OR (a.backend <> '' AND a.backend = b.backend))
+        ORDER BY a.total_gb - a.used_gb DESC, a.name LIMIT 1) END AS "archiveStorage"
+    FROM nodes f JOIN node_status fs ON fs.node_id = f.id, nodes t JOIN node_status ts ON ts.node_id = t.id
+    WHERE f.id = ${fromNodeId} AND t.id <> f.id AND t.removed_at IS NULL AND t.role = 'hypervisor'
+    ORDER BY t.id`);
+}
+
+/**
+ * The disks of pods, by pod. That one is a linked clone follows from its template and its storage, unless it was
+ * restored since; where that is wrong the host says so and the move goes the other way.
+ */
+export async function readSourceDisks(tx: Queryable, podIds: readonly string[]): Promise<Map<string, SourceDisk>> {
+  const rows = await tx.query<SourceDisk & { podId: string }>(sql`
+    SELECT p.id AS "podId", s.name AS storage, s.cluster_id IS NOT NULL AS "isShared",
+      s.cluster_id IS NULL AND p.template LIKE 'ct:%' AND s.type IN ('lvmthin', 'zfspool', 'btrfs') AND NOT EXISTS (
+        SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moved' AND m.strategy IN ('backup-restore', 'restore-newest')) AS "isLinkedClone"
+    FROM cloud_pods p JOIN node_claims k ON k.pod_id = p.id AND k.generation = p.generation JOIN storages s ON s.id = k.storage_id
+    WHERE p.id = ANY(${[...podIds]}::uuid[])`);
+  return new Map(rows.map(({ podId, ...disk }) => [podId, disk]));
+}

@@ -1,0 +1,121 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import { newId } from "@cloudpods/shared/ids";
+import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { Accepted } from "../pods/change-power.ts";
+import { lockPodById, type Pod } from "../pods/pod.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import type { Actor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
+import { createTask } from "../tasks/create-task.ts";
+import type { Task } from "../tasks/task.ts";
+import { checkStep } from "./forward-steps.ts";
+import { moveDeadlineMs } from "./move-pod.saga.ts";
+import type { Move } from "./move.ts";
+import { reserveMove, type MoveOrder } from "./reserve-move.ts";
+
+/** Of an operator, for one pod. */
+export interface MoveRequest {
+  /** Undefined: the best one. */
+  readonly targetNodeId: string | undefined;
+  readonly reason: string;
+}
+
+/**
+ * Asks for the move of one pod: the place is claimed and the task queued together. The pod's row is locked.
+ * @throws DomainError `POD_WRONG_STATE`, `POD_BUSY`, `MOVE_RESERVED`, `MOVE_IMPOSSIBLE`; NoCapacityError
+ */
+export async function requestMove(
+  tx: Transaction,
+  fleet: FleetView,
+  who: { readonly actor: Actor; readonly requestId: string },
+  pod: Pod,
+  request: MoveRequest,
+): Promise<Accepted> {
+  requireMovable(pod);
+  await refuseReserved(tx, pod);
+  const { targetNodeId, reason } = request;
+  const { task, move } = await moveNow(tx, fleet, pod, who.requestId, {
+    purpose: "migrate",
+    targetNodeId,
+    reason,
+    requestedBy: `${who.actor.kind}:${who.actor.id}`,
+  });
+  await recordAudit(tx, {
+    ...who,
+    tenantId: pod.tenantId,
+    action: "pod.migrate",
+    targetType: "pod",
+    targetId: pod.id,
+    detail: { reason, from: move.fromNode, to: move.toNode, strategy: move.strategy },
+  });
+  return { pod: await lockPodById(tx, pod.id), task };
+}
+
+/** Claims a place and queues the task that moves the pod there. @throws as `requestMove` */
+export async function moveNow(
+  tx: Transaction,
+  fleet: FleetView,
+  pod: Pod,
+  requestId: string,
+  order: Omit<MoveOrder, "id" | "taskId">,
+): Promise<{ task: Task; move: Move }> {
+  const moveId = newId();
+  const task = await queueMove(tx, pod, moveId, requestId);
+  // Last: from here on the target's row is held.
+  const move = await reserveMove(tx, fleet, pod, { ...order, id: moveId, taskId: task.id });
+  return { task, move };
+}
+
+/** Begins a move whose place was kept. @throws DomainError `POD_BUSY` */
+export async function startReserved(
+  tx: Transaction,
+  pod: Pod,
+  move: Move,
+  requestId: string,
+  runs: boolean,
+): Promise<Task> {
+  const task = await queueMove(tx, pod, move.id, requestId);
+  await tx.execute(sql`
+    UPDATE cloud_pod_moves SET state = 'moving', task_id = ${task.id}, runs = ${runs}, disk_gb = ${pod.diskGb}
+    WHERE id = ${move.id} AND state = 'reserved'`);
+  return task;
+}
+
+async function queueMove(tx: Transaction, pod: Pod, moveId: string, requestId: string): Promise<Task> {
+  return await createTask(tx, {
+    tenantId: pod.tenantId,
+    podId: pod.id,
+    type: "migrate",
+    step: checkStep.name,
+    input: { moveId },
+    deadlineMs: moveDeadlineMs,
+    // Operators' work: its customer cannot cancel it half-way.
+    requestedBy: "system:moves",
+    requestId,
+    message: "Accepted",
+  });
+}
+
+/** @throws DomainError `POD_WRONG_STATE` for pods that are being made or removed or that failed */
+export function requireMovable(pod: Pod): void {
+  if (pod.status === "active" || pod.status === "suspended") return;
+  throw new DomainError(
+    "wrong-state",
+    "POD_WRONG_STATE",
+    `The pod is ${pod.status}; only active and suspended pods move.`,
+    {
+      details: { status: pod.status, allowed: ["active", "suspended"] },
+    },
+  );
+}
+
+async function refuseReserved(tx: Transaction, pod: Pod): Promise<void> {
+  const reserved = await tx.query(sql`SELECT FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'reserved'`);
+  if (reserved.length === 0) return;
+  throw new DomainError(
+    "conflict",
+    "MOVE_RESERVED",
+    "The pod's host is being emptied and the pod has its place already; cancel that first.",
+  );
+}

@@ -1,0 +1,132 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import { newId } from "@cloudpods/shared/ids";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { isFreeToRun } from "../pods/holds.ts";
+import type { Pod } from "../pods/pod.ts";
+import { placementRequestOf } from "../pods/reserve-place.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import { NoCapacityError } from "../scheduling/no-capacity.ts";
+import { placePod, type Placement } from "../scheduling/place-pod.ts";
+import type { PlacementRequest } from "../scheduling/placement-request.ts";
+import { lockMove, type Move, type MovePurpose, type MoveStrategy } from "./move.ts";
+import { readReach, readSourceDisks, strategyFor, type Reach, type SourceDisk } from "./reach.ts";
+
+/** What a move is for. */
+export interface MoveOrder {
+  readonly id?: string;
+  readonly purpose: MovePurpose;
+  /** The only host that will do; undefined: the best one. */
+  readonly targetNodeId?: string | undefined;
+  /** Hosts that will not do, because it did not work there. */
+  readonly except?: readonly string[];
+  readonly reason: string;
+  readonly requestedBy: string;
+  /** The task that carries it out at once; absent: the place is only kept. */
+  readonly taskId?: string;
+}
+
+/**
+ * Claims a place on another host for a pod, before anything else is done: inside the cluster where it can, since
+ * that moves least, else where an archive can go. The pod's row is locked; this comes after every other lock of the
+ * transaction.
+ * @throws DomainError `MOVE_IMPOSSIBLE` when no host can be reached; NoCapacityError when none of those has room
+ */
+export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, order: MoveOrder): Promise<Move> {
+  if (pod.nodeId === null) throw impossible("The pod has no place that it could leave.");
+  const [reached, disks] = await Promise.all([readReach(tx, pod.nodeId), readSourceDisks(tx, [pod.id])]);
+  const disk = disks.get(pod.id);
+  if (disk === undefined) throw impossible("The pod holds no room on its host.");
+  const { targetNodeId, except = [] } = order;
+  const wanted = reached.filter(
+    ({ nodeId }) => (targetNodeId === undefined || nodeId === targetNodeId) && !except.includes(nodeId),
+  );
+  const generation = await nextGeneration(tx, pod);
+  let full: NoCapacityError | undefined;
+  for (const strategy of ["cluster-migrate", "backup-restore"] as const) {
+    const reach = wanted.filter((one) => strategyFor(disk, one) === strategy);
+    if (reach.length === 0) continue;
+    try {
+      const request = moveRequest(pod, disk, strategy, reach);
+      const place = await placePod(tx, fleet, {
+        tenantId: pod.tenantId,
+        podId: pod.id,
+        vmid: pod.vmid,
+        generation,
+        purpose: "move",
+        request,
+      });
+      return await insertMove(tx, pod, order, { strategy, generation, place, reach });
+    } catch (error) {
+      if (!(error instanceof NoCapacityError)) throw error;
+      full = error;
+    }
+  }
+  throw full ?? impossible(whyUnreachable(pod, targetNodeId));
+}
+
+/** What a pod needs of a target. Its disk needs no room where both hosts see the storage. */
+export function moveRequest(
+  pod: Parameters<typeof placementRequestOf>[0],
+  disk: SourceDisk,
+  strategy: MoveStrategy,
+  reach: readonly Pick<Reach, "nodeId">[],
+): PlacementRequest {
+  const keepsDisk = strategy === "cluster-migrate" && disk.isShared;
+  return {
+    ...placementRequestOf(pod, undefined),
+    // Nothing is made from a template: the disk is there already.
+    template: null,
+    only: reach.map(({ nodeId }) => nodeId),
+    ...(keepsDisk ? { storage: disk.storage, diskGb: 0 } : {}),
+  };
+}
+
+/** Above everything that any host has heard of for this pod, also in moves that came to nothing. */
+export async function nextGeneration(tx: Queryable, pod: Pick<Pod, "id" | "generation">): Promise<bigint> {
+  const [row] = await tx.query<{ next: bigint }>(sql`
+    SELECT 1 + greatest(${pod.generation}::bigint,
+      (SELECT max(to_generation) FROM cloud_pod_moves WHERE pod_id = ${pod.id}),
+      (SELECT max(generation) FROM cloud_pod_placements WHERE pod_id = ${pod.id})) AS next`);
+  if (row === undefined) throw new Error("an aggregate returned no row");
+  return row.next;
+}
+
+/** Whether the pod shall run, as far as anybody but its host decides. */
+export async function shallRun(tx: Queryable, pod: Pod): Promise<boolean> {
+  return pod.status === "active" && pod.desiredPower === "running" && (await isFreeToRun(tx, pod));
+}
+
+async function insertMove(
+  tx: Queryable,
+  pod: Pod,
+  order: MoveOrder,
+  chosen: {
+    readonly strategy: MoveStrategy;
+    readonly generation: bigint;
+    readonly place: Placement;
+    readonly reach: readonly Reach[];
+  },
+): Promise<Move> {
+  const id = order.id ?? newId();
+  const { strategy, generation, place, reach } = chosen;
+  const archiveStorage = reach.find(({ nodeId }) => nodeId === place.nodeId)?.archiveStorage ?? null;
+  await tx.execute(sql`
+    INSERT INTO cloud_pod_moves (id, tenant_id, pod_id, purpose, strategy, state, from_node_id, to_node_id, from_generation, to_generation,
+      storage, bridge, pool, verdict, archive_storage, disk_gb, runs, reason, requested_by, task_id)
+    VALUES (${id}, ${pod.tenantId}, ${pod.id}, ${order.purpose}, ${strategy}, ${order.taskId === undefined ? "reserved" : "moving"},
+      ${pod.nodeId}, ${place.nodeId}, ${pod.generation}, ${generation}, ${place.storage}, ${place.bridge}, ${place.pool},
+      ${JSON.stringify(place.verdict)}, ${archiveStorage}, ${pod.diskGb}, ${await shallRun(tx, pod)}, ${order.reason}, ${order.requestedBy},
+      ${order.taskId ?? null})`);
+  return await lockMove(tx, id);
+}
+
+function whyUnreachable(pod: Pod, targetNodeId: string | undefined): string {
+  if (targetNodeId === pod.nodeId) return "The pod is on that host already.";
+  const host = targetNodeId === undefined ? "No other host" : "That host";
+  return `${host} can take it: it is neither in the same Proxmox cluster nor sees a storage for backups that the pod's host sees too.`;
+}
+
+function impossible(message: string): DomainError {
+  return new DomainError("wrong-state", "MOVE_IMPOSSIBLE", message);
+}
