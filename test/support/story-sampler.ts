@@ -32,10 +32,19 @@ export interface StorySamplerOptions {
   /** Its monotonic time is that of the boot. */
   readonly clock: DisciplinedClock;
   readonly spool: Pick<Spool, "append" | "samplerState">;
+  /** What the kernel shows; another one than the true one only to show that it would be noticed. */
+  readonly show?: typeof shownAt;
 }
 
 /** Makes the sampler; it continues where the process before it ended. */
-export function createStorySampler({ story, host, boot, clock, spool }: StorySamplerOptions): StorySampler {
+export function createStorySampler({
+  story,
+  host,
+  boot,
+  clock,
+  spool,
+  show = shownAt,
+}: StorySamplerOptions): StorySampler {
   const own = story.hosts[host];
   if (own === undefined) throw new Error(`there is no host ${host}`);
   const local = story.pods.filter((pod) => pod.stays.some((stay) => stay.host === host));
@@ -60,7 +69,7 @@ export function createStorySampler({ story, host, boot, clock, spool }: StorySam
       {
         memory,
         host: { atMs, uptimeMs: atMs, cgroups: new Set(), interfaces: new Map() },
-        reader: { read: (vmid) => readingOf(byVmid.get(vmid), { host, boot, nowMs, atMs }) },
+        reader: { read: (vmid) => readingOf(byVmid.get(vmid), { host, boot, nowMs, atMs, show }) },
         rootOf: () => ({ usedBytes: 0n, device: "8:0" }),
       },
     );
@@ -123,13 +132,14 @@ interface Moment {
   readonly boot: Boot;
   readonly nowMs: number;
   readonly atMs: number;
+  readonly show: typeof shownAt;
 }
 
-function readingOf(pod: PodStory | undefined, { host, boot, nowMs, atMs }: Moment): KernelReading {
+function readingOf(pod: PodStory | undefined, { host, boot, nowMs, atMs, show }: Moment): KernelReading {
   const run = pod === undefined ? undefined : runAt(pod, host, nowMs);
   if (pod === undefined || run === undefined) return { kind: "stopped" };
   // A reset follows the look that is taken for it.
-  const shown = shownAt(pod.guest, { ...run, resets: run.resets.filter((reset) => reset.atMs < nowMs) }, nowMs);
+  const shown = show(pod.guest, { ...run, resets: run.resets.filter((reset) => reset.atMs < nowMs) }, nowMs);
   const startedAtMs = run.fromMs - boot.zeroMs;
   const { cpu, read, write } = shown.counters;
   const reading: Reading = {

@@ -18,6 +18,8 @@ const dayMs = 86_400_000;
 /** A prime number of minutes, so that no two hours look alike. */
 const patternMinutes = 97;
 const firstVmid = 100_000;
+/** Batches that wait at most for a network that works. */
+const waitingMax = 50;
 
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
 
@@ -202,7 +204,9 @@ function isReachable(story: Beginning, host: number, atMs: number): boolean {
   const boots = own.boots
     .slice(1)
     .map((boot) => ({ fromMs: boot.zeroMs - 5 * minuteMs, toMs: boot.contactMs + minuteMs }));
-  return isAgentAt(own, atMs) && ![...own.absences, ...own.offline, ...boots].some(touches);
+  // What waits when a host goes offline may be merged, also across an instant of which its agent knows nothing.
+  const offline = own.offline.map((span) => ({ ...span, fromMs: span.fromMs - waitingMax * story.sampleMs }));
+  return isAgentAt(own, atMs) && ![...own.absences, ...offline, ...boots].some(touches);
 }
 
 /** The next instant, never a full second, at which a host can be reached. */
