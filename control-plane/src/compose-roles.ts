@@ -16,6 +16,7 @@ import { issueReplicaCertificate } from "./nodes/certificate-authority.ts";
 import type { TrustedAuthorities } from "./nodes/ensure-certificate-authority.ts";
 import { keepCertificate } from "./nodes/keep-certificate.ts";
 import { usageLoops } from "./metering/usage-loops.ts";
+import { moveLoops } from "./moves/move-loops.ts";
 import { startNodeWatch } from "./nodes/watch-nodes.ts";
 import { notificationLoops } from "./notifications/notification-loops.ts";
 import { openMailer } from "./notifications/send-email.ts";
@@ -165,6 +166,7 @@ export function startWorkerRole(replica: Replica): void {
     ...usageLoops({ db: system, log, databaseUrl: replica.systemUrl, archiveDirectory: config.archiveDirectory }),
     ...budgetLoops(watching),
     ...bandwidthLoops(watching),
+    ...moveLoops({ db: system, hints }),
     ...notificationLoops({
       db: system,
       log,

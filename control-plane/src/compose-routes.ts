@@ -1,6 +1,7 @@
 import { registerBudgetRoutes } from "./budgets/budgets.http.ts";
 import type { RouteTable } from "./http/route-table.ts";
 import { registerMeteringRoutes } from "./metering/metering.http.ts";
+import { registerMoveRoutes } from "./moves/moves.http.ts";
 import type { IssuingDeps } from "./nodes/node-certificates.ts";
 import { registerNodeRoutes } from "./nodes/nodes.http.ts";
 import { registerNotificationRoutes } from "./notifications/notifications.http.ts";
@@ -65,6 +66,7 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   });
   registerPodPowerRoutes(routes, pods);
   registerPodAdminRoutes(routes, pods);
+  registerMoveRoutes(routes, { fleet: deps.fleet, hints: pods });
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
   registerMeteringRoutes(routes);
   registerUsageRoutes(routes);

@@ -1,5 +1,6 @@
 import { newId } from "@cloudpods/shared/ids";
 import { describe, expect, test } from "vitest";
+import { dyingAt } from "../../../test/support/dying-worker.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-fleet.ts";
 import { spawnKilledWorker } from "../../../test/support/spawn-killed-worker.ts";
@@ -35,29 +36,6 @@ const startFailsOnTarget =
     command.nodeId === target.id && command.op?.$case === "ensurePower"
       ? { state: "failed", errorCode: "START_FAILED", retryable: false, hadEffect: true }
       : undefined;
-
-/**
- * Ends a worker at its n-th boundary as a kill would: what it had not committed is gone, what it had is there. Workers of
- * the test's own process are dead when they throw everywhere from then on.
- */
-function dyingAt(nth: number): {
-  onBoundary: (boundary: string, task: { step: string }) => Promise<void>;
-  where: () => string | undefined;
-} {
-  let reached = 0;
-  let where: string | undefined;
-  return {
-    where: () => where,
-    async onBoundary(boundary, task) {
-      // A claim without a step is a lease that runs out; the last test has it.
-      if (boundary === "claimed") return;
-      reached += 1;
-      if (reached < nth) return;
-      where ??= `${boundary} ${task.step}`;
-      await Promise.reject(new Error("killed"));
-    },
-  };
-}
 
 /** Moves a pod to and fro, the worker dying one boundary later each time, until one gets through. */
 async function dieEverywhere(

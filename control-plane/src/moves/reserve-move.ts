@@ -4,13 +4,12 @@ import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { isFreeToRun } from "../pods/holds.ts";
 import type { Pod } from "../pods/pod.ts";
-import { placementRequestOf } from "../pods/reserve-place.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError } from "../scheduling/no-capacity.ts";
 import { placePod, type Placement } from "../scheduling/place-pod.ts";
-import type { PlacementRequest } from "../scheduling/placement-request.ts";
 import { lockMove, type Move, type MovePurpose, type MoveStrategy } from "./move.ts";
-import { readReach, readSourceDisks, strategyFor, type Reach, type SourceDisk } from "./reach.ts";
+import { moveRequest } from "./move-request.ts";
+import { readReach, readSourceDisks, strategyFor, type Reach } from "./reach.ts";
 
 /** What a move is for. */
 export interface MoveOrder {
@@ -63,23 +62,6 @@ export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, ord
     }
   }
   throw full ?? impossible(whyUnreachable(pod, targetNodeId));
-}
-
-/** What a pod needs of a target. Its disk needs no room where both hosts see the storage. */
-export function moveRequest(
-  pod: Parameters<typeof placementRequestOf>[0],
-  disk: SourceDisk,
-  strategy: MoveStrategy,
-  reach: readonly Pick<Reach, "nodeId">[],
-): PlacementRequest {
-  const keepsDisk = strategy === "cluster-migrate" && disk.isShared;
-  return {
-    ...placementRequestOf(pod, undefined),
-    // Nothing is made from a template: the disk is there already.
-    template: null,
-    only: reach.map(({ nodeId }) => nodeId),
-    ...(keepsDisk ? { storage: disk.storage, diskGb: 0 } : {}),
-  };
 }
 
 /** Above everything that any host has heard of for this pod, also in moves that came to nothing. */

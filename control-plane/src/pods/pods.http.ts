@@ -151,6 +151,11 @@ const placementView = z
         generation: z.bigint().openapi({ type: "string" }),
         from: timestamp,
         to: timestamp.nullable(),
+        downtimeMs: z
+          .number()
+          .int()
+          .nullable()
+          .openapi({ description: "How long the pod was away when it came here from another host." }),
       }),
     ),
   })
@@ -167,9 +172,17 @@ function registerPlacement(routes: RouteTable): void {
     async handler({ params }, ctx) {
       const { pod, history } = await ctx.inTenant(async (tx) => {
         const found = await findPod(tx, ctx.tenantId, params.pod);
-        const rows = await tx.query<{ node: string | null; generation: bigint; from: Date; to: Date | null }>(sql`
-          SELECT n.name AS node, l.generation, l.placed_from AS "from", l.placed_to AS "to"
-          FROM cloud_pod_placements l LEFT JOIN nodes n ON n.id = l.node_id WHERE l.pod_id = ${found.id} ORDER BY l.generation`);
+        const rows = await tx.query<{
+          node: string | null;
+          generation: bigint;
+          from: Date;
+          to: Date | null;
+          downtimeMs: number | null;
+        }>(sql`
+          SELECT n.name AS node, l.generation, l.placed_from AS "from", l.placed_to AS "to", m.downtime_ms AS "downtimeMs"
+          FROM cloud_pod_placements l LEFT JOIN nodes n ON n.id = l.node_id
+          LEFT JOIN cloud_pod_moves m ON m.pod_id = l.pod_id AND m.to_generation = l.generation
+          WHERE l.pod_id = ${found.id} ORDER BY l.generation`);
         return { pod: found, history: rows };
       });
       const { summary, reasons } = pod.placementVerdict;

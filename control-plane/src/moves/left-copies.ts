@@ -1,0 +1,87 @@
+import { insertCommand } from "../nodes/send-command.ts";
+import type { Database } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { lockPodById } from "../pods/pod.ts";
+import { releaseClaim } from "../scheduling/change-claim.ts";
+import { isNothingOfOurs } from "./switch-steps.ts";
+
+/**
+ * How long a host that was given up must be back before its stale copies are removed: they were stopped at once, and what
+ * was written after the backup is on them alone.
+ */
+const graceMs = 3_600_000;
+/** Between two tries at one copy. */
+const retryMs = 60_000;
+const batchMax = 50;
+
+interface LeftCopy {
+  readonly podId: string;
+  readonly nodeId: string;
+  readonly generation: bigint;
+  /** The pod has come home: what is there is the pod. */
+  readonly isHome: boolean;
+  readonly commandId: string | null;
+  readonly commandState: string | null;
+  readonly errorCode: string | null;
+}
+
+/** What one pass did. */
+export interface LeftCopiesPass {
+  /** Hosts that were told to remove something. */
+  readonly asked: readonly string[];
+  readonly released: number;
+}
+
+/**
+ * Clears what moves have left on hosts that did not answer then: the copy of a pod that lives elsewhere now is removed as
+ * soon as its host is back, and with the host's word the room is free. Claims say where anything may be left. Of a pod
+ * that has no place any more nothing is removed: it may be all that there is.
+ */
+export async function clearLeftCopies(db: Database, grace = graceMs): Promise<LeftCopiesPass> {
+  const left = await db.query<LeftCopy>(sql`
+    SELECT k.pod_id AS "podId", k.node_id AS "nodeId", k.generation, coalesce(p.node_id = k.node_id, false) AS "isHome", c.id AS "commandId", c.state AS "commandState", c.error_code AS "errorCode"
+    FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id JOIN node_status s ON s.node_id = k.node_id
+    LEFT JOIN LATERAL (
+      SELECT * FROM node_commands o WHERE o.pod_id = k.pod_id AND o.node_id = k.node_id AND o.op = 'ensure_absent' AND o.task_id IS NULL
+        AND o.generation >= k.generation ORDER BY o.id DESC LIMIT 1) AS c ON true
+    WHERE k.generation <> p.generation AND (p.node_id IS NOT NULL OR p.status = 'deleted')
+      AND s.state IN ('online', 'degraded') AND s.session_connected
+      AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.state IN ('reserved', 'moving'))
+      AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.from_generation = k.generation AND m.purpose = 'evacuate'
+        AND s.state_since > now() - ${grace} * interval '1 ms')
+      AND (c.id IS NULL OR c.finished_at IS NULL OR c.state = 'succeeded' OR c.finished_at < now() - ${retryMs} * interval '1 ms'
+        OR c.error_code IN ('VMID_CONFLICT', 'ON_OTHER_NODE'))
+    ORDER BY k.pod_id LIMIT ${batchMax}`);
+  const asked: string[] = [];
+  let released = 0;
+  for (const copy of left) {
+    if (copy.isHome || copy.commandState === "succeeded" || isNothingOfOurs(copy.errorCode ?? "")) {
+      await db.transaction((tx) => releaseClaim(tx, copy.podId, copy.generation));
+      released += 1;
+    } else if (copy.commandId === null || copy.errorCode !== null) {
+      await askForRemoval(db, copy);
+      asked.push(copy.nodeId);
+    }
+  }
+  return { asked, released };
+}
+
+async function askForRemoval(db: Database, copy: LeftCopy): Promise<void> {
+  await db.transaction(async (tx) => {
+    const pod = await lockPodById(tx, copy.podId);
+    // It has come home meanwhile.
+    if (pod.nodeId === copy.nodeId) return;
+    const [row] = await tx.query<{ revision: bigint }>(sql`
+      UPDATE cloud_pods SET revision = revision + 1 WHERE id = ${pod.id} RETURNING revision`);
+    await insertCommand(tx, {
+      nodeId: copy.nodeId,
+      tenantId: pod.tenantId,
+      podId: pod.id,
+      vmid: pod.vmid,
+      generation: pod.generation > copy.generation ? pod.generation : copy.generation,
+      revision: row?.revision ?? pod.revision,
+      timeoutMs: 600_000,
+      op: { $case: "ensureAbsent", value: {} },
+    });
+  });
+}

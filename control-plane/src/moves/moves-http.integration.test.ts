@@ -1,0 +1,105 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import { makePerson, send } from "../../../test/support/people.ts";
+import { buildTestApp } from "../../../test/support/test-app.ts";
+import { sql } from "../platform/sql.ts";
+import { registerPodRoutes } from "../pods/pods.http.ts";
+import { registerSecurityRoutes } from "../security/security.http.ts";
+import { clearLeftCopies } from "./left-copies.ts";
+import { registerMoveRoutes } from "./moves.http.ts";
+
+const bench = new MoveWorkbench();
+beforeEach(() => {
+  bench.work();
+});
+
+async function operatorsDoor() {
+  const { app } = buildTestApp(bench.db, {
+    register: (routes) => {
+      registerSecurityRoutes(routes, { secureCookies: true });
+      registerMoveRoutes(routes, { fleet: bench.fleet, hints: { workQueued: () => {} } });
+      registerPodRoutes(routes);
+    },
+  });
+  const operator = await makePerson(bench.db, app, { platformRole: "OPERATOR" });
+  return (method: string, path: string, body?: unknown) =>
+    send(app, method, path, { body, headers: { ...operator.headers, "x-tenant-id": bench.tenantId } });
+}
+
+test("an operator sees first what a move would do, then has it done and sees what it cost", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  const call = await operatorsDoor();
+  const path = `/api/cloud-pods/admin/${pod.vmid}/migrate`;
+  const wish = { target: to.name, reason: "the disk is failing" };
+  const dry = await call("POST", `${path}?dryRun=true`, wish);
+  expect(dry).toMatchObject({
+    status: 200,
+    json: { target: { node: to.name }, strategy: "backup-restore", expectedDowntimeMs: null, blocker: null },
+  });
+  expect(dry.json["commands"]).toContainEqual({ node: to.name, command: "verify_backup" });
+  expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id });
+  expect(await call("POST", `${path}?dryRun=true`, { ...wish, target: from.name })).toMatchObject({
+    json: { target: null, blocker: { code: "NO_WAY" } },
+  });
+  const asked = await call("POST", path, wish);
+  expect(asked).toMatchObject({ status: 202, json: { task: { type: "migrate" } } });
+  await bench.end(String(asked.headers.get("location")).split("/").at(-1) ?? "");
+  const [past] = await bench.db.system.query<{ downtimeMs: number }>(
+    sql`SELECT downtime_ms AS "downtimeMs" FROM cloud_pod_moves WHERE pod_id = ${pod.id}`,
+  );
+  expect((await call("GET", `/api/cloud-pods/${pod.id}/placement`)).json).toMatchObject({
+    node: to.name,
+    history: [{ node: from.name, downtimeMs: null }, { node: to.name, downtimeMs: past?.downtimeMs }],
+  });
+  // The next one is expected to take as long.
+  const again = await call("POST", `${path}?dryRun=true`, { reason: "back" });
+  expect(again.json).toMatchObject({ target: { node: from.name }, expectedDowntimeMs: past?.downtimeMs });
+  expect(await call("POST", path, { reason: "x", target: "nowhere" })).toMatchObject({ status: 404 });
+  expect(await call("POST", path, { reason: "x", target: to.name })).toMatchObject({
+    status: 409,
+    json: { error: "MOVE_IMPOSSIBLE" },
+  });
+});
+
+describe("a copy that was left behind", () => {
+  test("on a source that fell silent goes when the source is back, and only then its room is free", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    bench.hosts.script = (command) => {
+      if (command.op?.$case === "restore") bench.hosts.away.add(from.id);
+      return undefined;
+    };
+    const call = await operatorsDoor();
+    const asked = await call("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, { target: to.name, reason: "test" });
+    await setState(from, "offline");
+    expect((await bench.end(String(asked.headers.get("location")).split("/").at(-1) ?? "")).state).toBe("succeeded");
+    expect(bench.hosts.copies(pod.vmid)).toEqual({ here: expect.arrayContaining([from.id, to.id]), running: [to.id] });
+    expect((await bench.books(pod.id)).claims).toHaveLength(2);
+    expect(await clearLeftCopies(bench.db.system)).toEqual({ asked: [], released: 0 });
+    await setState(from, "online");
+    bench.hosts.away.clear();
+    await expect
+      .poll(
+        async () => {
+          await clearLeftCopies(bench.db.system);
+          return (await bench.books(pod.id)).claims.length;
+        },
+        { timeout: 10_000, interval: 20 },
+      )
+      .toBe(1);
+    expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [to.id], running: [to.id] });
+  });
+});
+
+async function setState({ id }: BenchNode, state: string): Promise<void> {
+  await bench.db.system.execute(
+    sql`UPDATE node_status SET state = ${state}, session_connected = ${state === "online"} WHERE node_id = ${id}`,
+  );
+}
+
+function twoOf(nodes: readonly BenchNode[]): [BenchNode, BenchNode] {
+  const [a, b] = nodes;
+  if (a === undefined || b === undefined) throw new Error("two hosts");
+  return [a, b];
+}
