@@ -26,6 +26,11 @@ CREATE FUNCTION length_ms(covered int4multirange) RETURNS integer
 -- A CPU histogram is a list of bucket * 2^32 + milliseconds; bucket n is the share of all cores from n % on
 -- (100: all of them). Lists are merged by putting them together and adding equal buckets.
 
+CREATE FUNCTION histogram_merged(entries bigint[]) RETURNS bigint[]
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN (SELECT coalesce(array_agg(bucket * 4294967296 + ms ORDER BY bucket), '{}') FROM (
+    SELECT entry >> 32 AS bucket, sum(entry & 4294967295)::bigint AS ms FROM unnest(entries) AS entry WHERE entry IS NOT NULL GROUP BY 1) AS buckets);
+
 -- The lowest bucket below or in which at least 95 % of the time lies (nearest rank, weighted by time).
 CREATE FUNCTION histogram_p95(entries bigint[]) RETURNS smallint
   LANGUAGE sql IMMUTABLE PARALLEL SAFE

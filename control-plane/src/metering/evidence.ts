@@ -52,19 +52,39 @@ function coveredBySamples({ from, to }: HourBounds): Sql {
 
 /** The histogram of sample rows `s`: their share of all cores (of one, where the host names none), weighed by their time in the hour. */
 function histogramOfSamples({ from, to }: HourBounds): Sql {
-  return sql`array_agg(least(100, s.cpu_usage_us / nullif(s.running_ms::bigint * greatest(1, s.cores) * 10, 0)) * 4294967296
+  return sql`array_agg(${bucketOf("s")} * 4294967296
     + ms_in_hour(least(s.sample_time, ${to}), ${from}) - ms_in_hour(least(${ranFrom}, ${to}), ${from}))`;
 }
 
-/** What the samples of a pod are summed up to in one pass. */
-const sums = sql`g.pod_id, sum(g.sample_count)::bigint AS sample_count, sum(g.running_ms)::bigint AS running_ms, sum(g.cpu_usage_us)::bigint AS cpu_usage_us,
-  sum(g.running_ms::bigint * greatest(1, g.cores))::bigint AS cpu_capacity_ms, sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms,
-  sum(g.guest_in_bytes)::bigint AS guest_in_bytes, sum(g.guest_out_bytes)::bigint AS guest_out_bytes,
-  sum(g.io_read_bytes)::bigint AS io_read_bytes, sum(g.io_write_bytes)::bigint AS io_write_bytes,
-  ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
-  min(g.spool_no) = max(g.spool_no) AS is_one_spool, min(g.start_time) AS starts, max(g.sample_time) AS ends,
-  sum(date_part('epoch', g.sample_time - g.start_time)) AS length_seconds,
-  array_agg(least(100, g.cpu_usage_us / nullif(g.running_ms::bigint * greatest(1, g.cores) * 10, 0)) * 4294967296 + g.running_ms) AS entries`;
+/** The share of its cores that a sample row `alias` used, in percent, as the bucket of a histogram; NULL where nothing ran. */
+function bucketOf(alias: string): Sql {
+  return nameColumns([
+    `least(100, ${alias}.cpu_usage_us / nullif(${alias}.running_ms::bigint * greatest(1, ${alias}.cores) * 10, 0))`,
+  ]);
+}
+
+/**
+ * What the samples `g` of each pod come to: first by pod and bucket of the histogram, which leaves a few rows for each
+ * pod and is nearly as cheap as one by pod alone; then by pod, with the histogram as the list of its buckets.
+ */
+function sumUp(where: Sql): Sql {
+  const sums = nameColumns(
+    summedFigures.filter((name) => name !== "cpu_capacity_ms" && name !== "memory_byte_ms" && name !== "disk_byte_ms"),
+    (name) => `sum(g.${name})::bigint AS ${name}`,
+  );
+  return sql`
+    SELECT g.pod_id, ${nameColumns(summedFigures, (name) => (name.endsWith("_byte_ms") ? `sum(g.${name}) AS ${name}` : `sum(g.${name})::bigint AS ${name}`))},
+      ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
+      min(g.first_spool) = max(g.last_spool) AS is_one_spool, min(g.starts) AS starts, max(g.ends) AS ends, sum(g.length_seconds) AS length_seconds,
+      array_agg(g.bucket * 4294967296 + g.running_ms ORDER BY g.bucket) FILTER (WHERE g.bucket IS NOT NULL) AS entries
+    FROM (
+      SELECT g.pod_id, ${bucketOf("g")} AS bucket, ${sums}, sum(g.running_ms::bigint * greatest(1, g.cores))::bigint AS cpu_capacity_ms,
+        sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms, ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
+        min(g.spool_no) AS first_spool, max(g.spool_no) AS last_spool, min(g.start_time) AS starts, max(g.sample_time) AS ends,
+        sum(date_part('epoch', g.sample_time - g.start_time)) AS length_seconds
+      FROM cloud_pod_usage_samples g WHERE ${where} GROUP BY 1, 2) AS g
+    GROUP BY g.pod_id`;
+}
 
 /**
  * Covered time and histogram of the sums `g` of a pod. Nearly always one spool measured a stretch without
@@ -76,7 +96,7 @@ function timesOfSums(hour: HourBounds): Sql {
   const gapless = sql`(g.is_one_spool AND g.from_ms >= 0 AND g.to_ms - g.from_ms = round(g.length_seconds * 1000) AND g.to_ms - g.from_ms - g.running_ms < 1000)`;
   return sql`
     CASE WHEN ${gapless} THEN int4multirange(int4range(g.from_ms, g.to_ms)) ELSE ${oneByOne(coveredBySamples(hour))} END AS covered,
-    CASE WHEN ${gapless} THEN g.entries ELSE ${oneByOne(histogramOfSamples(hour))} END AS cpu_histogram`;
+    CASE WHEN ${gapless} THEN g.entries ELSE histogram_merged(${oneByOne(histogramOfSamples(hour))}) END AS cpu_histogram`;
 }
 
 /** Adds where the sums begin and end, in ms of the hour; before it is below zero. */
@@ -90,15 +110,14 @@ function measuredTable(source: EvidenceSource): Sql {
   switch (source.kind) {
     case "whole-hour": {
       const hour = { from: sql`${source.from}::timestamptz`, to: sql`${source.to}::timestamptz` };
-      const summed = sql`SELECT ${sums} FROM cloud_pod_usage_samples g WHERE g.sample_time > ${hour.from} AND g.sample_time <= ${hour.to} GROUP BY g.pod_id`;
+      const summed = sumUp(sql`g.sample_time > ${hour.from} AND g.sample_time <= ${hour.to}`);
       return sql`measured AS (
         SELECT g.pod_id, ${hour.from} AS hour_start, ${figures}, ${timesOfSums(hour)}, NULL::jsonb AS traffic_points
         FROM (${withBounds(summed, hour)}) AS g)`;
     }
     case "pod-by-pod": {
       const hour = { from: sql`d.hour_start`, to: sql`d.hour_end` };
-      const summed = sql`SELECT ${sums} FROM cloud_pod_usage_samples g
-        WHERE g.pod_id = d.pod_id AND g.sample_time > d.hour_start AND g.sample_time <= d.hour_end GROUP BY g.pod_id`;
+      const summed = sumUp(sql`g.pod_id = d.pod_id AND g.sample_time > d.hour_start AND g.sample_time <= d.hour_end`);
       return sql`measured AS (
         SELECT d.pod_id, d.hour_start, ${figures}, ${timesOfSums(hour)}, NULL::jsonb AS traffic_points
         FROM due d CROSS JOIN LATERAL (${withBounds(summed, hour)}) AS g)`;
@@ -173,7 +192,7 @@ export function evidenceTables(source: EvidenceSource): Sql {
     evidence AS (
       SELECT d.pod_id, d.tenant_id, d.hour_start, d.hour_end, d.supplement, ${added},
         coalesce(m.covered, '{}') + coalesce(x.covered, '{}') AS covered,
-        coalesce(m.cpu_histogram, '{}') || coalesce(x.cpu_histogram, '{}') AS cpu_histogram,
+        CASE WHEN x.pod_id IS NULL THEN coalesce(m.cpu_histogram, '{}') ELSE histogram_merged(coalesce(m.cpu_histogram, '{}') || x.cpu_histogram) END AS cpu_histogram,
         ${points} AS traffic_points, x.pod_id IS NOT NULL AS has_strays
       FROM due d LEFT JOIN measured m USING (pod_id, hour_start) LEFT JOIN extra x USING (pod_id, hour_start)
       LEFT JOIN points p USING (pod_id, hour_start) LEFT JOIN edges edge USING (pod_id, hour_start))`;

@@ -126,9 +126,7 @@ function rollUpStatement({ hourStart, hourEnd, now, source, first, archived }: H
     made AS (
       SELECT e.tenant_id, e.pod_id, e.hour_start, ${nameColumns([...summedFigures, ...greatestFigures], (name) => `e.${name}`)},
         e.covered, length_ms(e.covered) AS uptime_ms, e.traffic_points,
-        coalesce((SELECT array_agg(bucket * 4294967296 + ms ORDER BY bucket) FROM (
-          SELECT entry >> 32 AS bucket, sum(entry & 4294967295)::bigint AS ms FROM (SELECT unnest(e.cpu_histogram) AS entry) AS entries
-          WHERE entry IS NOT NULL GROUP BY 1) AS buckets), '{}') AS cpu_histogram,
+        e.cpu_histogram,
         CASE WHEN e.supplement THEN '{}' ELSE coalesce(l.lifetime, '{}') END AS existed,
         coalesce(f.is_final, true) OR ${now}::timestamptz >= ${hourEnd}::timestamptz + interval '72 hours' AS is_final, t.currency, e.supplement,
         ${nameColumns([...ratedFigures, ...hourCosts], (name) => `coalesce(r.${name}, 0) AS ${name}`)}, r.allowance_gb

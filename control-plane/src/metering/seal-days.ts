@@ -45,11 +45,11 @@ export async function lockDayAndItsHours(tx: Transaction, starts: Date): Promise
   );
 }
 
-/** Makes the hours of a locked day that have marks, or were never made. */
+/** Makes the hours of a locked day that have marks, or were never made although usage had begun. */
 export async function takeInMarks(tx: Transaction, starts: Date, now: Date): Promise<void> {
   const due = await tx.query<{ hour: Date }>(sql`
     SELECT hour FROM unnest(${hoursOf(starts)}::timestamptz[]) AS hour
-    WHERE NOT EXISTS (SELECT FROM usage_hours h WHERE h.hour_start = hour) OR EXISTS (SELECT FROM usage_dirty_hours m WHERE m.hour_start = hour)
+    WHERE NOT EXISTS (SELECT FROM usage_hours h WHERE h.hour_start = hour) AND hour > (SELECT min(hour_start) FROM usage_hours) OR EXISTS (SELECT FROM usage_dirty_hours m WHERE m.hour_start = hour)
     ORDER BY hour`);
   for (const { hour } of due) await rollUpLockedHour(tx, hour, now);
 }
