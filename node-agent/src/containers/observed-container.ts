@@ -114,5 +114,7 @@ export function observationOf(
     network: networkSpecOf(network),
     unprivileged: config.options.get("unprivileged") === "1",
     nesting: parseProperties(config.options.get("features") ?? "", "").get("nesting") === "1",
+    nameserver: config.options.get("nameserver") ?? "",
+    searchDomain: config.options.get("searchdomain") ?? "",
   };
 }

@@ -714,6 +714,10 @@ export interface ContainerObservation {
   unprivileged: boolean;
   /** Nesting is allowed. */
   nesting: boolean;
+  /** Resolver addresses, separated by spaces; empty = the host's. */
+  nameserver: string;
+  /** Search domain; empty = the host's. */
+  searchDomain: string;
 }
 
 /** Inventory is everything on the host. */
@@ -5555,6 +5559,8 @@ function createBaseContainerObservation(): ContainerObservation {
     network: undefined,
     unprivileged: false,
     nesting: false,
+    nameserver: "",
+    searchDomain: "",
   };
 }
 
@@ -5619,6 +5625,12 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     }
     if (message.nesting !== false) {
       writer.uint32(152).bool(message.nesting);
+    }
+    if (message.nameserver !== "") {
+      writer.uint32(162).string(message.nameserver);
+    }
+    if (message.searchDomain !== "") {
+      writer.uint32(170).string(message.searchDomain);
     }
     return writer;
   },
@@ -5788,6 +5800,22 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
             message.nesting = reader.bool();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.nameserver = reader.string();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.searchDomain = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5845,6 +5873,12 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
       network: isSet(object.network) ? NetworkSpec.fromJSON(object.network) : undefined,
       unprivileged: isSet(object.unprivileged) ? globalThis.Boolean(object.unprivileged) : false,
       nesting: isSet(object.nesting) ? globalThis.Boolean(object.nesting) : false,
+      nameserver: isSet(object.nameserver) ? globalThis.String(object.nameserver) : "",
+      searchDomain: isSet(object.searchDomain)
+        ? globalThis.String(object.searchDomain)
+        : isSet(object.search_domain)
+        ? globalThis.String(object.search_domain)
+        : "",
     };
   },
 
@@ -5907,6 +5941,12 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     if (message.nesting !== false) {
       obj.nesting = message.nesting;
     }
+    if (message.nameserver !== "") {
+      obj.nameserver = message.nameserver;
+    }
+    if (message.searchDomain !== "") {
+      obj.searchDomain = message.searchDomain;
+    }
     return obj;
   },
 
@@ -5938,6 +5978,8 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
       : undefined;
     message.unprivileged = object.unprivileged ?? false;
     message.nesting = object.nesting ?? false;
+    message.nameserver = object.nameserver ?? "";
+    message.searchDomain = object.searchDomain ?? "";
     return message;
   },
 };
