@@ -114,6 +114,85 @@ CREATE TRIGGER allocated_hours_are_marked AFTER INSERT OR DELETE OR UPDATE ON pu
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT SELECT TO cloudpods_api
 
+TABLE cloud_pod_backup_policies ROW LEVEL SECURITY (
+  pod_id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  enabled boolean NOT NULL
+  every_hours integer NOT NULL
+  keep_last integer NOT NULL
+  keep_daily integer NOT NULL
+  keep_weekly integer NOT NULL
+  source text NOT NULL DEFAULT 'plan'::text
+  next_at timestamp with time zone NOT NULL
+  version integer NOT NULL DEFAULT 1
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT backup_policy_source CHECK ((source = ANY (ARRAY['plan'::text, 'tenant'::text])))
+  CONSTRAINT cloud_pod_backup_policies_every_hours_check CHECK (((every_hours >= 1) AND (every_hours <= 744)))
+  CONSTRAINT cloud_pod_backup_policies_keep_daily_check CHECK (((keep_daily >= 0) AND (keep_daily <= 100)))
+  CONSTRAINT cloud_pod_backup_policies_keep_last_check CHECK (((keep_last >= 1) AND (keep_last <= 100)))
+  CONSTRAINT cloud_pod_backup_policies_keep_weekly_check CHECK (((keep_weekly >= 0) AND (keep_weekly <= 100)))
+  CONSTRAINT cloud_pod_backup_policies_pkey PRIMARY KEY (pod_id)
+  CONSTRAINT cloud_pod_backup_policies_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+CREATE INDEX backup_policies_due ON public.cloud_pod_backup_policies USING btree (next_at) WHERE enabled
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE TO cloudpods_api
+
+TABLE cloud_pod_backups ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  node_id uuid NOT NULL
+  storage_id uuid NOT NULL
+  storage text NOT NULL
+  kind text NOT NULL
+  mode text NOT NULL
+  state text NOT NULL DEFAULT 'running'::text
+  volume_id text
+  size_bytes bigint
+  generation bigint NOT NULL
+  vmid integer NOT NULL
+  spec jsonb NOT NULL
+  note text
+  task_id uuid
+  started_at timestamp with time zone NOT NULL DEFAULT now()
+  finished_at timestamp with time zone
+  verified_at timestamp with time zone
+  checked_at timestamp with time zone
+  damaged_at timestamp with time zone
+  expires_at timestamp with time zone
+  delete_requested_at timestamp with time zone
+  delete_reason text
+  pruned_at timestamp with time zone
+  error_code text
+  error_message text
+  errand text
+  errand_command_id uuid
+  errand_attempts integer NOT NULL DEFAULT 0
+  errand_after timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT an_available_backup_is_somewhere CHECK (((state <> 'available'::text) OR ((volume_id IS NOT NULL) AND (finished_at IS NOT NULL))))
+  CONSTRAINT an_errand_has_a_command CHECK (((errand IS NULL) = (errand_command_id IS NULL)))
+  CONSTRAINT backup_errand CHECK ((errand = ANY (ARRAY['verify'::text, 'delete'::text])))
+  CONSTRAINT backup_kind CHECK ((kind = ANY (ARRAY['scheduled'::text, 'manual'::text, 'final'::text])))
+  CONSTRAINT backup_mode CHECK ((mode = ANY (ARRAY['snapshot'::text, 'suspend'::text, 'stop'::text])))
+  CONSTRAINT backup_state CHECK ((state = ANY (ARRAY['running'::text, 'available'::text, 'failed'::text, 'pruned'::text])))
+  CONSTRAINT cloud_pod_backups_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT cloud_pod_backups_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_backups_size_bytes_check CHECK ((size_bytes >= 0))
+  CONSTRAINT cloud_pod_backups_storage_id_fkey FOREIGN KEY (storage_id) REFERENCES storages(id)
+  CONSTRAINT cloud_pod_backups_tenant_id_id_key UNIQUE (tenant_id, id)
+  CONSTRAINT cloud_pod_backups_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+CREATE INDEX cloud_pod_backups_available ON public.cloud_pod_backups USING btree (pod_id, started_at) WHERE (state = 'available'::text)
+CREATE INDEX cloud_pod_backups_by_start ON public.cloud_pod_backups USING btree (started_at)
+CREATE INDEX cloud_pod_backups_of_pod ON public.cloud_pod_backups USING btree (pod_id, id)
+CREATE INDEX cloud_pod_backups_on_errands ON public.cloud_pod_backups USING btree (errand_command_id) WHERE (errand_command_id IS NOT NULL)
+CREATE INDEX cloud_pod_backups_running ON public.cloud_pod_backups USING btree (node_id) WHERE (state = 'running'::text)
+CREATE INDEX cloud_pod_backups_to_check ON public.cloud_pod_backups USING btree (checked_at) WHERE (state = 'available'::text)
+CREATE INDEX cloud_pod_backups_to_delete ON public.cloud_pod_backups USING btree (errand_after) WHERE ((pruned_at IS NULL) AND ((delete_requested_at IS NOT NULL) OR (state = 'failed'::text)))
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT INSERT, SELECT, UPDATE (note, delete_requested_at, delete_reason) TO cloudpods_api
+
 TABLE cloud_pod_bandwidth_notices ROW LEVEL SECURITY (
   tenant_id uuid NOT NULL
   pod_id uuid NOT NULL
@@ -122,7 +201,7 @@ TABLE cloud_pod_bandwidth_notices ROW LEVEL SECURITY (
   used_bytes bigint NOT NULL
   allowance_bytes bigint NOT NULL
   noticed_at timestamp with time zone NOT NULL DEFAULT now()
-  CONSTRAINT cloud_pod_bandwidth_notices_pkey PRIMARY KEY (pod_id, year_month, percent)
+  CONSTRAINT cloud_pod_bandwidth_notices_pkey PRIMARY KEY (pod_id, year_month, percent, allowance_bytes)
   CONSTRAINT cloud_pod_bandwidth_notices_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
 )
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
@@ -194,6 +273,64 @@ CREATE UNIQUE INDEX one_open_hold_of_a_kind ON public.cloud_pod_holds USING btre
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT, UPDATE TO cloudpods_api
 
+TABLE cloud_pod_moves ROW LEVEL SECURITY (
+  id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  purpose text NOT NULL
+  strategy text NOT NULL
+  state text NOT NULL DEFAULT 'reserved'::text
+  from_node_id uuid NOT NULL
+  to_node_id uuid NOT NULL
+  from_generation bigint NOT NULL
+  to_generation bigint NOT NULL
+  storage text NOT NULL
+  bridge text NOT NULL
+  pool text
+  verdict jsonb NOT NULL
+  archive_storage text
+  archive_volume_id text
+  archive_made_at timestamp with time zone
+  archive_is_ours boolean NOT NULL DEFAULT true
+  archive_removed_at timestamp with time zone
+  disk_gb integer NOT NULL
+  runs boolean NOT NULL
+  reason text NOT NULL
+  requested_by text NOT NULL
+  task_id uuid
+  begun_at timestamp with time zone
+  stopped_at timestamp with time zone
+  source_freed_at timestamp with time zone
+  restore_asked_at timestamp with time zone
+  start_asked_at timestamp with time zone
+  target_cleared_at timestamp with time zone
+  found_on_target boolean NOT NULL DEFAULT false
+  switched_at timestamp with time zone
+  running_at timestamp with time zone
+  source_removed_at timestamp with time zone
+  downtime_ms integer
+  error_code text
+  error_message text
+  created_at timestamp with time zone NOT NULL DEFAULT now()
+  ended_at timestamp with time zone
+  CONSTRAINT a_move_goes_somewhere CHECK (((from_node_id <> to_node_id) AND (to_generation > from_generation)))
+  CONSTRAINT cloud_pod_moves_downtime_ms_check CHECK ((downtime_ms >= 0))
+  CONSTRAINT cloud_pod_moves_from_node_id_fkey FOREIGN KEY (from_node_id) REFERENCES nodes(id)
+  CONSTRAINT cloud_pod_moves_pkey PRIMARY KEY (id)
+  CONSTRAINT cloud_pod_moves_pod_id_to_generation_key UNIQUE (pod_id, to_generation)
+  CONSTRAINT cloud_pod_moves_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+  CONSTRAINT cloud_pod_moves_to_node_id_fkey FOREIGN KEY (to_node_id) REFERENCES nodes(id)
+  CONSTRAINT move_purpose CHECK ((purpose = ANY (ARRAY['migrate'::text, 'drain'::text, 'return'::text, 'evacuate'::text])))
+  CONSTRAINT move_state CHECK ((state = ANY (ARRAY['reserved'::text, 'moving'::text, 'moved'::text, 'undone'::text, 'released'::text])))
+  CONSTRAINT move_strategy CHECK ((strategy = ANY (ARRAY['cluster-migrate'::text, 'backup-restore'::text, 'take-over'::text, 'restore-newest'::text])))
+)
+CREATE INDEX cloud_pod_moves_by_end ON public.cloud_pod_moves USING btree (ended_at) WHERE (ended_at IS NOT NULL)
+CREATE INDEX cloud_pod_moves_history ON public.cloud_pod_moves USING btree (strategy, ended_at) WHERE (downtime_ms IS NOT NULL)
+CREATE INDEX cloud_pod_moves_of_pod ON public.cloud_pod_moves USING btree (pod_id, id)
+CREATE UNIQUE INDEX one_open_move_per_pod ON public.cloud_pod_moves USING btree (pod_id) WHERE (state = ANY (ARRAY['reserved'::text, 'moving'::text]))
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+GRANT SELECT (id, tenant_id, pod_id, state, to_generation, switched_at, downtime_ms, created_at, ended_at) TO cloudpods_api
+
 TABLE cloud_pod_placements ROW LEVEL SECURITY (
   id uuid NOT NULL
   tenant_id uuid NOT NULL
@@ -223,7 +360,8 @@ TABLE cloud_pod_plan_prices (
   CONSTRAINT cloud_pod_plan_prices_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
   CONSTRAINT one_plan_price_at_a_time EXCLUDE USING gist (plan_code WITH =, currency WITH =, valid WITH &&)
 )
-CREATE TRIGGER used_plan_prices_stay BEFORE DELETE OR UPDATE ON public.cloud_pod_plan_prices FOR EACH ROW EXECUTE FUNCTION used_prices_stay()
+CREATE TRIGGER plan_priced_hours_are_marked AFTER INSERT OR UPDATE ON public.cloud_pod_plan_prices FOR EACH STATEMENT EXECUTE FUNCTION mark_priced_hours()
+CREATE TRIGGER used_plan_prices_stay BEFORE INSERT OR DELETE OR UPDATE ON public.cloud_pod_plan_prices FOR EACH ROW EXECUTE FUNCTION used_prices_stay()
 GRANT SELECT TO cloudpods_api
 
 TABLE cloud_pod_plans (
@@ -280,6 +418,7 @@ TABLE cloud_pod_pricing (
   CONSTRAINT pricing_has_a_time CHECK ((effective_until > effective_from))
   CONSTRAINT pricing_name CHECK ((name ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
 )
+CREATE TRIGGER priced_hours_are_marked AFTER INSERT OR UPDATE ON public.cloud_pod_pricing FOR EACH STATEMENT EXECUTE FUNCTION mark_priced_hours()
 CREATE TRIGGER used_pricing_stays BEFORE INSERT OR DELETE OR UPDATE ON public.cloud_pod_pricing FOR EACH ROW EXECUTE FUNCTION used_prices_stay()
 GRANT SELECT TO cloudpods_api
 
@@ -414,6 +553,7 @@ TABLE cloud_pod_usage_daily (
   supplement boolean NOT NULL DEFAULT false
   rolled_at timestamp with time zone NOT NULL DEFAULT now()
   CONSTRAINT cloud_pod_usage_daily_pkey PRIMARY KEY (date, pod_id)
+  CONSTRAINT no_negative_time CHECK ((LEAST(measured_ms, late_ms, not_running_ms, missing_ms, uptime_ms) >= 0))
 )
 CREATE INDEX cloud_pod_usage_daily_of_tenant ON public.cloud_pod_usage_daily USING btree (tenant_id, pod_id, date)
 
@@ -463,10 +603,12 @@ TABLE cloud_pod_usage_hourly (
   sealed_at timestamp with time zone
   sealed_base jsonb
   archive_samples bigint
+  archive_digest bigint
   archive_sha256 bytea
   supplement boolean NOT NULL DEFAULT false
   rolled_at timestamp with time zone NOT NULL DEFAULT now()
   CONSTRAINT cloud_pod_usage_hourly_pkey PRIMARY KEY (hour_start, pod_id)
+  CONSTRAINT no_negative_time CHECK ((LEAST(measured_ms, late_ms, not_running_ms, missing_ms, uptime_ms) >= 0))
 )
 CREATE INDEX cloud_pod_usage_hourly_of_tenant ON public.cloud_pod_usage_hourly USING btree (tenant_id, pod_id, hour_start)
 CREATE INDEX cloud_pod_usage_hourly_open ON public.cloud_pod_usage_hourly USING btree (hour_start) WHERE (final_at IS NULL)
@@ -547,6 +689,7 @@ TABLE cloud_pod_usage_monthly (
   sealed_base jsonb
   rolled_at timestamp with time zone NOT NULL DEFAULT now()
   CONSTRAINT cloud_pod_usage_monthly_pkey PRIMARY KEY (year_month, pod_id)
+  CONSTRAINT no_negative_time CHECK ((LEAST(measured_ms, late_ms, not_running_ms, missing_ms, uptime_ms) >= 0))
 )
 CREATE INDEX cloud_pod_usage_monthly_of_tenant ON public.cloud_pod_usage_monthly USING btree (tenant_id, year_month)
 CREATE TRIGGER billed_figures_stay BEFORE DELETE OR UPDATE ON public.cloud_pod_usage_monthly FOR EACH ROW WHEN ((old.closed_at IS NOT NULL)) EXECUTE FUNCTION billed_figures_stay()
@@ -623,6 +766,8 @@ TABLE cloud_pods ROW LEVEL SECURITY (
   deletion_requested_at timestamp with time zone
   deleted_at timestamp with time zone
   updated_at timestamp with time zone NOT NULL DEFAULT now()
+  source_backup_id uuid
+  source_volume_id text
   CONSTRAINT a_place_is_whole CHECK (((node_id IS NULL) OR (num_nulls(storage, bridge, template) = 0)))
   CONSTRAINT billing_mode CHECK ((billing_mode = ANY (ARRAY['plan'::text, 'metered'::text])))
   CONSTRAINT cloud_pods_cores_check CHECK ((cores > 0))
@@ -635,16 +780,19 @@ TABLE cloud_pods ROW LEVEL SECURITY (
   CONSTRAINT cloud_pods_swap_mb_check CHECK ((swap_mb >= 0))
   CONSTRAINT cloud_pods_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
   CONSTRAINT cloud_pods_tenant_id_id_key UNIQUE (tenant_id, id)
+  CONSTRAINT cloud_pods_tenant_id_source_backup_id_fkey FOREIGN KEY (tenant_id, source_backup_id) REFERENCES cloud_pod_backups(tenant_id, id)
   CONSTRAINT cloud_pods_tenant_id_subscription_id_fkey FOREIGN KEY (tenant_id, subscription_id) REFERENCES subscriptions(tenant_id, id)
   CONSTRAINT desired_power CHECK ((desired_power = ANY (ARRAY['running'::text, 'stopped'::text])))
   CONSTRAINT observed_power CHECK ((observed_power = ANY (ARRAY['running'::text, 'stopped'::text, 'unknown'::text])))
   CONSTRAINT pod_status CHECK ((status = ANY (ARRAY['provisioning'::text, 'active'::text, 'suspended'::text, 'failed'::text, 'deleting'::text, 'deleted'::text])))
 )
+CREATE INDEX cloud_pods_made_from_backups ON public.cloud_pods USING btree (source_backup_id) WHERE (source_backup_id IS NOT NULL)
 CREATE INDEX cloud_pods_not_active ON public.cloud_pods USING btree (status) WHERE (status <> ALL (ARRAY['active'::text, 'deleted'::text]))
 CREATE INDEX cloud_pods_of_tenant ON public.cloud_pods USING btree (tenant_id, id)
 CREATE INDEX cloud_pods_on_node ON public.cloud_pods USING btree (node_id) WHERE (status <> 'deleted'::text)
 CREATE INDEX cloud_pods_power_drift ON public.cloud_pods USING btree (id) WHERE ((status = 'active'::text) AND (observed_power <> desired_power) AND (observed_power <> 'unknown'::text))
 CREATE UNIQUE INDEX one_live_pod_per_vmid ON public.cloud_pods USING btree (vmid) WHERE (status <> 'deleted'::text)
+CREATE TRIGGER allocations_end_with_the_wish AFTER UPDATE OF deletion_requested_at ON public.cloud_pods FOR EACH ROW WHEN (((new.deletion_requested_at IS NOT NULL) AND (old.deletion_requested_at IS NULL))) EXECUTE FUNCTION end_allocation()
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT, UPDATE TO cloudpods_api
 
@@ -1017,10 +1165,14 @@ TABLE nodes (
   version integer NOT NULL DEFAULT 1
   created_at timestamp with time zone NOT NULL DEFAULT now()
   removed_at timestamp with time zone
+  cordoned_until timestamp with time zone
+  cordoned_by text
   CONSTRAINT node_role CHECK ((role = ANY (ARRAY['hypervisor'::text, 'web'::text, 'mail'::text, 'dns'::text, 'cloud'::text, 'db'::text, 'backup'::text])))
   CONSTRAINT nodes_cluster_id_fkey FOREIGN KEY (cluster_id) REFERENCES clusters(id)
   CONSTRAINT nodes_pkey PRIMARY KEY (id)
+  CONSTRAINT only_a_cordon_ends CHECK (((cordoned_until IS NULL) OR (NOT schedulable)))
 )
+CREATE INDEX nodes_to_uncordon ON public.nodes USING btree (cordoned_until) WHERE (cordoned_until IS NOT NULL)
 CREATE UNIQUE INDEX one_live_node_per_name ON public.nodes USING btree (name) WHERE (removed_at IS NULL)
 GRANT SELECT, UPDATE (maintenance_note) TO cloudpods_api
 
@@ -1064,6 +1216,22 @@ TABLE placement_failures ROW LEVEL SECURITY (
 CREATE INDEX placement_failures_by_time ON public.placement_failures USING btree (at)
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT TO cloudpods_api
+
+TABLE plan_backup_policies (
+  plan_code text NOT NULL
+  enabled boolean NOT NULL DEFAULT true
+  every_hours integer NOT NULL
+  keep_last integer NOT NULL
+  keep_daily integer NOT NULL DEFAULT 0
+  keep_weekly integer NOT NULL DEFAULT 0
+  CONSTRAINT plan_backup_policies_every_hours_check CHECK (((every_hours >= 1) AND (every_hours <= 744)))
+  CONSTRAINT plan_backup_policies_keep_daily_check CHECK (((keep_daily >= 0) AND (keep_daily <= 100)))
+  CONSTRAINT plan_backup_policies_keep_last_check CHECK (((keep_last >= 1) AND (keep_last <= 100)))
+  CONSTRAINT plan_backup_policies_keep_weekly_check CHECK (((keep_weekly >= 0) AND (keep_weekly <= 100)))
+  CONSTRAINT plan_backup_policies_pkey PRIMARY KEY (plan_code)
+  CONSTRAINT plan_backup_policies_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
+)
+GRANT SELECT TO cloudpods_api
 
 TABLE renewal_challenges (
   nonce text NOT NULL
@@ -1114,6 +1282,8 @@ TABLE storages (
   overcommit numeric(6,2) NOT NULL DEFAULT 1
   allocatable_gb integer NOT NULL GENERATED AS (GREATEST((0)::numeric, floor((((total_gb - reserved_gb))::numeric * overcommit))))::integer
   allocated_gb integer NOT NULL DEFAULT 0
+  holds_backups boolean NOT NULL DEFAULT false
+  backend text NOT NULL DEFAULT ''::text
   CONSTRAINT disk_allocated_not_negative CHECK ((allocated_gb >= 0))
   CONSTRAINT storage_has_one_owner CHECK ((num_nonnulls(cluster_id, node_id) = 1))
   CONSTRAINT storages_cluster_id_fkey FOREIGN KEY (cluster_id) REFERENCES clusters(id)
@@ -1356,11 +1526,29 @@ BEGIN
   RETURN NEW;
 END $function$
 
+CREATE OR REPLACE FUNCTION public.end_allocation()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public'
+AS $function$
+BEGIN
+  DELETE FROM cloud_pod_allocations WHERE pod_id = NEW.id AND upper_inf(valid) AND lower(valid) >= NEW.deletion_requested_at;
+  UPDATE cloud_pod_allocations SET valid = tstzrange(lower(valid), NEW.deletion_requested_at) WHERE pod_id = NEW.id AND upper_inf(valid);
+  RETURN NULL;
+END $function$
+
 CREATE OR REPLACE FUNCTION public.gapped_length_ms(covered int4multirange)
  RETURNS integer
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 RETURN (SELECT (COALESCE(sum((upper(piece.piece) - lower(piece.piece))), (0)::bigint))::integer AS "coalesce" FROM unnest(gapped_length_ms.covered) piece(piece))
+
+CREATE OR REPLACE FUNCTION public.histogram_merged(entries bigint[])
+ RETURNS bigint[]
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (SELECT COALESCE(array_agg(((buckets.bucket * '4294967296'::bigint) + buckets.ms) ORDER BY buckets.bucket), '{}'::bigint[]) AS "coalesce" FROM (SELECT (entry.entry >> 32) AS bucket, (sum((entry.entry & '4294967295'::bigint)))::bigint AS ms FROM unnest(histogram_merged.entries) entry(entry) WHERE (entry.entry IS NOT NULL) GROUP BY (entry.entry >> 32)) buckets)
 
 CREATE OR REPLACE FUNCTION public.histogram_p95(entries bigint[])
  RETURNS smallint
@@ -1375,6 +1563,9 @@ CREATE OR REPLACE FUNCTION public.hours_to_mark(changed tstzrange)
 AS $function$
   SELECT hour_start FROM usage_hours
   WHERE hour_start > lower(changed) - interval '1 hour' AND hour_start < coalesce(upper(changed), 'infinity')
+  UNION
+  SELECT last_made + step * interval '1 hour' FROM (SELECT max(hour_start) AS last_made FROM usage_hours) AS made, generate_series(1, 3) AS step
+  WHERE last_made + (step + 1) * interval '1 hour' > lower(changed) AND last_made + step * interval '1 hour' < coalesce(upper(changed), 'infinity')
   UNION
   SELECT hour FROM generate_series(
     date_bin('1 hour', greatest(lower(changed), clock_timestamp() - interval '7 days'), '2000-01-01Z'), clock_timestamp(), '1 hour') AS hour
@@ -1404,6 +1595,16 @@ BEGIN
   END IF;
   INSERT INTO usage_dirty_hours (hour_start, pod_id)
   SELECT hour, pod FROM hours_to_mark(changed) AS hour WHERE NOT isempty(changed);
+  RETURN NULL;
+END $function$
+
+CREATE OR REPLACE FUNCTION public.mark_priced_hours()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  INSERT INTO usage_dirty_hours (hour_start, node_id)
+  SELECT hour, id FROM hours_to_mark(tstzrange(now() - interval '1 hour', NULL)) AS hour, nodes;
   RETURN NULL;
 END $function$
 

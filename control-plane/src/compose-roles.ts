@@ -4,6 +4,7 @@ import { serve, type ServerType } from "@hono/node-server";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import { startAgentGateway } from "./agent-gateway/start-agent-gateway.ts";
+import { backupLoops } from "./backups/backup-loops.ts";
 import { bandwidthLoops } from "./bandwidth/bandwidth-loops.ts";
 import { budgetLoops } from "./budgets/budget-loops.ts";
 import { registerRoutes } from "./compose-routes.ts";
@@ -166,6 +167,7 @@ export function startWorkerRole(replica: Replica): void {
     ...usageLoops({ db: system, log, databaseUrl: replica.systemUrl, archiveDirectory: config.archiveDirectory }),
     ...budgetLoops(watching),
     ...bandwidthLoops(watching),
+    ...backupLoops({ db: system, hints }),
     ...moveLoops({ db: system, hints }),
     ...notificationLoops({
       db: system,

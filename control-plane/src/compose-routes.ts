@@ -1,3 +1,5 @@
+import { registerBackupPolicyRoutes } from "./backups/backup-policy.http.ts";
+import { registerBackupRoutes } from "./backups/backups.http.ts";
 import { registerBudgetRoutes } from "./budgets/budgets.http.ts";
 import type { RouteTable } from "./http/route-table.ts";
 import { registerMeteringRoutes } from "./metering/metering.http.ts";
@@ -58,12 +60,10 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerPricingRoutes(routes);
   registerQuotaRoutes(routes);
   registerPodRoutes(routes);
-  registerPodOrderRoutes(routes, {
-    hints: pods,
-    allHints: deps.hints,
-    fleet: deps.fleet,
-    defaultRegion: deps.defaultRegion,
-  });
+  const ordering = { hints: pods, allHints: deps.hints, fleet: deps.fleet, defaultRegion: deps.defaultRegion };
+  registerPodOrderRoutes(routes, ordering);
+  registerBackupRoutes(routes, ordering);
+  registerBackupPolicyRoutes(routes);
   registerPodPowerRoutes(routes, pods);
   registerPodAdminRoutes(routes, pods);
   registerMoveRoutes(routes, { fleet: deps.fleet, hints: pods });

@@ -19,6 +19,8 @@ export interface TwoTenants {
     readonly tokenId: string;
     /** Of a threshold of his budget. */
     readonly alertId: string;
+    /** Of his pod; it could be restored. */
+    readonly backupId: string;
   };
   /** A new session of the other tenant's owner: routes under test end sessions. */
   attacker(): Promise<Credential>;
@@ -47,8 +49,9 @@ export async function makeTwoTenants(db: TestDatabase, app: App): Promise<TwoTen
     INSERT INTO cloud_pod_budget_alerts
       (id, tenant_id, year_month, threshold, current_spend_amount, budget_limit_amount, currency, percent_used)
     VALUES (${alertId}, ${victimTenant}, '2026-01', 50, 5, 10, 'USD', 50.0)`);
+  const backupId = await makeBackup(db, pod.id);
   return {
-    victim: { tenantId: victimTenant, owner, pod, tokenId: token.id, alertId },
+    victim: { tenantId: victimTenant, owner, pod, tokenId: token.id, alertId, backupId },
     attacker: () => openSession(db, attacker.userId),
     attackersTenantId: attackerTenant,
     operator,
@@ -63,11 +66,32 @@ export async function makeTwoTenants(db: TestDatabase, app: App): Promise<TwoTen
       pod.taskId,
       token.id,
       alertId,
+      backupId,
       owner.userId,
       owner.email,
       owner.sessionId,
     ],
   };
+}
+
+/** A backup on a storage of a host that is otherwise in no one's way. */
+async function makeBackup(db: TestDatabase, podId: string): Promise<string> {
+  const [id, nodeId, storageId] = [newId(), newId(), newId()];
+  await db.system.transaction(async (tx) => {
+    await tx.execute(
+      sql`INSERT INTO nodes (id, name, region, schedulable) VALUES (${nodeId}, 'backup-host', 'elsewhere', false)`,
+    );
+    await tx.execute(sql`
+      INSERT INTO storages (id, node_id, name, type, holds_root_disks, holds_backups, total_gb)
+      VALUES (${storageId}, ${nodeId}, 'backups', 'dir', false, true, 100)`);
+    await tx.execute(sql`INSERT INTO node_storages (node_id, storage_id) VALUES (${nodeId}, ${storageId})`);
+    await tx.execute(sql`
+      INSERT INTO cloud_pod_backups (id, tenant_id, pod_id, node_id, storage_id, storage, kind, mode, state, volume_id, generation, vmid, spec, finished_at)
+      SELECT ${id}, tenant_id, id, ${nodeId}, ${storageId}, 'backups', 'manual', 'stop', 'available', 'backups:backup/victims.tar.zst', generation, vmid,
+        jsonb_build_object('hostname', hostname, 'cores', cores, 'memoryMb', memory_mb, 'swapMb', swap_mb, 'diskGb', disk_gb, 'template', 'ct:9000', 'planCode', plan_code),
+        now() FROM cloud_pods WHERE id = ${podId}`);
+  });
+  return id;
 }
 
 async function tokensWithout(app: App, person: Person): Promise<Record<Scope, Credential>> {

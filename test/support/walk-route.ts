@@ -94,6 +94,7 @@ function foreignPaths(route: Route, { victim }: TwoTenants): string[] | undefine
     "/api/security/me/sessions/": victim.owner.sessionId,
     "/api/tenants/:tenant/members/": victim.owner.userId,
     "/api/cloud-pods/budget/alerts/": victim.alertId,
+    "/api/cloud-pods/:pod/backups/": victim.backupId,
   };
   const byName: Readonly<Record<string, readonly string[]>> = {
     pod: [victim.pod.id, String(victim.pod.vmid)],

@@ -191,7 +191,9 @@ async function readWelcome(
       SELECT id AS "podId", vmid, generation, desired_power = 'running' AND status IN ('provisioning', 'active') AND NOT EXISTS (
           SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect IN ('suspend', 'stop'))
         -- What is written after its archive was begun would be lost with the move.
-        AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND m.stopped_at IS NOT NULL) AS run
+        AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND m.stopped_at IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.type = 'restore' AND t.step = 'restore'
+          AND t.state IN ('running', 'waiting')) AS run
       FROM cloud_pods p WHERE node_id = ${nodeId} AND status <> 'deleted' ORDER BY vmid`),
     readElsewhere(tx, nodeId, held),
     readAuthorityPems(tx),

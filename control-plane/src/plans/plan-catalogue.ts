@@ -19,7 +19,24 @@ export interface PlanSeed {
   readonly features: readonly string[];
   /** USD per month. */
   readonly monthlyUsd: string;
+  readonly backups: PlanBackups;
 }
+
+/** How often pods of a plan are backed up, and how many backups stay; see `backups/backups-to-prune.ts`. */
+export interface PlanBackups {
+  readonly everyHours: number;
+  readonly keepLast: number;
+  readonly keepDaily: number;
+  readonly keepWeekly: number;
+}
+
+/** Free of charge: one to go back to. */
+const weekly: PlanBackups = { everyHours: 168, keepLast: 1, keepDaily: 0, keepWeekly: 0 };
+const twoDays: PlanBackups = { everyHours: 24, keepLast: 2, keepDaily: 0, keepWeekly: 0 };
+const oneWeek: PlanBackups = { everyHours: 24, keepLast: 1, keepDaily: 7, keepWeekly: 0 };
+const oneMonth: PlanBackups = { everyHours: 24, keepLast: 1, keepDaily: 7, keepWeekly: 4 };
+/** Twice a day. */
+const closely: PlanBackups = { everyHours: 12, keepLast: 3, keepDaily: 14, keepWeekly: 8 };
 
 const shared = {
   family: "shared",
@@ -50,6 +67,7 @@ export const planCatalogue: readonly PlanSeed[] = [
     requiresVerifiedEmail: true,
     features: ["SSD storage"],
     monthlyUsd: "0.00",
+    backups: weekly,
   },
   {
     ...shared,
@@ -60,6 +78,7 @@ export const planCatalogue: readonly PlanSeed[] = [
     memoryMb: 1_024,
     diskGb: 30,
     monthlyUsd: "1.49",
+    backups: twoDays,
   },
   {
     ...shared,
@@ -70,6 +89,7 @@ export const planCatalogue: readonly PlanSeed[] = [
     memoryMb: 2_048,
     diskGb: 75,
     monthlyUsd: "2.49",
+    backups: oneWeek,
   },
   {
     ...shared,
@@ -80,6 +100,7 @@ export const planCatalogue: readonly PlanSeed[] = [
     memoryMb: 4_096,
     diskGb: 100,
     monthlyUsd: "3.99",
+    backups: oneMonth,
   },
   {
     ...managed,
@@ -92,6 +113,7 @@ export const planCatalogue: readonly PlanSeed[] = [
     websitesMax: 5,
     emailsMax: 10,
     monthlyUsd: "9.99",
+    backups: oneWeek,
   },
   {
     ...managed,
@@ -104,6 +126,7 @@ export const planCatalogue: readonly PlanSeed[] = [
     websitesMax: 20,
     emailsMax: 50,
     monthlyUsd: "19.99",
+    backups: oneMonth,
   },
   {
     ...managed,
@@ -116,6 +139,7 @@ export const planCatalogue: readonly PlanSeed[] = [
     websitesMax: 50,
     emailsMax: 100,
     monthlyUsd: "39.99",
+    backups: oneMonth,
   },
   {
     ...managed,
@@ -126,5 +150,6 @@ export const planCatalogue: readonly PlanSeed[] = [
     memoryMb: 8_192,
     diskGb: 200,
     monthlyUsd: "79.99",
+    backups: closely,
   },
 ];

@@ -32,4 +32,8 @@ async function insertPlan(tx: Queryable, plan: PlanSeed, sort: number): Promise<
       ${plan.bandwidthGb}, ${plan.overagePolicy}, ${plan.websitesMax}, ${plan.emailsMax}, ${plan.maxPerTenant},
       ${plan.requiresVerifiedEmail}, ${JSON.stringify(plan.features)}, ${sort})
     ON CONFLICT (code) DO NOTHING`);
+  const { everyHours, keepLast, keepDaily, keepWeekly } = plan.backups;
+  await tx.execute(sql`
+    INSERT INTO plan_backup_policies (plan_code, every_hours, keep_last, keep_daily, keep_weekly)
+    VALUES (${plan.code}, ${everyHours}, ${keepLast}, ${keepDaily}, ${keepWeekly}) ON CONFLICT (plan_code) DO NOTHING`);
 }

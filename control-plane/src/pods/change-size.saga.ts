@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { followPlan } from "../backups/backup-policy.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { RequestedResources } from "../quotas/quota.ts";
@@ -95,6 +96,7 @@ const resizeStep = commandStep({
     await claimExactly(tx, pod, () => pod);
     await recordAllocation(tx, pod, now);
     await tx.execute(sql`UPDATE subscriptions SET plan_code = ${pod.planCode} WHERE id = ${pod.subscriptionId}`);
+    await followPlan(tx, pod, now);
     return { kind: "done", message: "The container has its new size" };
   },
 });

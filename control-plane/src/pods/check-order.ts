@@ -1,4 +1,5 @@
 import { DomainError } from "@cloudpods/shared/errors";
+import { chosenRules, rulesOfPlan } from "../backups/backup-policy.ts";
 import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
 import { requireNoRestore } from "../nodes/declare-restored.ts";
 import { listRegions, listTemplates } from "../plans/fleet-offers.ts";
@@ -33,7 +34,7 @@ const defaultSwapMb = 512;
 /**
  * Everything that is asked of an order before its place, for the order itself and for its dry run alike.
  * `takeQuota` reserves or only compares; what must not be true of two at once is asked after it, under its lock.
- * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `REGION_UNKNOWN`, `TEMPLATE_UNKNOWN`, `BUDGET_EXHAUSTED`,
+ * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `REGION_UNKNOWN`, `TEMPLATE_UNKNOWN`, `BACKUP_POLICY_BEYOND_PLAN`, `BUDGET_EXHAUSTED`,
  *   `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, and what `takeQuota` throws
  */
 export async function checkOrder<Quota>(
@@ -53,6 +54,7 @@ export async function checkOrder<Quota>(
     requireBudgetLeft(tx, who.tenantId),
   ]);
   await requireTemplate(tx, order.template, region);
+  if (order.backup !== undefined) chosenRules(await rulesOfPlan(tx, size.plan?.code ?? null), order.backup, "/backup");
   const quota = await takeQuota(quotaOf(size));
   if (size.plan !== undefined) await requirePlanAllowed(tx, who, size.plan);
   return { size, region, quota };

@@ -1,10 +1,12 @@
+import { makeArchiveStep, verifyArchiveStep } from "../backups/archive-steps.ts";
+import { failBackup } from "../backups/back-up-pod.saga.ts";
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import type { Saga, Step } from "../tasks/saga.ts";
 import { changePodStatus } from "./change-status.ts";
 import { lockPodById } from "./pod.ts";
-import { vacate } from "./release-pod.ts";
+import { beginRemoval, vacate } from "./release-pod.ts";
 import { removeContainerStep } from "./remove-container-step.ts";
 
 /** The host may be away for a day; the customer's bill ended with the request. */
@@ -34,16 +36,31 @@ const releaseStep: Step = {
   },
 };
 
-/** The pod and everything of it goes. */
+/** After its last backup the pod goes as any other; one without has been going since it was asked for. */
+const beginRemovalStep: Step = {
+  name: "begin-removal",
+  percent: 10,
+  attemptsMax: 10,
+  async begin({ tx, task, now }) {
+    const pod = await lockPodById(tx, task.podId);
+    if (pod.status === "deleting") return { kind: "done", message: "The pod is being removed" };
+    await beginRemoval(tx, pod, now);
+    return { kind: "done", message: "The last backup is there; the pod is being removed" };
+  },
+};
+
+/** The pod and everything of it goes, but for a last backup that was asked for. */
 export const destroyPod: Saga = {
   type: "destroy",
   deadlineMs: destroyDeadlineMs,
-  steps: [removeContainerStep("remove"), releaseStep],
+  steps: [makeArchiveStep, verifyArchiveStep, beginRemovalStep, removeContainerStep("remove"), releaseStep],
   undo: [],
   async finish({ tx, task }, end) {
     if (end === "succeeded") return;
+    await failBackup(tx, task);
     const pod = await lockPodById(tx, task.podId);
-    await changePodStatus(tx, pod, "delete-failed");
+    // Without its last backup nothing was begun.
+    if (pod.status === "deleting") await changePodStatus(tx, pod, "delete-failed");
     await tx.execute(sql`
       UPDATE cloud_pods SET last_error_code = ${task.errorCode}, last_error_message = ${task.errorMessage} WHERE id = ${pod.id}`);
   },

@@ -1,13 +1,15 @@
+import { newId } from "@cloudpods/shared/ids";
+import { makeArchiveStep } from "../backups/archive-steps.ts";
+import { insertBackup, requireBackable } from "../backups/request-backup.ts";
 import { sql } from "../platform/sql.ts";
 import type { Transaction } from "../platform/database.ts";
 import { stopCommand } from "../tasks/change-task.ts";
 import { appendTaskEvent } from "../tasks/task-events.ts";
 import { taskColumns, type Task } from "../tasks/task.ts";
 import type { Accepted } from "./change-power.ts";
-import { changePodStatus } from "./change-status.ts";
 import { destroyDeadlineMs } from "./destroy-pod.saga.ts";
 import { lockPod, type Pod } from "./pod.ts";
-import { freeQuota } from "./release-pod.ts";
+import { beginRemoval } from "./release-pod.ts";
 import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
 
 /**
@@ -17,17 +19,35 @@ import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
  */
 export async function destroyPodNow(tx: Transaction, who: Requester, reference: string, now: Date): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
-  await freeQuota(tx, pod);
-  await changePodStatus(tx, pod, "delete-asked");
+  await beginRemoval(tx, pod, now);
   await endOpenWork(tx, pod);
-  await tx.execute(sql`
-    UPDATE cloud_pods SET desired_power = 'stopped', deletion_requested_at = coalesce(deletion_requested_at, ${now}) WHERE id = ${pod.id}`);
   const task = await requestWork(tx, who, pod, {
     type: "destroy",
     step: "remove",
     deadlineMs: destroyDeadlineMs,
     message: "Accepted",
   });
+  return { pod: await lockPod(tx, who.tenantId, pod.id), task };
+}
+
+/**
+ * Destroys a pod once a last backup of it is there and was read. Until then the pod is what it was, and stays so when
+ * there will be none.
+ * @throws DomainError `POD_WRONG_STATE`, `NO_BACKUP_STORAGE`, `POD_BUSY`, `VERSION_MISMATCH`
+ */
+export async function destroyAfterBackup(tx: Transaction, who: Requester, reference: string): Promise<Accepted> {
+  const pod = await lockAskedPod(tx, who, reference);
+  requireBackable(pod);
+  const backupId = newId();
+  const task = await requestWork(tx, who, pod, {
+    type: "destroy",
+    step: makeArchiveStep.name,
+    deadlineMs: destroyDeadlineMs,
+    input: { backupId },
+    message: "Accepted; a last backup is made first",
+    detail: { backupId },
+  });
+  await insertBackup(tx, pod, { id: backupId, kind: "final", taskId: task.id });
   return { pod: await lockPod(tx, who.tenantId, pod.id), task };
 }
 

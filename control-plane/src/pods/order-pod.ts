@@ -1,4 +1,5 @@
 import { newId } from "@cloudpods/shared/ids";
+import type { BackupWish } from "../backups/backup-policy.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { reserveQuota } from "../quotas/reserve-quota.ts";
@@ -11,7 +12,7 @@ import { checkOrder, type CheckedOrder } from "./check-order.ts";
 import { sendWish } from "./command-steps.ts";
 import { newMacAddress } from "./mac-address.ts";
 import { findPod, type Pod } from "./pod.ts";
-import { createWish, provisionDeadlineMs } from "./provision-pod.saga.ts";
+import { orderWish, provisionDeadlineMs } from "./provision-pod.saga.ts";
 import type { PlacementWish } from "./placement-wish.ts";
 import { reservePlace } from "./reserve-place.ts";
 
@@ -34,6 +35,10 @@ export interface PodOrder {
   readonly sshKeys?: readonly string[] | undefined;
   readonly labels?: Readonly<Record<string, string>> | undefined;
   readonly placement?: PlacementWish | undefined;
+  /** Rules for its backups, as far as they shall not be the plan's. */
+  readonly backup?: BackupWish | undefined;
+  /** The backup that it is made from; absent: it is made from a template. */
+  readonly source?: { readonly backupId: string; readonly volumeId: string; readonly template: string };
 }
 
 /** Who orders, for whom. */
@@ -71,11 +76,12 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
       memoryMb: size.memoryMb,
       diskGb: size.diskGb,
       hostname: order.hostname,
+      ...(order.source === undefined ? {} : { backupId: order.source.backupId }),
     },
   });
   const placed = await reservePlace(tx, who.fleet, await findPod(tx, who.tenantId, podId));
   const taskId = newId();
-  const { commandId } = await sendWish(tx, placed, taskId, createWish(placed));
+  const { commandId } = await sendWish(tx, placed, taskId, orderWish(placed));
   const task = await createTask(tx, {
     id: taskId,
     tenantId: who.tenantId,
@@ -84,7 +90,7 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
     step: "create",
     commandId,
     percent: 10,
-    input: {},
+    input: order.backup === undefined ? {} : { backup: order.backup },
     deadlineMs: provisionDeadlineMs,
     requestedBy: `${who.actor.kind}:${who.actor.id}`,
     requestId: who.requestId,
@@ -106,10 +112,10 @@ async function insertPod(
       INSERT INTO subscriptions (id, tenant_id, plan_code, external_ref, currency)
       SELECT ${subscriptionId}, id, ${size.plan?.code ?? null}, ${podId}, currency FROM tenants WHERE id = ${who.tenantId})
     INSERT INTO cloud_pods (id, tenant_id, vmid, name, hostname, domain, region, plan_code, billing_mode, cores, memory_mb, swap_mb, disk_gb,
-      template, mac, ssh_keys, labels, placement_request)
+      template, source_backup_id, source_volume_id, mac, ssh_keys, labels, placement_request)
     VALUES (${podId}, ${who.tenantId}, next_vmid(), ${order.name ?? order.hostname}, ${order.hostname}, ${order.domain ?? null},
       ${region}, ${size.plan?.code ?? null}, ${size.billingMode}, ${size.cores}, ${size.memoryMb}, ${size.swapMb},
-      ${size.diskGb}, ${order.template ?? null}, ${newMacAddress()}, ${order.sshKeys ?? []}, ${JSON.stringify(order.labels ?? {})},
+      ${size.diskGb}, ${order.source?.template ?? order.template ?? null}, ${order.source?.backupId ?? null}, ${order.source?.volumeId ?? null}, ${newMacAddress()}, ${order.sshKeys ?? []}, ${JSON.stringify(order.labels ?? {})},
       ${JSON.stringify(order.placement ?? {})})`);
   // The subscription refers to nothing; the pod's reference is checked once both rows are there.
   await tx.execute(sql`UPDATE cloud_pods SET subscription_id = ${subscriptionId} WHERE id = ${podId}`);

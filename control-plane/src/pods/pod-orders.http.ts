@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import { backupWish } from "../backups/backup-policy.ts";
 import type { TenantContext } from "../http/context.ts";
 import { dryRun } from "../http/fields.ts";
 import type { RouteTable } from "../http/route-table.ts";
@@ -9,7 +10,7 @@ import { sql } from "../platform/sql.ts";
 import type { QuotaCheck } from "../quotas/quota.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError, recordPlacementFailure } from "../scheduling/no-capacity.ts";
-import { destroyPodNow } from "./destroy-pod.ts";
+import { destroyAfterBackup, destroyPodNow } from "./destroy-pod.ts";
 import { askHost, dryRunDestroy, dryRunOrder, dryRunScale, type DryRun } from "./dry-run.ts";
 import { domain, hostname, labels, sshKey } from "./hostnames.ts";
 import { orderPod } from "./order-pod.ts";
@@ -29,7 +30,8 @@ export interface PodOrderOptions {
   readonly defaultRegion: string;
 }
 
-const resources = z.strictObject({
+/** Resources of one's own. */
+export const resources = z.strictObject({
   cores: z.number().int().min(1).max(512),
   memoryMb: z.number().int().min(64).max(4_194_304),
   swapMb: z.number().int().min(0).max(1_048_576).optional(),
@@ -50,6 +52,7 @@ const orderBody = z
     template: z.string().min(1).max(255).optional(),
     sshKeys: z.array(sshKey).max(50).optional(),
     labels: labels.optional(),
+    backup: backupWish.optional().openapi({ description: "Rules for its backups that differ from the plan's." }),
     placement: z.strictObject({ nodeLabels: labels.optional(), antiAffinity: labels.optional() }).optional(),
   })
   .refine((body) => (body.planCode === undefined) !== (body.resources === undefined), {
@@ -100,6 +103,16 @@ const dryRunView = z
   })
   .openapi("DryRun");
 
+const finalBackup = z
+  .enum(["true", "false"])
+  .optional()
+  .transform((text) => text === "true")
+  .openapi({
+    type: "string",
+    enum: ["true", "false"],
+    description: "Make a backup first, which stays for 30 days; without it nothing is removed.",
+  });
+
 /** Order, scale and destroy. */
 export function registerPodOrderRoutes(routes: RouteTable, options: PodOrderOptions): void {
   registerOrder(routes, options);
@@ -137,7 +150,8 @@ function registerOrder(routes: RouteTable, options: PodOrderOptions): void {
   }
 }
 
-async function isEmailVerified(ctx: TenantContext): Promise<boolean> {
+/** Whether the caller's address is proven. */
+export async function isEmailVerified(ctx: TenantContext): Promise<boolean> {
   const rows = await ctx.system.query(
     sql`SELECT FROM users WHERE id = ${ctx.actor.userId} AND email_verified_at IS NOT NULL`,
   );
@@ -145,7 +159,7 @@ async function isEmailVerified(ctx: TenantContext): Promise<boolean> {
 }
 
 /** An order or a change without a place leaves nothing but the note that it was asked for, for headroom and the overview. */
-async function keepingFailures<T>(ctx: TenantContext, work: () => Promise<T>): Promise<T> {
+export async function keepingFailures<T>(ctx: TenantContext, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -231,7 +245,7 @@ function registerDestroy(routes: RouteTable, options: PodOrderOptions): void {
       access: { scope: "PROVISIONING" },
       ...(method === "post" ? { idempotent: true as const } : {}),
       checksVersion: true,
-      request: { query: z.object({ dryRun }) },
+      request: { query: z.object({ dryRun, finalBackup }) },
       responses: { 202: acceptedView, 200: dryRunView },
       async handler({ params, query, ifMatch }, ctx) {
         if (query.dryRun) {
@@ -239,7 +253,10 @@ function registerDestroy(routes: RouteTable, options: PodOrderOptions): void {
           checkVersion(ifMatch, pod.version);
           return await answerDryRun(ctx, options, dryRunDestroy(pod));
         }
-        const destroyed = await ctx.inTenant((tx) => destroyPodNow(tx, requester(ctx, ifMatch), params.pod, ctx.now));
+        const who = requester(ctx, ifMatch);
+        const destroyed = await ctx.inTenant((tx) =>
+          query.finalBackup ? destroyAfterBackup(tx, who, params.pod) : destroyPodNow(tx, who, params.pod, ctx.now),
+        );
         return accepted(destroyed, ctx, options.hints);
       },
     });

@@ -1,3 +1,5 @@
+import { backUpPod } from "../backups/back-up-pod.saga.ts";
+import { restorePod } from "../backups/restore-pod.saga.ts";
 import { movePod } from "../moves/move-pod.saga.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import type { Saga } from "../tasks/saga.ts";
@@ -9,5 +11,5 @@ import { setRate } from "./set-rate.saga.ts";
 
 /** Everything that is done to pods over time. */
 export function podSagas(fleet: FleetView): Saga[] {
-  return [provisionPod(fleet), changeSize, destroyPod, setRate, movePod, ...powerSagas];
+  return [provisionPod(fleet), changeSize, destroyPod, setRate, movePod, backUpPod, restorePod, ...powerSagas];
 }

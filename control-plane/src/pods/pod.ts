@@ -39,6 +39,9 @@ export interface Pod {
   readonly ip: string | null;
   readonly sshKeys: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
+  /** Of pods that are made from a backup instead of a template. */
+  readonly sourceBackupId: string | null;
+  readonly sourceVolumeId: string | null;
   readonly placementRequest: PlacementWish;
   /** Empty while the pod has no place. */
   readonly placementVerdict: Partial<PlacementVerdict>;
@@ -56,7 +59,8 @@ const podColumns: Sql = sql`p.id, p.tenant_id AS "tenantId", p.vmid, p.name, p.h
   n.name AS "nodeName", p.generation, p.revision, p.plan_code AS "planCode", p.billing_mode AS "billingMode",
   p.subscription_id AS "subscriptionId", p.cores, p.memory_mb AS "memoryMb", p.swap_mb AS "swapMb", p.disk_gb AS "diskGb",
   p.storage, p.bridge, p.pool, p.template, p.nesting, p.rate_limit_kib_per_second AS "rateLimitKibPerSecond", p.mac, p.ip,
-  p.ssh_keys AS "sshKeys", p.labels, p.placement_request AS "placementRequest", p.placement_verdict AS "placementVerdict",
+  p.ssh_keys AS "sshKeys", p.labels, p.source_backup_id AS "sourceBackupId", p.source_volume_id AS "sourceVolumeId",
+  p.placement_request AS "placementRequest", p.placement_verdict AS "placementVerdict",
   p.last_error_code AS "lastErrorCode", p.last_error_message AS "lastErrorMessage", p.version, p.ordered_at AS "orderedAt",
   p.activated_at AS "activatedAt", p.deletion_requested_at AS "deletionRequestedAt", p.deleted_at AS "deletedAt"`;
 

@@ -1,3 +1,5 @@
+import { backupPolicyStep } from "../backups/backup-policy-step.ts";
+import { restoreWish } from "../backups/restore-wish.ts";
 import { insertCommand } from "../nodes/send-command.ts";
 import { sql } from "../platform/sql.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
@@ -26,6 +28,11 @@ export function createWish(pod: Pod): Wish {
   return { op: { $case: "ensureContainer", value: { spec: containerSpecOf(pod) } }, timeoutMs: createTimeoutMs };
 }
 
+/** As `createWish`, for the first time: from the backup that the order named, else from a template. */
+export function orderWish(pod: Pod): Wish {
+  return pod.sourceVolumeId === null ? createWish(pod) : restoreWish(pod, pod.sourceVolumeId);
+}
+
 /** An order does this in its own transaction; only a retried task comes through here. */
 function reserveStep(fleet: FleetView): Step {
   return {
@@ -45,7 +52,7 @@ const createStep: Step = commandStep({
   name: "create",
   percent: 10,
   waitingFor: "Creating the container",
-  wish: createWish,
+  wish: orderWish,
   onSuccess: async () => await Promise.resolve({ kind: "done", message: "The container exists" }),
 });
 
@@ -79,7 +86,7 @@ async function compare(
   seen: ReturnType<typeof observationOf>,
 ): Promise<StepOutcome> {
   if (missing(pod, seen).length === 0) return { kind: "done", message: "The container is as ordered" };
-  return { kind: "wait", ...(await sendWish(tx, pod, task.id, createWish(pod))), message: "Correcting the container" };
+  return { kind: "wait", ...(await sendWish(tx, pod, task.id, orderWish(pod))), message: "Correcting the container" };
 }
 
 function missing(pod: Pod, seen: ReturnType<typeof observationOf>): string[] {
@@ -89,7 +96,7 @@ function missing(pod: Pod, seen: ReturnType<typeof observationOf>): string[] {
 async function latestObservation({ tx }: StepContext, pod: Pod): Promise<ReturnType<typeof observationOf>> {
   const [row] = await tx.query<{ observation: unknown }>(sql`
     SELECT observation FROM node_commands
-    WHERE pod_id = ${pod.id} AND generation = ${pod.generation} AND op = 'ensure_container' AND state = 'succeeded'
+    WHERE pod_id = ${pod.id} AND generation = ${pod.generation} AND op IN ('ensure_container', 'restore') AND state = 'succeeded'
     ORDER BY id DESC LIMIT 1`);
   return row === undefined ? undefined : observationOf(row);
 }
@@ -160,7 +167,15 @@ export function provisionPod(fleet: FleetView): Saga {
   return {
     type: "create",
     deadlineMs: provisionDeadlineMs,
-    steps: [reserveStep(fleet), createStep, configureStep, startStep(60), waitForAddressStep, activateStep],
+    steps: [
+      reserveStep(fleet),
+      createStep,
+      configureStep,
+      startStep(60),
+      waitForAddressStep,
+      backupPolicyStep,
+      activateStep,
+    ],
     undo: [removeContainerStep("undo-create"), releaseStep],
     finish: finishOrder,
   };

@@ -5,6 +5,7 @@ import { releaseQuota } from "../quotas/reserve-quota.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
 import { releaseAddress } from "./addresses.ts";
 import { closeAllocation } from "./allocations.ts";
+import { changePodStatus } from "./change-status.ts";
 import type { Pod } from "./pod.ts";
 
 /** What a pod takes of its tenant's quota. */
@@ -32,4 +33,12 @@ export async function vacate(tx: Queryable, pod: Pod, now: Date): Promise<void> 
   await releaseClaim(tx, pod.id, pod.generation);
   await tx.execute(sql`
     UPDATE cloud_pods SET node_id = NULL, ip = NULL, observed_power = 'unknown', observed_at = ${now} WHERE id = ${pod.id}`);
+}
+
+/** The pod goes from now on: it counts no more and is paid for no more. */
+export async function beginRemoval(tx: Queryable, pod: Pod, now: Date): Promise<void> {
+  await freeQuota(tx, pod);
+  await changePodStatus(tx, pod, "delete-asked");
+  await tx.execute(sql`
+    UPDATE cloud_pods SET desired_power = 'stopped', deletion_requested_at = coalesce(deletion_requested_at, ${now}) WHERE id = ${pod.id}`);
 }

@@ -1,4 +1,5 @@
 import { newId } from "@cloudpods/shared/ids";
+import { hostsSeeing } from "../backups/backup-storage.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
@@ -18,14 +19,25 @@ export async function reservePlace(tx: Queryable, fleet: FleetView, pod: Pod): P
     podId: pod.id,
     vmid: pod.vmid,
     generation: pod.generation,
-    request: placementRequestOf(pod, pod.template ?? undefined),
+    request: await requestOf(tx, pod),
   });
   await tx.execute(sql`
     UPDATE cloud_pods SET node_id = ${place.nodeId}, region = ${place.region}, storage = ${place.storage}, bridge = ${place.bridge},
-      pool = ${place.pool}, template = ${place.template}, placement_verdict = ${JSON.stringify(place.verdict)} WHERE id = ${pod.id}`);
+      pool = ${place.pool}, template = coalesce(${place.template}, template), placement_verdict = ${JSON.stringify(place.verdict)} WHERE id = ${pod.id}`);
   await tx.execute(sql`
     INSERT INTO cloud_pod_addresses (id, tenant_id, pod_id, mac) VALUES (${newId()}, ${pod.tenantId}, ${pod.id}, ${pod.mac})`);
   return await lockPodById(tx, pod.id);
+}
+
+/** A pod that is made from a backup needs no template, but a host that sees the archive. */
+async function requestOf(tx: Queryable, pod: Pod): Promise<PlacementRequest> {
+  if (pod.sourceBackupId === null) return placementRequestOf(pod, pod.template ?? undefined);
+  return {
+    ...placementRequestOf(pod, undefined),
+    template: null,
+    only: await hostsSeeing(tx, { id: pod.sourceBackupId }),
+    capabilities: ["restore"],
+  };
 }
 
 /** What an order or a pod needs of a node. */

@@ -33,7 +33,14 @@ export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
       return;
     }
     case "destroy":
+      if (pod.status === "active" || pod.status === "suspended")
+        throw notRetryable("No last backup could be made and nothing was removed; ask for the removal anew.");
       await changePodStatus(tx, pod, "delete-asked");
+      return;
+    case "backup":
+      throw notRetryable("A backup that failed is asked for anew.");
+    case "restore":
+      if (pod.status !== "active" && pod.status !== "suspended") throw outdated();
       return;
     case "start":
     case "restart":
@@ -52,10 +59,14 @@ export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
       return;
     case "migrate":
       // Its place was given back; a new move looks for a new one.
-      throw new DomainError("wrong-state", "TASK_NOT_RETRYABLE", "A move that failed is asked for anew.");
+      throw notRetryable("A move that failed is asked for anew.");
     default:
       if (pod.status !== "suspended") throw outdated();
   }
+}
+
+function notRetryable(detail: string): DomainError {
+  return new DomainError("wrong-state", "TASK_NOT_RETRYABLE", detail);
 }
 
 async function retryOrder(tx: Queryable, pod: Pod): Promise<void> {

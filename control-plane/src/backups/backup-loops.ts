@@ -1,0 +1,42 @@
+import type { Database } from "../platform/database.ts";
+import type { Hints } from "../platform/hints.ts";
+import type { Loop } from "../platform/loops.ts";
+import { podHints } from "../pods/pod-hints.ts";
+import { collectErrands } from "./collect-errands.ts";
+import { pruneBackups } from "./prune-backups.ts";
+import { runSchedules } from "./run-schedules.ts";
+import { sendErrands } from "./send-errands.ts";
+import { tidyBackups } from "./tidy-backups.ts";
+
+const minuteMs = 60_000;
+
+/** Makes the backups that are due, and looks after those that there are. */
+export function backupLoops({ db, hints }: { readonly db: Database; readonly hints: Hints }): Loop[] {
+  return [
+    {
+      name: "backup-schedules",
+      everyMs: minuteMs / 2,
+      run: async () => told({ ...(await runSchedules({ db, hints: podHints(hints) }, new Date())) }),
+    },
+    {
+      name: "backup-retention",
+      everyMs: 10 * minuteMs,
+      run: async () => told({ pruned: await pruneBackups(db, new Date()) }),
+    },
+    {
+      name: "backup-errands",
+      everyMs: 5_000,
+      async run() {
+        const now = new Date();
+        const answered = await collectErrands(db, now);
+        const tidied = await tidyBackups(db, now);
+        for (const nodeId of await sendErrands(db, now)) hints.send("node_commands", nodeId);
+        return told({ ...answered, abandoned: tidied.failed, unreachable: tidied.unreachable });
+      },
+    },
+  ];
+}
+
+function told(report: Readonly<Record<string, number>>): Readonly<Record<string, number>> | undefined {
+  return Object.values(report).every((count) => count === 0) ? undefined : report;
+}

@@ -1,0 +1,124 @@
+import { notifyTenant } from "../notifications/notify-tenant.ts";
+import type { Database, Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { systemActor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
+import { archiveOf } from "./archive-steps.ts";
+import { damagedNews } from "./backup-news.ts";
+import type { Errand } from "./send-errands.ts";
+
+/** What the answers of hosts were. */
+export interface CollectReport {
+  readonly pruned: number;
+  readonly damaged: number;
+  readonly failed: number;
+}
+
+/** How a command of an errand ended; `state` null: the command is gone. */
+interface Answer {
+  readonly id: string;
+  readonly tenantId: string;
+  readonly podId: string;
+  readonly podName: string;
+  readonly startedAt: Date;
+  readonly errand: Errand;
+  readonly damagedAt: Date | null;
+  readonly errandAttempts: number;
+  readonly state: string | null;
+  readonly errorCode: string | null;
+  readonly errorMessage: string | null;
+  readonly backup: unknown;
+}
+
+const batchMax = 200;
+const againFirstMs = 60_000;
+const againMaxMs = 6 * 3_600_000;
+
+/** Takes over what hosts have answered to errands. One that failed is sent again, later each time. */
+export async function collectErrands(db: Database, now: Date): Promise<CollectReport> {
+  const rows = await db.query<{ id: string }>(sql`
+    SELECT b.id FROM cloud_pod_backups b LEFT JOIN node_commands c ON c.id = b.errand_command_id
+    WHERE b.errand_command_id IS NOT NULL AND (c.id IS NULL OR c.finished_at IS NOT NULL) LIMIT ${batchMax}`);
+  const report = { pruned: 0, damaged: 0, failed: 0 };
+  for (const { id } of rows) {
+    const what = await db.transaction((tx) => collect(tx, id, now));
+    if (what !== undefined) report[what] += 1;
+  }
+  return report;
+}
+
+async function collect(tx: Transaction, id: string, now: Date): Promise<keyof CollectReport | undefined> {
+  const [answer] = await tx.query<Answer>(sql`
+    SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", p.name AS "podName", b.started_at AS "startedAt", b.errand, b.damaged_at AS "damagedAt",
+      b.errand_attempts AS "errandAttempts", c.state, c.error_code AS "errorCode", c.error_message AS "errorMessage", c.backup
+    FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id LEFT JOIN node_commands c ON c.id = b.errand_command_id
+    WHERE b.id = ${id} AND b.errand IS NOT NULL AND (c.id IS NULL OR c.finished_at IS NOT NULL) FOR UPDATE OF b`);
+  if (answer === undefined) return undefined;
+  const archive = answer.backup === null ? undefined : archiveOf(answer);
+  if (answer.state !== "succeeded" || archive === undefined) {
+    await tryAgain(tx, answer, now);
+    return "failed";
+  }
+  if (answer.errand === "delete") {
+    await markPruned(tx, answer, now);
+    return "pruned";
+  }
+  return await noteLook(tx, answer, archive.found && archive.readable, archive.found, now);
+}
+
+async function tryAgain(
+  tx: Transaction,
+  { id, errandAttempts, errorCode, errorMessage }: Answer,
+  now: Date,
+): Promise<void> {
+  const afterMs = Math.min(againMaxMs, againFirstMs * 2 ** Math.min(errandAttempts, 20));
+  await tx.execute(sql`
+    UPDATE cloud_pod_backups SET errand = NULL, errand_command_id = NULL, errand_attempts = errand_attempts + 1,
+      errand_after = ${new Date(now.getTime() + afterMs)},
+      error_code = CASE WHEN state = 'failed' THEN error_code ELSE coalesce(${errorCode}, 'COMMAND_LOST') END,
+      error_message = CASE WHEN state = 'failed' THEN error_message ELSE ${errorMessage} END
+    WHERE id = ${id}`);
+}
+
+async function markPruned(tx: Transaction, { id, tenantId, podId }: Answer, now: Date): Promise<void> {
+  // A failed backup stays a failed one: nothing that ever counted is gone.
+  await tx.execute(sql`
+    UPDATE cloud_pod_backups SET state = CASE WHEN state = 'failed' THEN state ELSE 'pruned' END, pruned_at = ${now},
+      error_code = CASE WHEN state = 'failed' THEN error_code END, error_message = CASE WHEN state = 'failed' THEN error_message END,
+      errand = NULL, errand_command_id = NULL, errand_attempts = 0 WHERE id = ${id}`);
+  await recordAudit(tx, {
+    actor: systemActor("backups"),
+    requestId: undefined,
+    tenantId,
+    action: "backup.pruned",
+    targetType: "backup",
+    targetId: id,
+    detail: { podId },
+  });
+}
+
+async function noteLook(
+  tx: Transaction,
+  answer: Answer,
+  isGood: boolean,
+  isThere: boolean,
+  now: Date,
+): Promise<"damaged" | undefined> {
+  const { id, tenantId, podId, damagedAt } = answer;
+  await tx.execute(sql`
+    UPDATE cloud_pod_backups SET checked_at = ${now}, verified_at = CASE WHEN ${isGood} THEN ${now}::timestamptz ELSE verified_at END,
+      damaged_at = CASE WHEN ${isGood} THEN NULL ELSE coalesce(damaged_at, ${now}::timestamptz) END,
+      error_code = NULL, error_message = NULL, errand = NULL, errand_command_id = NULL, errand_attempts = 0 WHERE id = ${id}`);
+  if (isGood || damagedAt !== null) return undefined;
+  await notifyTenant(tx, damagedNews({ ...answer, isThere }));
+  await recordAudit(tx, {
+    actor: systemActor("backups"),
+    requestId: undefined,
+    tenantId,
+    action: "backup.damaged",
+    targetType: "backup",
+    targetId: id,
+    detail: { podId, found: isThere },
+  });
+  return "damaged";
+}

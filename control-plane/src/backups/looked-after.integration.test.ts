@@ -1,0 +1,242 @@
+import { newId } from "@cloudpods/shared/ids";
+import { describe, expect, test } from "vitest";
+import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { destroyPodNow } from "../pods/destroy-pod.ts";
+import type { Pod } from "../pods/pod.ts";
+import { scalePod } from "../pods/scale-pod.ts";
+import { systemActor } from "../security/actor.ts";
+import { selectBackups, type Backup } from "./backup.ts";
+import { readPolicy } from "./backup-policy.ts";
+import { collectErrands } from "./collect-errands.ts";
+import { pruneBackups } from "./prune-backups.ts";
+import { requestBackup } from "./request-backup.ts";
+import { requestRestore } from "./request-restore.ts";
+import { runSchedules } from "./run-schedules.ts";
+import { sendErrands } from "./send-errands.ts";
+import { tidyBackups } from "./tidy-backups.ts";
+
+const bench = new MoveWorkbench();
+const dayMs = 86_400_000;
+
+function inTenant<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+  return bench.db.api.transaction(work, { tenantId: bench.tenantId });
+}
+
+const who = () => ({ tenantId: bench.tenantId, actor: systemActor("test"), requestId: newId() });
+const later = (days: number) => new Date(Date.now() + days * dayMs);
+const hints = { workQueued: () => {} };
+
+async function backupsOf(pod: Pod): Promise<Backup[]> {
+  return await bench.db.system.query<Backup>(sql`${selectBackups} WHERE b.pod_id = ${pod.id} ORDER BY b.started_at`);
+}
+
+async function backedUp(nodes: readonly BenchNode[]): Promise<{ pod: Pod; backupId: string; volumeId: string }> {
+  const [node] = nodes;
+  if (node === undefined) throw new Error("no host");
+  const pod = await bench.podOn(node);
+  const { task, backupId } = await inTenant((tx) => requestBackup(tx, who(), pod.id, {}));
+  expect(await bench.end(task.id)).toEqual({ state: "succeeded", errorCode: null });
+  const [backup] = await backupsOf(pod);
+  return { pod, backupId, volumeId: backup?.volumeId ?? "" };
+}
+
+/** Sends what is due and takes over what the hosts answered, until nothing is on its way. */
+async function errands(now: Date): Promise<{ pruned: number; damaged: number; failed: number }> {
+  const told = { pruned: 0, damaged: 0, failed: 0 };
+  await tidyBackups(bench.db.system, now);
+  await sendErrands(bench.db.system, now);
+  const isOnItsWay = async () =>
+    (
+      await bench.db.system.query(
+        sql`SELECT FROM cloud_pod_backups WHERE errand IS NOT NULL AND tenant_id = ${bench.tenantId}`,
+      )
+    ).length > 0;
+  await expect
+    .poll(
+      async () => {
+        const report = await collectErrands(bench.db.system, now);
+        for (const key of ["pruned", "damaged", "failed"] as const) told[key] += report[key];
+        return await isOnItsWay();
+      },
+      { timeout: 20_000, interval: 10 },
+    )
+    .toBe(false);
+  return told;
+}
+
+describe("the schedule", () => {
+  test("begins one backup at a time on a host, moves on, and tries again after a failure", async () => {
+    const [node] = await bench.nodes(1);
+    bench.work();
+    if (node === undefined) throw new Error("no host");
+    const pods = [await bench.podOn(node), await bench.podOn(node)];
+    const run = () => runSchedules({ db: bench.db.system, hints }, new Date());
+    expect(await run()).toEqual({ begun: 0, withoutStorage: 0 });
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_backup_policies SET next_at = now() - interval '1 minute' WHERE tenant_id = ${bench.tenantId}`,
+    );
+    bench.hosts.away.add(node.id);
+    expect(await run()).toEqual({ begun: 1, withoutStorage: 0 });
+    expect(await run()).toEqual({ begun: 0, withoutStorage: 0 });
+    bench.hosts.away.clear();
+    const available = async () =>
+      (await Promise.all(pods.map(backupsOf))).flat().filter(({ state }) => state === "available").length;
+    await expect.poll(available, { timeout: 10_000 }).toBe(1);
+    bench.hosts.script = ({ op }) =>
+      op?.$case === "backup" ? { state: "failed", errorCode: "STORAGE_FULL", retryable: false } : undefined;
+    await expect.poll(run, { timeout: 10_000 }).toEqual({ begun: 1, withoutStorage: 0 });
+    const failed = async () =>
+      (await Promise.all(pods.map(backupsOf))).flat().filter(({ state }) => state === "failed").length;
+    await expect.poll(failed, { timeout: 10_000 }).toBe(1);
+    const next = await bench.db.system.query<{ soon: boolean }>(sql`
+      SELECT next_at < now() + interval '61 minutes' AS soon FROM cloud_pod_backup_policies WHERE tenant_id = ${bench.tenantId} AND next_at > now()
+      ORDER BY next_at`);
+    expect(next[0]?.soon).toBe(true);
+    expect(next).toHaveLength(2);
+  });
+
+  test("puts off a host without a storage for it", async () => {
+    const [node] = await bench.nodes(1, { backups: false });
+    bench.work();
+    if (node === undefined) throw new Error("no host");
+    await bench.podOn(node);
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_backup_policies SET next_at = now() WHERE tenant_id = ${bench.tenantId}`,
+    );
+    const run = () => runSchedules({ db: bench.db.system, hints }, new Date());
+    expect(await run()).toEqual({ begun: 0, withoutStorage: 1 });
+    expect(await run()).toEqual({ begun: 0, withoutStorage: 0 });
+  });
+});
+
+test("a pod has the rules of its plan, and they follow the plan unless its owner chose others", async () => {
+  const [node] = await bench.nodes(1);
+  bench.work();
+  if (node === undefined) throw new Error("no host");
+  const pod = await bench.podOn(node);
+  const rules = async () => await inTenant(async (tx) => readPolicy(tx, await bench.podNow(pod.id)));
+  expect(await rules()).toMatchObject({ source: "plan", everyHours: 24, keepLast: 2, keepDaily: 0, version: 1 });
+  const scale = async (planCode: string) => {
+    const { task } = await inTenant((tx) =>
+      scalePod(tx, { ...who(), isEmailVerified: () => Promise.resolve(true) }, pod.id, { planCode }),
+    );
+    expect(await bench.end(task.id)).toEqual({ state: "succeeded", errorCode: null });
+  };
+  await scale("CLOUD_POD_PREMIUM");
+  expect(await rules()).toMatchObject({ source: "plan", keepLast: 1, keepDaily: 7, version: 2 });
+  await bench.db.system.execute(
+    sql`UPDATE cloud_pod_backup_policies SET source = 'tenant', every_hours = 48 WHERE pod_id = ${pod.id}`,
+  );
+  await scale("CLOUD_POD_BUSINESS");
+  expect(await rules()).toMatchObject({ source: "tenant", everyHours: 48, version: 2 });
+});
+
+describe("backups that there are", () => {
+  test("are removed by their host once the rules say so, and only then gone", async () => {
+    const { pod, backupId } = await ready();
+    await copies(backupId, 5);
+    expect(await pruneBackups(bench.db.system, new Date())).toBe(4);
+    expect(await pruneBackups(bench.db.system, new Date())).toBe(0);
+    const states = async () => (await backupsOf(pod)).map(({ state }) => state).toSorted();
+    expect(await states()).toEqual(Array.from({ length: 6 }, () => "available"));
+    expect(await errands(new Date())).toEqual({ pruned: 4, damaged: 0, failed: 0 });
+    expect(await states()).toEqual([
+      ...Array.from({ length: 2 }, () => "available"),
+      ...Array.from({ length: 4 }, () => "pruned"),
+    ]);
+  });
+
+  test("of a pod that is gone stay for a month, and go by any host that sees them", async () => {
+    const { pod, volumeId } = await ready();
+    await destroy(pod);
+    expect(await pruneBackups(bench.db.system, later(29))).toBe(0);
+    expect(await pruneBackups(bench.db.system, later(31))).toBe(1);
+    await bench.db.system.execute(sql`UPDATE node_status SET session_connected = false WHERE node_id = ${pod.nodeId}`);
+    expect(await errands(new Date())).toMatchObject({ pruned: 1 });
+    expect(bench.hosts.archives.has(volumeId)).toBe(false);
+    expect((await backupsOf(pod))[0]?.state).toBe("pruned");
+  });
+
+  test("that cannot be removed are asked for again later", async () => {
+    const { pod, backupId, volumeId } = await ready();
+    await bench.db.system.execute(sql`UPDATE cloud_pod_backups SET delete_requested_at = now() WHERE id = ${backupId}`);
+    bench.hosts.script = ({ op }) =>
+      op?.$case === "deleteBackup" ? { state: "failed", errorCode: "STORAGE_UNAVAILABLE", retryable: true } : undefined;
+    expect(await errands(new Date())).toMatchObject({ failed: 1 });
+    expect((await backupsOf(pod))[0]).toMatchObject({ state: "available", errorCode: "STORAGE_UNAVAILABLE" });
+    bench.hosts.script = () => undefined;
+    expect(await errands(new Date())).toMatchObject({ pruned: 0 });
+    expect(await errands(later(0.01))).toMatchObject({ pruned: 1 });
+    expect(bench.hosts.archives.has(volumeId)).toBe(false);
+  });
+
+  test("are read again each week; of a damaged one its tenant is told once, and it is not restored", async () => {
+    const { pod, backupId, volumeId } = await ready();
+    await bench.db.system.execute(
+      sql`UPDATE tenants SET billing_email = 'owner@example.com' WHERE id = ${bench.tenantId}`,
+    );
+    expect(await errands(later(6))).toMatchObject({ damaged: 0 });
+    expect(bench.hosts.archives.has(volumeId)).toBe(true);
+    bench.hosts.unreadable.add(volumeId);
+    expect(await errands(later(8))).toMatchObject({ damaged: 1 });
+    expect(await errands(later(9))).toMatchObject({ damaged: 0 });
+    expect(await errands(later(16))).toMatchObject({ damaged: 0 });
+    const told = await bench.db.system.query(sql`SELECT FROM notifications WHERE tenant_id = ${bench.tenantId}`);
+    expect(told).toHaveLength(1);
+    await expect(inTenant((tx) => requestRestore(tx, who(), pod.id, backupId))).rejects.toMatchObject({
+      code: "BACKUP_DAMAGED",
+    });
+    bench.hosts.unreadable.clear();
+    await errands(later(24));
+    expect((await backupsOf(pod))[0]?.damagedAt).toBeNull();
+  });
+
+  test("on a host that was removed are gone, unless another sees them", async () => {
+    const { pod } = await ready();
+    await bench.db.system.execute(sql`UPDATE nodes SET removed_at = now() WHERE id = ${pod.nodeId}`);
+    await tidyBackups(bench.db.system, new Date());
+    expect((await backupsOf(pod))[0]?.state).toBe("available");
+    await bench.db.system.execute(
+      sql`DELETE FROM node_storages WHERE storage_id IN (SELECT id FROM storages WHERE holds_backups)`,
+    );
+    await tidyBackups(bench.db.system, new Date());
+    expect((await backupsOf(pod))[0]).toMatchObject({ state: "pruned", errorCode: "STORAGE_GONE" });
+    await bench.db.system.execute(sql`UPDATE nodes SET removed_at = NULL WHERE id = ${pod.nodeId}`);
+  });
+
+  test("what a backup that was given up has left behind is found and removed", async () => {
+    const { pod, volumeId } = await ready();
+    await bench.db.system.execute(sql`
+      UPDATE cloud_pod_backups SET state = 'running', volume_id = NULL, finished_at = NULL WHERE pod_id = ${pod.id}`);
+    expect(bench.hosts.archives.has(volumeId)).toBe(true);
+    expect(await errands(new Date())).toMatchObject({ pruned: 1 });
+    expect(bench.hosts.archives.has(volumeId)).toBe(false);
+    expect((await backupsOf(pod))[0]).toMatchObject({ state: "failed", errorCode: "TASK_OVER" });
+  });
+});
+
+async function ready(): Promise<Awaited<ReturnType<typeof backedUp>>> {
+  // Those of earlier tests are gone with their hosts.
+  await bench.db.system.execute(
+    sql`UPDATE cloud_pod_backups SET state = 'pruned', pruned_at = now() WHERE pruned_at IS NULL`,
+  );
+  bench.work();
+  return await backedUp(await bench.nodes(2));
+}
+
+/** Older scheduled backups like one that there is. */
+async function copies(backupId: string, count: number): Promise<void> {
+  await bench.db.system.execute(sql`
+    WITH made AS (
+      INSERT INTO cloud_pod_backups (id, tenant_id, pod_id, node_id, storage_id, storage, kind, mode, state, volume_id, generation, vmid, spec, started_at, finished_at, checked_at)
+      SELECT gen_random_uuid(), tenant_id, pod_id, node_id, storage_id, storage, 'scheduled', mode, state, volume_id || i, generation, vmid, spec,
+        started_at - i * interval '1 day', finished_at, checked_at FROM cloud_pod_backups, generate_series(1, ${count}::integer) AS i WHERE id = ${backupId})
+    UPDATE cloud_pod_backups SET kind = 'scheduled' WHERE id = ${backupId}`);
+}
+
+async function destroy(pod: Pod): Promise<void> {
+  const { task } = await inTenant((tx) => destroyPodNow(tx, who(), pod.id, new Date()));
+  expect(await bench.end(task.id)).toEqual({ state: "succeeded", errorCode: null });
+}

@@ -1,0 +1,93 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import type { Transaction } from "../platform/database.ts";
+import type { Accepted } from "../pods/change-power.ts";
+import { orderPod, type Ordering, type PodOrder } from "../pods/order-pod.ts";
+import { lockPod } from "../pods/pod.ts";
+import { lockAskedPod, requestWork, type Requester } from "../pods/request-work.ts";
+import { lockBackup, requireUsable, type Backup, type BackupSpec } from "./backup.ts";
+import { hostsSeeing, notReachable } from "./backup-storage.ts";
+import { requireBackable } from "./request-backup.ts";
+import { checkArchiveStep, restoreDeadlineMs } from "./restore-pod.saga.ts";
+
+/**
+ * Asks for a pod to become again what it was at a backup of its own. What was written since is lost; its size, its
+ * plan, its address and its owner's wishes stay what they are now.
+ * @throws DomainError `POD_WRONG_STATE`, `BACKUP_NOT_FOUND`, `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`,
+ *   `BACKUP_NOT_REACHABLE`, `DISK_TOO_SMALL`, `POD_BUSY`, `VERSION_MISMATCH`
+ */
+export async function requestRestore(
+  tx: Transaction,
+  who: Requester,
+  reference: string,
+  backupId: string,
+): Promise<Accepted> {
+  const pod = await lockAskedPod(tx, who, reference);
+  const backup = await lockBackup(tx, pod, backupId);
+  requireBackable(pod);
+  requireUsable(backup);
+  requireRoom(backup, pod.diskGb);
+  if (!(await hostsSeeing(tx, backup)).includes(pod.nodeId ?? "")) throw notReachable(backup);
+  const task = await requestWork(tx, who, pod, {
+    type: "restore",
+    step: checkArchiveStep.name,
+    deadlineMs: restoreDeadlineMs,
+    input: { backupId },
+    message: "Accepted",
+    detail: { backupId, madeAt: backup.startedAt },
+  });
+  return { pod: await lockPod(tx, who.tenantId, pod.id), task };
+}
+
+/** How the pod that is made from a backup shall be; what is left out is as it was. */
+export type RestoreWish = Pick<
+  PodOrder,
+  "planCode" | "resources" | "name" | "hostname" | "domain" | "sshKeys" | "labels"
+>;
+
+/**
+ * Orders a new pod that is made from a backup, of a pod that lives or of one that is gone. It is an order as any other,
+ * with its own id, address and subscription; only its place must see the archive.
+ * @throws DomainError `POD_NOT_FOUND`, `BACKUP_NOT_FOUND`, `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`, `BACKUP_NOT_REACHABLE`,
+ *   `DISK_TOO_SMALL`, and as `orderPod`
+ */
+export async function orderFromBackup(
+  tx: Transaction,
+  who: Ordering,
+  reference: string,
+  backupId: string,
+  wish: RestoreWish,
+): Promise<Accepted> {
+  const former = await lockPod(tx, who.tenantId, reference);
+  const backup = await lockBackup(tx, former, backupId);
+  requireUsable(backup);
+  if ((await hostsSeeing(tx, backup)).length === 0) throw notReachable(backup);
+  const { spec } = backup;
+  const size =
+    wish.planCode !== undefined || wish.resources !== undefined
+      ? { planCode: wish.planCode, resources: wish.resources }
+      : spec.planCode !== null
+        ? { planCode: spec.planCode }
+        : { resources: sizeOf(spec) };
+  const accepted = await orderPod(tx, who, {
+    region: former.region,
+    sshKeys: former.sshKeys,
+    ...wish,
+    ...size,
+    source: { backupId, volumeId: backup.volumeId, template: spec.template },
+  });
+  requireRoom(backup, accepted.pod.diskGb);
+  return accepted;
+}
+
+function sizeOf({ cores, memoryMb, swapMb, diskGb }: BackupSpec) {
+  return { cores, memoryMb, swapMb, diskGb };
+}
+
+/** An archive does not fit on a smaller disk. */
+function requireRoom({ spec }: Backup, diskGb: number): void {
+  if (spec.diskGb <= diskGb) return;
+  const detail = `The backup is of a disk of ${spec.diskGb} GB; ${diskGb} GB are too little for it.`;
+  throw new DomainError("invalid", "DISK_TOO_SMALL", detail, {
+    details: { backupDiskGb: spec.diskGb, diskGb },
+  });
+}

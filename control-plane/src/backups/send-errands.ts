@@ -1,0 +1,91 @@
+import type { Command } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { insertCommand } from "../nodes/send-command.ts";
+import type { Database, Transaction } from "../platform/database.ts";
+import { sql, type Sql } from "../platform/sql.ts";
+import { isInUse } from "./backup.ts";
+import { seesBackup } from "./backup-storage.ts";
+
+/** What a host is asked to do with an archive. */
+export type Errand = "verify" | "delete";
+
+/** A backup is read to its end again after this. */
+const verifyEveryDays = 7;
+const verifyTimeoutMs = 4 * 3_600_000;
+const deleteTimeoutMs = 1_800_000;
+const batchMax = 100;
+
+/** An archive and the host that is asked about it. */
+interface ErrandRow {
+  readonly id: string;
+  readonly tenantId: string;
+  readonly podId: string;
+  readonly vmid: number;
+  readonly generation: bigint;
+  readonly revision: bigint;
+  readonly volumeId: string;
+  readonly nodeId: string;
+}
+
+/** What shall go: what was asked for, and what a failed backup left behind. */
+const toDelete: Sql = sql`b.pruned_at IS NULL AND (b.state = 'failed' OR (b.state = 'available' AND b.delete_requested_at IS NOT NULL))
+  AND NOT ${isInUse}`;
+/** What was not looked at for a week; archives that are going are not read any more. */
+const toVerify = (now: Date): Sql => sql`b.state = 'available' AND b.delete_requested_at IS NULL
+  AND b.checked_at < ${now}::timestamptz - ${verifyEveryDays} * interval '1 day'`;
+
+/**
+ * Sends what is to be done with archives to hosts that see them: the one that made it first, else any that is there.
+ * A host reads one archive at a time for this.
+ * @returns the hosts that have something to do now
+ */
+export async function sendErrands(db: Database, now: Date): Promise<string[]> {
+  const told = [...(await sendAll(db, "delete", toDelete, now)), ...(await sendAll(db, "verify", toVerify(now), now))];
+  return [...new Set(told)];
+}
+
+async function sendAll(db: Database, errand: Errand, which: Sql, now: Date): Promise<string[]> {
+  const rows = await db.query<ErrandRow>(sql`
+    SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", b.vmid, p.generation, p.revision, b.volume_id AS "volumeId", host.id AS "nodeId"
+    FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id, LATERAL (
+      SELECT v.node_id AS id FROM node_storages v JOIN node_status s ON s.node_id = v.node_id
+      WHERE v.available AND ${seesBackup} AND s.state IN ('online', 'degraded') AND s.session_connected AND ${`${errand}_backup`} = ANY(s.capabilities)
+      ORDER BY v.node_id = b.node_id DESC, v.node_id LIMIT 1) host
+    WHERE ${which} AND b.volume_id IS NOT NULL AND b.errand IS NULL AND b.errand_after <= ${now}
+    ORDER BY b.errand_after LIMIT ${batchMax}`);
+  const told: string[] = [];
+  for (const row of errand === "delete" ? rows : onePerHost(rows)) {
+    if (await db.transaction((tx) => send(tx, errand, row, which))) told.push(row.nodeId);
+  }
+  return told;
+}
+
+function onePerHost(rows: readonly ErrandRow[]): ErrandRow[] {
+  return [...Map.groupBy(rows, ({ nodeId }) => nodeId).values()].flatMap(([first]) =>
+    first === undefined ? [] : [first],
+  );
+}
+
+/** @returns false when it is wanted no more, or the host reads another archive */
+async function send(tx: Transaction, errand: Errand, row: ErrandRow, which: Sql): Promise<boolean> {
+  const { id, nodeId, tenantId, podId, vmid, generation, revision, volumeId } = row;
+  // Pod before backup, as everybody who restores locks them.
+  await tx.query(sql`SELECT FROM cloud_pods WHERE id = ${podId} FOR SHARE`);
+  const wanted = await tx.query(sql`
+    SELECT FROM cloud_pod_backups b WHERE b.id = ${id} AND b.errand IS NULL AND ${which} FOR UPDATE OF b`);
+  if (wanted.length === 0) return false;
+  const busy = await tx.query(sql`
+    SELECT FROM cloud_pod_backups b JOIN node_commands c ON c.id = b.errand_command_id
+    WHERE b.errand = 'verify' AND c.node_id = ${nodeId} AND c.finished_at IS NULL LIMIT 1`);
+  if (errand === "verify" && busy.length > 0) return false;
+  const op: NonNullable<Command["op"]> =
+    errand === "verify"
+      ? { $case: "verifyBackup", value: { volumeId } }
+      : { $case: "deleteBackup", value: { volumeId } };
+  const timeoutMs = errand === "verify" ? verifyTimeoutMs : deleteTimeoutMs;
+  const to = { nodeId, tenantId, podId, vmid, generation, revision, timeoutMs };
+  const commandId = await insertCommand(tx, { ...to, op });
+  await tx.execute(
+    sql`UPDATE cloud_pod_backups SET errand = ${errand}, errand_command_id = ${commandId} WHERE id = ${id}`,
+  );
+  return true;
+}
