@@ -79,8 +79,14 @@ function work({ databaseUrl, mqttUrl, tls, replicaId, archiveDirectory }: Replic
     registry: new Registry(),
     clock: () => nowMs,
   });
-  const log = pino({ level: "warn" }, { write: (line) => tell({ failed: line }) });
+  const log = pino({ level: "warn" }, { write: (line) => tell({ failed: reasonOf(line) }) });
   startLoops(database, log, storyLoops(database, { databaseUrl, archiveDirectory }));
+}
+
+/** Which loop failed, and why, of a line of the log. */
+function reasonOf(line: string): string {
+  const { loop = "", err }: { loop?: string; err?: { message?: string } } = JSON.parse(line);
+  return `${loop}: ${err?.message ?? line}`;
 }
 
 process.on("message", (order: ReplicaOrder) => {

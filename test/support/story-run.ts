@@ -167,7 +167,7 @@ export async function retire(world: StoryWorld): Promise<void> {
       );
       return row?.open === false;
     },
-    120_000,
+    600_000,
   );
   await settle(world, 4 * dayMs + hourMs);
 }

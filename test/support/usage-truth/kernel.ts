@@ -39,7 +39,7 @@ function concerns({ what }: Reset, name: CounterName): boolean {
 }
 
 /** What is used in the first so many ms of a run. */
-export function usedIn(pattern: Pattern, elapsedMs: number): bigint {
+function usedIn(pattern: Pattern, elapsedMs: number): bigint {
   const minutes = Math.floor(elapsedMs / minuteMs);
   const periods = Math.floor(minutes / pattern.before.length);
   const inPeriod = pattern.before[minutes % pattern.before.length] ?? 0n;

@@ -91,7 +91,7 @@ function accrued(price: string, quantity: bigint, anchorMs: number, stays: reado
 }
 
 /** The UTC month of an instant. */
-export function monthOf(atMs: number): Span {
+function monthOf(atMs: number): Span {
   const date = new Date(atMs);
   const [year, month] = [date.getUTCFullYear(), date.getUTCMonth()];
   return { fromMs: Date.UTC(year, month), toMs: Date.UTC(year, month + 1) };
@@ -106,7 +106,7 @@ function awayOf(story: Story, pod: PodStory): Span[] {
 }
 
 /** The price list that a tenant pays by at an instant: the one that it names, else its currency's default. */
-export function priceListAt(story: Story, pod: PodStory, atMs: number): PriceVersion | undefined {
+function priceListAt(story: Story, pod: PodStory, atMs: number): PriceVersion | undefined {
   const tenant = story.tenants[pod.tenant];
   const ofCurrency = story.priceLists.filter((list) => list.currency === tenant?.currency);
   const named = ofCurrency.filter((list) => list.name === tenant?.pricingName);
