@@ -37,6 +37,13 @@ test("what a former agent asked and nobody waits for is not asked again while it
   expect(readdirSync(records)).toEqual([]);
 });
 
+test("a program that is not there tells nothing, and leaves nothing", async () => {
+  const runner = createOperationRunner(records);
+  expect(await look(runner, [join(root, "missing")], never, 5_000)).toBeUndefined();
+  expect(await look(runner, program("quick", "echo done"), never, 5_000)).toMatchObject({ stdout: "done\n" });
+  expect(readdirSync(records)).toEqual([]);
+});
+
 test("looks that ended unobserved leave nothing behind, and commands' records are not touched", async () => {
   const argv = program("quick", "echo done");
   const runner = createOperationRunner(records);

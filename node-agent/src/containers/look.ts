@@ -23,7 +23,11 @@ export async function look(
   const id = `${ID_PREFIX}${randomUUID()}`;
   inProgress.add(id);
   try {
-    const operation = await runner.start({ operationId: id, commandId: id, vmid: NO_VMID, argv });
+    // A program that is not there tells nothing; its record goes with the next look.
+    const operation = await runner
+      .start({ operationId: id, commandId: id, vmid: NO_VMID, argv })
+      .catch(() => undefined);
+    if (operation === undefined) return undefined;
     const end = await operation.wait({ signal, deadlineMs });
     const output = await operation.output();
     // What does not end keeps its record until it has.
