@@ -1,22 +1,16 @@
-import { spawn } from "node:child_process";
-import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { aTenant, anOnlineNode } from "../../../test/support/rows.ts";
 import { startScriptedHost, type ScriptedEnd, type ScriptedHost } from "../../../test/support/scripted-host.ts";
+import { expectBooksBalanced, finishWork, workAndDie } from "../../../test/support/worker-kills.ts";
 import type { Command } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { sql } from "../platform/sql.ts";
 import { createFleetView } from "../scheduling/fleet-view.ts";
 import { systemActor } from "../security/actor.ts";
-import { startTaskWorker } from "../tasks/task-worker.ts";
 import { destroyPodNow } from "./destroy-pod.ts";
 import { orderPod } from "./order-pod.ts";
-import { podSagas } from "./pod-sagas.ts";
 
-const program = join(import.meta.dirname, "../../../test/support/killed-worker.ts");
 const fleet = createFleetView();
 
 let db: TestDatabase;
@@ -47,68 +41,9 @@ async function order(hostname: string): Promise<{ podId: string; vmid: number }>
   return { podId: pod.id, vmid: pod.vmid };
 }
 
-/** Runs a worker that dies at its n-th boundary; undefined when the work ended before it got there. */
-async function workAndDie(nth: number, isDone: () => Promise<boolean>): Promise<string | undefined> {
-  const child = spawn(process.execPath, [program, db.systemUrl, String(nth)], { stdio: ["ignore", "pipe", "inherit"] });
-  let said = "";
-  child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
-  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-  for (const deadline = Date.now() + 30_000; child.exitCode === null && child.signalCode === null; await sleep(10)) {
-    if (await isDone()) child.kill("SIGKILL");
-    if (Date.now() > deadline) throw new Error(`the worker neither died at boundary ${nth} nor finished`);
-  }
-  await ended;
-  return said === "" ? undefined : said.trim();
-}
-
-async function finishWork(podId: string): Promise<void> {
-  const worker = startTaskWorker({
-    db: db.system,
-    workerId: `survivor-${newId()}`,
-    sagas: podSagas(fleet),
-    log: pino({ level: "silent" }),
-    onCommitted: () => {},
-    pollMs: 20,
-  });
-  try {
-    await expect.poll(() => isIdle(podId), { timeout: 20_000, interval: 10 }).toBe(true);
-  } finally {
-    await worker.stop();
-  }
-}
-
-async function isIdle(podId: string): Promise<boolean> {
-  const open = await db.system.query(sql`
-    SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${podId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
-  return open.length === 0;
-}
-
-async function books(): Promise<{
-  pods: bigint;
-  claimed: bigint;
-  allocatedMb: bigint;
-  claimedMb: bigint;
-  usedPods: bigint;
-  counted: bigint;
-}> {
-  const [row] = await db.system.query<Awaited<ReturnType<typeof books>>>(sql`
-    SELECT (SELECT count(*) FROM cloud_pods WHERE node_id IS NOT NULL) AS pods, (SELECT count(*) FROM node_claims) AS claimed,
-      (SELECT sum(memory_allocated_mb) FROM node_capacity) AS "allocatedMb", (SELECT coalesce(sum(memory_mb), 0) FROM node_claims) AS "claimedMb",
-      (SELECT sum(used_cloud_pods) FROM cloud_pod_quotas) AS "usedPods",
-      (SELECT count(*) FROM cloud_pods WHERE status IN ('provisioning', 'active')) AS counted`);
-  if (row === undefined) throw new Error("no row");
-  return row;
-}
-
 async function statusOf(podId: string): Promise<string | undefined> {
   const [row] = await db.system.query<{ status: string }>(sql`SELECT status FROM cloud_pods WHERE id = ${podId}`);
   return row?.status;
-}
-
-function expectBalanced(found: Awaited<ReturnType<typeof books>>): void {
-  expect(found.claimed).toBe(found.pods);
-  expect(found.allocatedMb).toBe(found.claimedMb);
-  expect(found.usedPods).toBe(found.counted);
 }
 
 /** Orders again and again, a worker dying one boundary later each time, until one gets through. */
@@ -121,12 +56,12 @@ async function dieEverywhere(
   const died: string[] = [];
   for (let nth = 1; ; nth++) {
     const { podId, vmid } = await order(`${prefix}-${nth}`);
-    const where = await workAndDie(nth, () => isIdle(podId));
+    const where = await workAndDie(db, podId, nth);
     if (where === undefined) return died;
     died.push(where);
-    await finishWork(podId);
+    await finishWork(db, fleet, podId);
     await check(podId, vmid);
-    expectBalanced(await books());
+    await expectBooksBalanced(db);
   }
 }
 
@@ -163,10 +98,10 @@ test("a destroy during an order wins, and nothing is left", async () => {
   const { podId, vmid } = await order("short-lived");
   const who = { tenantId, actor: systemActor("test"), requestId: newId() };
   await db.api.transaction((tx) => destroyPodNow(tx, who, podId, new Date()), { tenantId });
-  await finishWork(podId);
+  await finishWork(db, fleet, podId);
   expect(await statusOf(podId)).toBe("deleted");
   expect(host.containers.has(vmid)).toBe(false);
-  expectBalanced(await books());
+  await expectBooksBalanced(db);
 });
 
 test("64 orders at once at one below the limit grant exactly one", async () => {

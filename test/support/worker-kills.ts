@@ -1,0 +1,64 @@
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pino } from "pino";
+import { expect } from "vitest";
+import { newId } from "../../shared/src/ids.ts";
+import { sql } from "../../control-plane/src/platform/sql.ts";
+import { podSagas } from "../../control-plane/src/pods/pod-sagas.ts";
+import type { FleetView } from "../../control-plane/src/scheduling/fleet-view.ts";
+import { startTaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
+import type { TestDatabase } from "./postgres.ts";
+
+const program = join(import.meta.dirname, "killed-worker.ts");
+
+/** Runs a worker that dies at its n-th boundary; undefined when the pod's work ended before it got there. */
+export async function workAndDie(db: TestDatabase, podId: string, nth: number): Promise<string | undefined> {
+  const child = spawn(process.execPath, [program, db.systemUrl, String(nth)], { stdio: ["ignore", "pipe", "inherit"] });
+  let said = "";
+  child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
+  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  for (const deadline = Date.now() + 30_000; child.exitCode === null && child.signalCode === null; await sleep(10)) {
+    if (await isIdle(db, podId)) child.kill("SIGKILL");
+    if (Date.now() > deadline) throw new Error(`the worker neither died at boundary ${nth} nor finished`);
+  }
+  await ended;
+  return said === "" ? undefined : said.trim();
+}
+
+/** Lets a worker that nobody kills carry a pod's work to its end. */
+export async function finishWork(db: TestDatabase, fleet: FleetView, podId: string): Promise<void> {
+  const worker = startTaskWorker({
+    db: db.system,
+    workerId: `survivor-${newId()}`,
+    sagas: podSagas(fleet),
+    log: pino({ level: "silent" }),
+    onCommitted: () => {},
+    pollMs: 20,
+  });
+  try {
+    await expect.poll(() => isIdle(db, podId), { timeout: 20_000, interval: 10 }).toBe(true);
+  } finally {
+    await worker.stop();
+  }
+}
+
+/** Whether no task of the pod is left to do. */
+export async function isIdle(db: TestDatabase, podId: string): Promise<boolean> {
+  const open = await db.system.query(sql`
+    SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${podId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
+  return open.length === 0;
+}
+
+/** What hosts and quotas have given away is what pods have, no more and no less. */
+export async function expectBooksBalanced(db: TestDatabase): Promise<void> {
+  const [row] = await db.system.query<Record<string, bigint>>(sql`
+    SELECT (SELECT count(*) FROM cloud_pods WHERE node_id IS NOT NULL) AS pods, (SELECT count(*) FROM node_claims) AS claimed,
+      (SELECT sum(memory_allocated_mb) FROM node_capacity) AS "allocatedMb", (SELECT coalesce(sum(memory_mb), 0) FROM node_claims) AS "claimedMb",
+      (SELECT sum(used_cloud_pods) FROM cloud_pod_quotas) AS "usedPods",
+      (SELECT count(*) FROM cloud_pods WHERE status IN ('provisioning', 'active')) AS counted`);
+  expect(row).toBeDefined();
+  expect(row?.["claimed"]).toBe(row?.["pods"]);
+  expect(row?.["allocatedMb"]).toBe(row?.["claimedMb"]);
+  expect(row?.["usedPods"]).toBe(row?.["counted"]);
+}
