@@ -768,7 +768,9 @@ TABLE cloud_pods ROW LEVEL SECURITY (
   updated_at timestamp with time zone NOT NULL DEFAULT now()
   source_backup_id uuid
   source_volume_id text
-  CONSTRAINT a_place_is_whole CHECK (((node_id IS NULL) OR (num_nulls(storage, bridge, template) = 0)))
+  container_missing_since timestamp with time zone
+  adopted_network jsonb
+  CONSTRAINT a_place_is_whole CHECK (((node_id IS NULL) OR ((num_nulls(storage, bridge) = 0) AND ((template IS NOT NULL) OR (adopted_network IS NOT NULL)))))
   CONSTRAINT billing_mode CHECK ((billing_mode = ANY (ARRAY['plan'::text, 'metered'::text])))
   CONSTRAINT cloud_pods_cores_check CHECK ((cores > 0))
   CONSTRAINT cloud_pods_disk_gb_check CHECK ((disk_gb > 0))
@@ -1025,6 +1027,52 @@ TABLE node_events (
 )
 CREATE INDEX node_events_by_node ON public.node_events USING btree (node_id, id)
 CREATE INDEX node_events_by_time ON public.node_events USING brin (at)
+
+TABLE node_findings (
+  id uuid NOT NULL
+  node_id uuid NOT NULL
+  vmid integer NOT NULL
+  pod_id uuid
+  kind text NOT NULL
+  subject text NOT NULL
+  evidence jsonb NOT NULL
+  offered text[] NOT NULL
+  state text NOT NULL DEFAULT 'open'::text
+  first_seen_at timestamp with time zone NOT NULL
+  last_seen_at timestamp with time zone NOT NULL
+  sightings integer NOT NULL
+  action text
+  action_by text
+  acted_at timestamp with time zone
+  attempts integer NOT NULL DEFAULT 0
+  command_id uuid
+  task_id uuid
+  resolved_at timestamp with time zone
+  resolved_by text
+  resolution text
+  reason text
+  CONSTRAINT an_end_has_a_time CHECK (((state = 'open'::text) = (resolved_at IS NULL)))
+  CONSTRAINT finding_action CHECK ((action = ANY (ARRAY['stop'::text, 'remove'::text, 'repair'::text, 'accept'::text, 'restore'::text])))
+  CONSTRAINT finding_kind CHECK ((kind = ANY (ARRAY['missing'::text, 'power'::text, 'resized'::text, 'drift'::text, 'lock'::text, 'orphan'::text, 'stale-copy'::text, 'half-created'::text, 'unmanaged'::text])))
+  CONSTRAINT finding_state CHECK ((state = ANY (ARRAY['open'::text, 'dismissed'::text, 'resolved'::text])))
+  CONSTRAINT node_findings_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_findings_pkey PRIMARY KEY (id)
+)
+CREATE INDEX node_findings_by_end ON public.node_findings USING btree (resolved_at) WHERE (state = 'resolved'::text)
+CREATE INDEX node_findings_of_pod ON public.node_findings USING btree (pod_id) WHERE (state <> 'resolved'::text)
+CREATE UNIQUE INDEX one_current_finding ON public.node_findings USING btree (node_id, vmid, kind) WHERE (state <> 'resolved'::text)
+
+TABLE node_inventories (
+  node_id uuid NOT NULL
+  number bigint NOT NULL DEFAULT 1
+  compared_number bigint NOT NULL DEFAULT 0
+  observed_at timestamp with time zone NOT NULL
+  received_at timestamp with time zone NOT NULL DEFAULT now()
+  containers jsonb NOT NULL
+  CONSTRAINT node_inventories_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_inventories_pkey PRIMARY KEY (node_id)
+)
+CREATE INDEX node_inventories_to_compare ON public.node_inventories USING btree (received_at) WHERE (number <> compared_number)
 
 TABLE node_outages (
   node_id uuid NOT NULL

@@ -31,6 +31,7 @@ import type { MasterKey } from "./platform/sealing.ts";
 import { recordAddress } from "./pods/addresses.ts";
 import { podHints } from "./pods/pod-hints.ts";
 import { podSagas } from "./pods/pod-sagas.ts";
+import { reconcilerLoop } from "./reconciling/reconcile-nodes.ts";
 import { accrueMonth } from "./rating/accrual.ts";
 import { startIngest, type Ingest } from "./samples-intake/ingest.ts";
 import { openStorePool } from "./samples-intake/store-pool.ts";
@@ -66,9 +67,6 @@ export interface Replica {
   readonly onStop: (name: string, stop: () => Promise<void> | void) => void;
 }
 
-/** Commands and results tell of changes at once; the inventory finds what nobody told. */
-const inventoryIntervalMs = 60_000;
-
 /** Retries are asked for by people, one at a time. */
 const redriveConnectionsMax = 2;
 
@@ -90,7 +88,7 @@ export async function startGatewayRole(replica: Replica): Promise<void> {
       replicaId: replica.id,
       sampleIntervalMs: config.sampleIntervalMs,
       heartbeatIntervalMs: config.heartbeatIntervalMs,
-      inventoryIntervalMs,
+      inventoryIntervalMs: config.inventoryIntervalMs,
       // Told of none, an agent keeps the broker that it has.
       brokerUrl: async () => await Promise.resolve(brokerUrl() ?? ""),
     },
@@ -164,6 +162,12 @@ export function startWorkerRole(replica: Replica): void {
   const watching = { db: system, log, hints: podHints(hints), accrue: accrueMonth };
   const loops = startLoops(system, log, [
     ...maintenanceLoops(system),
+    reconcilerLoop({
+      db: system,
+      log,
+      graceMs: config.orphanGraceMs,
+      onCommand: (nodeId) => hints.send("node_commands", nodeId),
+    }),
     ...usageLoops({ db: system, log, databaseUrl: replica.systemUrl, archiveDirectory: config.archiveDirectory }),
     ...budgetLoops(watching),
     ...bandwidthLoops(watching),

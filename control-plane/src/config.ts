@@ -31,6 +31,10 @@ export interface Config {
   readonly archiveDirectory: string;
   readonly sampleIntervalMs: number;
   readonly heartbeatIntervalMs: number;
+  /** Commands and results tell of changes at once; the inventory finds what nobody told. */
+  readonly inventoryIntervalMs: number;
+  /** How long a container of ours without a place must have been there before it is removed. */
+  readonly orphanGraceMs: number;
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
   /** Secure flag of the session cookie: on unless the site is served over plain HTTP. */
   readonly secureCookies: boolean;
@@ -72,6 +76,8 @@ const environmentSchema = z.object({
     .default("local"),
   CLOUDPODS_SAMPLE_INTERVAL_SECONDS: z.coerce.number().int().min(1).max(3_600).default(60),
   CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS: z.coerce.number().int().min(1).max(60).default(10),
+  CLOUDPODS_INVENTORY_INTERVAL_SECONDS: z.coerce.number().int().min(1).max(600).default(60),
+  CLOUDPODS_ORPHAN_GRACE_SECONDS: z.coerce.number().int().min(1).max(604_800).default(600),
   CLOUDPODS_LOG_LEVEL: z.enum(["debug", "info", "warn", "error", "silent"]).default("info"),
   CLOUDPODS_SECURE_COOKIES: z.stringbool().default(true),
   CLOUDPODS_TRUSTED_PROXIES: z
@@ -135,6 +141,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     archiveDirectory: resolve(values.CLOUDPODS_ARCHIVE_DIR ?? join(values.CLOUDPODS_DATA_DIR, "archive")),
     sampleIntervalMs: values.CLOUDPODS_SAMPLE_INTERVAL_SECONDS * 1_000,
     heartbeatIntervalMs: values.CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS * 1_000,
+    inventoryIntervalMs: values.CLOUDPODS_INVENTORY_INTERVAL_SECONDS * 1_000,
+    orphanGraceMs: values.CLOUDPODS_ORPHAN_GRACE_SECONDS * 1_000,
     logLevel: values.CLOUDPODS_LOG_LEVEL,
     secureCookies: values.CLOUDPODS_SECURE_COOKIES,
     trustedProxies: values.CLOUDPODS_TRUSTED_PROXIES,

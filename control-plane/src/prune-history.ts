@@ -12,6 +12,7 @@ const retentions: readonly { readonly table: string; readonly ended: Sql }[] = [
   { table: "node_samples", ended: sql`at < now() - interval '14 days'` },
   { table: "node_queries", ended: sql`asked_at < now() - interval '1 minute'` },
   { table: "node_events", ended: sql`at < now() - interval '90 days'` },
+  { table: "node_findings", ended: sql`state = 'resolved' AND resolved_at < now() - interval '90 days'` },
   { table: "renewal_challenges", ended: sql`expires_at < now() - interval '1 hour'` },
   { table: "placement_failures", ended: sql`at < now() - interval '30 days'` },
   {

@@ -20,6 +20,10 @@ export interface ScriptedHost {
   readonly made: ReadonlyMap<number, number>;
   /** Commands in the order in which they were carried out. */
   readonly carriedOut: readonly string[];
+  /** Somebody makes or changes a container by hand. */
+  meddle(container: ContainerObservation): void;
+  /** Somebody destroys a container by hand. */
+  lose(vmid: number): void;
   stop(): Promise<void>;
 }
 
@@ -60,6 +64,7 @@ export function startScriptedHost(
     const { op, vmid } = command;
     carriedOut.push(op?.$case ?? "nothing");
     if (op?.$case === "ensureContainer" && op.value.spec !== undefined) {
+      if (!containers.has(vmid) && op.value.spec.source === undefined) return; // nothing to make it from
       if (!containers.has(vmid)) made.set(vmid, (made.get(vmid) ?? 0) + 1);
       containers.set(vmid, {
         ...observe(command),
@@ -74,6 +79,8 @@ export function startScriptedHost(
       containers.set(vmid, { ...container, power: op.value.power });
     if (op?.$case === "inspect" && container !== undefined)
       containers.set(vmid, { ...container, ip: `10.0.${(vmid >> 8) & 255}.${vmid & 255}` });
+    if (op?.$case === "adopt" && container !== undefined)
+      containers.set(vmid, { ...container, podId: command.podId, generation: command.generation });
     if (op?.$case === "ensureAbsent") containers.delete(vmid);
   }
 
@@ -81,6 +88,8 @@ export function startScriptedHost(
     containers,
     made,
     carriedOut,
+    meddle: (container) => void containers.set(container.vmid, container),
+    lose: (vmid) => void containers.delete(vmid),
     async stop() {
       stopping.abort();
       await loop;

@@ -26,6 +26,7 @@ export interface ReplicasOptions {
   readonly count: number;
   readonly directory: string;
   readonly front: StackFront;
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** Loopback addresses of the replicas: what they announce is one port, behind which each listens apart. */
@@ -63,6 +64,7 @@ async function describeReplica(options: ReplicasOptions, index: number): Promise
       CLOUDPODS_SAMPLE_INTERVAL_SECONDS: "1",
       CLOUDPODS_HEARTBEAT_INTERVAL_SECONDS: "1",
       CLOUDPODS_SECURE_COOKIES: "false",
+      ...options.environment,
       ...(mqttUrl === undefined
         ? { CLOUDPODS_BROKER_HOST: host, CLOUDPODS_BROKER_PORT: String(front.broker.port) }
         : { CLOUDPODS_MQTT_URL: mqttUrl }),

@@ -25,6 +25,8 @@ export interface StackOptions {
   readonly hosts: readonly string[];
   /** How many replicas there are; the first is started. */
   readonly replicas?: number;
+  /** Variables of the replicas' configuration besides the usual ones. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** A whole CloudPods in processes of its own: control plane, hosts, an agent on each. */

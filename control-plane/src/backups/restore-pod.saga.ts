@@ -40,6 +40,17 @@ export const checkArchiveStep: Step = backupStep({
   },
 });
 
+const stopFirst = stopStep(30);
+
+/** A container that the host has lost does not run either. */
+const stopUnlessLostStep: Step = {
+  ...stopFirst,
+  async resume(context, command) {
+    if (command.errorCode === "CONTAINER_MISSING") return { kind: "done", message: "The host has lost the container" };
+    return (await stopFirst.resume?.(context, command)) ?? { kind: "done", message: "Not needed" };
+  },
+};
+
 /** The pod's own container and no other is replaced: the host compares the mark of the one that is there. */
 const restoreStep: Step = backupStep({
   name: "restore",
@@ -97,7 +108,7 @@ const undoStep: Step = {
 export const restorePod: Saga = {
   type: "restore",
   deadlineMs: restoreDeadlineMs,
-  steps: [checkArchiveStep, stopStep(30), restoreStep, startAgainStep],
+  steps: [checkArchiveStep, stopUnlessLostStep, restoreStep, startAgainStep],
   undo: [undoStep],
   async finish({ tx, task }: StepContext, end) {
     const isDone = end === "succeeded";

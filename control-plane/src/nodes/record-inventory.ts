@@ -2,6 +2,7 @@ import { ContainerObservation, Power, type Inventory } from "@cloudpods/shared/g
 import { isUuid } from "@cloudpods/shared/ids";
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { keepInventory } from "./latest-inventory.ts";
 import { recordStorages } from "./record-storages.ts";
 import { SessionSuperseded, type SessionRef } from "./session-fence.ts";
 
@@ -54,6 +55,7 @@ export async function recordInventory(
     await chooseDefaults(tx, session.nodeId, inventory);
     await recordPods(tx, session.nodeId, inventory, hooks);
     await recordStrangers(tx, session.nodeId, inventory);
+    await keepInventory(tx, session.nodeId, inventory);
     return true;
   });
 }

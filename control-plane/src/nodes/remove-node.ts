@@ -29,6 +29,10 @@ export async function removeNode(tx: Transaction, nodeId: string, by: NodeChange
   );
   await tx.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId}`);
   await tx.execute(sql`DELETE FROM unmanaged_containers WHERE node_id = ${nodeId}`);
+  await tx.execute(sql`DELETE FROM node_inventories WHERE node_id = ${nodeId}`);
+  await tx.execute(sql`
+    UPDATE node_findings SET state = 'resolved', resolved_at = now(), resolved_by = ${`${by.actor.kind}:${by.actor.id}`}, resolution = 'node-removed'
+    WHERE node_id = ${nodeId} AND state <> 'resolved'`);
   await tx.execute(sql`DELETE FROM node_storages WHERE node_id = ${nodeId}`);
   const cancelled = await tx.query<{ id: string }>(sql`
     UPDATE node_commands SET state = 'cancelled', finished_at = now(), error_code = 'NODE_REMOVED', error_message = 'The node was removed.'

@@ -1,8 +1,29 @@
 import type { ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import type { Pod } from "./pod.ts";
 
+/** What an adopted container keeps as it was found. */
+export interface AdoptedNetwork {
+  /** Address with prefix length, or "dhcp". */
+  readonly ip: string;
+  readonly gateway: string;
+  readonly firewall: boolean;
+  readonly vlanTag: number;
+  readonly nameserver: string;
+  readonly searchDomain: string;
+}
+
+const ourNetwork: AdoptedNetwork = {
+  ip: "dhcp",
+  gateway: "",
+  firewall: true,
+  vlanTag: 0,
+  nameserver: "",
+  searchDomain: "",
+};
+
 /**
- * What the host shall make of a pod.
+ * What the host shall make of a pod. Once it was its owner's it names nothing to make it from: a host that has lost the
+ * container says so instead of putting an empty one in its place.
  * @throws Error for a pod that has no place yet: nothing can be told to a host before that.
  */
 export function containerSpecOf(
@@ -22,10 +43,12 @@ export function containerSpecOf(
     | "nesting"
     | "rateLimitKibPerSecond"
     | "sshKeys"
+    | "adoptedNetwork"
+    | "activatedAt"
   >,
 ): ContainerSpec {
-  if (pod.storage === null || pod.bridge === null || pod.template === null)
-    throw new Error(`pod ${pod.id} has no place`);
+  if (pod.storage === null || pod.bridge === null) throw new Error(`pod ${pod.id} has no place`);
+  const { ip, gateway, firewall, vlanTag, nameserver, searchDomain } = pod.adoptedNetwork ?? ourNetwork;
   return {
     hostname: pod.hostname,
     cores: pod.cores,
@@ -37,19 +60,20 @@ export function containerSpecOf(
     network: {
       bridge: pod.bridge,
       mac: pod.mac,
-      ip: "dhcp",
-      gateway: "",
+      ip,
+      gateway,
       rateLimitKibPerSecond: pod.rateLimitKibPerSecond,
-      firewall: true,
-      vlanTag: 0,
-      ipFilter: true,
+      firewall,
+      vlanTag,
+      // An adopted container may carry addresses that we do not know of.
+      ipFilter: pod.adoptedNetwork === null,
     },
-    source: sourceOf(pod.template),
+    source: pod.template === null || pod.activatedAt !== null ? undefined : sourceOf(pod.template),
     unprivileged: true,
     nesting: pod.nesting,
     sshAuthorizedKeys: [...pod.sshKeys],
-    nameserver: "",
-    searchDomain: "",
+    nameserver,
+    searchDomain,
   };
 }
 

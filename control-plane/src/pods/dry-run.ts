@@ -181,5 +181,7 @@ async function specOn(
     nesting: true,
     rateLimitKibPerSecond: 0,
     sshKeys: order.sshKeys ?? [],
+    adoptedNetwork: null,
+    activatedAt: null,
   });
 }

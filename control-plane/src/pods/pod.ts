@@ -3,6 +3,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import type { PlacementVerdict } from "../scheduling/verdict.ts";
+import type { AdoptedNetwork } from "./container-spec.ts";
 import type { PlacementWish } from "./placement-wish.ts";
 
 /** A pod as its row has it. Sizes are what is wanted; what the host confirmed is in cloud_pod_allocations. */
@@ -42,6 +43,10 @@ export interface Pod {
   /** Of pods that are made from a backup instead of a template. */
   readonly sourceBackupId: string | null;
   readonly sourceVolumeId: string | null;
+  /** Network and resolver of a container that was adopted; null: as we make them. */
+  readonly adoptedNetwork: AdoptedNetwork | null;
+  /** Since when its host shows no container of it. */
+  readonly containerMissingSince: Date | null;
   readonly placementRequest: PlacementWish;
   /** Empty while the pod has no place. */
   readonly placementVerdict: Partial<PlacementVerdict>;
@@ -59,8 +64,8 @@ const podColumns: Sql = sql`p.id, p.tenant_id AS "tenantId", p.vmid, p.name, p.h
   n.name AS "nodeName", p.generation, p.revision, p.plan_code AS "planCode", p.billing_mode AS "billingMode",
   p.subscription_id AS "subscriptionId", p.cores, p.memory_mb AS "memoryMb", p.swap_mb AS "swapMb", p.disk_gb AS "diskGb",
   p.storage, p.bridge, p.pool, p.template, p.nesting, p.rate_limit_kib_per_second AS "rateLimitKibPerSecond", p.mac, p.ip,
-  p.ssh_keys AS "sshKeys", p.labels, p.source_backup_id AS "sourceBackupId", p.source_volume_id AS "sourceVolumeId",
-  p.placement_request AS "placementRequest", p.placement_verdict AS "placementVerdict",
+  p.ssh_keys AS "sshKeys", p.labels, p.source_backup_id AS "sourceBackupId", p.source_volume_id AS "sourceVolumeId", p.adopted_network AS "adoptedNetwork",
+  p.container_missing_since AS "containerMissingSince", p.placement_request AS "placementRequest", p.placement_verdict AS "placementVerdict",
   p.last_error_code AS "lastErrorCode", p.last_error_message AS "lastErrorMessage", p.version, p.ordered_at AS "orderedAt",
   p.activated_at AS "activatedAt", p.deletion_requested_at AS "deletionRequestedAt", p.deleted_at AS "deletedAt"`;
 

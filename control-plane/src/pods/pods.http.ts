@@ -128,10 +128,16 @@ const healthView = z
       .openapi({ description: "The host was seen lately and has the pod in the power that is wanted." }),
     conditions: z
       .array(z.object({ kind: z.string(), message: z.string() }))
-      .openapi({ description: "What is wrong with the pod's host." }),
+      .openapi({ description: "What is wrong with the pod's container or host." }),
     lastError: z.object({ code: z.string(), message: z.string() }).nullable(),
   })
   .openapi("PodHealth");
+
+function missingCondition({ containerMissingSince }: Pod): { kind: string; message: string }[] {
+  if (containerMissingSince === null) return [];
+  const message = `The host has shown no container of this pod since ${containerMissingSince.toISOString()}; a backup can be restored`;
+  return [{ kind: "ContainerMissing", message }];
+}
 
 /** Inventories come every few minutes; an older observation says nothing about now. */
 const observationFreshMs = 600_000;
@@ -213,12 +219,13 @@ function registerObservations(routes: RouteTable): void {
     responses: { 200: healthView },
     async handler({ params }, ctx) {
       const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
-      const conditions =
+      const ofHost =
         pod.nodeId === null
           ? []
           : await ctx.system.query<{ kind: string; message: string }>(sql`
               SELECT kind, message FROM node_conditions WHERE node_id = ${pod.nodeId}
               UNION ALL SELECT 'Host' || initcap(state), 'The host is ' || state FROM node_status WHERE node_id = ${pod.nodeId} AND state <> 'online'`);
+      const conditions = [...missingCondition(pod), ...ofHost];
       const ageMs = pod.observedAt === null ? undefined : ctx.now.getTime() - pod.observedAt.getTime();
       return {
         status: 200,

@@ -40,7 +40,7 @@ async function takeUp(db: Database, podId: string): Promise<boolean> {
     if (!differs || open.length > 0 || (pod.status !== "active" && pod.status !== "suspended")) return false;
     if (pod.desiredPower === "running" && !(await isFreeToRun(tx, pod))) return false;
     const type: TaskType = pod.status === "suspended" ? "suspend" : pod.desiredPower === "running" ? "start" : "stop";
-    await createTask(tx, {
+    const task = await createTask(tx, {
       tenantId: pod.tenantId,
       podId,
       type,
@@ -51,6 +51,9 @@ async function takeUp(db: Database, podId: string): Promise<boolean> {
       requestId: newId(),
       message: `The host sees the pod ${pod.observedPower}, wanted is ${pod.desiredPower}`,
     });
+    await tx.execute(sql`
+      UPDATE node_findings SET action = 'repair', action_by = 'system:reconciler', acted_at = now(), attempts = attempts + 1, task_id = ${task.id}
+      WHERE pod_id = ${podId} AND kind = 'power' AND state <> 'resolved'`);
     return true;
   });
 }

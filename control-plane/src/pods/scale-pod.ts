@@ -23,7 +23,7 @@ export interface ScaleOrder {
  * Changes the plan or the resources of a pod. Quota and the host's capacity are checked on what increases.
  * @throws DomainError `PLAN_NOT_FOUND`, `DISK_SHRINK_UNSUPPORTED`, `SCALE_WITHOUT_CHANGE`, `EMAIL_NOT_VERIFIED`,
  *   `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `NO_CAPACITY`,
- *   `POD_WRONG_STATE`, `POD_BUSY`, `VERSION_MISMATCH`
+ *   `POD_WRONG_STATE`, `CONTAINER_MISSING`, `POD_BUSY`, `VERSION_MISMATCH`
  */
 export async function scalePod(
   tx: Transaction,
@@ -75,6 +75,7 @@ async function scaledSize(tx: Queryable, pod: Pod, order: ScaleOrder): Promise<P
       },
     );
   }
+  if (pod.containerMissingSince !== null) throw containerMissing();
   const size = await wantedSize(tx, pod, order);
   if (size.diskGb < pod.diskGb) {
     throw new DomainError(
@@ -90,6 +91,11 @@ async function scaledSize(tx: Queryable, pod: Pod, order: ScaleOrder): Promise<P
     throw new DomainError("conflict", "SCALE_WITHOUT_CHANGE", "The pod has this size already.");
   }
   return size;
+}
+
+function containerMissing(): DomainError {
+  const message = "The host has lost the pod's container: there is nothing to change until a backup is restored.";
+  return new DomainError("wrong-state", "CONTAINER_MISSING", message);
 }
 
 async function wantedSize(tx: Queryable, pod: Pod, order: ScaleOrder): Promise<PodSize> {

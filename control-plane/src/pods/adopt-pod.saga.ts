@@ -1,0 +1,122 @@
+import { sql } from "../platform/sql.ts";
+import { systemActor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
+import type { Saga, Step, StepContext } from "../tasks/saga.ts";
+import { recordAddress } from "./addresses.ts";
+import { recordAllocation } from "./allocations.ts";
+import { changePodStatus } from "./change-status.ts";
+import { failureOf, observationOf, sendWish } from "./command-steps.ts";
+import { lockPodById } from "./pod.ts";
+import { createWish } from "./provision-pod.saga.ts";
+import { beginRemoval, vacate } from "./release-pod.ts";
+
+export const adoptDeadlineMs = 1_800_000;
+const adoptTimeoutMs = 120_000;
+/** What the operator saw is not promised for longer. */
+const adoptTtlMs = 600_000;
+
+/** The host marks the container if its configuration is still what the operator saw. */
+export const adoptStep: Step = {
+  name: "adopt",
+  percent: 10,
+  attemptsMax: 12,
+  async begin({ tx, task }) {
+    const pod = await lockPodById(tx, task.podId);
+    const expectedConfigSha256 = String(task.input["configSha256"]);
+    const sent = await sendWish(tx, pod, task.id, {
+      op: { $case: "adopt", value: { expectedConfigSha256 } },
+      timeoutMs: adoptTimeoutMs,
+      ttlMs: adoptTtlMs,
+    });
+    return { kind: "wait", ...sent, message: "Marking the container" };
+  },
+  async resume({ tx, task }, command) {
+    if (command.state !== "succeeded") return failureOf(command);
+    const pod = await lockPodById(tx, task.podId);
+    const ip = observationOf(command)?.ip ?? "";
+    if (ip !== "") await recordAddress(tx, pod, ip);
+    return { kind: "done", message: "The container is marked as the pod's" };
+  },
+};
+
+/** Proves that what our books say describes the container; what cannot be made so stays, and is shown as a finding. */
+const settleStep: Step = {
+  name: "settle",
+  percent: 60,
+  attemptsMax: 3,
+  async begin({ tx, task }) {
+    const pod = await lockPodById(tx, task.podId);
+    return {
+      kind: "wait",
+      ...(await sendWish(tx, pod, task.id, createWish(pod))),
+      message: "Comparing it with our books",
+    };
+  },
+  async resume(_, command) {
+    const isSo = command.state === "succeeded";
+    const message = isSo ? "It is as our books say" : `Left as it was found (${command.errorCode ?? command.state})`;
+    return await Promise.resolve({ kind: "done", message });
+  },
+};
+
+/** From here on the pod is the tenant's and is paid for. */
+const activateStep: Step = {
+  name: "activate",
+  percent: 90,
+  attemptsMax: 10,
+  async begin({ tx, task, now }) {
+    const pod = await lockPodById(tx, task.podId);
+    await changePodStatus(tx, pod, "activated");
+    await tx.execute(sql`UPDATE cloud_pods SET activated_at = ${now} WHERE id = ${pod.id}`);
+    await recordAllocation(tx, pod, now);
+    await tx.execute(
+      sql`UPDATE subscriptions SET state = 'ACTIVE', activated_at = ${now} WHERE id = ${pod.subscriptionId}`,
+    );
+    await tx.execute(sql`DELETE FROM unmanaged_containers WHERE node_id = ${pod.nodeId} AND vmid = ${pod.vmid}`);
+    return { kind: "done", message: "The container is the tenant's pod" };
+  },
+};
+
+/** The container is nobody's as before; nothing of it was changed, and nothing on the host is asked. */
+const releaseStep: Step = {
+  name: "undo-release",
+  percent: 0,
+  attemptsMax: 10,
+  async begin({ tx, task, now }) {
+    await vacate(tx, await lockPodById(tx, task.podId), now);
+    return { kind: "done", message: "The container stays as it was" };
+  },
+};
+
+/** Somebody's container becomes a pod as it is. */
+export const adoptPodSaga: Saga = {
+  type: "adopt",
+  deadlineMs: adoptDeadlineMs,
+  steps: [adoptStep, settleStep, activateStep],
+  undo: [releaseStep],
+  finish: finishAdoption,
+};
+
+async function finishAdoption(
+  { tx, task, now }: StepContext,
+  end: "succeeded" | "failed" | "cancelled",
+): Promise<void> {
+  const pod = await lockPodById(tx, task.podId);
+  await recordAudit(tx, {
+    actor: systemActor("adoption"),
+    requestId: task.requestId ?? undefined,
+    tenantId: pod.tenantId,
+    action: end === "succeeded" ? "pod.activate" : "pod.adoption-failed",
+    targetType: "pod",
+    targetId: pod.id,
+    detail: { askedBy: task.input["askedBy"], errorCode: task.errorCode },
+  });
+  if (end === "succeeded") return;
+  await beginRemoval(tx, pod, now);
+  await changePodStatus(tx, { ...pod, status: "deleting" }, "gone");
+  await tx.execute(sql`
+    UPDATE cloud_pods SET deleted_at = ${now}, last_error_code = ${task.errorCode}, last_error_message = ${task.errorMessage} WHERE id = ${pod.id}`);
+  await tx.execute(
+    sql`UPDATE subscriptions SET state = 'CANCELLED', ended_at = ${now} WHERE id = ${pod.subscriptionId}`,
+  );
+}

@@ -1,0 +1,93 @@
+import { Power, type ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { DomainError } from "@cloudpods/shared/errors";
+import { readLatestInventory } from "../nodes/latest-inventory.ts";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { AdoptedNetwork } from "./container-spec.ts";
+import { hostname as hostnameField } from "./hostnames.ts";
+
+/** A container as its host showed it last, fit to become a pod. */
+export interface AdoptableContainer {
+  readonly vmid: number;
+  readonly configSha256: string;
+  readonly hostname: string;
+  readonly cores: number;
+  readonly memoryMb: number;
+  readonly swapMb: number;
+  readonly diskGb: number;
+  readonly storage: string;
+  readonly storageId: string;
+  readonly bridge: string;
+  readonly mac: string;
+  readonly ip: string;
+  readonly nesting: boolean;
+  readonly rateLimitKibPerSecond: number;
+  readonly power: "running" | "stopped";
+  readonly network: AdoptedNetwork;
+  readonly region: string;
+}
+
+/**
+ * The container that shall be adopted, as the newest inventory of its host has it. Its host must be there to be asked.
+ * @throws DomainError `NODE_NOT_ONLINE`, `CONTAINER_NOT_FOUND`, `CONTAINER_NOT_ADOPTABLE` with the reasons
+ */
+export async function findAdoptable(tx: Queryable, nodeId: string, vmid: number): Promise<AdoptableContainer> {
+  const [node] = await tx.query<{ region: string }>(sql`
+    SELECT n.region FROM nodes n JOIN node_status s ON s.node_id = n.id
+    WHERE n.id = ${nodeId} AND n.removed_at IS NULL AND s.state IN ('online', 'degraded') AND s.session_connected AND 'adopt' = ANY(s.capabilities)`);
+  if (node === undefined)
+    throw new DomainError(
+      "wrong-state",
+      "NODE_NOT_ONLINE",
+      "The host is not there to be asked, or its agent is too old.",
+    );
+  const inventory = await readLatestInventory(tx, nodeId);
+  const seen = inventory?.containers.find((container) => container.vmid === vmid);
+  if (seen === undefined)
+    throw new DomainError("not-found", "CONTAINER_NOT_FOUND", `The host shows no container ${vmid}.`);
+  const [storage] = await tx.query<{ id: string }>(sql`
+    SELECT s.id FROM node_storages v JOIN storages s ON s.id = v.storage_id
+    WHERE v.node_id = ${nodeId} AND s.name = ${seen.storage} AND s.holds_root_disks`);
+  const reasons = obstacles(seen, storage !== undefined);
+  const { network } = seen;
+  if (reasons.length > 0 || storage === undefined || network === undefined) {
+    const message = `Container ${vmid} cannot be adopted: ${reasons.join("; ")}.`;
+    throw new DomainError("wrong-state", "CONTAINER_NOT_ADOPTABLE", message, { details: { reasons } });
+  }
+  return {
+    ...seen,
+    bridge: network.bridge,
+    mac: seen.mac.toUpperCase(),
+    storageId: storage.id,
+    power: seen.power === Power.POWER_RUNNING ? "running" : "stopped",
+    network: {
+      ip: network.ip,
+      gateway: network.gateway,
+      firewall: network.firewall,
+      vlanTag: network.vlanTag,
+      nameserver: seen.nameserver,
+      searchDomain: seen.searchDomain,
+    },
+    region: node.region,
+  };
+}
+
+/** Why a container cannot become a pod; empty when it can. */
+export function obstacles(seen: ContainerObservation, isStorageKnown: boolean): string[] {
+  const { network } = seen;
+  const when = (is: boolean, reason: string): string[] => (is ? [reason] : []);
+  return [
+    ...when(seen.podId !== "", "it carries the mark of a pod"),
+    ...when(seen.template, "it is a template"),
+    ...when(seen.lock !== "", `it is locked (${seen.lock})`),
+    // Whoever is root in it would be root on the host.
+    ...when(!seen.unprivileged, "it is privileged"),
+    ...when(seen.cores < 1, "it has no limit of cores"),
+    ...when(seen.memoryMb < 16, "it has too little memory"),
+    ...when(seen.diskGb < 1, "its root disk has no size"),
+    ...when(!isStorageKnown, `its storage ${seen.storage || "(none)"} holds no root disks that we know of`),
+    ...when(network === undefined || network.bridge === "" || seen.mac === "", "it has no network interface"),
+    ...when(network?.ip === "" || network?.ip === "manual", "its interface has no address"),
+    ...when(!hostnameField.safeParse(seen.hostname).success, "its host name is no DNS label"),
+  ];
+}

@@ -1,0 +1,103 @@
+import { Power, type ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { AutomaticDeed, Fact, Remedy } from "./finding.ts";
+import type { KnownPod } from "./known-pod.ts";
+
+/** A container that is not its pod's own, and what may be done about it without asking anybody. */
+export interface Stranger {
+  readonly fact: Fact;
+  /** At once. */
+  readonly stop: boolean;
+  /** After it was seen long and often enough. */
+  readonly remove: boolean;
+}
+
+/** A container without a mark. The only thing that anything is done about is a half of our own making. */
+export function judgeUnmarked(seen: ContainerObservation, ofItsId: KnownPod | undefined): Stranger | undefined {
+  const { vmid } = seen;
+  if (seen.lock !== "create") {
+    const { cores, memoryMb, diskGb, hostname, ip, storage, lock } = seen;
+    const evidence = { power: powerOf(seen), cores, memoryMb, diskGb, hostname, ip, storage, lock };
+    const fact: Fact = {
+      vmid,
+      podId: null,
+      kind: "unmanaged",
+      subject: seen.mac,
+      evidence,
+      offered: ["adopt", "dismiss"],
+    };
+    return { fact, stop: false, remove: false };
+  }
+  // Somebody's own create is under way.
+  if (ofItsId === undefined || (ofItsId.status !== "failed" && ofItsId.status !== "deleted")) return undefined;
+  const fact: Fact = {
+    vmid,
+    podId: ofItsId.id,
+    kind: "half-created",
+    subject: ofItsId.id,
+    evidence: { lock: seen.lock, pod: ofItsId.status },
+    offered: ["remove", "dismiss"],
+  };
+  // The host looks into its own records whether it is ours, and refuses where it is not.
+  return { fact, stop: false, remove: true };
+}
+
+/**
+ * A container with the mark of a pod that is not here under this id; `pod` is undefined when nobody knows it, as after
+ * the loss of our last hours. Removed without asking is only what is provably of no more use to anybody:
+ * - of a pod that was deleted or that its owner never got (an adoption that failed has left somebody's own container);
+ * - a copy older than the pod's place, while the pod's own host shows the pod.
+ * What has another id than its pod was made by hand, what carries the generation in force was moved by hand, and a mark
+ * above all that we ever told is of a time that our books have lost.
+ */
+export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefined): Stranger {
+  if (pod === undefined) return { fact: marked("orphan", seen, { pod: "unknown" }), stop: false, remove: false };
+  const livesElsewhere = pod.nodeId !== null && pod.status !== "deleted";
+  const isOurDoing = seen.vmid === pod.vmid && seen.generation <= pod.highestGeneration;
+  const evidence = {
+    pod: pod.status,
+    node: pod.node,
+    inForce: String(pod.generation),
+    ofTheSameId: seen.vmid === pod.vmid,
+  };
+  // A host thinks in pods: told to remove one id of a pod it would forget the other.
+  const offered: readonly Remedy[] = seen.vmid === pod.vmid ? ["remove", "dismiss"] : ["dismiss"];
+  if (!livesElsewhere) {
+    const isOver =
+      pod.status === "deleted" ? pod.wasActivated || !pod.wasAdopted : !pod.wasActivated && !pod.wasAdopted;
+    return { fact: marked("orphan", seen, evidence, offered), stop: false, remove: isOurDoing && isOver };
+  }
+  const isLeftBehind = isOurDoing && seen.generation !== pod.generation && pod.isSeenAtHome;
+  const isOnlyOne = seen.generation === pod.generation || !pod.isSeenAtHome;
+  return {
+    fact: marked("stale-copy", seen, { ...evidence, seenAtHome: pod.isSeenAtHome }, isOnlyOne ? ["dismiss"] : offered),
+    stop: isLeftBehind && seen.generation < pod.generation && seen.power === Power.POWER_RUNNING,
+    remove: isLeftBehind,
+  };
+}
+
+/** What is done now about a stranger, given how long it is known. */
+export function dueDeed(stranger: Stranger, isOldEnough: boolean): AutomaticDeed | undefined {
+  if (stranger.remove && isOldEnough) return "remove";
+  return stranger.stop ? "stop" : undefined;
+}
+
+function marked(
+  kind: "orphan" | "stale-copy",
+  seen: ContainerObservation,
+  evidence: Readonly<Record<string, unknown>>,
+  offered: readonly Remedy[] = ["remove", "dismiss"],
+): Fact {
+  const { vmid, podId, generation, hostname, lock } = seen;
+  return {
+    vmid,
+    podId,
+    kind,
+    subject: `${podId} ${generation}`,
+    evidence: { ...evidence, generation: String(generation), power: powerOf(seen), hostname, lock },
+    offered,
+  };
+}
+
+function powerOf(seen: ContainerObservation): string {
+  return seen.power === Power.POWER_RUNNING ? "running" : "stopped";
+}

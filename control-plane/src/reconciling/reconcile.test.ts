@@ -1,0 +1,333 @@
+import { ContainerObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { findingKinds, type KnownFinding } from "./finding.ts";
+import type { KnownPod } from "./known-pod.ts";
+import { reconcile, type Comparison, type Rules } from "./reconcile.ts";
+
+const here = "here";
+const graceMs = 600_000;
+const at = (minutes: number): Date => new Date(Date.UTC(2026, 0, 1) + minutes * 60_000);
+const rules = (changes: Partial<Rules> = {}): Rules => ({
+  now: at(60),
+  graceMs,
+  sightingsMin: 2,
+  mayAct: true,
+  ...changes,
+});
+
+const aPod = (changes: Partial<KnownPod> = {}): KnownPod => ({
+  id: "pod",
+  vmid: 105,
+  status: "active",
+  nodeId: here,
+  node: "pve1",
+  generation: 1n,
+  highestGeneration: 1n,
+  power: "running",
+  cores: 1,
+  memoryMb: 512,
+  swapMb: 512,
+  diskGb: 4,
+  hostname: "shop",
+  mac: "BC:24:11:00:00:01",
+  storage: "local-lvm",
+  rateLimitKibPerSecond: 0,
+  isSettled: true,
+  hasRoomHere: true,
+  isSeenAtHome: true,
+  wasActivated: true,
+  wasAdopted: false,
+  newestBackup: null,
+  ...changes,
+});
+
+/** The container of `aPod()`. */
+const aContainer = (changes: Partial<ContainerObservation> = {}): ContainerObservation =>
+  ContainerObservation.fromPartial({
+    vmid: 105,
+    podId: "pod",
+    generation: 1n,
+    power: Power.POWER_RUNNING,
+    cores: 1,
+    memoryMb: 512,
+    swapMb: 512,
+    diskGb: 4,
+    hostname: "shop",
+    mac: "BC:24:11:00:00:01",
+    storage: "local-lvm",
+    unprivileged: true,
+    ...changes,
+  });
+
+const compare = (changes: Partial<Comparison>, how: Partial<Rules> = {}) =>
+  reconcile({ nodeId: here, containers: [], pods: [], history: [], ...changes }, rules(how));
+
+/** The same comparison again and again, a minute apart, each with what the one before found. */
+function again(changes: Partial<Comparison>, times: number, how: Partial<Rules> = {}) {
+  let history: KnownFinding[] = [];
+  let last = compare(changes, how);
+  for (let nth = 0; nth < times; nth++) {
+    last = compare({ ...changes, history }, { ...how, now: at(nth) });
+    history = last.seen.map((fact) => ({ ...fact, id: fact.kind, action: null, actedAt: null, attempts: 0 }));
+  }
+  return last;
+}
+
+describe("a pod's own container", () => {
+  test("as it should be is nothing to speak of", () => {
+    expect(compare({ containers: [aContainer()], pods: [aPod()] })).toEqual({ seen: [], gone: [], deeds: [] });
+  });
+
+  test("that is gone is missing, and nothing is made in its place", () => {
+    const found = again({ pods: [aPod({ newestBackup: { id: "b", madeAt: "then" } })] }, 30);
+    expect(found).toMatchObject({ seen: [{ kind: "missing", offered: ["repair", "remove", "dismiss"] }], deeds: [] });
+    expect(again({ pods: [aPod()] }, 30).seen[0]?.offered).toEqual(["remove", "dismiss"]);
+  });
+
+  test.each([
+    ["power", { power: Power.POWER_STOPPED }, ["dismiss"]],
+    ["resized", { cores: 4, memoryMb: 1_024 }, ["accept", "repair", "dismiss"]],
+    ["resized", { diskGb: 8 }, ["accept", "dismiss"]],
+    ["resized", { cores: 0 }, ["repair", "dismiss"]],
+    ["drift", { hostname: "other" }, ["repair", "dismiss"]],
+    ["drift", { storage: "elsewhere" }, ["dismiss"]],
+    ["drift", { generation: 2n }, ["dismiss"]],
+    ["lock", { lock: "snapshot" }, ["repair", "dismiss"]],
+  ] as const)("that differs is %s: %o", (kind, changes, offered) => {
+    const { seen } = compare({ containers: [aContainer(changes)], pods: [aPod()] });
+    expect(seen).toMatchObject([{ kind, offered, podId: "pod", vmid: 105 }]);
+  });
+
+  test("with a lock is looked into by its host at the second sighting", () => {
+    const locked = { containers: [aContainer({ lock: "backup" })], pods: [aPod()] };
+    expect(again(locked, 1).deeds).toEqual([]);
+    expect(again(locked, 2).deeds).toEqual([{ deed: "repair", kind: "lock", vmid: 105, podId: "pod" }]);
+  });
+});
+
+describe("a container whose pod is elsewhere", () => {
+  const moved = {
+    pods: [aPod({ nodeId: "there", node: "pve2", generation: 2n, highestGeneration: 2n, hasRoomHere: false })],
+  };
+
+  test("is stopped at once and removed after the grace and two sightings", () => {
+    const copy = { ...moved, containers: [aContainer()] };
+    expect(again(copy, 1).deeds).toMatchObject([{ deed: "stop", kind: "stale-copy" }]);
+    expect(again(copy, 10).deeds).toMatchObject([{ deed: "stop" }]);
+    expect(again(copy, 11).deeds).toMatchObject([{ deed: "remove" }]);
+    // One look, however long ago the pod left: the grace alone is not enough.
+    const old: KnownFinding[] = [known({ subject: "pod 0", firstSeenAt: at(0), sightings: 9 })];
+    expect(compare({ ...copy, history: old }).deeds).toMatchObject([{ deed: "stop" }]);
+  });
+
+  test.each([
+    ["the pod's own host does not show it: this may be all that is left", { isSeenAtHome: false }, {}],
+    ["it carries the generation in force: somebody moved it by hand", {}, { generation: 2n }],
+    ["it has another id: somebody copied it by hand", {}, { vmid: 900 }],
+    ["its mark is above all that we ever told: our books are behind", {}, { generation: 3n }],
+    ["room is still held for it here", { hasRoomHere: true }, {}],
+    ["somebody works on the pod", { isSettled: false }, {}],
+  ])("is left alone when %s", (_, pod, container) => {
+    const [first] = moved.pods;
+    const pods = first === undefined ? [] : [{ ...first, ...pod }];
+    expect(again({ pods, containers: [aContainer(container)] }, 30).deeds).toEqual([]);
+  });
+});
+
+describe("a container whose pod has no place", () => {
+  const orphan = (pod: Partial<KnownPod>) => ({
+    pods: [aPod({ nodeId: null, hasRoomHere: false, ...pod })],
+    containers: [aContainer()],
+  });
+
+  test("is removed after the grace when the pod was deleted or was never its owner's", () => {
+    expect(again(orphan({ status: "deleted" }), 11).deeds).toMatchObject([{ deed: "remove", kind: "orphan" }]);
+    expect(again(orphan({ status: "failed", wasActivated: false }), 11).deeds).toMatchObject([{ deed: "remove" }]);
+  });
+
+  test("is only shown when it may be the last of somebody's data", () => {
+    expect(again(orphan({ status: "failed" }), 30).deeds).toEqual([]);
+    expect(again(orphan({ status: "deleted", wasAdopted: true, wasActivated: false }), 30).deeds).toEqual([]);
+    const unknown = again({ containers: [aContainer()] }, 30);
+    expect(unknown).toMatchObject({ seen: [{ kind: "orphan", evidence: { pod: "unknown" } }], deeds: [] });
+  });
+
+  test("is left to people while a fault of ours is presumed, and after six tries", () => {
+    expect(again(orphan({ status: "deleted" }), 30, { mayAct: false }).deeds).toEqual([]);
+    const tried = known({
+      kind: "orphan",
+      subject: "pod 1",
+      sightings: 9,
+      action: "remove",
+      actedAt: at(0),
+      attempts: 6,
+    });
+    expect(compare({ ...orphan({ status: "deleted" }), history: [tried] }, { now: at(100_000) }).deeds).toEqual([]);
+    const retried = { ...tried, attempts: 2 };
+    expect(compare({ ...orphan({ status: "deleted" }), history: [retried] }, { now: at(9) }).deeds).toEqual([]);
+    expect(
+      compare({ ...orphan({ status: "deleted" }), history: [{ ...retried, firstSeenAt: at(-9) }] }, { now: at(11) })
+        .deeds,
+    ).toHaveLength(1);
+  });
+});
+
+describe("a container without a mark", () => {
+  test("is offered for adoption and never touched, whatever id it has", () => {
+    const found = again({ containers: [aContainer({ podId: "" })], pods: [aPod()] }, 30);
+    expect(found.seen.map(({ kind }) => kind)).toEqual(["unmanaged", "missing"]);
+    expect(found.deeds).toEqual([]);
+  });
+
+  test("that is half of a create of ours goes, after the grace; of somebody else's create nothing is said", () => {
+    const half = ContainerObservation.fromPartial({ vmid: 105, lock: "create" });
+    const failed = aPod({ status: "failed", nodeId: null, wasActivated: false });
+    expect(again({ containers: [half], pods: [{ ...failed, hasRoomHere: false }] }, 11).deeds).toMatchObject([
+      { deed: "remove", kind: "half-created" },
+    ]);
+    expect(compare({ containers: [half] }).seen).toEqual([]);
+    expect(again({ containers: [half], pods: [aPod()] }, 30)).toMatchObject({ seen: [{ kind: "missing" }], deeds: [] });
+  });
+});
+
+test("what was dismissed stays so until it changes; what is not shown any more is over", () => {
+  const dismissed = known({ kind: "resized", subject: "cores 4", state: "dismissed" });
+  const seen = (cores: number) =>
+    compare({ containers: [aContainer({ cores })], pods: [aPod()], history: [dismissed] });
+  expect(seen(4).seen).toMatchObject([{ state: "dismissed", sightings: 2 }]);
+  expect(seen(5).seen).toMatchObject([{ state: "open", sightings: 1 }]);
+  expect(seen(1).gone).toEqual([dismissed]);
+  const busy = compare({ containers: [aContainer()], pods: [aPod({ isSettled: false })], history: [dismissed] });
+  expect(busy).toEqual({ seen: [], gone: [], deeds: [] });
+});
+
+describe("whatever hosts and books say", () => {
+  test("nothing without a mark is touched but a nameless half, and nothing of a pod that somebody works on", () => {
+    fc.assert(
+      fc.property(comparisons, fc.boolean(), (comparison, mayAct) => {
+        const { seen, deeds, gone } = reconcile(comparison, rules({ mayAct }));
+        expect(new Set(seen.map(({ vmid, kind }) => `${vmid} ${kind}`)).size).toBe(seen.length);
+        expect(gone.every((finding) => comparison.history.includes(finding))).toBe(true);
+        if (!mayAct) expect(deeds).toEqual([]);
+        for (const { deed, vmid, podId, kind } of deeds) {
+          const container = comparison.containers.find((one) => one.vmid === vmid);
+          const pod = comparison.pods.find(({ id }) => id === podId);
+          expect(pod?.isSettled).toBe(true);
+          if (kind === "half-created") expect(container).toMatchObject({ podId: "", lock: "create" });
+          else expect(container?.podId).toBe(podId);
+          const isAtHome =
+            pod?.nodeId === here && pod.vmid === vmid && pod.status !== "deleted" && kind !== "half-created";
+          if (isAtHome) expect(deed).toBe("repair");
+          if (deed === "remove") expect(pod?.status === "active" && !pod.isSeenAtHome).toBe(false);
+        }
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  test("a container that moves is on two hosts and is never removed", () => {
+    fc.assert(
+      fc.property(moves, ({ container, pod, minutes }) => {
+        expect(again({ containers: [container], pods: [pod] }, minutes).deeds).toEqual([]);
+      }),
+    );
+  });
+
+  test("negative control: without the second sighting a look into the middle of a move would remove its source", () => {
+    /** What is removed at the first look of books that do not know of the work yet, with no grace to help. */
+    const removedAtOnce = (sightingsMin: number) =>
+      fc.check(
+        fc.property(moves, ({ container, pod }) => {
+          const unaware = { ...pod, isSettled: true, hasRoomHere: false };
+          const { deeds } = compare({ containers: [container], pods: [unaware] }, { graceMs: 0, sightingsMin });
+          return deeds.every(({ deed }) => deed !== "remove");
+        }),
+      ).failed;
+    expect(removedAtOnce(1)).toBe(true);
+    expect(removedAtOnce(2)).toBe(false);
+  });
+});
+
+function known(changes: Partial<KnownFinding>): KnownFinding {
+  return {
+    id: "finding",
+    vmid: 105,
+    kind: "stale-copy",
+    subject: "pod 1",
+    state: "open",
+    firstSeenAt: at(0),
+    sightings: 1,
+    action: null,
+    actedAt: null,
+    attempts: 0,
+    ...changes,
+  };
+}
+
+const ids = fc.constantFrom("a", "b", "c");
+const vmids = fc.integer({ min: 100, max: 104 });
+const generations = fc.bigInt({ min: 0n, max: 4n });
+
+const containers = fc.uniqueArray(
+  fc
+    .record({
+      vmid: vmids,
+      podId: fc.oneof(ids, fc.constant("")),
+      generation: generations,
+      power: fc.constantFrom(Power.POWER_RUNNING, Power.POWER_STOPPED, Power.POWER_UNSPECIFIED),
+      cores: fc.integer({ min: 0, max: 2 }),
+      diskGb: fc.integer({ min: 0, max: 5 }),
+      lock: fc.constantFrom("", "create", "backup", "destroyed"),
+      template: fc.boolean(),
+    })
+    .map((changes) => aContainer(changes)),
+  { selector: ({ vmid }) => vmid },
+);
+
+const pods = fc.uniqueArray(
+  fc
+    .record({
+      id: ids,
+      vmid: vmids,
+      status: fc.constantFrom("provisioning", "active", "suspended", "failed", "deleting", "deleted"),
+      nodeId: fc.constantFrom(here, "there", null),
+      generation: generations,
+      highestGeneration: generations,
+      isSettled: fc.boolean(),
+      hasRoomHere: fc.boolean(),
+      isSeenAtHome: fc.boolean(),
+      wasActivated: fc.boolean(),
+      wasAdopted: fc.boolean(),
+    })
+    .map((changes) => aPod({ ...changes, status: changes.status as KnownPod["status"] })),
+  { selector: ({ id }) => id },
+);
+
+/** Of the live pods each has an id of its own. */
+const comparisons: fc.Arbitrary<Comparison> = fc.record({
+  nodeId: fc.constant(here),
+  containers,
+  pods: pods.filter((all) => new Set(all.map(({ vmid }) => vmid)).size === all.length),
+  history: fc.uniqueArray(
+    fc
+      .record({ vmid: vmids, kind: fc.constantFrom(...findingKinds), sightings: fc.integer({ min: 1, max: 9 }) })
+      .map(known),
+    { selector: ({ vmid, kind }) => `${vmid} ${kind}` },
+  ),
+});
+
+/** A pod on its way: the copy here is the source, or the target to be. */
+const moves = fc
+  .record({ from: fc.bigInt({ min: 1n, max: 3n }), isTarget: fc.boolean(), minutes: fc.integer({ min: 1, max: 40 }) })
+  .map(({ from, isTarget, minutes }) => ({
+    minutes,
+    container: aContainer({ generation: isTarget ? from + 1n : from }),
+    pod: aPod({
+      nodeId: "there",
+      generation: isTarget ? from : from + 1n,
+      highestGeneration: from + 1n,
+      isSettled: false,
+      hasRoomHere: true,
+    }),
+  }));
