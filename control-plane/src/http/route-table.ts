@@ -75,6 +75,7 @@ const parameterPatterns: Readonly<Record<string, string>> = {
   id: uuidPattern,
   task: uuidPattern,
   tenant: uuidPattern,
+  user: uuidPattern,
 };
 
 /** What values a path parameter can have, as the source of a regular expression; undefined: any segment. */

@@ -77,8 +77,8 @@ export interface RouteDefinition<
 > {
   readonly method: "get" | "post" | "put" | "patch" | "delete";
   /**
-   * With `:name` parameters. `:pod` matches a VMID or a UUID, `:node` a name or a UUID, `:id` and `:task` a
-   * UUID only, others any segment; what does not match is 404. Literal segments win over parameters.
+   * With `:name` parameters. `:pod` matches a VMID or a UUID, `:node` a name or a UUID, `:id`, `:task`,
+   * `:tenant` and `:user` a UUID only, others any segment; what does not match is 404. Literal segments win over parameters.
    */
   readonly path: Path;
   readonly summary: string;

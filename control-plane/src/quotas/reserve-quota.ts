@@ -9,16 +9,31 @@ import { readQuotaLocked } from "./quota-row.ts";
  * Counts more (or, where negative, less) against a tenant's quota in the caller's transaction and keeps the
  * tenant's quota row locked to its end. Only what increases is checked. Call it first: quota rows are
  * locked before pods and nodes. Works under both logins.
- * @throws DomainError `quota-exceeded` QUOTA_EXCEEDED with the figures as details
+ * @throws DomainError `quota-exceeded` QUOTA_EXCEEDED with the figures as details; `wrong-state` TENANT_CLOSED
  */
 export async function reserveQuota(tx: Queryable, tenantId: string, requested: RequestedResources): Promise<void> {
   // The usual case is one statement: the row exists and the request fits.
-  if (await count(tx, tenantId, requested, fits(requested))) return;
+  if (!(await count(tx, tenantId, requested, fits(requested)))) {
+    await makeQuotaRow(tx, tenantId);
+    const { limits, usage } = await readQuotaLocked(tx, tenantId);
+    const check = compareWithQuota(limits, usage, requested);
+    if (!check.allowed) throw quotaExceeded(check);
+    await count(tx, tenantId, requested, sql`true`);
+  }
+  if (requested.pods > 0) await requireNotClosed(tx, tenantId);
+}
+
+/** Asked under the lock of the quota row, which whoever closes a tenant holds too: of a first pod and the end one comes to pass. */
+async function requireNotClosed(tx: Queryable, tenantId: string): Promise<void> {
+  const closed = await tx.query(sql`SELECT FROM tenants WHERE id = ${tenantId} AND status = 'closed'`);
+  if (closed.length > 0)
+    throw new DomainError("wrong-state", "TENANT_CLOSED", "The tenant is closed: it gets no pods.");
+}
+
+/** Keeps a tenant's quota row locked to the end of the transaction: no pod begins to be counted meanwhile. */
+export async function lockQuota(tx: Queryable, tenantId: string): Promise<void> {
   await makeQuotaRow(tx, tenantId);
-  const { limits, usage } = await readQuotaLocked(tx, tenantId);
-  const check = compareWithQuota(limits, usage, requested);
-  if (!check.allowed) throw quotaExceeded(check);
-  await count(tx, tenantId, requested, sql`true`);
+  await readQuotaLocked(tx, tenantId);
 }
 
 /** Gives back what a pod counted against its tenant's quota; never refused. */

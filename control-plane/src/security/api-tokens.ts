@@ -119,6 +119,13 @@ export async function revokeApiToken(tx: Transaction, owner: TokenOwner, id: str
   return token;
 }
 
+/** Ends all API tokens of a user, in every tenant; tells how many. */
+export async function endApiTokens(system: Transaction, userId: string): Promise<number> {
+  return await system.execute(
+    sql`UPDATE api_tokens SET revoked_at = now() WHERE user_id = ${userId} AND revoked_at IS NULL`,
+  );
+}
+
 function ownOrAll(owner: TokenOwner) {
   return owner.scopes.has("SECURITY") ? sql`TRUE` : sql`user_id = ${owner.userId}`;
 }

@@ -43,13 +43,19 @@ export async function signIn(
     sql`SELECT id, password_hash, is_active FROM users WHERE lower(email) = lower(${credentials.email})`,
   );
   const isRight = await verifyPassword(credentials.password, user?.password_hash);
-  if (user === undefined || !isRight || !user.is_active) {
-    throw new DomainError("unauthenticated", "SIGN_IN_FAILED", "The e-mail address or the password is wrong.");
-  }
+  if (user === undefined || !isRight || !user.is_active) throw signInFailed();
   return await system.transaction(async (tx) => {
+    // Hashing takes a while: whoever was switched off or given another password meanwhile keeps no session of before.
+    const unchanged = await tx.query(sql`
+      SELECT FROM users WHERE id = ${user.id} AND is_active AND password_hash = ${user.password_hash} FOR SHARE`);
+    if (unchanged.length === 0) throw signInFailed();
     await forgiveAttempts(tx, attempt);
     return await openSession(tx, user.id, visit);
   });
+}
+
+function signInFailed(): DomainError {
+  return new DomainError("unauthenticated", "SIGN_IN_FAILED", "The e-mail address or the password is wrong.");
 }
 
 async function openSession(tx: Transaction, userId: string, visit: Visit): Promise<NewSession> {
@@ -107,6 +113,14 @@ export async function revokeOtherSessions(
     UPDATE sessions SET revoked_at = ${visit.now} WHERE user_id = ${userId} AND id <> ${keptSessionId} AND revoked_at IS NULL`);
   await auditSession(tx, "session.revoke-others", userId, keptSessionId, visit.requestId);
   return revoked;
+}
+
+/**
+ * Ends all sessions of a user; tells how many. The caller has written the user's row before, so that a sign-in of
+ * the same moment has committed its session or will be refused.
+ */
+export async function endSessions(tx: Transaction, userId: string): Promise<number> {
+  return await tx.execute(sql`UPDATE sessions SET revoked_at = now() WHERE user_id = ${userId} AND revoked_at IS NULL`);
 }
 
 /**

@@ -62,10 +62,45 @@ export async function addMember(
 }
 
 /**
+ * Gives a member another role; API tokens of his stay, and act with it from now on. The system's login, since the
+ * tenants' cannot read users.
+ * @throws DomainError `not-found` MEMBER_UNKNOWN; `forbidden` OWNER_REQUIRED; `wrong-state` LAST_OWNER.
+ */
+export async function changeMemberRole(
+  system: Transaction,
+  change: MemberChange,
+  userId: string,
+  role: TenantRole,
+): Promise<Member> {
+  const before = await lockMember(system, change, userId, role === "owner");
+  const [member] = await system.query<Member>(sql`
+    UPDATE memberships m SET role = ${role} FROM users u
+     WHERE m.tenant_id = ${change.tenantId} AND m.user_id = ${userId} AND u.id = m.user_id
+    RETURNING u.id AS "userId", u.email, u.name, m.role, m.created_at AS since`);
+  if (member === undefined) throw new Error("a member that was found was not there to change");
+  await audit(system, change, "member.change-role", userId, { role, before });
+  return member;
+}
+
+/**
  * Ends a membership and the user's API tokens for this tenant.
  * @throws DomainError `not-found` MEMBER_UNKNOWN; `forbidden` OWNER_REQUIRED; `wrong-state` LAST_OWNER.
  */
 export async function removeMember(tx: Transaction, change: MemberChange, userId: string): Promise<void> {
+  const role = await lockMember(tx, change, userId, false);
+  await tx.execute(sql`DELETE FROM memberships WHERE tenant_id = ${change.tenantId} AND user_id = ${userId}`);
+  await tx.execute(sql`
+    UPDATE api_tokens SET revoked_at = now() WHERE tenant_id = ${change.tenantId} AND user_id = ${userId} AND revoked_at IS NULL`);
+  await audit(tx, change, "member.remove", userId, { role });
+}
+
+/** The member's role, while no other change of the tenant's owners can happen; whether he may lose or be given ownership. */
+async function lockMember(
+  tx: Transaction,
+  change: MemberChange,
+  userId: string,
+  staysOwner: boolean,
+): Promise<TenantRole> {
   // Two owners who remove each other at the same time must not both succeed.
   await tx.query(sql`SELECT pg_advisory_xact_lock(hashtextextended('members of ' || ${change.tenantId}::text, 0))`);
   const members = await tx.query<{ user_id: string; role: TenantRole }>(
@@ -73,14 +108,12 @@ export async function removeMember(tx: Transaction, change: MemberChange, userId
   );
   const member = members.find((known) => known.user_id === userId);
   if (member === undefined) throw new DomainError("not-found", "MEMBER_UNKNOWN", "There is no such member.");
-  if (member.role === "owner") {
-    requireOwner(change);
-    if (members.length === 1) throw new DomainError("wrong-state", "LAST_OWNER", "A tenant keeps at least one owner.");
+  const isOwner = member.role === "owner";
+  if (isOwner !== staysOwner) requireOwner(change);
+  if (isOwner && !staysOwner && members.length === 1) {
+    throw new DomainError("wrong-state", "LAST_OWNER", "A tenant keeps at least one owner.");
   }
-  await tx.execute(sql`DELETE FROM memberships WHERE tenant_id = ${change.tenantId} AND user_id = ${userId}`);
-  await tx.execute(sql`
-    UPDATE api_tokens SET revoked_at = now() WHERE tenant_id = ${change.tenantId} AND user_id = ${userId} AND revoked_at IS NULL`);
-  await audit(tx, change, "member.remove", userId, { role: member.role });
+  return member.role;
 }
 
 function requireOwner(change: MemberChange): void {
