@@ -149,6 +149,22 @@ test("the revocation of an API token and the end of its user do the same", async
   expect(await bySession.toEnd()).toBeLessThan(1_000);
 });
 
+test("who loses his role loses the streams that he has by it", async () => {
+  const tenantId = await makeTenant(db);
+  const member = await makePerson(db, app, { tenants: { [tenantId]: "member" } });
+  const operator = await makePerson(db, app, { platformRole: "OPERATOR" });
+  const [asMember, asOperator] = [
+    await listen(member.headers),
+    await listen({ ...operator.headers, "x-tenant-id": tenantId }),
+  ];
+  await Promise.all([asMember.until("id: 3\n"), asOperator.until("id: 3\n")]);
+  await db.system.execute(sql`DELETE FROM memberships WHERE user_id = ${member.userId}`);
+  expect(await asMember.toEnd()).toBeLessThan(1_000);
+  expect(ended).toBe(1);
+  await db.system.execute(sql`UPDATE users SET platform_role = 'USER' WHERE id = ${operator.userId}`);
+  expect(await asOperator.toEnd()).toBeLessThan(1_000);
+});
+
 test("a silent stream says every 15 s that it is still there", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   try {

@@ -5,10 +5,10 @@ import type { StreamLife } from "./send-events.ts";
 export function sendDownload(
   { fileName, parts }: Download,
   mediaType: string,
-  life: Pick<StreamLife, "watch" | "credential" | "shutdown">,
+  life: Pick<StreamLife, "watch" | "listener" | "shutdown">,
 ): Response {
   const revoked = new AbortController();
-  const unwatch = life.watch.watch(life.credential, () => revoked.abort(new Error("the credential has ended")));
+  const unwatch = life.watch.watch(life.listener, () => revoked.abort(new Error("the credential has ended")));
   const ended = AbortSignal.any([revoked.signal, life.shutdown]);
   const iterator = parts[Symbol.asyncIterator]();
   const encoder = new TextEncoder();

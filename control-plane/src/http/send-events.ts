@@ -1,5 +1,4 @@
-import type { Credential } from "../security/actor.ts";
-import type { CredentialWatch } from "../security/credential-watch.ts";
+import type { CredentialWatch, Listener } from "../security/credential-watch.ts";
 import { bigintAsText } from "./read-request.ts";
 import type { ServerSentEvent } from "./event-stream.ts";
 import type { Answer } from "./route-table.ts";
@@ -10,7 +9,7 @@ const commentEveryMs = 15_000;
 /** How long a stream may live. */
 export interface StreamLife {
   readonly watch: CredentialWatch;
-  readonly credential: Credential;
+  readonly listener: Listener;
   readonly shutdown: AbortSignal;
   readonly lastEventId: string | undefined;
 }
@@ -22,7 +21,7 @@ export function sendEvents(source: NonNullable<Answer["events"]>, life: StreamLi
   const endOfStream = Promise.withResolvers<"end">();
   ended.addEventListener("abort", () => endOfStream.resolve("end"), { once: true });
   if (ended.aborted) endOfStream.resolve("end");
-  const unwatch = life.watch.watch(life.credential, () => gone.abort());
+  const unwatch = life.watch.watch(life.listener, () => gone.abort());
   const events = source({ lastEventId: life.lastEventId, signal: ended })[Symbol.asyncIterator]();
   const encoder = new TextEncoder();
   let next: Promise<IteratorResult<ServerSentEvent>> | undefined;

@@ -32,7 +32,7 @@ export async function serveRoute(route: Route, serving: Serving, c: Context<Requ
     if (admitted.actor === undefined) throw new Error("a stream needs a caller whose credential can end it");
     const life = {
       watch: serving.credentialWatch,
-      credential: admitted.actor.credential,
+      listener: { caller: admitted.actor, tenantId: admitted.tenant?.tenantId },
       shutdown: serving.shutdown,
       lastEventId: c.req.header("last-event-id"),
     };
