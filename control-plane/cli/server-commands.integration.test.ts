@@ -2,12 +2,16 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { newId } from "@cloudpods/shared/ids";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { makeTenant } from "../../test/support/people.ts";
 import { makePod } from "../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
 import { insertUsageDay } from "../../test/support/usage-rows.ts";
 import { sql } from "../src/platform/sql.ts";
+import { verifyPassword } from "../src/security/password.ts";
+import { newSecretToken } from "../src/security/secret-token.ts";
+import { createUser } from "../src/tenancy/create-user.ts";
 
 const program = join(import.meta.dirname, "main.ts");
 let db: TestDatabase;
@@ -76,6 +80,26 @@ test("the first administrator comes from the command line, his password from the
   expect(again.said).toContain("There is a user with this e-mail address");
   expect(again.said).not.toContain("correct horse");
   expect((await run([...args.slice(0, -1), "KING"], external())).code).toBe(2);
+});
+
+test("a lost password is set from the command line, and ends the user's sessions", async () => {
+  const email = "lost@example.test";
+  const user = await db.system.transaction((tx) => createUser(tx, { email, password: "correct horse battery" }));
+  const { sha256 } = newSecretToken();
+  await db.system.execute(sql`
+    INSERT INTO sessions (id, user_id, token_sha256, idle_expires_at, expires_at)
+    VALUES (${newId()}, ${user.id}, ${sha256}, now() + interval '1 hour', now() + interval '1 hour')`);
+  const set = (address: string, password: string) =>
+    run(["admin", "set-password", "--email", address], external(), `${password}\n`);
+  expect((await set(email, "short")).said).toContain("PASSWORD_INVALID");
+  expect((await set("nobody@example.test", "staple correct horse")).said).toContain("USER_NOT_FOUND");
+  const done = await set("LOST@example.test", "staple correct horse");
+  expect(done.code, done.said).toBe(0);
+  expect(done.said).toContain("Sessions ended: 1.");
+  const [row] = await db.system.query<{ hash: string }>(
+    sql`SELECT password_hash AS hash FROM users WHERE id = ${user.id}`,
+  );
+  expect(await verifyPassword("staple correct horse", row?.hash)).toBe(true);
 });
 
 test("a tenant's month comes as CSV, by slug or id; a wrong name or month is said", async () => {

@@ -6,7 +6,9 @@ import { declareRestored } from "./nodes/declare-restored.ts";
 import { ensureCertificateAuthority } from "./nodes/ensure-certificate-authority.ts";
 import { externalBrokerFiles, revocationList } from "./nodes/external-broker.ts";
 import { openDatabase, type Database } from "./platform/database.ts";
+import { commandLine } from "./tenancy/author.ts";
 import { createUser } from "./tenancy/create-user.ts";
+import { setPassword } from "./tenancy/set-password.ts";
 
 /** Runs `work` over the configured database; an embedded one that does not run is started for it. */
 export async function withDatabase<T>(config: Config, work: (system: Database) => Promise<T>): Promise<T> {
@@ -52,6 +54,14 @@ export async function makeUser(
     system.transaction((tx) => createUser(tx, user)),
   );
   console.log(`Made ${user.email} (${user.platformRole}), id ${id}.`);
+}
+
+/** Gives a user another password and tells how many of his sessions it ended. */
+export async function changeUsersPassword(wish: { readonly email: string; readonly password: string }): Promise<void> {
+  const endedSessions = await withDatabase(readConfig(process.env), (system) =>
+    system.transaction((tx) => setPassword(tx, wish, commandLine)),
+  );
+  console.log(`${wish.email} has the new password. Sessions ended: ${endedSessions}.`);
 }
 
 /** Writes what an external broker needs to know us and our hosts. */

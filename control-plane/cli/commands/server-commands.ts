@@ -46,6 +46,16 @@ function addAdminCommands(program: Command): void {
         }),
     );
   admin
+    .command("set-password")
+    .description("give a user another password, read from the standard input, and end his sessions")
+    .requiredOption("--email <address>")
+    .action(async (options: { email: string }) =>
+      (await import("../../src/admin-commands.ts")).changeUsersPassword({
+        ...options,
+        password: await readSecretLine("password"),
+      }),
+    );
+  admin
     .command("broker-files")
     .description("write ca.pem, cert.pem, key.pem and crl.pem for an external broker")
     .requiredOption("--name <host...>", "names and addresses under which the broker is reached")
