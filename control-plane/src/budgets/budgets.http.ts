@@ -3,7 +3,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import { Money } from "@cloudpods/shared/money";
 import type { TenantContext } from "../http/context.ts";
 import { timestamp, uuid } from "../http/fields.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { checkVersion, etagOf } from "../http/version-check.ts";
@@ -186,12 +186,7 @@ function registerAlerts(routes: RouteTable): void {
       const rows = await ctx.inTenant((tx) => listAlerts(tx, ctx.tenantId, query.limit + 1, beforeId));
       return {
         status: 200,
-        body: toPage(
-          rows,
-          query.limit,
-          (row) => [row.id],
-          (row) => row,
-        ),
+        body: toIdPage(rows, query.limit, (row) => row),
       };
     },
   });

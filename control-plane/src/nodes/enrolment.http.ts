@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { noBody, timestamp, uuid } from "../http/fields.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import type { Hints } from "../platform/hints.ts";
@@ -176,12 +176,7 @@ function registerTokenUpkeep(routes: RouteTable): void {
       });
       return {
         status: 200,
-        body: toPage(
-          rows,
-          query.limit,
-          (row) => [row.id],
-          (row) => row,
-        ),
+        body: toIdPage(rows, query.limit, (row) => row),
       };
     },
   });

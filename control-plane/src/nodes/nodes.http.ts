@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { DomainError } from "@cloudpods/shared/errors";
 import { noBody } from "../http/fields.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { decodeCursor, listOf, listQuery, toIdPage, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { checkVersion, etagOf } from "../http/version-check.ts";
@@ -124,12 +124,7 @@ function registerHistories(routes: RouteTable): void {
       });
       return {
         status: 200,
-        body: toPage(
-          rows,
-          query.limit,
-          (row) => [row.id],
-          (row) => row,
-        ),
+        body: toIdPage(rows, query.limit, (row) => row),
       };
     },
   });

@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import type { UserContext } from "../http/context.ts";
 import { noBody, timestamp, uuid } from "../http/fields.ts";
+import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { sessionCookies } from "../http/session-cookie.ts";
@@ -163,11 +164,16 @@ function registerOwnSessions(routes: RouteTable): void {
   route(routes, {
     method: "get",
     path: "/api/security/me/sessions",
-    summary: "One's own open sessions",
+    summary: "One's own open sessions, newest first",
     tags: ["security"],
     access: { session: true },
-    responses: { 200: z.object({ data: z.array(sessionView), nextCursor: z.null() }) },
-    handler: async (_request, ctx) => ({ status: 200, body: { data: await openSessions(ctx), nextCursor: null } }),
+    request: { query: listQuery },
+    responses: { 200: listOf(sessionView) },
+    async handler({ query }, ctx) {
+      const rows = await openSessions(ctx, query.limit, decodeCursor(query.cursor, 1)?.[0]);
+      const currentId = ctx.actor.credential.id;
+      return { status: 200, body: toIdPage(rows, query.limit, (row) => ({ ...row, current: row.id === currentId })) };
+    },
   });
   route(routes, {
     method: "post",
@@ -202,14 +208,13 @@ function presented(session: NewSession) {
   return { token, csrfToken, sessionId, idleExpiresAt, expiresAt };
 }
 
-async function openSessions(ctx: UserContext) {
-  // A user has as many as he signs in within 30 days; the newest 200 are what anyone looks at.
-  const rows = await ctx.system.query<SessionRow>(sql`
+async function openSessions(ctx: UserContext, limit: number, beforeId: string | undefined): Promise<SessionRow[]> {
+  return await ctx.system.query<SessionRow>(sql`
     SELECT id, user_agent AS "userAgent", ip AS address, created_at AS "createdAt", last_used_at AS "lastUsedAt",
            least(expires_at, idle_expires_at) AS "expiresAt"
       FROM sessions WHERE user_id = ${ctx.actor.userId} AND revoked_at IS NULL AND least(expires_at, idle_expires_at) > ${ctx.now}
-     ORDER BY id DESC LIMIT 200`);
-  return rows.map((row) => ({ ...row, current: row.id === ctx.actor.credential.id }));
+       AND (${beforeId ?? null}::uuid IS NULL OR id < ${beforeId ?? null}::uuid)
+     ORDER BY id DESC LIMIT ${limit + 1}`);
 }
 
 interface ProfileRow {

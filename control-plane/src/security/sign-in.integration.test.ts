@@ -179,6 +179,14 @@ test("own sessions are listed and ended; another's does not exist", async () => 
     expect.objectContaining({ id: second["sessionId"], current: false }),
     expect.objectContaining({ id: person.sessionId, current: true, address: "203.0.113.7" }),
   ]);
+  const page = async (query: string) =>
+    (await send(app, "GET", `/api/security/me/sessions?${query}`, { headers: person.headers })).json;
+  const first = await page("limit=1");
+  expect(first["data"]).toEqual([expect.objectContaining({ id: second["sessionId"] })]);
+  expect(await page(`limit=1&cursor=${String(first["nextCursor"])}`)).toEqual({
+    data: [expect.objectContaining({ id: person.sessionId, current: true })],
+    nextCursor: null,
+  });
   const revoke = (id: unknown) =>
     send(app, "POST", `/api/security/me/sessions/${String(id)}/revoke`, { headers: person.headers });
   expect((await revoke(stranger.sessionId)).json["error"]).toBe("SESSION_UNKNOWN");

@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import type { TenantContext } from "../http/context.ts";
 import { timestamp, uuid } from "../http/fields.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { createApiToken, listApiTokens, revokeApiToken, type TokenOwner } from "./api-tokens.ts";
@@ -54,12 +54,7 @@ export function registerTokenRoutes(routes: RouteTable): void {
       const rows = await ctx.inTenant((tx) => listApiTokens(tx, ownerOf(ctx), { limit: query.limit, beforeId }));
       return {
         status: 200,
-        body: toPage(
-          rows,
-          query.limit,
-          (row) => [row.id],
-          (row) => row,
-        ),
+        body: toIdPage(rows, query.limit, (row) => row),
       };
     },
   });

@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { DomainError } from "@cloudpods/shared/errors";
 import { eventStream } from "../http/event-stream.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import type { Hints } from "../platform/hints.ts";
@@ -57,7 +57,7 @@ function registerReading(routes: RouteTable, options: TaskRoutesOptions): void {
         tx.query<Task>(sql`SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t
           WHERE ${joinSql(conditions, sql` AND `)} ORDER BY t.id DESC LIMIT ${query.limit + 1}`),
       );
-      return { status: 200, body: toPage(rows, query.limit, (task) => [task.id], toTaskView) };
+      return { status: 200, body: toIdPage(rows, query.limit, toTaskView) };
     },
   });
   route(routes, {
