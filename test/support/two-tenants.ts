@@ -1,7 +1,7 @@
 import { newId } from "@cloudpods/shared/ids";
 import type { App } from "../../control-plane/src/http/trail.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import { scopes, type Scope } from "../../control-plane/src/security/scopes.ts";
+import { scopes, scopesOfRoles, type Scope } from "../../control-plane/src/security/scopes.ts";
 import { newSecretToken } from "../../control-plane/src/security/secret-token.ts";
 import { bearer, makeApiToken, makePerson, makeTenant, type Person } from "./people.ts";
 import { makePod, type MadePod } from "./pods.ts";
@@ -30,6 +30,8 @@ export interface TwoTenants {
   readonly dead: Readonly<Record<string, Credential>>;
   /** The attacker's token with every scope but this one. */
   readonly tokenWithout: Readonly<Record<Scope, Credential>>;
+  /** Of a user with the platform role, with every scope that he can give it but this one. */
+  readonly platformTokenWithout: Readonly<Record<"OPERATOR" | "ADMINISTRATOR", Partial<Record<Scope, Credential>>>>;
   /** Everything that the victim has, as one text; changes when anything of it does. */
   stateOfVictim(): Promise<string>;
   /** Texts that no answer to the attacker may hold. */
@@ -57,6 +59,7 @@ export async function makeTwoTenants(db: TestDatabase, app: App): Promise<TwoTen
     operator,
     dead: await makeDeadCredentials(db, app, attackerTenant),
     tokenWithout: await tokensWithout(app, attacker),
+    platformTokenWithout: await platformTokensWithout(db, app, attackerTenant, operator),
     stateOfVictim: () => stateOf(db, victimTenant, owner.userId),
     victimsMarks: [
       victimTenant,
@@ -104,6 +107,23 @@ async function tokensWithout(app: App, person: Person): Promise<Record<Scope, Cr
     BILLING: await without("BILLING"),
     PROVISIONING: await without("PROVISIONING"),
     SECURITY: await without("SECURITY"),
+  };
+}
+
+async function platformTokensWithout(db: TestDatabase, app: App, tenantId: string, operator: Person) {
+  const administrator = await makePerson(db, app, { platformRole: "ADMINISTRATOR" });
+  const token = async (person: Person, held: ReadonlySet<Scope>, missing: Scope) =>
+    (await makeApiToken(app, person, { tenantId, scopes: [...held].filter((scope) => scope !== missing) })).headers;
+  const [ofOperator, ofAdministrator] = [scopesOfRoles("OPERATOR", undefined), new Set(scopes)];
+  return {
+    OPERATOR: {
+      READ: await token(operator, ofOperator, "READ"),
+      WRITE: await token(operator, ofOperator, "WRITE"),
+    },
+    ADMINISTRATOR: {
+      READ: await token(administrator, ofAdministrator, "READ"),
+      ADMIN: await token(administrator, ofAdministrator, "ADMIN"),
+    },
   };
 }
 

@@ -79,7 +79,14 @@ async function insufficient(
   if ("session" in access) return [anyToken];
   if ("platform" in access) {
     const headers = access.platform === "OPERATOR" ? await world.attacker() : world.operator.headers;
-    return [{ name: "too weak a platform role", headers, code: "PLATFORM_ROLE_REQUIRED" }];
+    const changing = access.platform === "OPERATOR" ? "WRITE" : "ADMIN";
+    const scope = route.method === "get" ? "READ" : changing;
+    const token = world.platformTokenWithout[access.platform][scope];
+    if (token === undefined) throw new Error(`no token of an ${access.platform} without ${scope} was made`);
+    return [
+      { name: "too weak a platform role", headers, code: "PLATFORM_ROLE_REQUIRED" },
+      { name: `a token of the role without ${scope}`, headers: token, code: "SCOPE_MISSING" },
+    ];
   }
   if (access.credential === "session") return [anyToken];
   return [

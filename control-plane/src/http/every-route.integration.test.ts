@@ -93,6 +93,27 @@ describe("negative control: the walk finds", () => {
     );
   });
 
+  test("a route for operators that asks nothing of an API token", async () => {
+    const { app } = buildTestApp(db, {
+      register: (table) =>
+        table.add({
+          ...base("/api/drained"),
+          method: "post",
+          access: "public",
+          handler: async () => ({ status: 200, body: { hostnames: [] } }),
+        }),
+    });
+    const claimed = {
+      ...base("/api/drained"),
+      method: "post" as const,
+      access: { platform: "OPERATOR" } as const,
+      handler: async () => ({ status: 200 }),
+    };
+    expect(await faultsOfRoute(claimed, app, world)).toContainEqual(
+      expect.stringContaining("with a token of the role without WRITE: 200"),
+    );
+  });
+
   test("a route that reads a foreign pod with the owner's login", async () => {
     const faults = await walk((table) =>
       route(table, {

@@ -116,6 +116,17 @@ test("an operator may name any tenant, is led to a pod's by its id or VMID, and 
   expect((await get(`/api/cloud-pods/${pod.id}/seen`, owner.headers)).json["tenantId"]).toBe(mine);
 });
 
+test("an operator who names a pod or task that does not exist is told so; a customer is left in his own tenant", async () => {
+  for (const [path, error] of [
+    [`/api/cloud-pods/${newId()}/seen`, "POD_NOT_FOUND"],
+    ["/api/cloud-pods/99999999/seen", "POD_NOT_FOUND"],
+    [`/api/tasks/${newId()}/seen`, "TASK_NOT_FOUND"],
+  ] as const) {
+    expect((await get(path, operator.headers)).json).toMatchObject({ status: 404, error });
+    expect((await get(path, owner.headers)).json["tenantId"]).toBe(mine);
+  }
+});
+
 test("an operator sees no money, an administrator does", async () => {
   const there = { "x-tenant-id": theirs };
   expect((await get("/api/money", { ...operator.headers, ...there })).json["error"]).toBe("SCOPE_MISSING");
