@@ -21,9 +21,7 @@ export function startLiveScreen(db: Database, heading: readonly string[]): { sto
   const draw = async (): Promise<void> => {
     const figures = await readFigures(db);
     if (!isTerminal) {
-      console.log(
-        `nodes ${figures.nodes.filter((node) => node.state === "online").length}/${figures.nodes.length} online · pods ${figures.pods} · tasks ${figures.tasks} · samples ${figures.samples}`,
-      );
+      console.log(summary(figures));
       return;
     }
     process.stdout.write(`\x1b[H\x1b[2J${[...heading, "", ...lines(figures)].join("\n")}\n`);
@@ -33,8 +31,23 @@ export function startLiveScreen(db: Database, heading: readonly string[]): { sto
   return { stop: () => clearInterval(timer) };
 }
 
+function summary(figures: Figures): string {
+  const online = figures.nodes.filter((node) => node.state === "online").length;
+  const lagSeconds = Math.max(0, ...figures.nodes.map((node) => node.lagSeconds ?? 0));
+  return [
+    `nodes ${online}/${figures.nodes.length} online`,
+    `pods ${figures.pods}`,
+    `tasks ${figures.tasks}`,
+    `samples ${figures.samples} stored, ${batchesWaiting(figures)} batches on their way`,
+    `lag ${lagSeconds.toFixed(0)} s`,
+  ].join(" · ");
+}
+
+function batchesWaiting({ nodes }: Figures): bigint {
+  return nodes.reduce((sum, node) => sum + (node.spool ?? 0n), 0n);
+}
+
 function lines(figures: Figures): string[] {
-  const waiting = figures.nodes.reduce((sum, node) => sum + (node.spool ?? 0n), 0n);
   return [
     "NODE            STATE      PODS  MEMORY PROMISED    SPOOL  LAG",
     ...figures.nodes.map((node) =>
@@ -50,7 +63,7 @@ function lines(figures: Figures): string[] {
     "",
     `Pods     ${figures.pods}`,
     `Tasks    ${figures.tasks}`,
-    `Samples  ${figures.samples} stored and acknowledged, ${waiting} batches on their way`,
+    `Samples  ${figures.samples} stored and acknowledged, ${batchesWaiting(figures)} batches on their way`,
     "",
     "Ctrl-C ends everything.",
   ];
