@@ -2,6 +2,7 @@ import { Command, CommandOutcome, Power } from "@cloudpods/shared/gen/cloudpods/
 import { pino } from "pino";
 import { expect, test } from "vitest";
 import { until } from "../../../test/support/until.ts";
+import type { Containers } from "../containers/containers.ts";
 import { createHostWithoutContainers } from "../host-without-containers.ts";
 import type { Journal } from "../journal/journal.ts";
 import { openJournalFile } from "../journal/open-journal.ts";
@@ -17,12 +18,13 @@ const idOf = (index: number): string => `0190a0a0-0000-7000-8000-${String(index)
 function scene(
   change: (journal: Journal) => Partial<Journal> = () => ({}),
   queue: CommandQueue = createCommandQueue({ maxParallel: 4, maxWaiting: 1_000 }),
+  containers: Partial<Containers> = {},
 ) {
   const sent: AgentMessage[] = [];
   const memory = createJournal(openJournalFile(":memory:").database);
   const journal: Journal = { ...memory, ...change(memory) };
   const runner = createCommandRunner({
-    containers: { ...createHostWithoutContainers(() => 0), observe: () => Promise.resolve(undefined) },
+    containers: { ...createHostWithoutContainers(() => 0), observe: () => Promise.resolve(undefined), ...containers },
     journal,
     queue,
     capabilities: capabilitiesOf(true),
@@ -120,4 +122,32 @@ test("unfinished commands of pods that are placed elsewhere are answered, not ru
   runner.abandon((podId) => podId === start(2).podId);
   expect(results(idOf(1))[0]?.outcome).toBe(CommandOutcome.COMMAND_OUTCOME_STALE_GENERATION);
   expect(runner.unfinishedIds()).toEqual([idOf(2)]);
+});
+
+test("a backup that takes long keeps only other backups waiting, and what it backs up", async () => {
+  const order: string[] = [];
+  const first = Promise.withResolvers<void>();
+  const { runner, results } = scene(() => ({}), createCommandQueue({ maxParallel: 1, maxWaiting: 1_000 }), {
+    backUp: async ({ vmid }) => {
+      order.push(`backup ${vmid}`);
+      if (vmid === 100_001) await first.promise;
+      return { observation: undefined, commandLines: [] };
+    },
+    converge: ({ vmid }) => {
+      order.push(`start ${vmid}`);
+      return Promise.resolve({ observation: undefined, commandLines: [] });
+    },
+  });
+  const backup = (index: number): Command => ({
+    ...start(index),
+    commandId: idOf(index + 500),
+    op: { $case: "backup", value: { backupId: idOf(index), storage: "local", mode: "stop" } },
+  });
+  runner.open();
+  for (const command of [backup(1), backup(2), start(3)]) await runner.receive(command);
+  await until("the start", () => results(idOf(3))[0]);
+  expect(order).toEqual(["backup 100001", "start 100003"]);
+  first.resolve();
+  await until("the second backup", () => results(idOf(502))[0]);
+  expect(order).toEqual(["backup 100001", "start 100003", "backup 100002"]);
 });

@@ -38,6 +38,8 @@ export interface CommandSchedule {
 
 /** Looks change nothing and may wait long for an address, so they do not stand in the queue. */
 const lookBounds = { maxParallel: 64, maxWaiting: 1_000 };
+/** Proxmox makes one backup of a host at a time. The container's own turn keeps it apart from wishes. */
+const slowBounds = { maxParallel: 1, maxWaiting: 1_000 };
 const progressIntervalMs = 1_000;
 const maxJournalFailures = 120;
 const journalBackoff = { baseMs: 500, capMs: 30_000 };
@@ -46,6 +48,7 @@ const journalBackoff = { baseMs: 500, capMs: 30_000 };
 export function createCommandSchedule(options: CommandScheduleOptions): CommandSchedule {
   const { journal, queue, nowMs, send, log } = options;
   const looks = createCommandQueue(lookBounds);
+  const slow = createCommandQueue(slowBounds);
   const active = new Map<string, { readonly abort: AbortController; readonly ended: Promise<void> }>();
 
   const resultOf: CommandSchedule["resultOf"] = (command, end, startedAtMs) => {
@@ -83,9 +86,10 @@ export function createCommandSchedule(options: CommandScheduleOptions): CommandS
         over.resolve();
       };
       active.set(commandId, { abort, ended: over.promise });
-      const { kind } = factsOf(op);
+      const { kind, isSlow } = factsOf(op);
       if (kind === "control") return void work();
-      if ((kind === "look" ? looks : queue).offer(vmid, work)) return;
+      const line = kind === "look" ? looks : isSlow === true ? slow : queue;
+      if (line.offer(vmid, work)) return;
       active.delete(commandId);
       log.error({ commandId }, "the queue is full; the command stays in the journal until the next start");
     },
@@ -94,6 +98,7 @@ export function createCommandSchedule(options: CommandScheduleOptions): CommandS
     close() {
       queue.close();
       looks.close();
+      slow.close();
     },
   };
 }

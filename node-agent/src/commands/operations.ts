@@ -14,6 +14,8 @@ export interface OperationFacts {
   readonly kind: "wish" | "deed" | "look" | "control";
   /** A deed that finds out what a former process did of it, and may therefore be called again. */
   readonly isResumable?: boolean;
+  /** It takes hours and is done one at a time: it waits apart from what customers wait for. */
+  readonly isSlow?: boolean;
   /** How long it may take when the command does not say, in ms. */
   readonly defaultTimeoutMs: number;
 }
@@ -26,7 +28,7 @@ export const operations = {
   ensurePower: { name: "ensure_power", kind: "wish", defaultTimeoutMs: 10 * minuteMs },
   ensureAbsent: { name: "ensure_absent", kind: "wish", defaultTimeoutMs: 30 * minuteMs },
   adopt: { name: "adopt", kind: "deed", isResumable: true, defaultTimeoutMs: 10 * minuteMs },
-  backup: { name: "backup", kind: "deed", isResumable: true, defaultTimeoutMs: 240 * minuteMs },
+  backup: { name: "backup", kind: "deed", isResumable: true, isSlow: true, defaultTimeoutMs: 240 * minuteMs },
   deleteBackup: { name: "delete_backup", kind: "deed", isResumable: true, defaultTimeoutMs: 30 * minuteMs },
   restore: { name: "restore", kind: "deed", isResumable: true, defaultTimeoutMs: 240 * minuteMs },
   migrate: { name: "migrate", kind: "deed", isResumable: true, defaultTimeoutMs: 240 * minuteMs },

@@ -123,9 +123,13 @@ export function createOwnership(options: OwnershipOptions): Ownership {
       isTold = true;
       const generations = new Map(welcome.ownedPods.map(({ podId, generation }) => [podId, generation]));
       runner.abandon((podId, generation) => generations.get(podId) === generation);
-      void stopCopiesSafely(welcome).then(() => {
+      const stopped = stopCopiesSafely(welcome);
+      const start = (): void => {
         if (isAwaiting) startAll(wantedByOwnership(welcome.ownedPods));
-      });
+      };
+      // Nobody waits for a look that cannot find anything of another host's.
+      if (welcome.placedElsewhere.length === 0) start();
+      else void stopped.then(start);
     },
     startWithoutControlPlane() {
       if (!isAwaiting) return;

@@ -79,7 +79,7 @@ export function createContainers(options: ContainersOptions): Containers {
     containerTurns: createKeyedTurns(),
     templateTurns: createKeyedTurns(),
     heavyTurns: createTurns(options.maxParallelOperations ?? 3, () => sizes.changed()),
-    backupTurns: createTurns(1),
+    readTurns: createTurns(1),
   };
   const version = once(async () => {
     const never = new AbortController().signal;

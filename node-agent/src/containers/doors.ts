@@ -18,6 +18,6 @@ export interface ConvergeDoors {
   /** A clone locks its template for the whole copy: a second one would fail at once. */
   readonly templateTurns: KeyedTurns;
   readonly heavyTurns: Turns;
-  /** Proxmox makes one backup of a host at a time: the others wait here instead of in its queue. */
-  readonly backupTurns: Turns;
+  /** Archives are read to their ends one at a time; it takes long, so it takes no turn from what customers wait for. */
+  readonly readTurns: Turns;
 }

@@ -21,7 +21,7 @@ it("a member that was cut off ends what was taken over meanwhile, and nothing el
   two.host.setFaults([{ memberOffline: "pve1" }]);
   const order = { ...FIRST, generation: 2n, volumeId: "", spec, overwrite: false, takeOverFrom: "pve1" };
   await two.containers.restore(order, deedOptions());
-  const running = async () => [...(await readRunningVmids(one.paths))].toSorted();
+  const running = async () => [...(await readRunningVmids(one.paths))].toSorted((a, b) => a - b);
   expect(await running()).toEqual([VMID, VMID + 1]);
   // Cut off, it cannot know; back again, it does.
   one.host.setFaults([{ noQuorum: true }]);

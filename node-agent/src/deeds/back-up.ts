@@ -37,16 +37,11 @@ export async function backUp(
     if (former !== undefined) throw interrupted("a backup");
     return patiently(execution, doors, async () => {
       await requireQuorum(doors.view);
-      const inTurn = (work: () => Promise<InvocationEnd>): Promise<InvocationEnd> =>
-        doors.backupTurns.take(execution.signal, () => doors.heavyTurns.take(execution.signal, work));
       try {
-        const ended = await inTurn(async () => {
-          const container = await requireFree(order, execution, doors);
-          if (container.running && order.mode === "stop") await options.beforeStop();
-          const report = (detail: string): void => execution.report({ step: "vzdump", percent: 0, detail });
-          return execution.run(order.vmid, invocation, report);
-        });
-        return await judge(order, ended, execution);
+        const container = await requireFree(order, execution, doors);
+        if (container.running && order.mode === "stop") await options.beforeStop();
+        const report = (detail: string): void => execution.report({ step: "vzdump", percent: 0, detail });
+        return await judge(order, await execution.run(order.vmid, invocation, report), execution);
       } finally {
         // Whatever became of it: a vzdump that was killed leaves half an archive, a lock and a stopped container.
         const log = await lastDump(order, doors);

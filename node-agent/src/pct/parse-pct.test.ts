@@ -100,9 +100,20 @@ describe("the cluster's files", () => {
       nodeName: "pve1",
       clusterName: "",
       quorate: true,
+      online: new Map(),
     });
-    const cluster = '{"nodename":"pve1","version":4,"cluster":{"name":"c","nodes":3,"quorate":0},"nodelist":{}}';
-    expect(parseMembers(cluster)).toEqual({ nodeName: "pve1", clusterName: "c", quorate: false });
+    const nodes = '{"pve1":{"id":1,"online":1},"pve2":{"id":2,"online":0},"pve3":{"id":3}}';
+    const cluster = `{"nodename":"pve1","version":4,"cluster":{"name":"c","nodes":3,"quorate":0},"nodelist":${nodes}}`;
+    expect(parseMembers(cluster)).toEqual({
+      nodeName: "pve1",
+      clusterName: "c",
+      quorate: false,
+      online: new Map([
+        ["pve1", true],
+        ["pve2", false],
+        ["pve3", false],
+      ]),
+    });
   });
 
   it("half a file is unknown, never empty", () => {
