@@ -44,7 +44,7 @@ export async function finishWork(db: TestDatabase, fleet: FleetView, podId: stri
 }
 
 /** Whether no task of the pod is left to do. */
-export async function isIdle(db: TestDatabase, podId: string): Promise<boolean> {
+async function isIdle(db: TestDatabase, podId: string): Promise<boolean> {
   const open = await db.system.query(sql`
     SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${podId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
   return open.length === 0;
