@@ -54,7 +54,7 @@ describe("a customer's pod", () => {
     expect(events.map(({ id }) => Number(id))).toEqual(events.map((_, index) => index + 1));
     expect(events.at(-1)?.data).toMatchObject({ state: "succeeded", percent: 100 });
     expect(new Set(events.map(({ data }) => data["step"]))).toEqual(
-      new Set(["create", "configure", "start", "wait-for-address", "activate"]),
+      new Set(["create", "configure", "start", "wait-for-address", "backup-policy", "activate"]),
     );
 
     const pod = await look(api, ordered);

@@ -41,6 +41,16 @@ export const endpoints = {
   destroyPod: { ...changesPod, path: "/api/cloud-pods/:pod/destroy" },
   previewDestroy: { ...previews, path: "/api/cloud-pods/:pod/destroy" },
 
+  backUpPod: { ...changesPod, path: "/api/cloud-pods/:pod/backup" },
+  listBackups: {
+    method: "get",
+    path: "/api/cloud-pods/:pod/backups",
+    status: 200,
+    answer: shapes.pageOf(shapes.backup),
+  },
+  restoreBackup: { ...changesPod, path: "/api/cloud-pods/:pod/backups/:id/restore" },
+  deleteBackup: { method: "delete", path: "/api/cloud-pods/:pod/backups/:id", status: 202, answer: shapes.backup },
+
   listTasks: { method: "get", path: "/api/tasks", status: 200, answer: shapes.pageOf(shapes.task) },
   listPodTasks: { method: "get", path: "/api/cloud-pods/:pod/tasks", status: 200, answer: shapes.pageOf(shapes.task) },
   listQueue: {

@@ -87,6 +87,14 @@ export const overview = z.object({
     powerDrift: z.number(),
   }),
   orphans: z.object({ unmanaged: z.number(), misplaced: z.number() }),
+  backups: z.object({
+    running: z.number(),
+    succeeded: z.number(),
+    failed: z.number(),
+    lastSuccessAt: z.string().nullable(),
+    due: z.number(),
+    damaged: z.number(),
+  }),
   controlPlane: z.object({
     replicas: z.array(
       z.object({ hostname: z.string(), roles: z.array(z.string()), startedAt: z.string(), alive: z.boolean() }),

@@ -60,6 +60,21 @@ export const task = z.object({
 
 export const accepted = z.object({ pod, task });
 
+export const backup = z.object({
+  id: z.string(),
+  kind: z.string(),
+  state: z.string(),
+  mode: z.string(),
+  sizeBytes: z.string().nullable(),
+  note: z.string().nullable(),
+  startedAt: timestamp,
+  verifiedAt: timestamp.nullable(),
+  damagedAt: timestamp.nullable(),
+  expiresAt: timestamp.nullable(),
+  deleteRequestedAt: timestamp.nullable(),
+  error: shownError,
+});
+
 export const queuedTask = task.extend({
   tenantId: z.string(),
   ageSeconds: z.number(),

@@ -14,6 +14,7 @@ import { confirm } from "../confirm.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { describeHealth, renderPod, renderPods } from "../views/pod-views.ts";
+import { addBackupCommands } from "./backup-commands.ts";
 import { addPodOrderCommands } from "./pod-order-commands.ts";
 import { renderDryRun } from "../views/dry-run-view.ts";
 
@@ -24,6 +25,7 @@ export function addPodCommands(program: Command): void {
   addPodOrderCommands(pods);
   addPower(pods);
   addDestroy(pods);
+  addBackupCommands(program, pods);
 }
 
 interface ListOptions extends ClientOptions {
@@ -99,11 +101,13 @@ function addPower(pods: Command): void {
 interface DestroyOptions extends ClientOptions, WaitOptions {
   readonly dryRun?: true;
   readonly yes?: true;
+  readonly finalBackup?: true;
 }
 
 function addDestroy(pods: Command): void {
   addWaitOptions(clientCommand(pods, "destroy", "destroy a pod with its disk"))
     .option("--dry-run", "tell what would happen and change nothing")
+    .option("--final-backup", "make a backup first, which stays for 30 days")
     .option("-y, --yes", "do not ask", false)
     .argument("<pod>", "VMID or id", podReference)
     .action(async (reference: string, options: DestroyOptions) => {
@@ -115,7 +119,14 @@ function addDestroy(pods: Command): void {
         const pod = (await cli.api.call("showPod", { pod: reference })).body;
         await confirm(`This destroys ${nameOf(pod)} with its disk`, pod.hostname, options.yes === true);
         // By id: a VMID might name another pod by now.
-        await finishWork(cli, await cli.api.call("destroyPod", { pod: pod.id }), options);
+        await finishWork(
+          cli,
+          await cli.api.call("destroyPod", {
+            pod: pod.id,
+            query: { finalBackup: options.finalBackup === true ? "true" : undefined },
+          }),
+          options,
+        );
       });
     });
 }

@@ -17,7 +17,7 @@ export function renderOverview(overview: Overview, nowMs: number): string {
 }
 
 function standing(overview: Overview): Record<string, string | undefined> {
-  const { queues, metering, security, pods, orphans, controlPlane } = overview;
+  const { queues, metering, security, pods, orphans, backups, controlPlane } = overview;
   const dead = queues.deadLetters.map(({ kind, reason, letters }) => `${letters} ${kind} (${reason})`);
   return {
     ...Object.fromEntries(
@@ -43,6 +43,7 @@ function standing(overview: Overview): Record<string, string | undefined> {
     "dead letters": dead.length === 0 ? "none" : dead.join(", "),
     metering: measured(metering),
     orphans: `${countOf(orphans.unmanaged, "unmanaged container")}, ${orphans.misplaced} misplaced`,
+    backups: backedUp(backups),
     users: `${security.users.active} active (${countOf(security.users.administrators, "administrator")}, ${countOf(security.users.operators, "operator")}), ${countOf(security.users.liveSessions, "session")}`,
     "sign-in": `${security.signIns.failedInLastHour} failed in the last hour; blocked: ${countOf(security.signIns.blockedAccounts, "account")}, ${security.signIns.blockedAddresses} addresses`,
     "API tokens": `${security.apiTokens.live} live, ${security.apiTokens.withoutExpiry} without expiry`,
@@ -54,6 +55,12 @@ function standing(overview: Overview): Record<string, string | undefined> {
     ),
     orders: controlPlane.holdsOrders ? "held: the database was restored and not all hosts have reported" : undefined,
   };
+}
+
+function backedUp({ running, succeeded, failed, lastSuccessAt, due, damaged }: Overview["backups"]): string {
+  const last = lastSuccessAt === null ? "none yet" : `last ${lastSuccessAt}`;
+  const wrong = damaged === 0 ? "" : `; ${damaged} DAMAGED`;
+  return `${succeeded} in 24 h, ${failed} failed, ${running} running, ${due} due; ${last}${wrong}`;
 }
 
 function provisioned({

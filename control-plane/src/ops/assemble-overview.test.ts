@@ -34,6 +34,7 @@ const nothing: OverviewParts = {
     audit: { unsealedRows: 0, sealLagSeconds: 0, lastSealAt: null },
   },
   orphans: { unmanaged: 0, misplaced: 0, containers: [] },
+  backups: { running: 0, succeeded: 0, failed: 0, lastSuccessAt: null, due: 0, oldestDueAt: null, damaged: 0 },
   controlPlane: { at, replicas: [], fleetEpoch: 1n, holdsOrders: false, database: {} },
 };
 

@@ -3,6 +3,7 @@ import type { Plan } from "../plans/resolve-plan.ts";
 import type { FleetSnapshot, NodeSnapshot } from "../scheduling/fleet-snapshot.ts";
 import { countFitting } from "../scheduling/headroom.ts";
 import type { Overview } from "./overview-views.ts";
+import type { BackupCounts } from "./read-backups.ts";
 import type { Orphans, PodCounts } from "./read-containers.ts";
 import type { ControlPlaneState } from "./read-control-plane.ts";
 import type { ConditionCount, CoreNode } from "./read-core-nodes.ts";
@@ -26,6 +27,7 @@ export interface OverviewParts {
   readonly pods: PodCounts;
   readonly security: SecurityPosture;
   readonly orphans: Orphans;
+  readonly backups: BackupCounts;
   readonly controlPlane: ControlPlaneState;
 }
 
@@ -43,6 +45,7 @@ export function assembleOverview(parts: OverviewParts): Readable<Overview> {
     capacity: capacity(parts.snapshot, parts.plans),
     pods: pods(parts.pods),
     orphans: parts.orphans,
+    backups: parts.backups,
     controlPlane,
   };
 }

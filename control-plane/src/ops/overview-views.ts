@@ -187,6 +187,16 @@ const orphans = z.object({
     .openapi({ description: "Misplaced ones first, twenty at most." }),
 });
 
+const backups = z.object({
+  running: count,
+  succeeded: count.openapi({ description: "Of the last 24 hours." }),
+  failed: count.openapi({ description: "Of the last 24 hours." }),
+  lastSuccessAt: timestamp.nullable(),
+  due: count.openapi({ description: "Whose time has come and that were not begun." }),
+  oldestDueAt: timestamp.nullable(),
+  damaged: count.openapi({ description: "Not there or not readable any more." }),
+});
+
 const controlPlane = z.object({
   replicas: z.array(
     z.object({
@@ -220,6 +230,7 @@ export const overviewView = z
     capacity,
     pods,
     orphans,
+    backups,
     controlPlane,
   })
   .openapi("PlatformOverview");

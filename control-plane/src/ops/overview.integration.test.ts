@@ -67,6 +67,7 @@ describe("GET /api/ops/platform-overview", () => {
       capacity: [],
       pods: { byStatus: [], onSilentHosts: 0, powerDrift: 0 },
       orphans: { unmanaged: 0, misplaced: 0, containers: [] },
+      backups: { running: 0, succeeded: 0, failed: 0, lastSuccessAt: null, due: 0, oldestDueAt: null, damaged: 0 },
       controlPlane: {
         replicas: [],
         fleetEpoch: "1",

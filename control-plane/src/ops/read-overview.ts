@@ -4,6 +4,7 @@ import type { Database, Queryable } from "../platform/database.ts";
 import { prepared, sql } from "../platform/sql.ts";
 import { readSnapshot } from "../scheduling/read-snapshot.ts";
 import type { OverviewParts } from "./assemble-overview.ts";
+import { countBackups } from "./read-backups.ts";
 import { countPods, readOrphans } from "./read-containers.ts";
 import { readControlPlane } from "./read-control-plane.ts";
 import { countConditions, readWorstNodes } from "./read-core-nodes.ts";
@@ -33,12 +34,12 @@ async function readParts(tx: Queryable): Promise<OverviewParts> {
   const [fleet, metering, work, rest] = await Promise.all([
     readFleet(tx),
     readMetering(tx),
-    Promise.all([readQueues(tx), readProvisioning(tx), countPods(tx)]),
+    Promise.all([readQueues(tx), readProvisioning(tx), countPods(tx), countBackups(tx)]),
     Promise.all([readSecurity(tx), readOrphans(tx), readControlPlane(tx)]),
   ]);
-  const [queues, provisioning, pods] = work;
+  const [queues, provisioning, pods, backups] = work;
   const [security, orphans, controlPlane] = rest;
-  return { ...fleet, ...metering, queues, provisioning, pods, security, orphans, controlPlane };
+  return { ...fleet, ...metering, queues, provisioning, pods, backups, security, orphans, controlPlane };
 }
 
 async function readFleet(tx: Queryable) {

@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { DomainError } from "@cloudpods/shared/errors";
 import { podStatuses } from "@cloudpods/shared/pod-lifecycle";
+import { overdueCondition } from "../backups/backup-overdue.ts";
 import { timestamp } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
@@ -218,7 +219,10 @@ function registerObservations(routes: RouteTable): void {
     access: { scope: "READ" },
     responses: { 200: healthView },
     async handler({ params }, ctx) {
-      const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
+      const { pod, overdue } = await ctx.inTenant(async (tx) => {
+        const found = await findPod(tx, ctx.tenantId, params.pod);
+        return { pod: found, overdue: await overdueCondition(tx, found, ctx.now) };
+      });
       const ofHost =
         pod.nodeId === null
           ? []
@@ -243,7 +247,8 @@ function registerObservations(routes: RouteTable): void {
             ageMs !== undefined &&
             ageMs < observationFreshMs &&
             conditions.length === 0,
-          conditions,
+          // Late is not ill: a pod without a fresh backup works.
+          conditions: [...conditions, ...overdue],
           lastError: toPodView(pod).lastError,
         },
       };

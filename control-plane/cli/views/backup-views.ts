@@ -1,0 +1,31 @@
+import type { AnswerOf } from "../api/endpoints.ts";
+import { formatAge } from "../terminal/format.ts";
+import { renderTable, type Column } from "../terminal/table.ts";
+
+type Backup = AnswerOf<"listBackups">["data"][number];
+
+const mib = 2 ** 20;
+
+/** A table of backups. */
+export function renderBackups(backups: readonly Backup[], nowMs: number): string {
+  const columns: Column<Backup>[] = [
+    { name: "id", value: ({ id }) => id },
+    { name: "kind", value: ({ kind }) => kind },
+    { name: "state", value: stateOf },
+    {
+      name: "size",
+      value: ({ sizeBytes }) => (sizeBytes === null ? null : `${(Number(sizeBytes) / mib).toFixed(1)} MB`),
+    },
+    { name: "age", value: ({ startedAt }) => formatAge(startedAt, nowMs) },
+    { name: "read", value: ({ verifiedAt }) => (verifiedAt === null ? null : `${formatAge(verifiedAt, nowMs)} ago`) },
+    { name: "ends", value: ({ expiresAt }) => expiresAt },
+    { name: "note", value: ({ note, error }) => error?.code ?? note },
+  ];
+  return renderTable(columns, backups);
+}
+
+function stateOf({ state, damagedAt, deleteRequestedAt }: Backup): string {
+  if (state !== "available") return state;
+  if (deleteRequestedAt !== null) return "going";
+  return damagedAt === null ? state : "DAMAGED";
+}

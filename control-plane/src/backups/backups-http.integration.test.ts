@@ -1,0 +1,75 @@
+import { newId } from "@cloudpods/shared/ids";
+import { describe, expect, test } from "vitest";
+import { PodsOverHttp } from "../../../test/support/pods-over-http.ts";
+import { sql } from "../platform/sql.ts";
+
+const bench = new PodsOverHttp();
+
+const code = (sent: { json: unknown }) => (sent.json as { error?: string }).error;
+
+describe("the rules of a pod's backups", () => {
+  test("are shown, changed by version within the plan, and given back to the plan", async () => {
+    const pod = await bench.running();
+    const path = `/${pod.id}/backup-policy`;
+    const shown = await bench.ask(bench.customer, "GET", path);
+    expect(shown.json).toMatchObject({ enabled: true, everyHours: 24, keepLast: 2, source: "plan", version: 1 });
+    expect(shown.headers.get("etag")).toBe('"1"');
+    const put = (body: object, version: number) =>
+      bench.ask(bench.customer, "PUT", path, body, { "if-match": `"${version}"` });
+    expect((await put({ everyHours: 48 }, 7)).status).toBe(412);
+    const changed = await put({ everyHours: 48, keepLast: 1 }, 1);
+    expect(changed.json).toMatchObject({
+      everyHours: 48,
+      keepLast: 1,
+      source: "tenant",
+      version: 2,
+      lastSuccessAt: null,
+    });
+    const beyond = await put({ everyHours: 6 }, 2);
+    expect([beyond.status, code(beyond)]).toEqual([422, "BACKUP_POLICY_BEYOND_PLAN"]);
+    expect(beyond.json).toMatchObject({ errors: [{ pointer: "/everyHours" }] });
+    expect((await put({}, 2)).json).toMatchObject({ everyHours: 24, keepLast: 2, source: "plan", version: 3 });
+  });
+
+  test("can be chosen with the order, or not at all", async () => {
+    const pod = await bench.running({ backup: { enabled: false } });
+    const shown = await bench.ask(bench.customer, "GET", `/${pod.id}/backup-policy`);
+    expect(shown.json).toMatchObject({ enabled: false, source: "tenant" });
+    const order = { planCode: "STARTER", hostname: "shop", backup: { keepWeekly: 50 } };
+    const refused = await bench.ask(bench.customer, "POST", "/order", order);
+    expect([refused.status, code(refused)]).toEqual([422, "BACKUP_POLICY_BEYOND_PLAN"]);
+  });
+
+  test("that are not kept are seen in the pod's health", async () => {
+    const pod = await bench.running();
+    const conditions = async () =>
+      ((await bench.ask(bench.customer, "GET", `/${pod.id}/health`)).json as { conditions: { kind: string }[] })
+        .conditions;
+    expect(await conditions()).not.toContainEqual(expect.objectContaining({ kind: "BackupOverdue" }));
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_backup_policies SET created_at = now() - interval '49 hours' WHERE pod_id = ${pod.id}`,
+    );
+    expect(await conditions()).toContainEqual(expect.objectContaining({ kind: "BackupOverdue" }));
+  });
+});
+
+test("what cannot be is refused and changes nothing", async () => {
+  const pod = await bench.running();
+  const backup = newId();
+  for (const [method, path, body, status, error] of [
+    ["POST", `/${pod.id}/backup`, { note: "x" }, 409, "NO_BACKUP_STORAGE"],
+    ["POST", `/${pod.id}/backup`, { mode: "live" }, 422, "VALIDATION_FAILED"],
+    ["POST", `/${pod.id}/destroy?finalBackup=true`, undefined, 409, "NO_BACKUP_STORAGE"],
+    ["DELETE", `/${pod.id}?finalBackup=yes`, undefined, 422, "VALIDATION_FAILED"],
+    ["POST", `/${pod.id}/backups/${backup}/restore`, {}, 404, "BACKUP_NOT_FOUND"],
+    ["POST", `/${pod.id}/backups/${backup}/restore`, { asNewPod: true }, 422, "VALIDATION_FAILED"],
+    ["POST", `/${pod.id}/backups/${backup}/restore`, { hostname: "other" }, 422, "VALIDATION_FAILED"],
+    ["DELETE", `/${pod.id}/backups/${backup}`, undefined, 404, "BACKUP_NOT_FOUND"],
+  ] as const) {
+    const sent = await bench.ask(bench.customer, method, path, body);
+    expect([method, path, sent.status, code(sent)]).toEqual([method, path, status, error]);
+  }
+  expect((await bench.ask(bench.customer, "GET", `/${pod.id}/backups`)).json).toEqual({ data: [], nextCursor: null });
+  const shown = await bench.ask(bench.customer, "GET", `/${pod.id}`);
+  expect(shown.json).toMatchObject({ status: "active", power: "running", lastError: null });
+});
