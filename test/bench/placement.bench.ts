@@ -11,6 +11,7 @@ import { sql } from "../../control-plane/src/platform/sql.ts";
 import { createFleetView } from "../../control-plane/src/scheduling/fleet-view.ts";
 import { placePod } from "../../control-plane/src/scheduling/place-pod.ts";
 import { printBenchResult, type BenchResult } from "./bench-result.ts";
+import { measureOrders } from "./order-load.ts";
 import {
   countOversold,
   insertFleet,
@@ -24,7 +25,7 @@ import {
  * Durable placements per second: choose among 5,000 nodes, claim, write the placement. Four replicas are
  * processes of their own, race for the same fleet and use the tenants' login, as orders do. Beside it the
  * bare engine in the same processes: one statement that takes capacity of a random node if it fits and
- * inserts a row.
+ * inserts a row. And whole orders over REST of one replica in the same fleet, of which a placement is the last part.
  */
 const replicas = 4;
 const nodes = 5_000;
@@ -94,6 +95,7 @@ async function measure(system: Database, systemUrl: string, apiUrl: string): Pro
     podsOfReplica.map(() => []),
     nodeIds,
   );
+  const orders = await measureOrders(systemUrl, apiUrl, secondsOfRun);
   const latencies = placed.latenciesMs.toSorted((a, b) => a - b);
   return {
     bench: "placement",
@@ -106,6 +108,7 @@ async function measure(system: Database, systemUrl: string, apiUrl: string): Pro
     replicas,
     placed: placed.done,
     oversold,
+    ...orders,
   };
 }
 
