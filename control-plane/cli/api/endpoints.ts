@@ -41,6 +41,8 @@ export const endpoints = {
   destroyPod: { ...changesPod, path: "/api/cloud-pods/:pod/destroy" },
   previewDestroy: { ...previews, path: "/api/cloud-pods/:pod/destroy" },
 
+  adoptPod: { ...changesPod, path: "/api/cloud-pods/admin/adopt" },
+
   backUpPod: { ...changesPod, path: "/api/cloud-pods/:pod/backup" },
   listBackups: {
     method: "get",
@@ -74,6 +76,14 @@ export const endpoints = {
   },
   cordonNode: { method: "post", path: "/api/nodes/:node/cordon", status: 200, answer: shapes.node },
   uncordonNode: { method: "post", path: "/api/nodes/:node/uncordon", status: 200, answer: shapes.node },
+  listFindings: { method: "get", path: "/api/nodes/findings", status: 200, answer: shapes.pageOf(shapes.finding) },
+  resolveFinding: {
+    method: "post",
+    path: "/api/nodes/findings/:finding/resolve",
+    status: 200,
+    answer: shapes.finding,
+    idempotent: true,
+  },
   removeNode: { method: "delete", path: "/api/nodes/:node", status: 204, answer: shapes.noBody },
 
   simulatePlacement: { method: "post", path: "/api/scheduler/simulate", status: 200, answer: shapes.verdict },

@@ -95,6 +95,10 @@ export const overview = z.object({
     due: z.number(),
     damaged: z.number(),
   }),
+  findings: z.object({
+    byKind: z.array(z.object({ kind: z.string(), findings: z.number() })),
+    held: z.boolean(),
+  }),
   controlPlane: z.object({
     replicas: z.array(
       z.object({ hostname: z.string(), roles: z.array(z.string()), startedAt: z.string(), alive: z.boolean() }),

@@ -198,6 +198,23 @@ export const nodeDetail = node.extend({
   ),
 });
 
+export const finding = z.object({
+  id: z.string(),
+  node: z.string(),
+  vmid: z.number(),
+  podId: z.string().nullable(),
+  kind: z.string(),
+  subject: z.string(),
+  offered: z.array(z.string()),
+  state: z.string(),
+  firstSeenAt: timestamp,
+  sightings: z.number(),
+  action: z.string().nullable(),
+  actionState: z.string().nullable(),
+  actionError: z.string().nullable(),
+  taskId: z.string().nullable(),
+});
+
 export const joinToken = z.object({ id: z.string(), name: z.string(), expiresAt: timestamp, token: z.string() });
 
 const plan = z.object({

@@ -14,6 +14,7 @@ import { confirm } from "../confirm.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { describeHealth, renderPod, renderPods } from "../views/pod-views.ts";
+import { addAdoptCommand } from "./finding-commands.ts";
 import { addBackupCommands } from "./backup-commands.ts";
 import { addPodOrderCommands } from "./pod-order-commands.ts";
 import { renderDryRun } from "../views/dry-run-view.ts";
@@ -26,6 +27,7 @@ export function addPodCommands(program: Command): void {
   addPower(pods);
   addDestroy(pods);
   addBackupCommands(program, pods);
+  addAdoptCommand(pods);
 }
 
 interface ListOptions extends ClientOptions {

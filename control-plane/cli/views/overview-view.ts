@@ -17,7 +17,7 @@ export function renderOverview(overview: Overview, nowMs: number): string {
 }
 
 function standing(overview: Overview): Record<string, string | undefined> {
-  const { queues, metering, security, pods, orphans, backups, controlPlane } = overview;
+  const { queues, metering, security, pods, orphans, backups, findings, controlPlane } = overview;
   const dead = queues.deadLetters.map(({ kind, reason, letters }) => `${letters} ${kind} (${reason})`);
   return {
     ...Object.fromEntries(
@@ -43,6 +43,7 @@ function standing(overview: Overview): Record<string, string | undefined> {
     "dead letters": dead.length === 0 ? "none" : dead.join(", "),
     metering: measured(metering),
     orphans: `${countOf(orphans.unmanaged, "unmanaged container")}, ${orphans.misplaced} misplaced`,
+    findings: `${listed(findings.byKind, ({ kind, findings: of }) => `${of} ${kind}`)}${findings.held ? "; nothing is done about them now" : ""}`,
     backups: backedUp(backups),
     users: `${security.users.active} active (${countOf(security.users.administrators, "administrator")}, ${countOf(security.users.operators, "operator")}), ${countOf(security.users.liveSessions, "session")}`,
     "sign-in": `${security.signIns.failedInLastHour} failed in the last hour; blocked: ${countOf(security.signIns.blockedAccounts, "account")}, ${security.signIns.blockedAddresses} addresses`,

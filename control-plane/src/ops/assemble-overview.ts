@@ -7,6 +7,7 @@ import type { BackupCounts } from "./read-backups.ts";
 import type { Orphans, PodCounts } from "./read-containers.ts";
 import type { ControlPlaneState } from "./read-control-plane.ts";
 import type { ConditionCount, CoreNode } from "./read-core-nodes.ts";
+import type { OpenFindings } from "./read-findings.ts";
 import type { HostBehind, MeteringLag, RollUpState, Verification } from "./read-metering.ts";
 import type { EndedTasks, Provisioning } from "./read-provisioning.ts";
 import type { Queues } from "./read-queues.ts";
@@ -28,6 +29,7 @@ export interface OverviewParts {
   readonly security: SecurityPosture;
   readonly orphans: Orphans;
   readonly backups: BackupCounts;
+  readonly findings: OpenFindings;
   readonly controlPlane: ControlPlaneState;
 }
 
@@ -46,6 +48,7 @@ export function assembleOverview(parts: OverviewParts): Readable<Overview> {
     pods: pods(parts.pods),
     orphans: parts.orphans,
     backups: parts.backups,
+    findings: parts.findings,
     controlPlane,
   };
 }

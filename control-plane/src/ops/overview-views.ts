@@ -187,6 +187,30 @@ const orphans = z.object({
     .openapi({ description: "Misplaced ones first, twenty at most." }),
 });
 
+const findings = z.object({
+  byKind: z.array(z.object({ kind: z.string(), findings: count, oldestAt: timestamp })),
+  dismissed: count.openapi({ description: "Seen and left so by an operator." }),
+  held: z.boolean().openapi({
+    description: "Nothing is done by itself: a fault of ours is presumed, or hosts are awaited after a restore.",
+  }),
+  newest: z
+    .array(
+      z.object({
+        id: uuid,
+        node: z.string(),
+        vmid: z.number().int(),
+        podId: uuid.nullable(),
+        kind: z.string(),
+        subject: z.string(),
+        firstSeenAt: timestamp,
+        sightings: count,
+        action: z.string().nullable(),
+        offered: z.array(z.string()),
+      }),
+    )
+    .openapi({ description: "Twenty at most; containers that nobody manages come last." }),
+});
+
 const backups = z.object({
   running: count,
   succeeded: count.openapi({ description: "Of the last 24 hours." }),
@@ -231,6 +255,7 @@ export const overviewView = z
     pods,
     orphans,
     backups,
+    findings,
     controlPlane,
   })
   .openapi("PlatformOverview");

@@ -68,6 +68,7 @@ describe("GET /api/ops/platform-overview", () => {
       pods: { byStatus: [], onSilentHosts: 0, powerDrift: 0 },
       orphans: { unmanaged: 0, misplaced: 0, containers: [] },
       backups: { running: 0, succeeded: 0, failed: 0, lastSuccessAt: null, due: 0, oldestDueAt: null, damaged: 0 },
+      findings: { byKind: [], dismissed: 0, held: false, newest: [] },
       controlPlane: {
         replicas: [],
         fleetEpoch: "1",

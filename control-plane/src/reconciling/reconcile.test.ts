@@ -147,7 +147,8 @@ describe("a container whose pod has no place", () => {
   });
 
   test("is only shown when it may be the last of somebody's data", () => {
-    expect(again(orphan({ status: "failed" }), 30).deeds).toEqual([]);
+    const lost = again(orphan({ status: "failed", hasRoomHere: true }), 30);
+    expect(lost).toMatchObject({ seen: [{ kind: "orphan", evidence: { pod: "failed" } }], deeds: [] });
     expect(again(orphan({ status: "deleted", wasAdopted: true, wasActivated: false }), 30).deeds).toEqual([]);
     const unknown = again({ containers: [aContainer()] }, 30);
     expect(unknown).toMatchObject({ seen: [{ kind: "orphan", evidence: { pod: "unknown" } }], deeds: [] });

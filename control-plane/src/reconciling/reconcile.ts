@@ -90,7 +90,7 @@ function judge({ nodeId, containers, pods }: Comparison): Judged {
     const pod = seen.podId === "" ? podOfId(pods, seen.vmid, nodeId) : byId.get(seen.podId);
     const isHome = pod !== undefined && seen.podId === pod.id && isPlaced(pod, nodeId) && pod.vmid === seen.vmid;
     if (isHome) atHome.add(pod.id);
-    const isExpected = pod !== undefined && pod.hasRoomHere && !isPlaced(pod, nodeId);
+    const isExpected = pod !== undefined && pod.hasRoomHere && !isPlaced(pod, nodeId) && !isLost(pod);
     if (pod !== undefined && (!pod.isSettled || isExpected)) undecided.add(seen.vmid);
     else if (!isHome) {
       const stranger = seen.podId === "" ? judgeUnmarked(seen, pod) : judgeMarked(seen, pod);
@@ -108,6 +108,11 @@ function judge({ nodeId, containers, pods }: Comparison): Judged {
 
 function isPlaced(pod: KnownPod, nodeId: string): boolean {
   return pod.nodeId === nodeId && pod.status !== "deleted";
+}
+
+/** Given up with its host: should that come back, what is left of the pod must be seen. Its room is kept for it. */
+function isLost({ nodeId, status, wasActivated }: KnownPod): boolean {
+  return nodeId === null && status === "failed" && wasActivated;
 }
 
 /** Whose a container without a mark could be: of the pod that has the id now, else of one that had it. */

@@ -1,0 +1,71 @@
+import { Option, type Command } from "commander";
+import {
+  addWaitOptions,
+  clientCommand,
+  count,
+  withCli,
+  type ClientOptions,
+  type WaitOptions,
+} from "../client-command.ts";
+import { finishWork } from "../finish-work.ts";
+import { listAll } from "../open-cli.ts";
+import { describeDecision, renderFindings } from "../views/finding-views.ts";
+
+interface FindingOptions extends ClientOptions {
+  readonly node?: string;
+  readonly kind?: string;
+  readonly state?: string;
+  readonly limit: number;
+}
+
+const remedies = ["accept", "repair", "remove", "dismiss"];
+
+/** Adds what is not as it should be on hosts, and what to do about it. */
+export function addFindingCommands(nodes: Command): void {
+  clientCommand(nodes, "findings", "what is not as it should be on hosts")
+    .option("--node <node>", "only those of a host, by name or id")
+    .option("--kind <kind>", "only those, e.g. missing, resized, orphan, unmanaged")
+    .addOption(new Option("--state <state>", "instead of open ones").choices(["open", "dismissed", "resolved"]))
+    .option("--limit <number>", "show so many at most", count, 1_000)
+    .action(async (options: FindingOptions) => {
+      await withCli(options, async (cli) => {
+        const { node, kind, state, limit } = options;
+        const answer = await listAll(cli, "listFindings", { query: { node, kind, state } }, limit);
+        cli.show(answer, ({ data }) => renderFindings(data, Date.now()));
+      });
+    });
+  clientCommand(nodes, "resolve", "decide about a finding")
+    .argument("<finding>", "id")
+    .addArgument(nodes.createArgument("<action>", "what it offers").choices(remedies))
+    .requiredOption("--reason <text>", "why; it is in the audit log")
+    .action(async (finding: string, action: string, { reason, ...options }: ClientOptions & { reason: string }) => {
+      await withCli(options, async (cli) => {
+        const answer = await cli.api.call("resolveFinding", { finding, body: { action, reason } });
+        cli.show(answer, (decided) => describeDecision(decided, action));
+      });
+    });
+}
+
+interface AdoptOptions extends ClientOptions, WaitOptions {
+  readonly node: string;
+  readonly to: string;
+  readonly plan?: string;
+  readonly name?: string;
+}
+
+/** Adds the adoption of containers that nobody manages. */
+export function addAdoptCommand(pods: Command): void {
+  addWaitOptions(clientCommand(pods, "adopt", "make a container on a host a tenant's pod, as it is"))
+    .argument("<vmid>", "of the container", count)
+    .requiredOption("--node <node>", "name or id of its host")
+    .requiredOption("--to <tenant>", "id of the tenant")
+    .option("--plan <code>", "where it has a plan's size; else it is paid by use")
+    .option("--name <text>", "for people; default: the host name")
+    .action(async (vmid: number, { node, to, plan, name, ...options }: AdoptOptions) => {
+      // The pod is looked at in its tenant.
+      await withCli({ tenant: to, ...options }, async (cli) => {
+        const body = { node, vmid, tenantId: to, planCode: plan, name };
+        await finishWork(cli, await cli.api.call("adoptPod", { body }), options);
+      });
+    });
+}

@@ -1,0 +1,36 @@
+import type { AnswerOf } from "../api/endpoints.ts";
+import { formatAge } from "../terminal/format.ts";
+import { renderTable } from "../terminal/table.ts";
+
+type Finding = AnswerOf<"listFindings">["data"][number];
+
+/** A table of findings. */
+export function renderFindings(findings: readonly Finding[], nowMs: number): string {
+  return renderTable<Finding>(
+    [
+      { name: "id", value: ({ id }) => id },
+      { name: "node", value: ({ node }) => node },
+      { name: "vmid", value: ({ vmid }) => vmid },
+      { name: "kind", value: ({ kind }) => kind },
+      { name: "what", value: ({ subject }) => subject },
+      { name: "for", value: ({ firstSeenAt }) => formatAge(firstSeenAt, nowMs) },
+      { name: "seen", value: ({ sightings }) => sightings },
+      { name: "done", value: doneOf },
+      { name: "offered", value: ({ offered }) => offered.join(", ") },
+    ],
+    findings,
+  );
+}
+
+/** What follows from a decision. */
+export function describeDecision({ kind, vmid, node, taskId }: Finding, action: string): string {
+  const what = `${kind} of ${vmid} on ${node}`;
+  if (action === "dismiss") return `${what}: left as it is until it changes.`;
+  const watch = taskId === null ? "" : `; watch it with: cloudpods tasks watch ${taskId}`;
+  return `${what}: ${action} begun${watch}`;
+}
+
+function doneOf({ action, actionState, actionError }: Finding): string | null {
+  if (action === null) return null;
+  return `${action}${actionState === null ? "" : ` ${actionState}`}${actionError === null ? "" : ` (${actionError})`}`;
+}
