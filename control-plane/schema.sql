@@ -1278,7 +1278,7 @@ TABLE plan_backup_policies (
   CONSTRAINT plan_backup_policies_keep_last_check CHECK (((keep_last >= 1) AND (keep_last <= 100)))
   CONSTRAINT plan_backup_policies_keep_weekly_check CHECK (((keep_weekly >= 0) AND (keep_weekly <= 100)))
   CONSTRAINT plan_backup_policies_pkey PRIMARY KEY (plan_code)
-  CONSTRAINT plan_backup_policies_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code)
+  CONSTRAINT plan_backup_policies_plan_code_fkey FOREIGN KEY (plan_code) REFERENCES cloud_pod_plans(code) ON DELETE CASCADE
 )
 GRANT SELECT TO cloudpods_api
 

@@ -2,7 +2,7 @@
 
 -- What a plan comes with; administrators of the database may change it. A plan without a row has the program's default.
 CREATE TABLE plan_backup_policies (
-  plan_code text PRIMARY KEY REFERENCES cloud_pod_plans,
+  plan_code text PRIMARY KEY REFERENCES cloud_pod_plans ON DELETE CASCADE,
   enabled boolean NOT NULL DEFAULT true,
   every_hours integer NOT NULL CHECK (every_hours BETWEEN 1 AND 744),
   keep_last integer NOT NULL CHECK (keep_last BETWEEN 1 AND 100),
