@@ -1016,6 +1016,61 @@ TABLE node_coverage (
 )
 CREATE INDEX node_coverage_by_time ON public.node_coverage USING btree (covers_to)
 
+TABLE node_drain_pods ROW LEVEL SECURITY (
+  drain_id uuid NOT NULL
+  tenant_id uuid NOT NULL
+  pod_id uuid NOT NULL
+  state text NOT NULL DEFAULT 'pending'::text
+  move_id uuid
+  failed_targets uuid[] NOT NULL DEFAULT '{}'::uuid[]
+  blocker_code text
+  blocker_message text
+  expected_downtime_ms integer
+  archive_made_at timestamp with time zone
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  CONSTRAINT drain_pod_state CHECK ((state = ANY (ARRAY['pending'::text, 'claimed'::text, 'moving'::text, 'moved'::text, 'blocked'::text, 'failed'::text, 'left'::text, 'gone'::text, 'lost'::text, 'returning'::text, 'returned'::text])))
+  CONSTRAINT node_drain_pods_drain_id_fkey FOREIGN KEY (drain_id) REFERENCES node_drains(id)
+  CONSTRAINT node_drain_pods_move_id_fkey FOREIGN KEY (move_id) REFERENCES cloud_pod_moves(id)
+  CONSTRAINT node_drain_pods_pkey PRIMARY KEY (drain_id, pod_id)
+  CONSTRAINT node_drain_pods_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
+)
+CREATE INDEX node_drain_pods_of_pod ON public.node_drain_pods USING btree (pod_id)
+POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
+
+TABLE node_drains (
+  id uuid NOT NULL
+  node_id uuid NOT NULL
+  kind text NOT NULL
+  state text NOT NULL DEFAULT 'planning'::text
+  reason text NOT NULL
+  requested_by text NOT NULL
+  request_id text NOT NULL
+  max_parallel integer NOT NULL
+  deadline_at timestamp with time zone NOT NULL
+  on_no_capacity text NOT NULL
+  on_deadline text NOT NULL
+  on_no_backup text NOT NULL DEFAULT 'keep'::text
+  return_home boolean NOT NULL DEFAULT false
+  cancel_requested_at timestamp with time zone
+  outcome text
+  version integer NOT NULL DEFAULT 1
+  started_at timestamp with time zone NOT NULL DEFAULT now()
+  finished_at timestamp with time zone
+  returned_at timestamp with time zone
+  CONSTRAINT an_end_has_an_instant CHECK (((finished_at IS NULL) = (state = ANY (ARRAY['planning'::text, 'moving'::text]))))
+  CONSTRAINT drain_kind CHECK ((kind = ANY (ARRAY['drain'::text, 'evacuation'::text])))
+  CONSTRAINT drain_on_deadline CHECK ((on_deadline = ANY (ARRAY['leave'::text, 'stop-and-restore'::text])))
+  CONSTRAINT drain_on_no_backup CHECK ((on_no_backup = ANY (ARRAY['keep'::text, 'mark-lost'::text])))
+  CONSTRAINT drain_on_no_capacity CHECK ((on_no_capacity = ANY (ARRAY['fail'::text, 'partial'::text])))
+  CONSTRAINT drain_state CHECK ((state = ANY (ARRAY['planning'::text, 'moving'::text, 'drained'::text, 'incomplete'::text, 'cancelled'::text])))
+  CONSTRAINT node_drains_max_parallel_check CHECK (((max_parallel >= 1) AND (max_parallel <= 64)))
+  CONSTRAINT node_drains_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
+  CONSTRAINT node_drains_pkey PRIMARY KEY (id)
+)
+CREATE INDEX node_drains_by_start ON public.node_drains USING btree (node_id, id)
+CREATE INDEX node_drains_to_return ON public.node_drains USING btree (finished_at) WHERE (return_home AND (finished_at IS NOT NULL) AND (returned_at IS NULL))
+CREATE UNIQUE INDEX one_open_drain_per_node ON public.node_drains USING btree (node_id) WHERE (finished_at IS NULL)
+
 TABLE node_events (
   id uuid NOT NULL
   node_id uuid NOT NULL

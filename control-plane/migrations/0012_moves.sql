@@ -66,3 +66,52 @@ ALTER TABLE cloud_pod_moves ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON cloud_pod_moves TO cloudpods_api USING (tenant_id = (SELECT app_tenant_id()));
 -- How long their pods were away is the tenants' to know; reasons and hosts of operators are not.
 GRANT SELECT (id, tenant_id, pod_id, state, to_generation, switched_at, downtime_ms, created_at, ended_at) ON cloud_pod_moves TO cloudpods_api;
+
+-- Hosts that are emptied (drain) or whose pods are brought back elsewhere because they are gone (evacuation). All that a
+-- loop decides on is here, so that it may stop and go on anywhere.
+CREATE TABLE node_drains (
+  id uuid PRIMARY KEY,
+  node_id uuid NOT NULL REFERENCES nodes,
+  kind text NOT NULL CONSTRAINT drain_kind CHECK (kind IN ('drain', 'evacuation')),
+  state text NOT NULL DEFAULT 'planning' CONSTRAINT drain_state CHECK (state IN ('planning', 'moving', 'drained', 'incomplete', 'cancelled')),
+  reason text NOT NULL,
+  requested_by text NOT NULL,
+  request_id text NOT NULL,
+  max_parallel integer NOT NULL CHECK (max_parallel BETWEEN 1 AND 64),
+  deadline_at timestamptz NOT NULL,
+  on_no_capacity text NOT NULL CONSTRAINT drain_on_no_capacity CHECK (on_no_capacity IN ('fail', 'partial')),
+  on_deadline text NOT NULL CONSTRAINT drain_on_deadline CHECK (on_deadline IN ('leave', 'stop-and-restore')),
+  on_no_backup text NOT NULL DEFAULT 'keep' CONSTRAINT drain_on_no_backup CHECK (on_no_backup IN ('keep', 'mark-lost')),
+  return_home boolean NOT NULL DEFAULT false,
+  cancel_requested_at timestamptz,
+  outcome text,                           -- in words, once it has ended
+  version integer NOT NULL DEFAULT 1,     -- rises with everything that is seen of it
+  started_at timestamptz NOT NULL DEFAULT now(),
+  finished_at timestamptz,
+  returned_at timestamptz,                -- everything that goes home has gone
+  CONSTRAINT an_end_has_an_instant CHECK ((finished_at IS NULL) = (state IN ('planning', 'moving')))
+);
+CREATE UNIQUE INDEX one_open_drain_per_node ON node_drains (node_id) WHERE finished_at IS NULL;
+CREATE INDEX node_drains_by_start ON node_drains (node_id, id);
+CREATE INDEX node_drains_to_return ON node_drains (finished_at) WHERE return_home AND finished_at IS NOT NULL AND returned_at IS NULL;
+
+CREATE TABLE node_drain_pods (
+  drain_id uuid NOT NULL REFERENCES node_drains,
+  tenant_id uuid NOT NULL,
+  pod_id uuid NOT NULL,
+  state text NOT NULL DEFAULT 'pending' CONSTRAINT drain_pod_state CHECK (state IN
+    ('pending', 'claimed', 'moving', 'moved', 'blocked', 'failed', 'left', 'gone', 'lost', 'returning', 'returned')),
+  move_id uuid REFERENCES cloud_pod_moves,
+  failed_targets uuid[] NOT NULL DEFAULT '{}',  -- where it did not work
+  blocker_code text,
+  blocker_message text,
+  expected_downtime_ms integer,
+  archive_made_at timestamptz,            -- of an evacuation: what the pod is restored from
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (drain_id, pod_id),
+  FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods (tenant_id, id)
+);
+CREATE INDEX node_drain_pods_of_pod ON node_drain_pods (pod_id);
+-- Of tenants, but for operators: there is no grant.
+ALTER TABLE node_drain_pods ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON node_drain_pods TO cloudpods_api USING (tenant_id = (SELECT app_tenant_id()));

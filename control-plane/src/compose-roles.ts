@@ -9,6 +9,7 @@ import { bandwidthLoops } from "./bandwidth/bandwidth-loops.ts";
 import { budgetLoops } from "./budgets/budget-loops.ts";
 import { registerRoutes } from "./compose-routes.ts";
 import type { Config } from "./config.ts";
+import { drainLoops } from "./drains/drain-loops.ts";
 import { createApp } from "./http/app.ts";
 import { createHealthApp } from "./http/health.ts";
 import { createRouteTable } from "./http/route-table.ts";
@@ -171,8 +172,9 @@ export function startWorkerRole(replica: Replica): void {
     ...usageLoops({ db: system, log, databaseUrl: replica.systemUrl, archiveDirectory: config.archiveDirectory }),
     ...budgetLoops(watching),
     ...bandwidthLoops(watching),
-    ...backupLoops({ db: system, hints }),
     ...moveLoops({ db: system, hints }),
+    ...drainLoops({ db: system, fleet: createFleetView(), onQueued: podHints(hints).workQueued }),
+    ...backupLoops({ db: system, hints }),
     ...notificationLoops({
       db: system,
       log,

@@ -1,6 +1,7 @@
 import { registerBackupPolicyRoutes } from "./backups/backup-policy.http.ts";
 import { registerBackupRoutes } from "./backups/backups.http.ts";
 import { registerBudgetRoutes } from "./budgets/budgets.http.ts";
+import { registerDrainRoutes } from "./drains/drains.http.ts";
 import type { RouteTable } from "./http/route-table.ts";
 import { registerMeteringRoutes } from "./metering/metering.http.ts";
 import { registerMoveRoutes } from "./moves/moves.http.ts";
@@ -69,6 +70,7 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerPodPowerRoutes(routes, pods);
   registerPodAdminRoutes(routes, pods);
   registerAdoptRoute(routes, pods);
+  registerDrainRoutes(routes, { fleet: deps.fleet });
   registerMoveRoutes(routes, { fleet: deps.fleet, hints: pods });
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
   registerMeteringRoutes(routes);

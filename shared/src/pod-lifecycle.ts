@@ -12,6 +12,7 @@ export const podEvents = [
   "delete-asked",
   "delete-failed",
   "gone",
+  "lost",
 ] as const;
 export type PodEvent = (typeof podEvents)[number];
 
@@ -23,6 +24,7 @@ export type PodEvent = (typeof podEvents)[number];
  *      └─provisioning-failed→ failed ─retried→ provisioning
  * active, suspended, failed ─delete-asked→ deleting ─gone→ deleted
  *                                   └─delete-failed→ failed
+ * active, suspended ─lost→ failed: its host is gone, and there is no backup
  * ```
  */
 export const podTransitions = {
@@ -35,6 +37,7 @@ export const podTransitions = {
     "delete-asked": "deleting",
     "delete-failed": undefined,
     gone: undefined,
+    lost: undefined,
   },
   active: {
     activated: undefined,
@@ -45,6 +48,7 @@ export const podTransitions = {
     "delete-asked": "deleting",
     "delete-failed": undefined,
     gone: undefined,
+    lost: "failed",
   },
   suspended: {
     activated: undefined,
@@ -55,6 +59,7 @@ export const podTransitions = {
     "delete-asked": "deleting",
     "delete-failed": undefined,
     gone: undefined,
+    lost: "failed",
   },
   failed: {
     activated: undefined,
@@ -65,6 +70,7 @@ export const podTransitions = {
     "delete-asked": "deleting",
     "delete-failed": undefined,
     gone: "deleted",
+    lost: undefined,
   },
   deleting: {
     activated: undefined,
@@ -75,6 +81,7 @@ export const podTransitions = {
     "delete-asked": undefined,
     "delete-failed": "failed",
     gone: "deleted",
+    lost: undefined,
   },
   deleted: {
     activated: undefined,
@@ -85,6 +92,7 @@ export const podTransitions = {
     "delete-asked": undefined,
     "delete-failed": undefined,
     gone: undefined,
+    lost: undefined,
   },
 } as const satisfies Record<PodStatus, Record<PodEvent, PodStatus | undefined>>;
 

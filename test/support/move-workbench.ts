@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
 import { newId } from "../../shared/src/ids.ts";
 import type { Transaction } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
+import { destroyPodNow } from "../../control-plane/src/pods/destroy-pod.ts";
 import { orderPod } from "../../control-plane/src/pods/order-pod.ts";
 import { lockPodById, type Pod } from "../../control-plane/src/pods/pod.ts";
 import { podSagas } from "../../control-plane/src/pods/pod-sagas.ts";
@@ -147,6 +148,12 @@ export class MoveWorkbench {
       this.hosts.containers.get(node.id)?.set(pod.vmid, { ...container, power: power === "running" ? 1 : 2 });
     this.hosts.write(pod.vmid);
     return await this.podNow(pod.id);
+  }
+
+  /** Asks for the removal of a pod. */
+  async destroy(pod: Pod): Promise<void> {
+    const who = { tenantId: this.tenantId, actor: systemActor("test"), requestId: newId() };
+    await this.db.api.transaction((tx) => destroyPodNow(tx, who, pod.id, new Date()), { tenantId: this.tenantId });
   }
 
   podNow(id: string): Promise<Pod> {

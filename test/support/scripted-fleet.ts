@@ -231,7 +231,13 @@ export class ScriptedFleet {
 
   #archive(volumeId: string): string {
     const found = this.archives.has(volumeId);
-    return JSON.stringify({ volumeId: found ? volumeId : "", found, readable: found && !this.unreadable.has(volumeId), restored: found, sizeBytes: "1" });
+    return JSON.stringify({
+      volumeId: found ? volumeId : "",
+      found,
+      readable: found && !this.unreadable.has(volumeId),
+      restored: found,
+      sizeBytes: "1",
+    });
   }
 
   #moveOf({ op, vmid }: FleetCommand): string | null {

@@ -1,5 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import { uuid } from "../http/fields.ts";
+import { timestamp, uuid } from "../http/fields.ts";
 import type { MoveStrategy } from "./move.ts";
 import type { PlannedMove } from "./plan-moves.ts";
 
@@ -24,6 +24,14 @@ export const plannedMoveView = z
       .array(uuid)
       .readonly()
       .openapi({ description: "Backups on storage of the present host alone: they are out of reach from the target." }),
+    archive: z
+      .object({ backupId: uuid, madeAt: timestamp, ageSeconds: z.number().int() })
+      .nullable()
+      .optional()
+      .openapi({
+        description:
+          "Of an evacuation: the backup that the pod comes back from; null when its own disk is still there.",
+      }),
     blocker: z.object({ code: z.string(), message: z.string() }).nullable(),
     commands: z.array(commandView).openapi({ description: "What both hosts would be told, in order." }),
   })

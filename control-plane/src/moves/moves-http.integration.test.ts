@@ -50,7 +50,10 @@ test("an operator sees first what a move would do, then has it done and sees wha
   );
   expect((await call("GET", `/api/cloud-pods/${pod.id}/placement`)).json).toMatchObject({
     node: to.name,
-    history: [{ node: from.name, downtimeMs: null }, { node: to.name, downtimeMs: past?.downtimeMs }],
+    history: [
+      { node: from.name, downtimeMs: null },
+      { node: to.name, downtimeMs: past?.downtimeMs },
+    ],
   });
   // The next one is expected to take as long.
   const again = await call("POST", `${path}?dryRun=true`, { reason: "back" });

@@ -59,6 +59,8 @@ export interface PlannedMove {
   readonly expectedDowntimeMs: number | null;
   readonly expectedDurationMs: number | null;
   readonly backupsLeftBehind: readonly string[];
+  /** Of pods whose host is gone: what they come back from; null: their own disk is still there. */
+  readonly archive?: { readonly backupId: string; readonly madeAt: Date; readonly ageSeconds: number } | null;
   readonly blocker: Blocker | null;
 }
 
@@ -137,7 +139,7 @@ function hasLabels(labels: Labels, wanted: Labels): boolean {
 }
 
 /** The fleet as it is once the pod has its place; a storage that several hosts see has less room on all of them. */
-function withRoomTaken(
+export function withRoomTaken(
   snapshot: FleetSnapshot,
   { node, storage }: Candidate,
   request: PlacementRequest,

@@ -97,6 +97,13 @@ async function queueMove(tx: Transaction, pod: Pod, moveId: string, requestId: s
   });
 }
 
+/** Whether other work on a pod is under way. Its row is locked, so none can begin meanwhile. */
+export async function isBusy(tx: Transaction, podId: string): Promise<boolean> {
+  const open = await tx.query(sql`
+    SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${podId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
+  return open.length > 0;
+}
+
 /** @throws DomainError `POD_WRONG_STATE` for pods that are being made or removed or that failed */
 export function requireMovable(pod: Pod): void {
   if (pod.status === "active" || pod.status === "suspended") return;

@@ -9,7 +9,7 @@ import { NoCapacityError } from "../scheduling/no-capacity.ts";
 import { placePod, type Placement } from "../scheduling/place-pod.ts";
 import { lockMove, type Move, type MovePurpose, type MoveStrategy } from "./move.ts";
 import { moveRequest } from "./move-request.ts";
-import { readReach, readSourceDisks, strategyFor, type Reach } from "./reach.ts";
+import { readReach, readSourceDisks, strategyFor } from "./reach.ts";
 
 /** What a move is for. */
 export interface MoveOrder {
@@ -55,7 +55,8 @@ export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, ord
         purpose: "move",
         request,
       });
-      return await insertMove(tx, pod, order, { strategy, generation, place, reach });
+      const archiveStorage = reach.find(({ nodeId }) => nodeId === place.nodeId)?.archiveStorage ?? null;
+      return await insertMove(tx, pod, order, { strategy, generation, place, archiveStorage });
     } catch (error) {
       if (!(error instanceof NoCapacityError)) throw error;
       full = error;
@@ -79,27 +80,28 @@ export async function shallRun(tx: Queryable, pod: Pod): Promise<boolean> {
   return pod.status === "active" && pod.desiredPower === "running" && (await isFreeToRun(tx, pod));
 }
 
-async function insertMove(
-  tx: Queryable,
-  pod: Pod,
-  order: MoveOrder,
-  chosen: {
-    readonly strategy: MoveStrategy;
-    readonly generation: bigint;
-    readonly place: Placement;
-    readonly reach: readonly Reach[];
-  },
-): Promise<Move> {
+/** What is chosen for a move. */
+export interface ChosenMove {
+  readonly strategy: MoveStrategy;
+  readonly generation: bigint;
+  readonly place: Placement;
+  /** A customer's backup that the pod is brought back from, which stays. */
+  readonly archive?: { readonly storage: string; readonly volumeId: string; readonly madeAt: Date } | undefined;
+  /** Where an archive of the move itself would go. */
+  readonly archiveStorage?: string | null;
+}
+
+/** Writes a move down whose place is claimed. */
+export async function insertMove(tx: Queryable, pod: Pod, order: MoveOrder, chosen: ChosenMove): Promise<Move> {
   const id = order.id ?? newId();
-  const { strategy, generation, place, reach } = chosen;
-  const archiveStorage = reach.find(({ nodeId }) => nodeId === place.nodeId)?.archiveStorage ?? null;
+  const { strategy, generation, place, archive, archiveStorage } = chosen;
   await tx.execute(sql`
     INSERT INTO cloud_pod_moves (id, tenant_id, pod_id, purpose, strategy, state, from_node_id, to_node_id, from_generation, to_generation,
-      storage, bridge, pool, verdict, archive_storage, disk_gb, runs, reason, requested_by, task_id)
+      storage, bridge, pool, verdict, archive_storage, archive_volume_id, archive_made_at, archive_is_ours, disk_gb, runs, reason, requested_by, task_id)
     VALUES (${id}, ${pod.tenantId}, ${pod.id}, ${order.purpose}, ${strategy}, ${order.taskId === undefined ? "reserved" : "moving"},
       ${pod.nodeId}, ${place.nodeId}, ${pod.generation}, ${generation}, ${place.storage}, ${place.bridge}, ${place.pool},
-      ${JSON.stringify(place.verdict)}, ${archiveStorage}, ${pod.diskGb}, ${await shallRun(tx, pod)}, ${order.reason}, ${order.requestedBy},
-      ${order.taskId ?? null})`);
+      ${JSON.stringify(place.verdict)}, ${archive?.storage ?? archiveStorage ?? null}, ${archive?.volumeId ?? null}, ${archive?.madeAt ?? null},
+      ${archive === undefined}, ${pod.diskGb}, ${await shallRun(tx, pod)}, ${order.reason}, ${order.requestedBy}, ${order.taskId ?? null})`);
   return await lockMove(tx, id);
 }
 

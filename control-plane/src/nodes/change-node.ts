@@ -109,13 +109,19 @@ export async function cordonNode(
   });
 }
 
-/** Allows new placements on a locked host again. */
+/**
+ * Allows new placements on a locked host again.
+ * @throws DomainError `NODE_DRAINING` while the host is being emptied: what is placed there would have to go again
+ */
 export async function uncordonNode(
   tx: Transaction,
   nodeId: string,
   reason: string | undefined,
   by: NodeChangeBy,
 ): Promise<void> {
+  const draining = await tx.query(sql`SELECT FROM node_drains WHERE node_id = ${nodeId} AND finished_at IS NULL`);
+  if (draining.length > 0)
+    throw new DomainError("wrong-state", "NODE_DRAINING", "The node is being drained or evacuated; cancel that first.");
   await tx.execute(sql`
     UPDATE nodes SET schedulable = true, cordon_reason = NULL, cordoned_at = NULL, cordoned_until = NULL, cordoned_by = NULL,
       version = version + 1 WHERE id = ${nodeId}`);

@@ -1,0 +1,19 @@
+import type { Database } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+
+/**
+ * Ends what a host that was given up is still asked for, so that the work that waits for it ends by its own rules: what
+ * was to be done there has failed, what was to be taken back or removed there is gone with it. A later word of the host
+ * finds its commands ended. Nothing is answered for a host of which anything was heard.
+ * @returns how many commands were ended
+ */
+export async function answerForLostHost(db: Database, nodeId: string): Promise<number> {
+  return await db.execute(sql`
+    UPDATE node_commands c SET finished_at = now(), retryable = false, error_code = 'NODE_EVACUATED',
+      error_message = 'The host was given up; its pods are brought back elsewhere.',
+      state = coalesce((SELECT CASE WHEN t.state = 'compensating' OR t.type = 'destroy' THEN 'succeeded' ELSE 'failed' END
+        FROM cloud_pod_provisioning_tasks t WHERE t.command_id = c.id AND t.state IN ('running', 'waiting', 'compensating')), 'cancelled'),
+      command = command #- '{ensureContainer,spec,sshAuthorizedKeys}' #- '{restore,spec,sshAuthorizedKeys}'
+    FROM node_status s
+    WHERE c.node_id = ${nodeId} AND s.node_id = c.node_id AND s.state = 'lost' AND c.state IN ('pending', 'sent', 'accepted', 'running')`);
+}

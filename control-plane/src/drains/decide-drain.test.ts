@@ -1,0 +1,165 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { isDrainOver, nextDrainState, type DrainState } from "@cloudpods/shared/drain-lifecycle";
+import { decideDrain, type DrainAction, type DrainFacts, type DrainPodFacts } from "./decide-drain.ts";
+
+type World = { -readonly [K in keyof DrainFacts]: DrainFacts[K] };
+type PodWorld = { -readonly [K in keyof DrainPodFacts]: DrainPodFacts[K] };
+
+const podWith = (podId: string, changes: Partial<PodWorld> = {}): PodWorld => ({
+  podId,
+  state: "pending",
+  isBusy: false,
+  isGone: false,
+  move: undefined,
+  targetIsGood: true,
+  canRestore: true,
+  failedTargets: 0,
+  ...changes,
+});
+
+const drainOf = (pods: PodWorld[], changes: Partial<World> = {}): World => ({
+  kind: "drain",
+  state: "planning",
+  onNoCapacity: "fail",
+  onDeadline: "leave",
+  maxParallel: 2,
+  deadlineMs: 1_000,
+  isCancelled: false,
+  claimsLeft: 0,
+  pods,
+  ...changes,
+});
+
+interface Chances {
+  readonly place: number;
+  readonly success: number;
+  readonly cordon: number;
+}
+
+/** Carries actions out in a world where things go well or badly by chance. @returns the state that the drain has then */
+function carryOut(world: World, actions: readonly DrainAction[], chances: Chances, random: () => number): DrainState {
+  let state: DrainState = world.state;
+  for (const action of actions) {
+    if (action.kind === "advance") {
+      state = nextDrainState(state, action.event) ?? state;
+      continue;
+    }
+    // The world's own pods are mutable.
+    const pod = world.pods.find(({ podId }) => podId === action.podId) as PodWorld;
+    if (action.kind === "claim") {
+      expect([pod.state, pod.isBusy]).toEqual(["pending", false]);
+      const found = random() < chances.place;
+      Object.assign(pod, found ? { state: "claimed", move: "reserved", targetIsGood: true } : { state: "blocked" });
+    } else if (action.kind === "release") {
+      expect(pod.state).toBe("claimed");
+      Object.assign(pod, { state: action.state, move: "released" });
+    } else if (action.kind === "start") {
+      if (world.kind === "drain") expect([pod.state, pod.targetIsGood]).toEqual(["claimed", true]);
+      expect(world.isCancelled).toBe(false);
+      Object.assign(pod, { state: "moving", move: "moving" });
+    } else {
+      if (pod.state === "moving" && action.state === "pending") pod.failedTargets += 1;
+      pod.state = action.state;
+    }
+  }
+  return state;
+}
+
+function happen(world: World, chances: Chances, random: () => number): void {
+  for (const pod of world.pods as PodWorld[]) {
+    if (pod.state === "moving" && random() < 0.5) pod.move = random() < chances.success ? "moved" : "undone";
+    if (pod.state === "claimed" && random() < chances.cordon) pod.targetIsGood = false;
+    if (random() < 0.3) pod.isBusy = false;
+    if (pod.state !== "moving" && pod.state !== "moved" && random() < 0.02) pod.isGone = true;
+  }
+}
+
+const worlds = fc.record({
+  pods: fc.array(fc.record({ isBusy: fc.boolean(), canRestore: fc.boolean() }), { maxLength: 8 }),
+  kind: fc.constantFrom("drain" as const, "evacuation" as const),
+  onNoCapacity: fc.constantFrom("fail" as const, "partial" as const),
+  onDeadline: fc.constantFrom("leave" as const, "stop-and-restore" as const),
+  maxParallel: fc.integer({ min: 1, max: 4 }),
+  cancelAt: fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined }),
+  deadlineAt: fc.integer({ min: 5, max: 60 }),
+  chances: fc.record({
+    place: fc.double({ min: 0, max: 1, noNaN: true }),
+    success: fc.double({ min: 0, max: 1, noNaN: true }),
+    cordon: fc.double({ min: 0, max: 0.5, noNaN: true }),
+  }),
+  seed: fc.infiniteStream(fc.double({ min: 0, max: 1, noNaN: true })),
+});
+
+test("whatever happens a drain ends, never moves too many at once, and never one without a good place", () => {
+  fc.assert(
+    fc.property(worlds, ({ pods, chances, seed, cancelAt, deadlineAt, ...how }) => {
+      const random = (): number => seed.next().value ?? 0;
+      const world = drainOf(
+        pods.map((pod, index) => podWith(`p${index}`, pod)),
+        { ...how, deadlineMs: deadlineAt },
+      );
+      let state: DrainState = "planning";
+      for (let now = 0; !isDrainOver(state); now++) {
+        expect(now).toBeLessThan(400);
+        if (now === cancelAt) world.isCancelled = true;
+        state = carryOut(world, decideDrain(world, now), chances, random);
+        if (state === "moving") world.state = "moving";
+        expect(world.pods.filter((pod) => pod.state === "moving").length).toBeLessThanOrEqual(world.maxParallel);
+        happen(world, chances, random);
+      }
+      // Nothing is kept or runs on when it is over.
+      expect(world.pods.filter((pod) => ["claimed", "moving", "pending"].includes(pod.state))).toEqual([]);
+      if (state === "drained")
+        expect(world.pods.every((pod) => ["moved", "gone", "lost"].includes(pod.state))).toBe(true);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("every place is claimed before the first pod moves", () => {
+  const world = drainOf([podWith("a", { state: "claimed", move: "reserved" }), podWith("b", { isBusy: true })]);
+  expect(decideDrain(world, 0)).toEqual([]);
+  const all = drainOf([podWith("a", { state: "claimed" }), podWith("b")]);
+  expect(decideDrain(all, 0)).toEqual([{ kind: "claim", podId: "b" }]);
+});
+
+test("without a place for one, nothing moves or all the others, as was asked", () => {
+  const pods = () => [podWith("a", { state: "claimed" }), podWith("b", { state: "blocked" })];
+  expect(decideDrain(drainOf(pods()), 0)).toEqual([{ kind: "release", podId: "a", state: "left" }]);
+  expect(decideDrain(drainOf(pods(), { onNoCapacity: "partial" }), 0)).toMatchObject([{ event: "all-placed" }]);
+});
+
+test("a place on a host that takes no pods any more is given back and looked for anew", () => {
+  const world = drainOf([podWith("a", { state: "claimed", targetIsGood: false })], { state: "moving" });
+  expect(decideDrain(world, 0)).toEqual([{ kind: "release", podId: "a", state: "pending" }]);
+});
+
+test("when time is up pods are left, or those with a place are stopped and restored there", () => {
+  const pods = () => [
+    podWith("a", { state: "claimed" }),
+    podWith("b", { state: "claimed", canRestore: false }),
+    podWith("c"),
+  ];
+  expect(decideDrain(drainOf(pods(), { state: "moving" }), 2_000)).toEqual([
+    { kind: "release", podId: "a", state: "left" },
+    { kind: "release", podId: "b", state: "left" },
+    { kind: "settle", podId: "c", state: "left" },
+  ]);
+  const stopping = drainOf(pods(), { state: "moving", onDeadline: "stop-and-restore" });
+  expect(decideDrain(stopping, 2_000)).toEqual([
+    { kind: "release", podId: "b", state: "left" },
+    { kind: "settle", podId: "c", state: "left" },
+  ]);
+  const [a] = pods();
+  expect(decideDrain({ ...stopping, pods: a === undefined ? [] : [a] }, 2_000)).toEqual([
+    { kind: "start", podId: "a", byArchive: true },
+  ]);
+});
+
+test("an empty host is drained at once, and one that copies are still on is not yet", () => {
+  expect(decideDrain(drainOf([], { state: "moving" }), 0)).toMatchObject([{ event: "emptied" }]);
+  const moved = [podWith("a", { state: "moved", move: "moved" })];
+  expect(decideDrain(drainOf(moved, { state: "moving", claimsLeft: 1 }), 0)).toEqual([]);
+  expect(decideDrain(drainOf(moved, { state: "moving", claimsLeft: 1 }), 2_000)).toMatchObject([{ event: "gave-up" }]);
+});

@@ -1,0 +1,163 @@
+import {
+  drainPodHasLeft,
+  drainPodIsSettled,
+  type DrainEvent,
+  type DrainPodState,
+} from "@cloudpods/shared/drain-lifecycle";
+import type { MoveState } from "../moves/move.ts";
+
+/** What a decision about one pod rests on. */
+export interface DrainPodFacts {
+  readonly podId: string;
+  readonly state: DrainPodState;
+  /** Other work on it is under way: it waits its turn. */
+  readonly isBusy: boolean;
+  /** It is not the host's any more, and not by a move of this drain. */
+  readonly isGone: boolean;
+  /** Of the move that is under way or ended last. */
+  readonly move: MoveState | undefined;
+  /** The host of its claimed place takes pods at this moment. */
+  readonly targetIsGood: boolean;
+  /** It can get to its claimed place by an archive. */
+  readonly canRestore: boolean;
+  /** Hosts on which a move of it has failed. */
+  readonly failedTargets: number;
+}
+
+/** What a decision about a drain rests on. */
+export interface DrainFacts {
+  readonly kind: "drain" | "evacuation";
+  readonly state: "planning" | "moving";
+  readonly onNoCapacity: "fail" | "partial";
+  readonly onDeadline: "leave" | "stop-and-restore";
+  readonly maxParallel: number;
+  readonly deadlineMs: number;
+  readonly isCancelled: boolean;
+  /** Places on the host that pods still hold which have left it. */
+  readonly claimsLeft: number;
+  /** In the order in which they are to move. */
+  readonly pods: readonly DrainPodFacts[];
+}
+
+/** One thing to do. */
+export type DrainAction =
+  /** Note what has become of a pod. */
+  | { readonly kind: "settle"; readonly podId: string; readonly state: DrainPodState }
+  /** Look for a place and claim it; without one the pod is blocked. */
+  | { readonly kind: "claim"; readonly podId: string }
+  /** Give the claimed place back. */
+  | { readonly kind: "release"; readonly podId: string; readonly state: "pending" | "left" }
+  /** Begin the move; `byArchive`: also where the guest does not shut down by itself. */
+  | { readonly kind: "start"; readonly podId: string; readonly byArchive: boolean }
+  /** The drain itself goes on or ends. */
+  | { readonly kind: "advance"; readonly event: DrainEvent; readonly outcome: string };
+
+/** After so many hosts on which it failed a pod is left alone. */
+const failedTargetsMax = 3;
+
+/**
+ * What to do next about a drain. Everything that ended is noted first; the decision about the rest is the next pass's, on
+ * fresh facts. No pod moves without a claimed place on a host that takes pods at that moment, and never more than
+ * `maxParallel` at once.
+ */
+export function decideDrain(facts: DrainFacts, nowMs: number): DrainAction[] {
+  const settled = facts.pods.flatMap((pod) => settle(pod, facts, nowMs));
+  if (settled.length > 0) return settled;
+  const isLate = nowMs >= facts.deadlineMs;
+  const mayGoOn = !facts.isCancelled && (!isLate || facts.onDeadline === "stop-and-restore");
+  const withdrawn = facts.pods.flatMap((pod) => withdraw(pod, { mayGoOn, isLate }));
+  if (withdrawn.length > 0) return withdrawn;
+  if (facts.isCancelled)
+    return endUnlessMoving(facts, "cancelled", "Cancelled; what had begun was carried to its end.");
+  const ready = facts.pods.filter(({ state, isBusy }) => state === "pending" && !isBusy);
+  if (facts.kind === "drain" && ready.length > 0 && !isLate)
+    return ready.map(({ podId }) => ({ kind: "claim", podId }));
+  if (facts.state === "planning") {
+    const decision = judgePlan(facts, isLate);
+    if (decision !== undefined) return decision;
+  }
+  const started = startNext(facts, ready, isLate);
+  return started.length > 0 ? started : end(facts, isLate);
+}
+
+/** What has ended by itself. */
+function settle(pod: DrainPodFacts, facts: DrainFacts, nowMs: number): DrainAction[] {
+  const { podId, state, move } = pod;
+  const settled = (to: DrainPodState): DrainAction[] => [{ kind: "settle", podId, state: to }];
+  if (state === "moving") {
+    if (move === "moved") return settled("moved");
+    if (move === "reserved" || move === "moving") return [];
+    const isLastTry = pod.failedTargets + 1 >= failedTargetsMax || facts.isCancelled || nowMs >= facts.deadlineMs;
+    return settled(isLastTry ? "failed" : "pending");
+  }
+  if (!pod.isGone || drainPodIsSettled[state]) return [];
+  return state === "claimed" ? [{ kind: "release", podId, state: "left" }, ...settled("gone")] : settled("gone");
+}
+
+/** What may not move any more, or not there. */
+function withdraw(
+  pod: DrainPodFacts,
+  { mayGoOn, isLate }: { readonly mayGoOn: boolean; readonly isLate: boolean },
+): DrainAction[] {
+  const { podId, state } = pod;
+  if (state === "claimed") {
+    if (!mayGoOn || (isLate && !(pod.targetIsGood && pod.canRestore)))
+      return [{ kind: "release", podId, state: "left" }];
+    return pod.targetIsGood ? [] : [{ kind: "release", podId, state: "pending" }];
+  }
+  // Time is up for whoever has no place yet.
+  return state === "pending" && (!mayGoOn || isLate) ? [{ kind: "settle", podId, state: "left" }] : [];
+}
+
+/** Whether the moving may begin; undefined: it may, or there is nothing to decide. */
+function judgePlan(facts: DrainFacts, isLate: boolean): DrainAction[] | undefined {
+  if (facts.kind === "evacuation") return [{ kind: "advance", event: "all-placed", outcome: "" }];
+  const blocked = facts.pods.filter(({ state }) => state === "blocked").length;
+  if (facts.onNoCapacity === "partial" || isLate) return [{ kind: "advance", event: "all-placed", outcome: "" }];
+  if (blocked > 0) {
+    const claimed = facts.pods.filter(({ state }) => state === "claimed");
+    if (claimed.length > 0) return claimed.map(({ podId }) => ({ kind: "release", podId, state: "left" }));
+    return [
+      {
+        kind: "advance",
+        event: "gave-up",
+        outcome: `Nothing was moved: ${count(blocked, "pod has", "pods have")} no place elsewhere.`,
+      },
+    ];
+  }
+  // Whoever is busy has no place yet; the others wait with theirs.
+  if (facts.pods.some(({ state }) => state === "pending")) return [];
+  return [{ kind: "advance", event: "all-placed", outcome: "" }];
+}
+
+function startNext(facts: DrainFacts, ready: readonly DrainPodFacts[], isLate: boolean): DrainAction[] {
+  const lanes = facts.maxParallel - facts.pods.filter(({ state }) => state === "moving").length;
+  if (lanes <= 0) return [];
+  const next =
+    facts.kind === "evacuation" ? ready : facts.pods.filter(({ state, isBusy }) => state === "claimed" && !isBusy);
+  return next.slice(0, lanes).map(({ podId }) => ({ kind: "start", podId, byArchive: isLate }));
+}
+
+function end(facts: DrainFacts, isLate: boolean): DrainAction[] {
+  if (!facts.pods.every(({ state }) => drainPodIsSettled[state])) return [];
+  const staying = facts.pods.filter(({ state }) => !drainPodHasLeft[state]).length;
+  if (staying > 0) {
+    const outcome = `${count(staying, "pod is", "pods are")} still on the host.`;
+    return [{ kind: "advance", event: "gave-up", outcome }];
+  }
+  // An evacuated host says nothing any more: what it holds is cleared when it is back or removed.
+  if (facts.kind === "evacuation" || facts.claimsLeft === 0) {
+    return [{ kind: "advance", event: "emptied", outcome: "No pod is left on the host." }];
+  }
+  if (!isLate) return [];
+  const outcome = `All pods have moved; ${count(facts.claimsLeft, "copy is", "copies are")} still to be removed from the host.`;
+  return [{ kind: "advance", event: "gave-up", outcome }];
+}
+
+function endUnlessMoving(facts: DrainFacts, event: DrainEvent, outcome: string): DrainAction[] {
+  return facts.pods.some(({ state }) => state === "moving") ? [] : [{ kind: "advance", event, outcome }];
+}
+
+function count(number: number, one: string, many: string): string {
+  return `${number} ${number === 1 ? one : many}`;
+}

@@ -1,0 +1,117 @@
+import { z } from "@hono/zod-openapi";
+import { drainPodStates, drainStates } from "@cloudpods/shared/drain-lifecycle";
+import { timestamp, uuid } from "../http/fields.ts";
+import { plannedMoveView } from "../moves/move-views.ts";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { Drain } from "./drain.ts";
+
+const podView = z.object({
+  podId: uuid,
+  name: z.string(),
+  vmid: z.number().int(),
+  tenantId: uuid,
+  state: z.enum(drainPodStates),
+  target: z.string().nullable(),
+  strategy: z.string().nullable(),
+  taskId: uuid.nullable(),
+  step: z.string().nullable(),
+  percent: z.number().int(),
+  expectedDowntimeMs: z.number().int().nullable(),
+  downtimeMs: z.number().int().nullable(),
+  archiveMadeAt: timestamp
+    .nullable()
+    .openapi({ description: "Of an evacuation: when the backup was made that the pod comes back from." }),
+  archiveAgeSeconds: z.number().int().nullable(),
+  blocker: z.object({ code: z.string(), message: z.string() }).nullable(),
+});
+
+/** A drain in lists. */
+export const drainView = z
+  .object({
+    id: uuid,
+    nodeId: uuid,
+    node: z.string(),
+    kind: z.enum(["drain", "evacuation"]),
+    state: z.enum(drainStates),
+    reason: z.string(),
+    requestedBy: z.string(),
+    maxParallel: z.number().int(),
+    deadlineAt: timestamp,
+    onNoCapacity: z.enum(["fail", "partial"]),
+    onDeadline: z.enum(["leave", "stop-and-restore"]),
+    onNoBackup: z.enum(["keep", "mark-lost"]),
+    returnHome: z.boolean(),
+    cancelRequestedAt: timestamp.nullable(),
+    outcome: z.string().nullable(),
+    startedAt: timestamp,
+    finishedAt: timestamp.nullable(),
+    returnedAt: timestamp.nullable(),
+  })
+  .openapi("Drain");
+
+/** A drain by itself, with each of its pods. */
+export const drainDetail = drainView
+  .extend({
+    percent: z.number().int(),
+    counts: z.record(z.string(), z.number().int()).openapi({ description: "How many pods are in which state." }),
+    downtimeMs: z
+      .object({ p50: z.number().int(), p95: z.number().int(), max: z.number().int() })
+      .nullable()
+      .openapi({ description: "Of the pods that were moved while they ran." }),
+    pods: z.array(podView),
+  })
+  .openapi("DrainDetail");
+
+/** What a drain would do. */
+export const drainPlanView = z
+  .object({
+    dryRun: z.literal(true),
+    node: z.string(),
+    moves: z.array(plannedMoveView),
+    movable: z.number().int(),
+    blocked: z.number().int(),
+    totalMs: z.number().int().nullable().openapi({ description: "All moves, as many at once as are allowed." }),
+  })
+  .openapi("DrainPlan");
+
+type PodRow = Omit<z.input<typeof podView>, "blocker" | "archiveAgeSeconds"> & {
+  readonly blockerCode: string | null;
+  readonly blockerMessage: string | null;
+};
+
+/** Each pod of a drain with the work on it, as it is now. */
+export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Promise<z.input<typeof drainDetail>> {
+  const rows = await tx.query<PodRow>(sql`
+    SELECT d.pod_id AS "podId", p.name, p.vmid, p.tenant_id AS "tenantId", d.state, t.name AS target, m.strategy, m.task_id AS "taskId", k.step,
+      CASE WHEN d.state IN ('moved', 'gone', 'lost', 'returning', 'returned') THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
+      d.expected_downtime_ms AS "expectedDowntimeMs", m.downtime_ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt",
+      d.blocker_code AS "blockerCode", d.blocker_message AS "blockerMessage"
+    FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
+      LEFT JOIN nodes t ON t.id = m.to_node_id LEFT JOIN cloud_pod_provisioning_tasks k ON k.id = m.task_id
+    WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);
+  const pods = rows.map(({ blockerCode, blockerMessage, ...pod }) => ({
+    ...pod,
+    archiveAgeSeconds:
+      pod.archiveMadeAt === null
+        ? null
+        : Math.max(0, Math.round((now.getTime() - pod.archiveMadeAt.getTime()) / 1_000)),
+    blocker: blockerCode === null ? null : { code: blockerCode, message: blockerMessage ?? "" },
+  }));
+  const counts: Record<string, number> = {};
+  for (const { state } of pods) counts[state] = (counts[state] ?? 0) + 1;
+  const away = pods.flatMap(({ downtimeMs }) => (downtimeMs === null ? [] : [downtimeMs])).toSorted((a, b) => a - b);
+  const total = pods.reduce((sum, { percent }) => sum + percent, 0);
+  return {
+    ...drain,
+    percent: pods.length === 0 ? 100 : Math.floor(total / pods.length),
+    counts,
+    downtimeMs:
+      away.length === 0 ? null : { p50: quantile(away, 0.5), p95: quantile(away, 0.95), max: away.at(-1) ?? 0 },
+    pods,
+  };
+}
+
+function quantile(sorted: readonly number[], share: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? 0;
+}

@@ -1,0 +1,196 @@
+import { z } from "@hono/zod-openapi";
+import { drainStates, isDrainOver } from "@cloudpods/shared/drain-lifecycle";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { UserContext } from "../http/context.ts";
+import { eventStream, type ServerSentEvent, type StreamPosition } from "../http/event-stream.ts";
+import { dryRun } from "../http/fields.ts";
+import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import type { RouteTable } from "../http/route-table.ts";
+import { route } from "../http/route.ts";
+import { lockNode } from "../nodes/change-node.ts";
+import { findNodeId } from "../nodes/find-node.ts";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import { describeDrain, drainDetail, drainPlanView, drainView } from "./drain-view.ts";
+import { selectDrains, type Drain } from "./drain.ts";
+import { planDrain, planEvacuation } from "./plan-drain.ts";
+import { cancelDrain, noDrain, requireGone, startDrain, startEvacuation } from "./start-drain.ts";
+
+const operator = { platform: "OPERATOR" } as const;
+const tags = ["nodes"];
+/** How often a stream looks whether anything has changed. */
+const lookEveryMs = 1_000;
+
+const drainBody = z.strictObject({
+  reason: z.string().min(1).max(500),
+  deadlineSeconds: z.number().int().min(60).max(604_800).default(14_400),
+  maxParallel: z.number().int().min(1).max(16).default(2),
+  onNoCapacity: z.enum(["fail", "partial"]).default("fail").openapi({
+    description: "`fail`: nothing moves unless every pod has a place elsewhere. `partial`: those that have one move.",
+  }),
+  onDeadline: z.enum(["leave", "stop-and-restore"]).default("leave").openapi({
+    description:
+      "When time is up: `leave` what has not begun, or `stop-and-restore` the pods that hold a place that an archive can get to, by force if need be.",
+  }),
+  returnHome: z.boolean().default(false).openapi({
+    description: "Bring the pods back when the host is open again, as far as it has room for them then.",
+  }),
+});
+
+const evacuateBody = z.strictObject({
+  reason: z.string().min(1).max(500),
+  confirmFenced: z.literal(true).openapi({
+    description:
+      "The host is cut off for good: nothing of it runs, and nothing of it will reach what its pods write to.",
+  }),
+  onNoBackup: z.enum(["keep", "mark-lost"]).default("keep").openapi({
+    description: "Of pods that nothing is left of elsewhere: `keep` them in case the host returns, or `mark-lost`.",
+  }),
+  maxParallel: z.number().int().min(1).max(16).default(4),
+});
+
+/** Hosts are emptied and given up. */
+export function registerDrainRoutes(routes: RouteTable, { fleet }: { readonly fleet: FleetView }): void {
+  registerStarting(routes, fleet);
+  registerWatching(routes);
+}
+
+function registerStarting(routes: RouteTable, fleet: FleetView): void {
+  route(routes, {
+    method: "post",
+    path: "/api/nodes/:node/drain",
+    summary: "Empty a host: cordon it, claim a place for each pod, move them",
+    tags,
+    access: operator,
+    request: { query: z.object({ dryRun }), body: drainBody, example: { reason: "memory is replaced" } },
+    responses: { 202: drainDetail, 200: drainPlanView },
+    async handler({ params, query, body }, ctx) {
+      const nodeId = await findNodeId(ctx.system, params.node);
+      if (query.dryRun) {
+        return { status: 200, body: await ctx.inSystem((tx) => planDrain(tx, fleet, nodeId, body.maxParallel)) };
+      }
+      return await begun(ctx, params.node, () => ctx.inSystem((tx) => startDrain(tx, nodeId, body, byOf(ctx))));
+    },
+  });
+  route(routes, {
+    method: "post",
+    path: "/api/nodes/:node/evacuate",
+    summary: "Give up a host that is gone and bring its pods back elsewhere",
+    tags,
+    access: operator,
+    request: {
+      query: z.object({ dryRun }),
+      body: evacuateBody,
+      example: { reason: "the host burnt", confirmFenced: true },
+    },
+    responses: { 202: drainDetail, 200: drainPlanView },
+    async handler({ params, query, body }, ctx) {
+      const nodeId = await findNodeId(ctx.system, params.node);
+      if (query.dryRun) {
+        const plan = await ctx.inSystem(async (tx) => {
+          await requireGone(tx, nodeId, (await lockNode(tx, nodeId)).name);
+          return await planEvacuation(tx, fleet, nodeId, body.maxParallel, ctx.now);
+        });
+        return { status: 200, body: plan };
+      }
+      return await begun(ctx, params.node, () => ctx.inSystem((tx) => startEvacuation(tx, nodeId, body, byOf(ctx))));
+    },
+  });
+}
+
+function byOf(ctx: UserContext) {
+  return { actor: ctx.actor, requestId: ctx.requestId };
+}
+
+async function begun(ctx: UserContext, node: string, start: () => Promise<Drain>) {
+  const drain = await start();
+  return {
+    status: 202 as const,
+    headers: { location: `/api/nodes/${node}/drain` },
+    body: await describeDrain(ctx.system, drain, ctx.now),
+  };
+}
+
+function registerWatching(routes: RouteTable): void {
+  route(routes, {
+    method: "get",
+    path: "/api/nodes/:node/drain",
+    summary: "The last drain or evacuation of a host, with the progress of each pod",
+    tags,
+    access: operator,
+    responses: { 200: drainDetail },
+    async handler({ params }, ctx) {
+      const drain = await lastDrain(ctx.system, await findNodeId(ctx.system, params.node));
+      return { status: 200, body: await describeDrain(ctx.system, drain, ctx.now) };
+    },
+  });
+  route(routes, {
+    method: "delete",
+    path: "/api/nodes/:node/drain",
+    summary: "Cancel a drain: nothing more begins, what has begun ends; the host stays cordoned",
+    tags,
+    access: operator,
+    responses: { 202: drainDetail },
+    async handler({ params }, ctx) {
+      const nodeId = await findNodeId(ctx.system, params.node);
+      return await begun(ctx, params.node, () => ctx.inSystem((tx) => cancelDrain(tx, nodeId, byOf(ctx))));
+    },
+  });
+  eventStream(routes, {
+    path: "/api/nodes/:node/drain/events",
+    summary: "Progress of a drain as it happens, to its end",
+    tags,
+    access: operator,
+    async open({ params }, ctx) {
+      const { id } = await lastDrain(ctx.system, await findNodeId(ctx.system, params.node));
+      return (position) => followDrain(ctx.system, id, position);
+    },
+  });
+  route(routes, {
+    method: "get",
+    path: "/api/nodes/drains",
+    summary: "Drains and evacuations, newest first",
+    tags,
+    access: operator,
+    request: { query: listQuery.extend({ state: z.enum(drainStates).optional() }) },
+    responses: { 200: listOf(drainView) },
+    async handler({ query }, { system }) {
+      const before = decodeCursor(query.cursor, 1)?.[0] ?? null;
+      const rows = await system.query<Drain>(sql`${selectDrains}
+        WHERE (${query.state ?? null}::text IS NULL OR d.state = ${query.state ?? null}) AND (${before}::uuid IS NULL OR d.id < ${before}::uuid)
+        ORDER BY d.id DESC LIMIT ${query.limit + 1}`);
+      return {
+        status: 200,
+        body: toPage(
+          rows,
+          query.limit,
+          (row) => [row.id],
+          (row) => row,
+        ),
+      };
+    },
+  });
+}
+
+async function lastDrain(db: Queryable, nodeId: string): Promise<Drain> {
+  const [drain] = await db.query<Drain>(sql`${selectDrains} WHERE d.node_id = ${nodeId} ORDER BY d.id DESC LIMIT 1`);
+  if (drain === undefined) throw noDrain();
+  return drain;
+}
+
+/** The whole drain whenever anything of it has changed; holds no connection while it waits. */
+async function* followDrain(db: Queryable, id: string, { signal }: StreamPosition): AsyncGenerator<ServerSentEvent> {
+  let last = "";
+  while (!signal.aborted) {
+    const [drain] = await db.query<Drain>(sql`${selectDrains} WHERE d.id = ${id}`);
+    if (drain === undefined) return;
+    const detail = await describeDrain(db, drain, new Date());
+    // What has only grown older is no news.
+    const text = JSON.stringify({ ...detail, pods: detail.pods.map((pod) => ({ ...pod, archiveAgeSeconds: null })) });
+    if (text !== last) yield { event: "drain", data: detail };
+    last = text;
+    if (isDrainOver(drain.state)) return;
+    await sleep(lookEveryMs, undefined, { signal }).catch(() => {});
+  }
+}

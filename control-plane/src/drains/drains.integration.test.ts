@@ -1,0 +1,237 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import type { Database } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { Pod } from "../pods/pod.ts";
+import { createFleetView } from "../scheduling/fleet-view.ts";
+import { driveDrains } from "./drive-drains.ts";
+
+const bench = new MoveWorkbench();
+let drains: DrainBench;
+beforeEach(async () => {
+  bench.work();
+  drains = await openDrainBench(bench);
+});
+afterEach(() => drains.close());
+
+const order = { reason: "memory is replaced", maxParallel: 2 };
+
+async function podsOn(node: BenchNode, count: number): Promise<Pod[]> {
+  const pods: Pod[] = [];
+  for (let index = 0; index < count; index++) pods.push(await bench.podOn(node, index === 0 ? "stopped" : "running"));
+  return pods;
+}
+
+async function places(pods: readonly Pod[]): Promise<(string | null)[]> {
+  return await Promise.all(pods.map(async ({ id }) => (await bench.podNow(id)).nodeId));
+}
+
+/** Room for so many pods of the plan STARTER (1 core, 1 GB). */
+const roomFor = (pods: number) => ({ cores: 32, memoryMb: pods * 1_024 });
+
+test("a drain shows its plan, claims every place before it moves the first, and empties the host", async () => {
+  const [from, a, b] = three(await bench.nodes(3));
+  const pods = await podsOn(from, 4);
+  const plan = await drains.call("POST", `/api/nodes/${from.name}/drain?dryRun=true`, order);
+  expect(plan).toMatchObject({ status: 200, json: { dryRun: true, movable: 4, blocked: 0, totalMs: null } });
+  expect((await drains.call("GET", `/api/nodes/${from.name}`)).json).toMatchObject({ schedulable: true });
+  const atFirstMove: number[] = [];
+  let moving = 0;
+  let movingMax = 0;
+  bench.hosts.script = (command) => {
+    if (command.op?.$case === "backup") {
+      moving += 1;
+      movingMax = Math.max(movingMax, moving);
+    }
+    if (command.op?.$case === "deleteBackup") moving -= 1;
+    return undefined;
+  };
+  const started = await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  expect(started).toMatchObject({ status: 202, json: { state: "planning", kind: "drain" } });
+  expect(await drains.call("POST", `/api/nodes/${from.name}/drain`, order)).toMatchObject({
+    status: 409,
+    json: { error: "DRAIN_RUNNING" },
+  });
+  expect(await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {})).toMatchObject({
+    json: { error: "NODE_DRAINING" },
+  });
+  await drains.drive();
+  const [claimed] = await bench.db.system.query<{ count: number }>(
+    sql`SELECT count(*)::integer AS count FROM node_claims WHERE purpose = 'move' AND tenant_id = ${bench.tenantId}`,
+  );
+  atFirstMove.push(claimed?.count ?? 0);
+  expect(atFirstMove).toEqual([4]);
+  const end = await drains.driveToEnd(from);
+  expect(end).toMatchObject({
+    state: "drained",
+    percent: 100,
+    counts: { moved: 4 },
+    outcome: "No pod is left on the host.",
+  });
+  expect(movingMax).toBeLessThanOrEqual(2);
+  expect(new Set(await places(pods)).isSubsetOf(new Set([a.id, b.id]))).toBe(true);
+  expect(bench.hosts.containers.get(from.id)?.size).toBe(0);
+  expect((await bench.podNow(pods[0]?.id ?? "")).desiredPower).toBe("stopped");
+  expect(end["downtimeMs"]).toMatchObject({ max: expect.any(Number) });
+  const events = await drains.call("GET", `/api/nodes/${from.name}/events?limit=1`);
+  expect(events.json).toMatchObject({ data: [{ kind: "DRAIN_ENDED" }] });
+  expect((await drains.call("GET", "/api/nodes/drains?state=drained")).text).toContain(from.name);
+});
+
+describe("where there is no place for all", () => {
+  test("nothing moves, or as many as have one, as was asked; blockers are named", async () => {
+    const [from] = await bench.nodes(1);
+    const [small] = await bench.nodes(1, { size: roomFor(2) });
+    const pods = await podsOn(from ?? noHost(), 3);
+    const where = `/api/nodes/${from?.name ?? ""}/drain`;
+    expect(await drains.call("POST", `${where}?dryRun=true`, order)).toMatchObject({
+      json: { movable: 2, blocked: 1 },
+    });
+    await drains.call("POST", where, order);
+    const failed = await drains.driveToEnd(from ?? noHost());
+    expect(failed).toMatchObject({ state: "incomplete", counts: { blocked: 1, left: 2 } });
+    expect(JSON.stringify(failed["pods"])).toContain("short of memory");
+    expect(new Set(await places(pods))).toEqual(new Set([from?.id]));
+    expect((await drains.call("POST", where, { ...order, onNoCapacity: "partial" })).status).toBe(202);
+    expect(await drains.driveToEnd(from ?? noHost())).toMatchObject({
+      state: "incomplete",
+      counts: { moved: 2, blocked: 1 },
+    });
+    expect((await places(pods)).filter((place) => place === small?.id)).toHaveLength(2);
+  });
+});
+
+test("a target that is cordoned meanwhile is replaced before any pod goes there", async () => {
+  const [from] = await bench.nodes(1);
+  const [first] = await bench.nodes(1);
+  const pods = await podsOn(from ?? noHost(), 2);
+  await drains.call("POST", `/api/nodes/${from?.name ?? ""}/drain`, { ...order, maxParallel: 1 });
+  // The pods are busy for the loop until their places are claimed: hold the hosts meanwhile.
+  bench.hosts.away.add(from?.id ?? "");
+  await drains.drive();
+  const [second] = await bench.nodes(1);
+  await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${first?.id}`);
+  bench.fleet = createFleetView();
+  bench.hosts.away.clear();
+  const end = await drains.driveToEnd(from ?? noHost());
+  expect(end).toMatchObject({ state: "drained" });
+  // The first had begun already, the other one had not.
+  expect((await places(pods)).filter((place) => place === second?.id).length).toBeGreaterThanOrEqual(1);
+});
+
+test("a cancelled drain begins nothing more, ends what it began, and keeps no place", async () => {
+  const [from, to] = two(await bench.nodes(2));
+  const pods = await podsOn(from, 3);
+  bench.hosts.away.add(from.id);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, { ...order, maxParallel: 1 });
+  await drains.drive();
+  expect(await drains.call("DELETE", `/api/nodes/${from.name}/drain`)).toMatchObject({ status: 202 });
+  bench.hosts.away.clear();
+  const end = await drains.driveToEnd(from);
+  expect(end).toMatchObject({ state: "cancelled", counts: { moved: 1, left: 2 } });
+  expect((await places(pods)).filter((place) => place === to.id)).toHaveLength(1);
+  const reserved = await bench.db.system.query(
+    sql`SELECT FROM node_claims WHERE purpose = 'move' AND tenant_id = ${bench.tenantId}`,
+  );
+  expect(reserved).toEqual([]);
+  expect(await drains.call("DELETE", `/api/nodes/${from.name}/drain`)).toMatchObject({
+    status: 404,
+    json: { error: "NO_DRAIN" },
+  });
+  expect((await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {})).status).toBe(200);
+});
+
+test("when time is up, what has not begun is left where it is", async () => {
+  const [from] = two(await bench.nodes(2));
+  const pods = await podsOn(from, 2);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  await bench.db.system.execute(sql`UPDATE node_drains SET deadline_at = now() WHERE node_id = ${from.id}`);
+  expect(await drains.driveToEnd(from)).toMatchObject({
+    state: "incomplete",
+    counts: { left: 2 },
+    outcome: "2 pods are still on the host.",
+  });
+  expect(await places(pods)).toEqual([from.id, from.id]);
+});
+
+test("a pod whose move fails on one host goes to another, and comes home when the host is open again", async () => {
+  const [from, bad, good] = three(await bench.nodes(3));
+  const pod = await bench.podOn(from);
+  bench.hosts.script = (command) =>
+    command.nodeId === bad.id && command.op?.$case === "restore"
+      ? { state: "failed", errorCode: "STORAGE_FULL", retryable: false }
+      : undefined;
+  await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = cpu_total WHERE node_id = ${good.id}`);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, { ...order, returnHome: true });
+  await drains.drive();
+  await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = 0 WHERE node_id = ${good.id}`);
+  expect(await drains.driveToEnd(from)).toMatchObject({
+    state: "drained",
+    pods: [{ state: "moved", target: good.name }],
+  });
+  await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {});
+  await expect
+    .poll(
+      async () => {
+        await drains.drive();
+        return (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json["returnedAt"] !== null;
+      },
+      { timeout: 20_000, interval: 20 },
+    )
+    .toBe(true);
+  expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id });
+  expect((await drains.call("GET", `/api/nodes/${from.name}/drain`)).json).toMatchObject({ counts: { returned: 1 } });
+});
+
+test("a driver that dies after every single thing it does still empties the host", async () => {
+  const [from, to] = two(await bench.nodes(2));
+  const pods = await podsOn(from, 3);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  const mortal = (): Database => {
+    let done = 0;
+    const { system } = bench.db;
+    return {
+      ...system,
+      async transaction(work, how) {
+        if (done > 1) throw new Error("killed");
+        const result = await system.transaction(work, how);
+        done += 1;
+        return result;
+      },
+    };
+  };
+  await expect
+    .poll(
+      async () => {
+        await driveDrains({ db: mortal(), fleet: bench.fleet, onQueued: () => {} }).catch(() => {});
+        return (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json["state"];
+      },
+      { timeout: 40_000, interval: 10 },
+    )
+    .toBe("drained");
+  expect(new Set(await places(pods))).toEqual(new Set([to.id]));
+});
+
+test("its progress is a stream that ends with it", async () => {
+  const [from] = two(await bench.nodes(2));
+  await podsOn(from, 1);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  const streaming = drains.call("GET", `/api/nodes/${from.name}/drain/events`);
+  await drains.driveToEnd(from);
+  expect((await streaming).text.trim().split("\n").at(-1)).toContain('"state":"drained"');
+});
+
+function two(nodes: readonly BenchNode[]): [BenchNode, BenchNode] {
+  const [a = noHost(), b = noHost()] = nodes;
+  return [a, b];
+}
+
+function three(nodes: readonly BenchNode[]): [BenchNode, BenchNode, BenchNode] {
+  const [a = noHost(), b = noHost(), c = noHost()] = nodes;
+  return [a, b, c];
+}
+
+function noHost(): never {
+  throw new Error("no host");
+}

@@ -1,0 +1,106 @@
+import type { Database, Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { systemActor } from "../security/actor.ts";
+import { recordChange } from "../nodes/change-node.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import { decideDrain, type DrainAction } from "./decide-drain.ts";
+import { advanceDrain, selectDrains, type Drain } from "./drain.ts";
+import { answerForLostHost } from "./answer-for-lost-host.ts";
+import { claimForDrain, releaseFromDrain, settleDrainPod, startFromDrain } from "./place-drain-pod.ts";
+import { enlistPods, readDrainFacts } from "./read-drain-facts.ts";
+import { rescuePod } from "./rescue-pod.ts";
+import { returnPods } from "./return-pods.ts";
+
+/** What driving drains needs. */
+export interface DrainDriver {
+  readonly db: Database;
+  readonly fleet: FleetView;
+  /** Work was queued and a command for the host perhaps with it. */
+  readonly onQueued: (taskId: string, nodeId: string) => void;
+}
+
+/** A drain whose decision gives nothing to do waits for something to happen. */
+const roundsMax = 20;
+
+/**
+ * Carries every drain as far as it goes at present; one driver at a time. Each action is a transaction of its own and
+ * looks again at what it changes, so the driver may die between any two and go on from the rows.
+ * @returns how many things were done
+ */
+export async function driveDrains(driver: DrainDriver, now: () => number = Date.now): Promise<number> {
+  const open = await driver.db.query<Drain>(sql`${selectDrains} WHERE d.finished_at IS NULL ORDER BY d.id`);
+  let done = 0;
+  for (const drain of open) done += await driveOne(driver, drain, now);
+  return done + (await returnPods(driver));
+}
+
+async function driveOne(driver: DrainDriver, drain: Drain, now: () => number): Promise<number> {
+  const { db } = driver;
+  let done = 0;
+  let current = drain;
+  if (drain.kind === "evacuation") await answerForLostHost(db, drain.nodeId);
+  for (let round = 0; round < roundsMax; round++) {
+    const facts = await db.transaction(async (tx) => {
+      await enlistPods(tx, current);
+      return await readDrainFacts(tx, current);
+    });
+    const actions = decideDrain(facts, now());
+    if (actions.length === 0) return done;
+    for (const action of actions) {
+      await carryOut(driver, current, action);
+      done += 1;
+    }
+    const [next] = await db.query<Drain>(sql`${selectDrains} WHERE d.id = ${drain.id} AND d.finished_at IS NULL`);
+    if (next === undefined) return done;
+    current = next;
+  }
+  return done;
+}
+
+async function carryOut(driver: DrainDriver, drain: Drain, action: DrainAction): Promise<void> {
+  const queued = await driver.db.transaction(async (tx) => {
+    await tx.execute(sql`UPDATE node_drains SET version = version + 1 WHERE id = ${drain.id}`);
+    return await apply(driver, tx, drain, action);
+  });
+  if (queued !== undefined) driver.onQueued(queued.taskId, queued.nodeId);
+}
+
+async function apply(
+  { fleet }: DrainDriver,
+  tx: Transaction,
+  drain: Drain,
+  action: DrainAction,
+): Promise<{ taskId: string; nodeId: string } | undefined> {
+  switch (action.kind) {
+    case "settle":
+      await settleDrainPod(tx, drain, action.podId, action.state);
+      return undefined;
+    case "claim":
+      await claimForDrain(tx, fleet, drain, action.podId);
+      return undefined;
+    case "release":
+      await releaseFromDrain(tx, drain, action.podId, action.state);
+      return undefined;
+    case "start":
+      return drain.kind === "evacuation"
+        ? await rescuePod(tx, fleet, drain, action.podId)
+        : await startFromDrain(tx, drain, action.podId, action.byArchive);
+    case "advance": {
+      const state = await advanceDrain(tx, drain, action.event, action.outcome);
+      if (state !== "moving") {
+        await recordChange(
+          tx,
+          drain.nodeId,
+          { actor: systemActor("drains"), requestId: drain.requestId },
+          {
+            action: `node.${drain.kind}-ended`,
+            kind: drain.kind === "drain" ? "DRAIN_ENDED" : "EVACUATION_ENDED",
+            message: `${state}: ${action.outcome}`,
+            detail: { drainId: drain.id, state },
+          },
+        );
+      }
+      return undefined;
+    }
+  }
+}

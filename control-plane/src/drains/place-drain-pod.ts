@@ -1,0 +1,130 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import { expectedCost } from "../moves/expected-downtime.ts";
+import { lockMove, lockOpenMove } from "../moves/move.ts";
+import type { Blocker } from "../moves/plan-moves.ts";
+import { blockerOf, readHistory } from "../moves/read-surroundings.ts";
+import { isBusy, startReserved } from "../moves/request-move.ts";
+import { reserveMove, shallRun } from "../moves/reserve-move.ts";
+import { releaseMove } from "../moves/switch-place.ts";
+import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { lockPodById } from "../pods/pod.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import { NoCapacityError } from "../scheduling/no-capacity.ts";
+import { changeDrainPod, type Drain } from "./drain.ts";
+
+/** Looks for a place for a pod of the host and claims it, or writes down what is in the way. */
+export async function claimForDrain(tx: Transaction, fleet: FleetView, drain: Drain, podId: string): Promise<void> {
+  const pod = await lockPodById(tx, podId);
+  const [row] = await tx.query<{ failedTargets: string[] }>(
+    sql`SELECT failed_targets AS "failedTargets" FROM node_drain_pods WHERE drain_id = ${drain.id} AND pod_id = ${podId}`,
+  );
+  // What it was when the decision was made; the next pass sees what it is now.
+  if (pod.nodeId !== drain.nodeId || (await lockOpenMove(tx, podId)) !== undefined) return;
+  const blocker = blockerOf(pod, true, undefined);
+  if (blocker !== undefined) return await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker });
+  try {
+    const { reason, requestedBy } = drain;
+    const except = row?.failedTargets ?? [];
+    const history = await readHistory(tx);
+    const move = await reserveMove(tx, fleet, pod, {
+      purpose: "drain",
+      except,
+      reason: `drain: ${reason}`,
+      requestedBy,
+    });
+    const { downtimeMs } = expectedCost(history, move);
+    await changeDrainPod(tx, drain.id, podId, {
+      state: "claimed",
+      moveId: move.id,
+      blocker: null,
+      expectedDowntimeMs: downtimeMs,
+    });
+  } catch (error) {
+    await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blockerFrom(error) });
+  }
+}
+
+/** What an operator is told of a pod that found no place. @throws whatever is no refusal */
+export function blockerFrom(error: unknown): Blocker {
+  if (error instanceof NoCapacityError) {
+    return { code: "NO_CAPACITY", message: `No reachable host has room: ${error.verdict.summary}.` };
+  }
+  if (error instanceof DomainError)
+    return { code: error.code === "MOVE_IMPOSSIBLE" ? "NO_WAY" : error.code, message: error.message };
+  throw error;
+}
+
+/** Gives the place of a pod back that was only kept. */
+export async function releaseFromDrain(
+  tx: Transaction,
+  drain: Drain,
+  podId: string,
+  state: "pending" | "left",
+): Promise<void> {
+  await lockPodById(tx, podId);
+  const move = await lockOpenMove(tx, podId);
+  if (move?.state === "reserved") {
+    await releaseMove(tx, move, {
+      code: "PLACE_GIVEN_BACK",
+      message: "The place is not needed or its host takes no pods any more.",
+    });
+  }
+  await changeDrainPod(tx, drain.id, podId, { state });
+}
+
+/**
+ * Begins the move of a pod to its claimed place. `byArchive`: it is stopped by force if need be and restored there.
+ * @returns the task; undefined when other work came first
+ */
+export async function startFromDrain(
+  tx: Transaction,
+  drain: Drain,
+  podId: string,
+  byArchive: boolean,
+): Promise<{ taskId: string; nodeId: string } | undefined> {
+  const pod = await lockPodById(tx, podId);
+  const move = await lockOpenMove(tx, podId);
+  if ((await isBusy(tx, podId)) || move?.state !== "reserved" || pod.nodeId !== drain.nodeId) return undefined;
+  if (byArchive) {
+    await tx.execute(sql`
+      UPDATE cloud_pod_moves SET strategy = 'backup-restore' WHERE id = ${move.id} AND archive_storage IS NOT NULL
+        AND EXISTS (SELECT FROM node_claims k WHERE k.pod_id = ${podId} AND k.generation = ${move.toGeneration} AND k.disk_gb > 0)`);
+  }
+  const task = await startReserved(tx, pod, move, drain.requestId, await shallRun(tx, pod));
+  await changeDrainPod(tx, drain.id, podId, { state: "moving" });
+  return { taskId: task.id, nodeId: drain.nodeId };
+}
+
+/** Failures that say something about the moment and nothing about the host that was chosen. */
+const innocentCodes = new Set([
+  "TARGET_CORDONED",
+  "TARGET_NOT_ONLINE",
+  "CLAIM_TOO_SMALL",
+  "CLAIM_LOST",
+  "MOVE_OUTDATED",
+]);
+
+/** Notes how the move of a pod has ended. */
+export async function settleDrainPod(
+  tx: Transaction,
+  drain: Drain,
+  podId: string,
+  state: Parameters<typeof changeDrainPod>[3]["state"],
+): Promise<void> {
+  const [row] = await tx.query<{ state: string; moveId: string | null }>(
+    sql`SELECT state, move_id AS "moveId" FROM node_drain_pods WHERE drain_id = ${drain.id} AND pod_id = ${podId}`,
+  );
+  if (row?.state !== "moving" || row.moveId === null || state === "moved")
+    return await changeDrainPod(tx, drain.id, podId, { state });
+  const move = await lockMove(tx, row.moveId);
+  const [error] = await tx.query<{ code: string | null; message: string | null }>(
+    sql`SELECT error_code AS code, error_message AS message FROM cloud_pod_moves WHERE id = ${move.id}`,
+  );
+  const code = error?.code ?? "MOVE_FAILED";
+  await changeDrainPod(tx, drain.id, podId, {
+    state,
+    blocker: { code, message: `${move.toNode}: ${error?.message ?? "the move was undone"}` },
+    ...(innocentCodes.has(code) ? {} : { failedTarget: move.toNodeId }),
+  });
+}

@@ -1,0 +1,54 @@
+import type { DrainPodState } from "@cloudpods/shared/drain-lifecycle";
+import type { MoveState } from "../moves/move.ts";
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { DrainFacts, DrainPodFacts } from "./decide-drain.ts";
+import type { Drain } from "./drain.ts";
+
+interface PodRow {
+  readonly podId: string;
+  readonly state: DrainPodState;
+  readonly isBusy: boolean;
+  readonly isGone: boolean;
+  readonly move: MoveState | null;
+  readonly targetIsGood: boolean;
+  readonly canRestore: boolean;
+  readonly failedTargets: number;
+}
+
+/** Takes pods of the host into its drain that are not in it yet, e.g. orders that the cordon came too late for. */
+export async function enlistPods(tx: Queryable, drain: Pick<Drain, "id" | "nodeId">): Promise<void> {
+  await tx.execute(sql`
+    INSERT INTO node_drain_pods (drain_id, tenant_id, pod_id)
+    SELECT ${drain.id}, p.tenant_id, p.id FROM cloud_pods p WHERE p.node_id = ${drain.nodeId} AND p.status <> 'deleted'
+    ON CONFLICT (drain_id, pod_id) DO NOTHING`);
+}
+
+/** Everything that the next decision about a drain rests on, in one statement each. */
+export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<DrainFacts> {
+  const pods = await tx.query<PodRow>(sql`
+    SELECT d.pod_id AS "podId", d.state, cardinality(d.failed_targets) AS "failedTargets", m.state AS move,
+      p.status IN ('provisioning', 'deleting') OR EXISTS (
+        SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
+      p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",
+      coalesce(n.schedulable AND n.removed_at IS NULL AND s.state = 'online', false) AS "targetIsGood",
+      m.archive_storage IS NOT NULL AS "canRestore"
+    FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
+      LEFT JOIN nodes n ON n.id = m.to_node_id LEFT JOIN node_status s ON s.node_id = n.id
+    WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);
+  const [held] = await tx.query<{ claims: number }>(sql`
+    SELECT count(*)::integer AS claims FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id
+    WHERE k.node_id = ${drain.nodeId} AND p.node_id IS DISTINCT FROM k.node_id`);
+  const { kind, onNoCapacity, onDeadline, maxParallel, deadlineAt, cancelRequestedAt } = drain;
+  return {
+    kind,
+    state: drain.state === "planning" ? "planning" : "moving",
+    onNoCapacity,
+    onDeadline,
+    maxParallel,
+    deadlineMs: deadlineAt.getTime(),
+    isCancelled: cancelRequestedAt !== null,
+    claimsLeft: held?.claims ?? 0,
+    pods: pods.map(({ move, ...pod }): DrainPodFacts => ({ ...pod, move: move ?? undefined })),
+  };
+}

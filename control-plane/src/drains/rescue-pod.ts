@@ -1,0 +1,93 @@
+import { newId } from "@cloudpods/shared/ids";
+import { blockerOf } from "../moves/read-surroundings.ts";
+import { isBusy, startReserved } from "../moves/request-move.ts";
+import { insertMove, nextGeneration, shallRun } from "../moves/reserve-move.ts";
+import type { Transaction } from "../platform/database.ts";
+import { placementRequestOf } from "../pods/reserve-place.ts";
+import { lockPodById, type Pod } from "../pods/pod.ts";
+import type { FleetView } from "../scheduling/fleet-view.ts";
+import { placePod } from "../scheduling/place-pod.ts";
+import type { PlacementRequest } from "../scheduling/placement-request.ts";
+import { chooseRescue, type Rescue } from "./choose-rescue.ts";
+import { changeDrainPod, type Drain } from "./drain.ts";
+import { markLost } from "./mark-lost.ts";
+import { blockerFrom } from "./place-drain-pod.ts";
+
+/**
+ * Begins to bring a pod back elsewhere: a place is claimed and the task queued. The pod stays its old host's until the
+ * switch, so a host that returns before that keeps it. Without anything to bring it back from it is kept as it is or
+ * marked lost, as was asked.
+ * @returns the task; undefined when there is none
+ */
+export async function rescuePod(
+  tx: Transaction,
+  fleet: FleetView,
+  drain: Drain,
+  podId: string,
+): Promise<{ taskId: string; nodeId: string } | undefined> {
+  const pod = await lockPodById(tx, podId);
+  if (pod.nodeId !== drain.nodeId || (await isBusy(tx, podId))) return undefined;
+  const blocker = blockerOf(pod, true, undefined);
+  const rescue = blocker === undefined ? await chooseRescue(tx, pod) : undefined;
+  if (rescue === undefined) {
+    if (drain.onNoBackup === "mark-lost") {
+      await markLost(tx, pod, drain);
+      await changeDrainPod(tx, drain.id, podId, { state: "lost", blocker: blocker ?? noBackup });
+    } else await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blocker ?? noBackup });
+    return undefined;
+  }
+  try {
+    const generation = await nextGeneration(tx, pod);
+    const place = await placePod(tx, fleet, {
+      tenantId: pod.tenantId,
+      podId,
+      vmid: pod.vmid,
+      generation,
+      purpose: "move",
+      request: rescueRequest(pod, rescue),
+    });
+    const host = rescue.hosts.find(({ nodeId }) => nodeId === place.nodeId);
+    const { archive } = rescue;
+    const move = await insertMove(
+      tx,
+      pod,
+      { id: newId(), purpose: "evacuate", reason: `evacuation: ${drain.reason}`, requestedBy: drain.requestedBy },
+      {
+        strategy: host?.strategy ?? "restore-newest",
+        generation,
+        place,
+        archive:
+          archive === undefined
+            ? undefined
+            : { storage: archive.storage, volumeId: archive.volumeId, madeAt: archive.madeAt },
+      },
+    );
+    const task = await startReserved(tx, pod, move, drain.requestId, await shallRun(tx, pod));
+    await changeDrainPod(tx, drain.id, podId, {
+      state: "moving",
+      moveId: move.id,
+      blocker: null,
+      ...(archive === undefined ? {} : { archiveMadeAt: archive.madeAt }),
+    });
+    return { taskId: task.id, nodeId: move.toNodeId };
+  } catch (error) {
+    await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blockerFrom(error) });
+    return undefined;
+  }
+}
+
+const noBackup = {
+  code: "NO_BACKUP",
+  message: "There is no backup that another host sees, and its disk went with its host.",
+};
+
+/** What the pod needs of a host that brings it back. A disk that is still there needs no room. */
+export function rescueRequest(pod: Pod, { hosts, archive }: Rescue): PlacementRequest {
+  return {
+    ...placementRequestOf(pod, undefined),
+    template: null,
+    only: hosts.map(({ nodeId }) => nodeId),
+    capabilities: ["restore"],
+    ...(archive === undefined && pod.storage !== null ? { storage: pod.storage, diskGb: 0 } : {}),
+  };
+}

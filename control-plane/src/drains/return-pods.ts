@@ -1,0 +1,87 @@
+import { lockOpenMove, type MoveState } from "../moves/move.ts";
+import { isBusy, requireMovable, startReserved } from "../moves/request-move.ts";
+import { reserveMove } from "../moves/reserve-move.ts";
+import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { lockPodById } from "../pods/pod.ts";
+import { changeDrainPod, selectDrains, type Drain } from "./drain.ts";
+import type { DrainDriver } from "./drive-drains.ts";
+import { blockerFrom } from "./place-drain-pod.ts";
+
+interface ReturningPod {
+  readonly podId: string;
+  readonly state: "moved" | "returning";
+  readonly move: MoveState | null;
+  readonly isBusy: boolean;
+}
+
+/**
+ * Brings pods home to hosts that are open again, where the drain was asked to. Nothing was kept for them there: the host took
+ * no pods meanwhile, so its room is free, and what others have taken since it was opened is theirs. Who finds none stays.
+ * @returns how many things were done
+ */
+export async function returnPods(driver: DrainDriver): Promise<number> {
+  const { db } = driver;
+  const drains = await db.query<Drain>(sql`
+    ${selectDrains} JOIN node_status s ON s.node_id = n.id
+    WHERE d.return_home AND d.finished_at IS NOT NULL AND d.returned_at IS NULL AND n.schedulable AND s.state = 'online' ORDER BY d.id`);
+  let done = 0;
+  for (const drain of drains) {
+    const pods = await db.query<ReturningPod>(sql`
+      SELECT d.pod_id AS "podId", d.state, m.state AS move, EXISTS (
+        SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = d.pod_id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy"
+      FROM node_drain_pods d LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
+      WHERE d.drain_id = ${drain.id} AND d.state IN ('moved', 'returning') ORDER BY d.pod_id`);
+    if (pods.length === 0)
+      await db.execute(sql`UPDATE node_drains SET returned_at = now(), version = version + 1 WHERE id = ${drain.id}`);
+    let running = pods.filter(
+      ({ state, move }) => state === "returning" && (move === "moving" || move === "reserved"),
+    ).length;
+    for (const pod of pods) {
+      if (pod.state === "returning") done += await noteReturn(driver, drain, pod);
+      else if (!pod.isBusy && running < drain.maxParallel) {
+        const queued = await db.transaction((tx) => beginReturn(driver, tx, drain, pod.podId));
+        if (queued !== undefined) driver.onQueued(queued.taskId, queued.nodeId);
+        running += 1;
+        done += 1;
+      }
+    }
+  }
+  return done;
+}
+
+async function noteReturn({ db }: DrainDriver, drain: Drain, { podId, move }: ReturningPod): Promise<number> {
+  if (move === "moving" || move === "reserved") return 0;
+  await changeDrainPod(db, drain.id, podId, { state: move === "moved" ? "returned" : "left" });
+  return 1;
+}
+
+async function beginReturn(
+  { fleet }: DrainDriver,
+  tx: Transaction,
+  drain: Drain,
+  podId: string,
+): Promise<{ taskId: string; nodeId: string } | undefined> {
+  const pod = await lockPodById(tx, podId);
+  const hasMovedOn = pod.nodeId === drain.nodeId || (await lockOpenMove(tx, podId)) !== undefined;
+  if (hasMovedOn || pod.nodeId === null) {
+    await changeDrainPod(tx, drain.id, podId, { state: "gone" });
+    return undefined;
+  }
+  try {
+    if (await isBusy(tx, podId)) return undefined;
+    requireMovable(pod);
+    const move = await reserveMove(tx, fleet, pod, {
+      purpose: "return",
+      targetNodeId: drain.nodeId,
+      reason: `home after the drain: ${drain.reason}`,
+      requestedBy: drain.requestedBy,
+    });
+    const task = await startReserved(tx, pod, move, drain.requestId, move.runs);
+    await changeDrainPod(tx, drain.id, podId, { state: "returning", moveId: move.id });
+    return { taskId: task.id, nodeId: pod.nodeId };
+  } catch (error) {
+    await changeDrainPod(tx, drain.id, podId, { state: "left", blocker: blockerFrom(error) });
+    return undefined;
+  }
+}

@@ -1,0 +1,177 @@
+import { DomainError } from "@cloudpods/shared/errors";
+import { newId } from "@cloudpods/shared/ids";
+import { cordonNode, lockNode, recordChange, type NodeChangeBy } from "../nodes/change-node.ts";
+import { violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import { selectDrains, type Drain } from "./drain.ts";
+
+/** What an operator decides about the emptying of a host. */
+export interface DrainOrder {
+  readonly reason: string;
+  readonly deadlineSeconds: number;
+  readonly maxParallel: number;
+  /** `fail`: nothing moves unless all pods have a place; `partial`: those that have one move. */
+  readonly onNoCapacity: "fail" | "partial";
+  /** What becomes of pods that have not moved when time is up. */
+  readonly onDeadline: "leave" | "stop-and-restore";
+  readonly returnHome: boolean;
+}
+
+/** Of an evacuation beyond that. */
+export interface EvacuationOrder {
+  readonly reason: string;
+  readonly maxParallel: number;
+  readonly onNoBackup: "keep" | "mark-lost";
+}
+
+/** An evacuation waits for hosts with room, not for ever. */
+const evacuationDeadlineSeconds = 7 * 86_400;
+
+/**
+ * Begins to empty a host: it is cordoned without an end, and the loop that drives drains does the rest.
+ * @throws DomainError `NODE_NOT_FOUND`, `NODE_NOT_ONLINE`, `DRAIN_RUNNING`
+ */
+export async function startDrain(tx: Transaction, nodeId: string, order: DrainOrder, by: NodeChangeBy): Promise<Drain> {
+  const { name } = await lockNode(tx, nodeId);
+  const state = await stateOf(tx, nodeId);
+  if (state !== "online" && state !== "degraded") {
+    throw new DomainError(
+      "wrong-state",
+      "NODE_NOT_ONLINE",
+      `${name} is ${state}: its pods cannot be moved from there. If it is gone for good, evacuate it.`,
+      {
+        details: { state },
+      },
+    );
+  }
+  await cordonNode(tx, nodeId, { reason: `drain: ${order.reason}`, until: undefined }, by);
+  const drain = await insertDrain(tx, nodeId, { ...order, kind: "drain", onNoBackup: "keep" }, by);
+  await recordChange(tx, nodeId, by, {
+    action: "node.drain",
+    kind: "DRAIN_STARTED",
+    message: order.reason,
+    detail: { drainId: drain.id, ...order },
+  });
+  return drain;
+}
+
+/**
+ * Gives a host up and begins to bring its pods back elsewhere. The caller vouches that the host is cut off for good: that
+ * nothing of it runs, or can reach what the pods will write to.
+ * @throws DomainError `NODE_NOT_FOUND`, `NODE_NOT_GONE`, `DRAIN_RUNNING`
+ */
+export async function startEvacuation(
+  tx: Transaction,
+  nodeId: string,
+  order: EvacuationOrder,
+  by: NodeChangeBy,
+): Promise<Drain> {
+  const { name } = await lockNode(tx, nodeId);
+  await requireGone(tx, nodeId, name);
+  await tx.execute(
+    sql`UPDATE node_status SET state = 'lost', state_since = CASE WHEN state = 'lost' THEN state_since ELSE now() END WHERE node_id = ${nodeId}`,
+  );
+  await cordonNode(tx, nodeId, { reason: `evacuated: ${order.reason}`, until: undefined }, by);
+  // A drain that was under way there cannot be: its moves need the host.
+  await tx.execute(
+    sql`UPDATE node_drains SET cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE node_id = ${nodeId} AND finished_at IS NULL AND kind = 'drain'`,
+  );
+  const drain = await insertDrain(
+    tx,
+    nodeId,
+    {
+      ...order,
+      kind: "evacuation",
+      deadlineSeconds: evacuationDeadlineSeconds,
+      onNoCapacity: "partial",
+      onDeadline: "leave",
+      returnHome: false,
+    },
+    by,
+  );
+  await recordChange(tx, nodeId, by, {
+    action: "node.evacuate",
+    kind: "EVACUATION_STARTED",
+    message: order.reason,
+    detail: { drainId: drain.id, ...order, confirmFenced: true },
+  });
+  return drain;
+}
+
+/** @throws DomainError `NODE_NOT_GONE` for a host of which anything was heard lately */
+export async function requireGone(tx: Queryable, nodeId: string, name: string): Promise<void> {
+  const state = await stateOf(tx, nodeId);
+  if (state === "offline" || state === "lost") return;
+  throw new DomainError(
+    "wrong-state",
+    "NODE_NOT_GONE",
+    `${name} is ${state}: its pods may run there. Drain it, or fence it first.`,
+    {
+      details: { state },
+    },
+  );
+}
+
+/**
+ * Asks a drain to end: nothing more begins, what has begun is carried to its end, kept places are given back. The host
+ * stays cordoned.
+ * @throws DomainError `NO_DRAIN`
+ */
+export async function cancelDrain(tx: Transaction, nodeId: string, by: NodeChangeBy): Promise<Drain> {
+  await lockNode(tx, nodeId);
+  const drain = await findOpenDrain(tx, nodeId);
+  if (drain === undefined) throw noDrain();
+  await tx.execute(sql`
+    UPDATE node_drains SET cancel_requested_at = coalesce(cancel_requested_at, now()), version = version + 1 WHERE id = ${drain.id}`);
+  await recordChange(tx, nodeId, by, {
+    action: "node.drain-cancel",
+    kind: "DRAIN_CANCELLED",
+    message: "the drain is cancelled",
+    detail: { drainId: drain.id },
+  });
+  return (await findOpenDrain(tx, nodeId)) ?? drain;
+}
+
+/** The drain of a host that is not over. */
+async function findOpenDrain(tx: Queryable, nodeId: string): Promise<Drain | undefined> {
+  const [drain] = await tx.query<Drain>(sql`${selectDrains} WHERE d.node_id = ${nodeId} AND d.finished_at IS NULL`);
+  return drain;
+}
+
+/** The refusal where there is nothing to look at or to cancel. */
+export function noDrain(): DomainError {
+  return new DomainError("not-found", "NO_DRAIN", "The node is not being drained.");
+}
+
+async function stateOf(tx: Queryable, nodeId: string): Promise<string> {
+  const [row] = await tx.query<{ state: string }>(
+    sql`SELECT state FROM node_status WHERE node_id = ${nodeId} FOR SHARE`,
+  );
+  return row?.state ?? "unknown";
+}
+
+async function insertDrain(
+  tx: Transaction,
+  nodeId: string,
+  order: DrainOrder & { readonly kind: Drain["kind"]; readonly onNoBackup: Drain["onNoBackup"] },
+  by: NodeChangeBy,
+): Promise<Drain> {
+  const id = newId();
+  try {
+    await tx.execute(sql`
+      INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline, on_no_backup, return_home)
+      VALUES (${id}, ${nodeId}, ${order.kind}, ${order.reason}, ${`${by.actor.kind}:${by.actor.id}`}, ${by.requestId ?? id}, ${order.maxParallel},
+        now() + ${order.deadlineSeconds} * interval '1 s', ${order.onNoCapacity}, ${order.onDeadline}, ${order.onNoBackup}, ${order.returnHome})`);
+  } catch (error) {
+    if (violatedConstraint(error) !== "one_open_drain_per_node") throw error;
+    throw new DomainError(
+      "conflict",
+      "DRAIN_RUNNING",
+      "The node is being drained or evacuated already; cancel that first.",
+      { cause: error },
+    );
+  }
+  const [drain] = await tx.query<Drain>(sql`${selectDrains} WHERE d.id = ${id}`);
+  if (drain === undefined) throw new Error("a drain that was inserted is not there");
+  return drain;
+}

@@ -1,0 +1,59 @@
+import { expect } from "vitest";
+import { driveDrains } from "../../control-plane/src/drains/drive-drains.ts";
+import { registerDrainRoutes } from "../../control-plane/src/drains/drains.http.ts";
+import { registerMoveRoutes } from "../../control-plane/src/moves/moves.http.ts";
+import { registerNodeRoutes } from "../../control-plane/src/nodes/nodes.http.ts";
+import { openHints } from "../../control-plane/src/platform/hints.ts";
+import { createLog } from "../../control-plane/src/platform/log.ts";
+import { registerSecurityRoutes } from "../../control-plane/src/security/security.http.ts";
+import { issuingDeps } from "./enrolled-host.ts";
+import type { BenchNode, MoveWorkbench } from "./move-workbench.ts";
+import { makePerson, send, type Sent } from "./people.ts";
+import { buildTestApp } from "./test-app.ts";
+
+/** An operator at the public door of a workbench, and the loop that drives drains, a pass at a time. */
+export interface DrainBench {
+  call(method: string, path: string, body?: unknown): Promise<Sent>;
+  /** One pass of the loop. */
+  drive(): Promise<number>;
+  /** Passes until the drain of a host is over. @returns what the API shows of it */
+  driveToEnd(node: BenchNode, deadlineMs?: number): Promise<Record<string, unknown>>;
+  close(): Promise<void>;
+}
+
+/** Makes one; close it at the end of the test. */
+export async function openDrainBench(bench: MoveWorkbench): Promise<DrainBench> {
+  const hints = openHints({ url: bench.db.systemUrl, log: createLog({ level: "silent" }) });
+  const deps = await issuingDeps(bench.db.system, Buffer.alloc(32, 7));
+  const { app } = buildTestApp(bench.db, {
+    register: (routes) => {
+      registerSecurityRoutes(routes, { secureCookies: true });
+      registerNodeRoutes(routes, { ...deps, hints });
+      registerDrainRoutes(routes, { fleet: bench.fleet });
+      registerMoveRoutes(routes, { fleet: bench.fleet, hints: { workQueued: () => {} } });
+    },
+  });
+  const operator = await makePerson(bench.db, app, { platformRole: "OPERATOR" });
+  const call = (method: string, path: string, body?: unknown): Promise<Sent> =>
+    send(app, method, path, { body, headers: operator.headers });
+  const drive = (): Promise<number> => driveDrains({ db: bench.db.system, fleet: bench.fleet, onQueued: () => {} });
+  return {
+    call,
+    drive,
+    async driveToEnd(node, deadlineMs = 40_000) {
+      let seen: Record<string, unknown> = {};
+      await expect
+        .poll(
+          async () => {
+            await drive();
+            seen = (await call("GET", `/api/nodes/${node.name}/drain`)).json;
+            return seen["finishedAt"] !== null;
+          },
+          { timeout: deadlineMs, interval: 20 },
+        )
+        .toBe(true);
+      return seen;
+    },
+    close: () => hints.close(),
+  };
+}
