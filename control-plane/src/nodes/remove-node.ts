@@ -1,6 +1,7 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { releaseClaim } from "../scheduling/change-claim.ts";
 import { lockNode, recordChange, type NodeChangeBy } from "./change-node.ts";
 import { revokeCertificates } from "./node-certificates.ts";
 
@@ -13,10 +14,15 @@ import { revokeCertificates } from "./node-certificates.ts";
  */
 export async function removeNode(tx: Transaction, nodeId: string, by: NodeChangeBy): Promise<string[]> {
   const { name } = await lockNode(tx, nodeId);
+  const [gone] = await tx.query(
+    sql`SELECT FROM node_status WHERE node_id = ${nodeId} AND state IN ('offline', 'lost')`,
+  );
+  const isGone = gone !== undefined;
   await tx.execute(sql`
     UPDATE node_status SET state = 'removed', state_since = now(), session_epoch = session_epoch + 1, session_connected = false WHERE node_id = ${nodeId}`);
   // An order claims by this row: after the lock none is under way, afterwards none finds room.
   await tx.query(sql`SELECT FROM node_capacity WHERE node_id = ${nodeId} FOR UPDATE`);
+  if (isGone) await releaseLeftClaims(tx, nodeId);
   await refuseOccupied(tx, nodeId);
   await tx.execute(
     sql`UPDATE nodes SET removed_at = now(), schedulable = false, version = version + 1 WHERE id = ${nodeId}`,
@@ -44,6 +50,15 @@ export async function removeNode(tx: Transaction, nodeId: string, by: NodeChange
     detail: { name },
   });
   return cancelled.map((command) => command.id);
+}
+
+/** What a host that is gone held of pods that live elsewhere now, or nowhere, went with it. */
+async function releaseLeftClaims(tx: Transaction, nodeId: string): Promise<void> {
+  const left = await tx.query<{ podId: string; generation: bigint }>(sql`
+    SELECT k.pod_id AS "podId", k.generation FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id
+    WHERE k.node_id = ${nodeId} AND p.node_id IS DISTINCT FROM k.node_id
+      AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.state IN ('reserved', 'moving')) ORDER BY k.id`);
+  for (const { podId, generation } of left) await releaseClaim(tx, podId, generation);
 }
 
 async function refuseOccupied(tx: Transaction, nodeId: string): Promise<void> {

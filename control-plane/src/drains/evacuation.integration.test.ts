@@ -1,0 +1,198 @@
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { newId } from "@cloudpods/shared/ids";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import { clearLeftCopies } from "../moves/left-copies.ts";
+import { sql } from "../platform/sql.ts";
+import type { Pod } from "../pods/pod.ts";
+
+const bench = new MoveWorkbench();
+let drains: DrainBench;
+beforeEach(async () => {
+  bench.work();
+  drains = await openDrainBench(bench);
+});
+afterEach(() => drains.close());
+
+const order = { reason: "the host burnt", confirmFenced: true };
+
+/** The host is gone: it answers nothing, and the watch has seen it. Its containers run on, as in a partition, until `dies`. */
+async function vanish(node: BenchNode, dies = true): Promise<void> {
+  bench.hosts.away.add(node.id);
+  if (dies) powerOff(node);
+  await bench.db.system.execute(sql`
+    UPDATE node_status SET state = 'offline', state_since = now(), session_connected = false, session_seen_at = now() - interval '1 minute' WHERE node_id = ${node.id}`);
+}
+
+function powerOff(node: BenchNode): void {
+  const containers = bench.hosts.containers.get(node.id);
+  for (const [vmid, container] of containers ?? []) containers?.set(vmid, { ...container, power: Power.POWER_STOPPED });
+}
+
+async function comeBack(node: BenchNode): Promise<void> {
+  bench.hosts.away.delete(node.id);
+  await bench.db.system.execute(sql`
+    UPDATE node_status SET state = 'online', state_since = now(), session_connected = true, session_seen_at = now() WHERE node_id = ${node.id}`);
+}
+
+/** A backup of the pod as it is now, on the storage that all hosts see, made so long ago. */
+async function backUp(pod: Pod, node: BenchNode, ageSeconds: number): Promise<string> {
+  const id = newId();
+  const volumeId = `backups:backup/${id}.tar.zst`;
+  const container = bench.hosts.at(node.id, pod.vmid);
+  if (container !== undefined) bench.hosts.archives.set(volumeId, container);
+  await bench.db.system.execute(sql`
+    INSERT INTO cloud_pod_backups (id, tenant_id, pod_id, node_id, storage_id, storage, kind, mode, state, volume_id, size_bytes, generation, vmid, spec, started_at, finished_at)
+    SELECT ${id}, ${pod.tenantId}, ${pod.id}, ${node.id}, s.id, s.name, 'manual', 'stop', 'available', ${volumeId}, 1, ${pod.generation}, ${pod.vmid}, '{}',
+      now() - ${ageSeconds} * interval '1 s', now() - ${ageSeconds} * interval '1 s'
+    FROM storages s WHERE s.node_id = ${node.id} AND s.name = 'backups'`);
+  return id;
+}
+
+test("is refused for a host that may live, and without the word that it is cut off", async () => {
+  const [node] = await bench.nodes(2);
+  const where = `/api/nodes/${node?.name ?? ""}/evacuate`;
+  expect(await drains.call("POST", where, order)).toMatchObject({ status: 409, json: { error: "NODE_NOT_GONE" } });
+  expect(await drains.call("POST", `${where}?dryRun=true`, order)).toMatchObject({ json: { error: "NODE_NOT_GONE" } });
+  await vanish(node ?? noHost());
+  expect((await drains.call("POST", where, { ...order, confirmFenced: false })).status).toBe(422);
+  expect((await drains.call("POST", where, { reason: "x" })).status).toBe(422);
+});
+
+test("brings pods back from their newest backups, shows how old those are, and keeps the rest", async () => {
+  const [dead, to] = two(await bench.nodes(2));
+  const [pod, bare] = [await bench.podOn(dead), await bench.podOn(dead)];
+  await backUp(pod, dead, 7_200);
+  const newest = await backUp(pod, dead, 600);
+  bench.hosts.write(pod.vmid);
+  await vanish(dead);
+  const plan = await drains.call("POST", `/api/nodes/${dead.name}/evacuate?dryRun=true`, order);
+  expect(plan.json).toMatchObject({ movable: 1, blocked: 1 });
+  const planned = (plan.json["moves"] as { podId: string; archive?: { backupId: string; ageSeconds: number } }[]).find(
+    ({ podId }) => podId === pod.id,
+  );
+  expect(planned?.archive).toMatchObject({ backupId: newest });
+  expect(Math.abs((planned?.archive?.ageSeconds ?? 0) - 600)).toBeLessThan(120);
+  await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
+  const end = await drains.driveToEnd(dead);
+  expect(end).toMatchObject({ state: "incomplete", kind: "evacuation", counts: { moved: 1, blocked: 1 } });
+  expect(JSON.stringify(end["pods"])).toContain("NO_BACKUP");
+  expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: to.id, generation: 2n, status: "active" });
+  // What was written after the backup is gone, and the customer's backup is still there.
+  expect(bench.hosts.at(to.id, pod.vmid)).toMatchObject({ written: 1, power: Power.POWER_RUNNING });
+  expect(bench.hosts.archives.size).toBe(2);
+  expect(await bench.podNow(bare.id)).toMatchObject({ nodeId: dead.id, status: "active" });
+  const [node] = await bench.db.system.query(sql`SELECT state FROM node_status WHERE node_id = ${dead.id}`);
+  expect(node).toEqual({ state: "lost" });
+  // Room on the dead host is held until it is back; its copy goes after a time of grace.
+  expect((await bench.books(pod.id)).claims.map(({ nodeId }) => nodeId)).toEqual([dead.id, to.id]);
+  await comeBack(dead);
+  expect(await clearLeftCopies(bench.db.system)).toEqual({ asked: [], released: 0 });
+  await expect
+    .poll(
+      async () => {
+        await clearLeftCopies(bench.db.system, 0);
+        return (await bench.books(pod.id)).claims.map(({ nodeId }) => nodeId);
+      },
+      { timeout: 10_000, interval: 20 },
+    )
+    .toEqual([to.id]);
+  expect(bench.hosts.copies(pod.vmid).here).toEqual([to.id]);
+  expect(bench.hosts.copies(bare.vmid).here).toEqual([dead.id]);
+});
+
+test("what is lost is said to be lost, is not paid for any more, and then the host can be removed", async () => {
+  const [dead, to] = two(await bench.nodes(2));
+  const [bare, saved] = [await bench.podOn(dead), await bench.podOn(dead)];
+  await backUp(saved, dead, 60);
+  await vanish(dead);
+  expect(await drains.call("DELETE", `/api/nodes/${dead.name}`)).toMatchObject({
+    status: 409,
+    json: { error: "NODE_NOT_EMPTY" },
+  });
+  await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, { ...order, onNoBackup: "mark-lost" });
+  expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", counts: { lost: 1, moved: 1 } });
+  expect(await bench.podNow(bare.id)).toMatchObject({ status: "failed", nodeId: null, lastErrorCode: "POD_LOST" });
+  const open = await bench.db.system.query(
+    sql`SELECT FROM cloud_pod_allocations WHERE pod_id = ${bare.id} AND upper_inf(valid)`,
+  );
+  expect(open).toEqual([]);
+  expect((await drains.call("DELETE", `/api/nodes/${dead.name}`)).status).toBe(204);
+  expect((await bench.books(saved.id)).claims.map(({ nodeId }) => nodeId)).toEqual([to.id]);
+  expect((await bench.books(bare.id)).claims).toEqual([]);
+});
+
+describe("a host that comes back", () => {
+  test("before its pod was brought back keeps it, and nothing of the attempt is left", async () => {
+    const [dead, to] = two(await bench.nodes(2));
+    const pod = await bench.podOn(dead);
+    await backUp(pod, dead, 60);
+    await vanish(dead, false);
+    bench.hosts.script = (command) => {
+      if (command.op?.$case === "restore") void comeBack(dead);
+      return undefined;
+    };
+    await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
+    await drains.drive();
+    await expect.poll(async () => await moveState(pod), { timeout: 10_000 }).toBe("undone");
+    expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, generation: 1n });
+    expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [dead.id], running: [dead.id] });
+    expect((await bench.books(pod.id)).claims).toHaveLength(1);
+    expect(bench.hosts.at(to.id, pod.vmid)).toBeUndefined();
+  });
+});
+
+test("work that waited for the host ends by its own rules", async () => {
+  const [dead, to] = two(await bench.nodes(2));
+  const [pod, leaving] = [await bench.podOn(dead), await bench.podOn(dead)];
+  await backUp(pod, dead, 60);
+  bench.hosts.away.add(dead.id);
+  const stop = await drains.call("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, { reason: "before it burns" });
+  expect(stop.status).toBe(202);
+  await bench.destroy(leaving);
+  await vanish(dead);
+  await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
+  expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", counts: { moved: 1, gone: 1 } });
+  expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: to.id });
+  expect((await bench.podNow(leaving.id)).status).toBe("deleted");
+});
+
+test("in a cluster the dead member's entry is taken over, and a shared disk loses nothing", async () => {
+  const [dead, to] = two(await bench.nodes(2, { cluster: true }));
+  const shared = newId();
+  await bench.db.system.execute(sql`
+    INSERT INTO storages (id, cluster_id, name, type, shared, total_gb) SELECT ${shared}, cluster_id, 'ceph', 'rbd', true, 40 FROM nodes WHERE id = ${dead.id}`);
+  await bench.db.system.execute(
+    sql`INSERT INTO node_storages (node_id, storage_id) VALUES (${dead.id}, ${shared}), (${to.id}, ${shared})`,
+  );
+  await bench.db.system.execute(sql`UPDATE nodes SET default_storage = 'ceph' WHERE id IN (${dead.id}, ${to.id})`);
+  const pod = await bench.podOn(dead);
+  bench.hosts.write(pod.vmid);
+  await vanish(dead);
+  expect((await drains.call("POST", `/api/nodes/${dead.name}/evacuate?dryRun=true`, order)).json).toMatchObject({
+    moves: [{ strategy: "take-over", archive: null, target: { node: to.name } }],
+  });
+  await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
+  expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", counts: { moved: 1 } });
+  expect(bench.hosts.at(to.id, pod.vmid)).toMatchObject({ written: 2, power: Power.POWER_RUNNING });
+  expect(bench.hosts.copies(pod.vmid).here).toEqual([to.id]);
+  const [storage] = await bench.db.system.query(sql`SELECT allocated_gb AS gb FROM storages WHERE id = ${shared}`);
+  expect(storage).toEqual({ gb: pod.diskGb });
+});
+
+async function moveState(pod: Pod): Promise<string | undefined> {
+  const [row] = await bench.db.system.query<{ state: string }>(
+    sql`SELECT state FROM cloud_pod_moves WHERE pod_id = ${pod.id} ORDER BY id DESC LIMIT 1`,
+  );
+  return row?.state;
+}
+
+function two(nodes: readonly BenchNode[]): [BenchNode, BenchNode] {
+  const [a = noHost(), b = noHost()] = nodes;
+  return [a, b];
+}
+
+function noHost(): never {
+  throw new Error("no host");
+}
