@@ -92,6 +92,19 @@ test("what people do to containers by hand is seen, shown and put right", async 
   await until("the lost pod to be gone", async () => (await look(stack.customer(), lost)).status === "deleted");
 });
 
+test("a lost container comes back from its newest backup, and never empty", async () => {
+  const pod = await ordered("kept-1");
+  await succeeded(stack.customer(), await ask(stack.customer(), pod, "backup"));
+  await pct("stop", String(pod.vmid));
+  await pct("destroy", String(pod.vmid), "--force");
+  const missing = await finding("missing", pod.vmid);
+  expect(missing.offered).toEqual(["repair", "remove", "dismiss"]);
+  await resolve(missing, "repair");
+  expect(await finding("missing", pod.vmid, "resolved")).toMatchObject({ action: "restore" });
+  await until("the pod to run again", async () => (await container(pod.vmid))?.running === true);
+  expect(await look(stack.customer(), pod)).toMatchObject({ status: "active", mac: pod.mac });
+});
+
 test("a container that was there before becomes a customer's pod as it is, and is metered", async () => {
   await pct("clone", "9000", "555", "--hostname", "legacy-shop");
   await pct("set", "555", "--cores", "2", "--memory", "768", "--nameserver", "10.0.0.2");
