@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { anyText } from "../../../test/support/any-text.ts";
 import { parseMembers, parseStorageConfig, parseVmList } from "./parse-pct-cluster.ts";
 import { parseContainerConfig, parseProperties, parseRootDisk, parseSize } from "./parse-pct-config.ts";
 import { parseInterfaceAddress, parsePveVersion, parseStorageStatus } from "./parse-pct-output.ts";
@@ -70,7 +71,23 @@ describe("a container's configuration file", () => {
   });
 
   it("never throws", () => {
-    fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => void parseContainerConfig(text)));
+    // A line that begins as one of the file does gets further than any text.
+    const beginning = fc.constantFrom(
+      "",
+      "#",
+      "[",
+      "[pve:pending]\n",
+      "rootfs: ",
+      "net0: ",
+      "lxc.",
+      "memory: ",
+      "mp0: a,",
+    );
+    const file = fc.array(
+      fc.tuple(beginning, anyText({ maxLength: 20 })).map((parts) => parts.join("")),
+      { maxLength: 5 },
+    );
+    fc.assert(fc.property(file, (lines) => void parseContainerConfig(lines.join("\n"))));
   });
 
   it.each([

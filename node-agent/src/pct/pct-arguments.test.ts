@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { anyText } from "../../../test/support/any-text.ts";
 import { codeOf } from "../agent-error.ts";
 import { readableCommandLine } from "./command-line.ts";
 import {
@@ -15,7 +16,7 @@ import {
 import { parseProperties } from "./parse-pct-config.ts";
 
 const HOSTILE = fc.oneof(
-  fc.string({ unit: "binary", maxLength: 40 }),
+  anyText({ maxLength: 40 }),
   fc.constantFrom(
     "",
     "-x",
