@@ -23,11 +23,14 @@ export interface RunningLoops {
  */
 export function startLoops(db: Database, log: Logger, loops: readonly Loop[]): RunningLoops {
   const stopping = new AbortController();
+  // A pass holds one connection for its lock and takes others for its work: if passes held all of them, each would
+  // wait for the others.
+  const inTurn = createTurns(Math.max(1, Math.floor(db.pool.options.max / 3)));
   const running = loops.map(async (loop) => {
     while (!stopping.signal.aborted) {
       // Replicas that start together shall not meet at every pass.
       const pauseMs = loop.everyMs * (0.9 + Math.random() * 0.2);
-      await runOnce(db, log, loop);
+      await inTurn(() => runOnce(db, log, loop));
       // Rejects when the loops are stopped, which the condition asks next.
       await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => {});
     }
@@ -37,6 +40,24 @@ export function startLoops(db: Database, log: Logger, loops: readonly Loop[]): R
       stopping.abort();
       await Promise.all(running);
     },
+  };
+}
+
+/** Lets so many pieces of work run at once; the others wait in the order in which they came. */
+function createTurns(most: number): (work: () => Promise<void>) => Promise<void> {
+  const waiting: (() => void)[] = [];
+  let running = 0;
+  return async (work) => {
+    if (running >= most) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running += 1;
+    try {
+      await work();
+    } finally {
+      // Whoever is next takes over the place.
+      const next = waiting.shift();
+      if (next === undefined) running -= 1;
+      else next();
+    }
   };
 }
 
