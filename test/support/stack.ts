@@ -6,6 +6,7 @@ import { type Database, openDatabase } from "../../control-plane/src/platform/da
 import type { DatabaseLogins } from "../../control-plane/src/platform/migrate.ts";
 import { type ApiClient, createApiClient } from "../../tools/demo/api-client.ts";
 import { type Invariants, checkInvariants, faultsOf } from "../../tools/demo/check-invariants.ts";
+import type { SimulatedHostOptions } from "../simulated-host/host.ts";
 import { type DemoHost, createDemoHost } from "../../tools/demo/demo-hosts.ts";
 import { type Credentials, seed, signIn } from "../../tools/demo/seed.ts";
 import { type StackFront, describeReplicas, startFront } from "./stack-front.ts";
@@ -23,6 +24,8 @@ export interface StackOptions {
   readonly masterKey?: Buffer;
   /** Names of the hosts. */
   readonly hosts: readonly string[];
+  /** What is different about a host; `directory` is the stack's own. */
+  readonly host?: (name: string, directory: string) => Partial<SimulatedHostOptions>;
   /** How many replicas there are; the first is started. */
   readonly replicas?: number;
   /** Variables of the replicas' configuration besides the usual ones. */
@@ -86,7 +89,15 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     );
     const admin = (replica = first): ApiClient => createApiClient(replica.url, adminToken);
     await Promise.all(
-      options.hosts.map((name) => addHost(name, { directory, hosts, serverUrl: first.url, admin: admin() })),
+      options.hosts.map((name) =>
+        addHost(name, {
+          directory,
+          hosts,
+          serverUrl: first.url,
+          admin: admin(),
+          changes: options.host?.(name, directory),
+        }),
+      ),
     );
     await untilOnline(admin(), hosts);
     const settle = (): Promise<Invariants> => settled(db, hosts, directory);
@@ -140,11 +151,12 @@ interface NewHost {
   readonly hosts: DemoHost[];
   readonly serverUrl: string;
   readonly admin: ApiClient;
+  readonly changes: Partial<SimulatedHostOptions> | undefined;
 }
 
 /** Makes a host, labels it with its name, so that orders can ask for it, and starts its agent. */
-async function addHost(name: string, { directory, hosts, serverUrl, admin }: NewHost): Promise<void> {
-  const host = await createDemoHost(join(directory, "hosts"), name, hostSpeed);
+async function addHost(name: string, { directory, hosts, serverUrl, admin, changes }: NewHost): Promise<void> {
+  const host = await createDemoHost(join(directory, "hosts"), name, hostSpeed, changes);
   hosts.push(host);
   const wish = { name, role: "hypervisor", region: "local" };
   const { token } = await admin.request<{ token: string }>("POST", "/api/nodes/join-tokens", wish);

@@ -15,6 +15,8 @@ export interface TcpProxy {
   readonly port: number;
   /** From now on connections go to these in turn, and to the next one where one does not answer. */
   route(...targets: readonly ProxyTarget[]): void;
+  /** Cuts clients off, by the port that they come from: what they have open now and whatever they try. Undefined: nobody. */
+  cutOff(isCutOff: ((clientPort: number) => boolean) | undefined): void;
   close(): Promise<void>;
 }
 
@@ -22,6 +24,8 @@ export interface TcpProxy {
 export async function startTcpProxy(port = 0): Promise<TcpProxy> {
   let targets: readonly ProxyTarget[] = [];
   let turn = 0;
+  let refuses: ((clientPort: number) => boolean) | undefined;
+  const clients = new Map<Socket, number>();
   const sockets = new Set<Socket>();
   const keep = (socket: Socket): void => {
     sockets.add(socket);
@@ -30,6 +34,10 @@ export async function startTcpProxy(port = 0): Promise<TcpProxy> {
   };
   const server = createServer({ pauseOnConnect: true }, (incoming) => {
     keep(incoming);
+    const clientPort = incoming.remotePort ?? 0;
+    if (refuses?.(clientPort) === true) return void incoming.destroy();
+    clients.set(incoming, clientPort);
+    incoming.once("close", () => clients.delete(incoming));
     turn += 1;
     const inTurn = targets
       .map((_, index) => targets[(turn + index) % targets.length])
@@ -53,6 +61,10 @@ export async function startTcpProxy(port = 0): Promise<TcpProxy> {
     port: address.port,
     route(...next) {
       targets = next;
+    },
+    cutOff(isCutOff) {
+      refuses = isCutOff;
+      for (const [socket, clientPort] of clients) if (isCutOff?.(clientPort) === true) socket.destroy();
     },
     async close() {
       const closed = new Promise((resolve) => server.close(resolve));

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, open, readFile } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
-import { createSimulatedHost, type SimulatedHost } from "../../test/simulated-host/host.ts";
+import { createSimulatedHost, type SimulatedHost, type SimulatedHostOptions } from "../../test/simulated-host/host.ts";
 import { agentEnvironment } from "../../test/support/agent-process.ts";
 import { exitOf, processesAbout, signal } from "../../test/support/processes.ts";
 
@@ -28,8 +28,14 @@ export interface DemoHost {
 /**
  * Makes the host's tree (or opens the one that is there) and starts its kernel.
  * @param speed factor on every duration of a real host
+ * @param changes what is different about this host
  */
-export async function createDemoHost(directory: string, name: string, speed = 0.1): Promise<DemoHost> {
+export async function createDemoHost(
+  directory: string,
+  name: string,
+  speed = 0.1,
+  changes: Partial<SimulatedHostOptions> = {},
+): Promise<DemoHost> {
   const root = join(directory, name, "root");
   const stateDirectory = join(directory, name, "agent");
   const logPath = join(directory, name, "agent.log");
@@ -44,6 +50,7 @@ export async function createDemoHost(directory: string, name: string, speed = 0.
       { id: "local", type: "dir", totalGb: 200, content: "vztmpl,backup" },
       { id: "local-lvm", type: "lvmthin", totalGb: 500, content: "rootdir" },
     ],
+    ...changes,
   });
   const kernel = await simulated.startKernel();
   const environment = {

@@ -1,0 +1,181 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { sql } from "../../control-plane/src/platform/sql.ts";
+import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
+import { checkInvariants } from "../../tools/demo/check-invariants.ts";
+import { type Accepted, type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
+import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
+import { processesAbout, signal } from "../support/processes.ts";
+import { ownsPort } from "../support/socket-owner.ts";
+import { type Stack, startStack } from "../support/stack.ts";
+import { until } from "../support/until.ts";
+
+let database: TestDatabase;
+let stack: Stack;
+beforeAll(async () => {
+  database = await createTestDatabase();
+  stack = await startStack({
+    logins: database,
+    hosts: ["pve1", "pve2", "pve3", "pve4"],
+    host: (_, directory) => ({
+      storages: [
+        { id: "local", type: "dir", totalGb: 200, content: "vztmpl" },
+        { id: "local-lvm", type: "lvmthin", totalGb: 500, content: "rootdir" },
+        { id: "backups", type: "dir", totalGb: 900, content: "backup", shared: true, path: join(directory, "backups") },
+      ],
+    }),
+  });
+});
+afterAll(async () => {
+  await stack.stop();
+  await database.close();
+});
+
+async function pct(host: DemoHost, ...argv: string[]): Promise<string> {
+  return (await promisify(execFile)(host.simulated.paths.pct, argv)).stdout;
+}
+
+/** Names of the hosts that have the pod's container, and of those on which it runs. */
+async function copies(pod: PodAnswer): Promise<{ here: string[]; running: string[] }> {
+  const found = await Promise.all(
+    stack.hosts.map(async ({ name, simulated }) => {
+      const container = (await simulated.containers()).find(({ vmid }) => vmid === pod.vmid);
+      return { name, isHere: container !== undefined, runs: container?.running === true };
+    }),
+  );
+  const names = (those: typeof found) => those.map(({ name }) => name);
+  return { here: names(found.filter(({ isHere }) => isHere)), running: names(found.filter(({ runs }) => runs)) };
+}
+
+async function agentOf(host: DemoHost): Promise<number> {
+  const about = await processesAbout(host.stateDirectory);
+  const agent = about.find(({ commandLine }) => commandLine.includes("run") && commandLine.join(" ").includes("agent"));
+  if (agent === undefined) throw new Error(`${host.name} has no agent`);
+  return agent.pid;
+}
+
+async function runningPod(host: DemoHost): Promise<PodAnswer> {
+  const api = stack.customer();
+  const pod = await succeeded(api, await order(api, `on-${host.name}`, host.name));
+  // It was ordered on this host, but its customer does not insist on it.
+  await stack.db.execute(sql`UPDATE cloud_pods SET placement_request = '{}' WHERE id = ${pod.id}`);
+  await pct(host, "exec", String(pod.vmid), "--", "mkdir", "/kept");
+  return pod;
+}
+
+async function foldersOf(pod: PodAnswer): Promise<string> {
+  const { running } = await copies(pod);
+  return await pct(stack.host(running[0] ?? ""), "exec", String(pod.vmid), "--", "ls", "/");
+}
+
+const migrate = (pod: PodAnswer, target: string): Promise<Accepted> =>
+  stack.admin().request<Accepted>("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, { target, reason: "chaos" });
+
+/** Kills the agent of a host once a task has come to a step, and starts it again. */
+async function killAgentAt(accepted: Accepted, step: string, host: DemoHost): Promise<void> {
+  await until(
+    `step ${step}`,
+    async () => {
+      const [task] = await stack.db.query<{ step: string; state: string }>(
+        sql`SELECT step, state FROM cloud_pod_provisioning_tasks WHERE id = ${accepted.task.id}`,
+      );
+      return task?.step === step || task?.state === "succeeded";
+    },
+    60_000,
+  );
+  await host.killAgent();
+  await host.startAgent();
+}
+
+test("a pod moves between real agents, also when either is killed in the middle; nothing written or measured is lost", async () => {
+  const pod = await runningPod(stack.host("pve1"));
+  await succeeded(stack.customer(), await migrate(pod, "pve2"));
+  expect(await copies(pod)).toEqual({ here: ["pve2"], running: ["pve2"] });
+  const there = await look(stack.customer(), pod);
+  expect(there).toMatchObject({ node: "pve2", status: "active", mac: pod.mac });
+  for (const [step, killed, target] of [
+    ["backup", "pve2", "pve1"],
+    ["restore", "pve2", "pve2"],
+  ] as const) {
+    const accepted = await migrate(pod, target);
+    await killAgentAt(accepted, step, stack.host(killed));
+    await succeeded(stack.customer(), accepted);
+    expect(await copies(pod), `killed at ${step}`).toEqual({ here: [target], running: [target] });
+  }
+  expect(await foldersOf(pod)).toContain("kept");
+  const [past] = await stack.db.query<{ moves: number; least: number }>(
+    sql`SELECT count(*)::integer AS moves, min(downtime_ms) AS least FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'moved'`,
+  );
+  expect(past?.moves).toBe(3);
+  expect(past?.least).toBeGreaterThan(0);
+  await succeeded(stack.customer(), await ask(stack.customer(), pod, "destroy"));
+  // Both hosts' samples of one pod, each counted once, and no archive, container or disk left.
+  await stack.settle();
+  const rejected = await stack.db.query(sql`SELECT reason FROM usage_rejected_samples`);
+  expect(rejected).toEqual([]);
+}, 240_000);
+
+test("hosts that freeze, are cut off or lose power are given up on a person's word, and never run a pod twice afterwards", async () => {
+  const [frozen, cut, dead] = [stack.host("pve1"), stack.host("pve2"), stack.host("pve3")];
+  const admin = stack.admin();
+  const pods = await Promise.all([frozen, cut, dead].map((host) => runningPod(host)));
+  const api = stack.customer();
+  await Promise.all(pods.map(async (pod) => await succeeded(api, await ask(api, pod, "backup", {}))));
+  const agents = { frozen: await agentOf(frozen), cut: await agentOf(cut) };
+
+  const silentSince = Date.now();
+  signal(agents.frozen, "SIGSTOP");
+  for (const proxy of [stack.front.gateway, stack.front.broker]) proxy.cutOff((port) => ownsPort(agents.cut, port));
+  await dead.killAgent();
+  await dead.simulated.reboot();
+  const since = await until(
+    "all three offline",
+    async () => {
+      const { data } = await admin.request<{ data: { stateSince: string }[] }>("GET", "/api/nodes?state=offline");
+      return data.length === 3 ? data.map(({ stateSince }) => Date.parse(stateSince) - silentSince) : undefined;
+    },
+    90_000,
+  );
+  console.log(`offline after ${since.map((ms) => `${(ms / 1_000).toFixed(1)} s`).join(", ")}`);
+  expect(Math.max(...since)).toBeLessThan(35_000);
+  // Three of four at once: presumed our own fault. Nobody reacts by himself.
+  expect(await stack.db.query(sql`SELECT FROM node_drains`)).toEqual([]);
+  expect(await stack.db.query(sql`SELECT FROM cloud_pod_moves WHERE purpose = 'evacuate'`)).toEqual([]);
+
+  const giveUp = async ({ name }: DemoHost): Promise<void> => {
+    await admin.request("POST", `/api/nodes/${name}/evacuate`, { reason: "chaos", confirmFenced: true });
+    await until(
+      `the end of the evacuation of ${name}`,
+      async () => (await admin.request<{ state: string }>("GET", `/api/nodes/${name}/drain`)).state === "drained",
+      120_000,
+    );
+  };
+  await Promise.all([frozen, cut, dead].map(giveUp));
+  for (const pod of pods) {
+    expect((await look(api, pod)).node).toBe("pve4");
+    expect((await copies(pod)).running).toContain("pve4");
+  }
+
+  // All three come back at once; whoever still ran a pod hears first that it is not his.
+  signal(agents.frozen, "SIGCONT");
+  for (const proxy of [stack.front.gateway, stack.front.broker]) proxy.cutOff(undefined);
+  await dead.startAgent();
+  const back = Date.now();
+  for (const pod of pods) {
+    await until(`one running copy of ${pod.vmid}`, async () => (await copies(pod)).running.length === 1, 60_000);
+    expect((await copies(pod)).running).toEqual(["pve4"]);
+  }
+  console.log(`one running copy of each ${((Date.now() - back) / 1_000).toFixed(1)} s after their hosts were back`);
+  await until(
+    "all hosts online",
+    async () => (await admin.request<{ data: unknown[] }>("GET", "/api/nodes?state=online")).data.length === 4,
+    60_000,
+  );
+  // And it stays so: nothing that comes late starts a stale copy.
+  for (const pod of pods) expect((await copies(pod)).running).toEqual(["pve4"]);
+  for (const pod of pods)
+    expect(await pct(stack.host("pve4"), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
+  expect((await checkInvariants(stack.db, stack.hosts)).oversell).toBe(0);
+}, 300_000);

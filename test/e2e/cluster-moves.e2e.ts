@@ -1,0 +1,106 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { sql } from "../../control-plane/src/platform/sql.ts";
+import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
+import { type Accepted, type PodAnswer, look, order, succeeded } from "../support/customer.ts";
+import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
+import { type Stack, startStack } from "../support/stack.ts";
+import { until } from "../support/until.ts";
+
+let database: TestDatabase;
+let stack: Stack;
+beforeAll(async () => {
+  database = await createTestDatabase();
+  stack = await startStack({
+    logins: database,
+    hosts: ["pve1", "pve2"],
+    host: (_, directory) => ({
+      clusterRoot: join(directory, "cluster"),
+      storages: [
+        { id: "local-lvm", type: "lvmthin", totalGb: 500, content: "rootdir" },
+        { id: "shared", type: "dir", totalGb: 500, content: "rootdir,vztmpl,backup", shared: true },
+      ],
+    }),
+  });
+});
+afterAll(async () => {
+  await stack.stop();
+  await database.close();
+});
+
+async function pct(host: DemoHost, ...argv: string[]): Promise<string> {
+  return (await promisify(execFile)(host.simulated.paths.pct, argv)).stdout;
+}
+
+async function podOn(name: string, storage: string): Promise<PodAnswer> {
+  await stack.admin().request("PUT", `/api/nodes/${name}`, { defaultStorage: storage });
+  const api = stack.customer();
+  const pod = await succeeded(api, await order(api, `on-${storage}`, name));
+  await stack.db.execute(sql`UPDATE cloud_pods SET placement_request = '{}' WHERE id = ${pod.id}`);
+  await pct(stack.host(name), "exec", String(pod.vmid), "--", "mkdir", "/kept");
+  return pod;
+}
+
+async function move(pod: PodAnswer, target: string): Promise<void> {
+  const wish = { target, reason: "test" };
+  await succeeded(
+    stack.customer(),
+    await stack.admin().request<Accepted>("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, wish),
+  );
+}
+
+async function expectOn(pod: PodAnswer, name: string): Promise<void> {
+  const found = await Promise.all(
+    stack.hosts.map(async (host) => {
+      const container = (await host.simulated.containers()).find(({ vmid }) => vmid === pod.vmid);
+      return container === undefined ? [] : [`${host.name} ${container.running ? "running" : "stopped"}`];
+    }),
+  );
+  expect(found.flat()).toEqual([`${name} running`]);
+  expect((await look(stack.customer(), pod)).node).toBe(name);
+  expect(await pct(stack.host(name), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
+}
+
+async function strategies(pod: PodAnswer): Promise<string[]> {
+  const rows = await stack.db.query<{ strategy: string }>(
+    sql`SELECT strategy FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'moved' ORDER BY id`,
+  );
+  return rows.map(({ strategy }) => strategy);
+}
+
+test("members of a cluster hand pods over, a linked clone by archive, and take over from one that died", async () => {
+  const shared = await podOn("pve1", "shared");
+  await move(shared, "pve2");
+  await expectOn(shared, "pve2");
+  await move(shared, "pve1");
+  await expectOn(shared, "pve1");
+  expect(await strategies(shared)).toEqual(["cluster-migrate", "cluster-migrate"]);
+
+  const linked = await podOn("pve1", "local-lvm");
+  await move(linked, "pve2");
+  await expectOn(linked, "pve2");
+  expect(await strategies(linked)).toEqual(["backup-restore"]);
+  await stack.settle();
+
+  const dead = stack.host("pve1");
+  await dead.killAgent();
+  await dead.simulated.reboot();
+  stack.host("pve2").simulated.setFaults([{ memberOffline: "pve1" }]);
+  const admin = stack.admin();
+  await until(
+    "pve1 offline",
+    async () => (await admin.request<{ state: string }>("GET", "/api/nodes/pve1")).state === "offline",
+    60_000,
+  );
+  await admin.request("POST", "/api/nodes/pve1/evacuate", { reason: "test", confirmFenced: true });
+  await until(
+    "the end of the evacuation",
+    async () => (await admin.request<{ state: string }>("GET", "/api/nodes/pve1/drain")).state === "drained",
+    90_000,
+  );
+  await expectOn(shared, "pve2");
+  expect((await strategies(shared)).at(-1)).toBe("take-over");
+  expect(await admin.request<undefined>("DELETE", "/api/nodes/pve1")).toBeUndefined();
+}, 300_000);
