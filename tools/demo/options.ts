@@ -33,7 +33,8 @@ export function readOptions(argv: readonly string[]): DemoOptions {
   return { ...options, keep: options.keep };
 }
 
-function whole(least: number, most: number): (text: string) => number {
+/** A whole number between two bounds, both included. */
+export function whole(least: number, most: number): (text: string) => number {
   return (text) => {
     const number = Number(text);
     if (Number.isInteger(number) && number >= least && number <= most) return number;
