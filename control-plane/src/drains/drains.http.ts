@@ -9,7 +9,7 @@ import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { lockNode } from "../nodes/change-node.ts";
 import { findNodeId } from "../nodes/find-node.ts";
-import type { Queryable } from "../platform/database.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { describeDrain, drainDetail, drainPlanView, drainView } from "./drain-view.ts";
@@ -63,6 +63,7 @@ function registerStarting(routes: RouteTable, fleet: FleetView): void {
     summary: "Empty a host: cordon it, claim a place for each pod, move them",
     tags,
     access: operator,
+    idempotent: true,
     request: { query: z.object({ dryRun }), body: drainBody, example: { reason: "memory is replaced" } },
     responses: { 202: drainDetail, 200: drainPlanView },
     async handler({ params, query, body }, ctx) {
@@ -70,7 +71,7 @@ function registerStarting(routes: RouteTable, fleet: FleetView): void {
       if (query.dryRun) {
         return { status: 200, body: await ctx.inSystem((tx) => planDrain(tx, fleet, nodeId, body.maxParallel)) };
       }
-      return await begun(ctx, params.node, () => ctx.inSystem((tx) => startDrain(tx, nodeId, body, byOf(ctx))));
+      return await begun(ctx, params.node, (tx) => startDrain(tx, nodeId, body, byOf(ctx)));
     },
   });
   route(routes, {
@@ -79,6 +80,7 @@ function registerStarting(routes: RouteTable, fleet: FleetView): void {
     summary: "Give up a host that is gone and bring its pods back elsewhere",
     tags,
     access: operator,
+    idempotent: true,
     request: {
       query: z.object({ dryRun }),
       body: evacuateBody,
@@ -94,7 +96,7 @@ function registerStarting(routes: RouteTable, fleet: FleetView): void {
         });
         return { status: 200, body: plan };
       }
-      return await begun(ctx, params.node, () => ctx.inSystem((tx) => startEvacuation(tx, nodeId, body, byOf(ctx))));
+      return await begun(ctx, params.node, (tx) => startEvacuation(tx, nodeId, body, byOf(ctx)));
     },
   });
 }
@@ -103,12 +105,11 @@ function byOf(ctx: UserContext) {
   return { actor: ctx.actor, requestId: ctx.requestId };
 }
 
-async function begun(ctx: UserContext, node: string, start: () => Promise<Drain>) {
-  const drain = await start();
+async function begun(ctx: UserContext, node: string, start: (tx: Transaction) => Promise<Drain>) {
   return {
     status: 202 as const,
     headers: { location: `/api/nodes/${node}/drain` },
-    body: await describeDrain(ctx.system, drain, ctx.now),
+    body: await ctx.inSystem(async (tx) => await describeDrain(tx, await start(tx), ctx.now)),
   };
 }
 
@@ -134,7 +135,7 @@ function registerWatching(routes: RouteTable): void {
     responses: { 202: drainDetail },
     async handler({ params }, ctx) {
       const nodeId = await findNodeId(ctx.system, params.node);
-      return await begun(ctx, params.node, () => ctx.inSystem((tx) => cancelDrain(tx, nodeId, byOf(ctx))));
+      return await begun(ctx, params.node, (tx) => cancelDrain(tx, nodeId, byOf(ctx)));
     },
   });
   eventStream(routes, {

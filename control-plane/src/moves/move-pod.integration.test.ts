@@ -266,6 +266,15 @@ describe("a move is refused", () => {
   });
 });
 
+test("negative control: the model of the hosts tells of a pod that runs twice", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  // A host that only says that it has stopped the container.
+  bench.hosts.script = failing("ensurePower", from, { state: "succeeded", lies: true });
+  expect((await bench.end(await move(pod, to))).state).toBe("succeeded");
+  expect(bench.hosts.doubleRuns.splice(0)).not.toEqual([]);
+});
+
 function twoOf(nodes: readonly BenchNode[]): [BenchNode, BenchNode] {
   const [a, b] = nodes;
   if (a === undefined || b === undefined) throw new Error("two hosts");
