@@ -7,8 +7,8 @@ import { lockBackup, type Backup } from "./backup.ts";
 
 /** Disks of hundreds of GB are read and packed. */
 export const archiveTimeoutMs = 4 * 3_600_000;
-/** A backup that a host hears of later than this after a restart of ours is asked for anew. */
-const deedTtlMs = 15 * 60_000;
+/** A host makes one backup at a time: it may stand behind another one for as long as that takes. */
+const deedTtlMs = archiveTimeoutMs;
 /** With the backoff of tasks about ten minutes. */
 const attemptsMax = 12;
 /** A final backup stays for a month. */

@@ -110,7 +110,8 @@ export async function followPlan(tx: Queryable, pod: Pod, now: Date): Promise<vo
   const [before, plan] = [await readPolicy(tx, pod, true), await rulesOfPlan(tx, pod.planCode)];
   if (before.version === 0) return;
   const staysChosen = before.source === "tenant" && faultOf(plan, before) === undefined;
-  const isSame =
-    before.enabled === plan.enabled && before.everyHours === plan.everyHours && kept(before) === kept(plan);
+  const isSame = (["enabled", "everyHours", "keepLast", "keepDaily", "keepWeekly"] as const).every(
+    (rule) => before[rule] === plan[rule],
+  );
   if (!staysChosen && !isSame) await writePolicy(tx, pod, plan, "plan", now);
 }

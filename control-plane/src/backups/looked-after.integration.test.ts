@@ -1,10 +1,11 @@
 import { newId } from "@cloudpods/shared/ids";
 import { describe, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import { requestMove } from "../moves/request-move.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { destroyPodNow } from "../pods/destroy-pod.ts";
-import type { Pod } from "../pods/pod.ts";
+import { lockPodById, type Pod } from "../pods/pod.ts";
 import { scalePod } from "../pods/scale-pod.ts";
 import { systemActor } from "../security/actor.ts";
 import { selectBackups, type Backup } from "./backup.ts";
@@ -191,6 +192,29 @@ describe("backups that there are", () => {
     bench.hosts.unreadable.clear();
     await errands(later(24));
     expect((await backupsOf(pod))[0]?.damagedAt).toBeNull();
+  });
+
+  test("are looked after by a host that a move in vain has told of a newer place", async () => {
+    const { pod, backupId } = await ready();
+    const home = pod.nodeId ?? "";
+    const [other] = await bench.db.system.query<{ id: string }>(
+      sql`SELECT id FROM nodes WHERE schedulable AND id <> ${home}`,
+    );
+    const move = async (targetNodeId: string) => {
+      const order = { targetNodeId, reason: "test" };
+      const { task } = await bench.inSystem(async (tx) =>
+        requestMove(tx, bench.fleet, who(), await lockPodById(tx, pod.id), order),
+      );
+      return (await bench.end(task.id)).state;
+    };
+    expect(await move(other?.id ?? "")).toBe("succeeded");
+    bench.hosts.script = ({ op, nodeId }) =>
+      op?.$case === "ensurePower" && nodeId === home
+        ? { state: "failed", errorCode: "START_FAILED", retryable: false }
+        : undefined;
+    expect(await move(home)).toBe("failed");
+    await bench.db.system.execute(sql`UPDATE cloud_pod_backups SET delete_requested_at = now() WHERE id = ${backupId}`);
+    expect(await errands(new Date())).toEqual({ pruned: 1, damaged: 0, failed: 0 });
   });
 
   test("on a host that was removed are gone, unless another sees them", async () => {

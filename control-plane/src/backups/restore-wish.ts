@@ -3,14 +3,12 @@ import type { Wish } from "../pods/command-steps.ts";
 import type { Pod } from "../pods/pod.ts";
 import { archiveTimeoutMs } from "./archive-steps.ts";
 
-/** A restore that a host hears of later than this after a restart of ours is asked for anew. */
-const deedTtlMs = 15 * 60_000;
-
 /** What makes a pod's container from an archive, in place of one of this very pod that may be there. */
 export function restoreWish(pod: Pod, volumeId: string): Wish {
   return {
     op: { $case: "restore", value: { volumeId, spec: containerSpecOf(pod), overwrite: true, takeOverFrom: "" } },
     timeoutMs: archiveTimeoutMs,
-    ttlMs: deedTtlMs,
+    // It may stand behind other work of the host; the pod is stopped for it already.
+    ttlMs: archiveTimeoutMs,
   };
 }

@@ -33,6 +33,11 @@ const toDelete: Sql = sql`b.pruned_at IS NULL AND (b.state = 'failed' OR (b.stat
 const toVerify = (now: Date): Sql => sql`b.state = 'available' AND b.delete_requested_at IS NULL
   AND b.checked_at < ${now}::timestamptz - ${verifyEveryDays} * interval '1 day'`;
 
+/** Whether a host reads an archive already; such hosts are left out, so that their many do not keep others waiting. */
+const isReading = (nodeId: Sql): Sql => sql`EXISTS (
+  SELECT FROM cloud_pod_backups r JOIN node_commands c ON c.id = r.errand_command_id
+  WHERE r.errand = 'verify' AND c.node_id = ${nodeId} AND c.finished_at IS NULL)`;
+
 /**
  * Sends what is to be done with archives to hosts that see them: the one that made it first, else any that is there.
  * A host reads one archive at a time for this.
@@ -45,12 +50,15 @@ export async function sendErrands(db: Database, now: Date): Promise<string[]> {
 
 async function sendAll(db: Database, errand: Errand, which: Sql, now: Date): Promise<string[]> {
   const rows = await db.query<ErrandRow>(sql`
-    SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", b.vmid, p.generation, p.revision, b.volume_id AS "volumeId", host.id AS "nodeId"
+    SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", b.vmid, p.revision,
+      -- A move that came to nothing has left its generation on the host: below that it refuses everything.
+      1 + greatest(p.generation, (SELECT max(m.to_generation) FROM cloud_pod_moves m WHERE m.pod_id = p.id)) AS generation, b.volume_id AS "volumeId", host.id AS "nodeId"
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id, LATERAL (
       SELECT v.node_id AS id FROM node_storages v JOIN node_status s ON s.node_id = v.node_id
       WHERE v.available AND ${seesBackup} AND s.state IN ('online', 'degraded') AND s.session_connected AND ${`${errand}_backup`} = ANY(s.capabilities)
       ORDER BY v.node_id = b.node_id DESC, v.node_id LIMIT 1) host
     WHERE ${which} AND b.volume_id IS NOT NULL AND b.errand IS NULL AND b.errand_after <= ${now}
+      ${errand === "verify" ? sql`AND NOT ${isReading(sql`host.id`)}` : sql``}
     ORDER BY b.errand_after LIMIT ${batchMax}`);
   const told: string[] = [];
   for (const row of errand === "delete" ? rows : onePerHost(rows)) {
@@ -73,10 +81,8 @@ async function send(tx: Transaction, errand: Errand, row: ErrandRow, which: Sql)
   const wanted = await tx.query(sql`
     SELECT FROM cloud_pod_backups b WHERE b.id = ${id} AND b.errand IS NULL AND ${which} FOR UPDATE OF b`);
   if (wanted.length === 0) return false;
-  const busy = await tx.query(sql`
-    SELECT FROM cloud_pod_backups b JOIN node_commands c ON c.id = b.errand_command_id
-    WHERE b.errand = 'verify' AND c.node_id = ${nodeId} AND c.finished_at IS NULL LIMIT 1`);
-  if (errand === "verify" && busy.length > 0) return false;
+  const [host] = await tx.query<{ isBusy: boolean }>(sql`SELECT ${isReading(sql`${nodeId}`)} AS "isBusy"`);
+  if (errand === "verify" && host?.isBusy === true) return false;
   const op: NonNullable<Command["op"]> =
     errand === "verify"
       ? { $case: "verifyBackup", value: { volumeId } }
