@@ -7,6 +7,7 @@ import { spawnKilledWorker } from "../../../test/support/spawn-killed-worker.ts"
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
 import { systemActor } from "../security/actor.ts";
+import { clearLeftCopies } from "./left-copies.ts";
 import { requestMove } from "./request-move.ts";
 
 const bench = new MoveWorkbench();
@@ -112,6 +113,45 @@ describe("kill -9 of the worker at every boundary of a move ends with one runnin
     for (const step of ["undo-restore", "undo-start", "undo-backup", "undo-check"])
       expect(died).toContain(`committed ${step}`);
   }, 240_000);
+});
+
+describe("a source inside a cluster that has given its container up", () => {
+  async function cluster(): Promise<{ from: BenchNode; to: BenchNode; pod: Pod }> {
+    const [from = noHost(), to = noHost()] = await bench.nodes(2, { cluster: true });
+    bench.work();
+    const pod = await bench.podOn(from);
+    // A linked clone, which only an archive can take along.
+    await bench.db.system.execute(
+      sql`UPDATE storages SET type = 'lvmthin' WHERE node_id = ${from.id} AND holds_root_disks`,
+    );
+    return { from, to, pod };
+  }
+
+  test("and could not say so gets it back", async () => {
+    const { from, to, pod } = await cluster();
+    bench.hosts.script = (command) =>
+      command.nodeId === from.id && command.op?.$case === "ensureAbsent"
+        ? { state: "failed", errorCode: "BROKEN", retryable: false, hadEffect: true }
+        : undefined;
+    expect((await bench.end(await move(pod, to))).state).toBe("failed");
+    await expectOneCopy(pod);
+  });
+
+  test("and cannot get it back leaves the copy on the target as it is", async () => {
+    const { to, pod } = await cluster();
+    bench.hosts.script = (command) => {
+      if (command.nodeId !== to.id) return undefined;
+      if (command.op?.$case === "restore")
+        return { state: "failed", errorCode: "STORAGE_FULL", retryable: false, hadEffect: true };
+      const isRemoval = command.op?.$case === "ensureAbsent";
+      return isRemoval ? { state: "failed", errorCode: "VMID_CONFLICT", retryable: false } : undefined;
+    };
+    expect((await bench.end(await move(pod, to))).state).toBe("failed");
+    bench.hosts.script = () => undefined;
+    expect((await clearLeftCopies(bench.db.system)).asked).not.toContain(to.id);
+    expect(bench.hosts.copies(pod.vmid).here).toEqual([to.id]);
+    expect(bench.hosts.archives.size).toBe(1);
+  });
 });
 
 describe("an agent that dies in the middle of any command of a move leaves one running copy", () => {

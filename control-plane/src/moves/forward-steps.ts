@@ -10,9 +10,9 @@ import { beginStay } from "./switch-place.ts";
 
 const minuteMs = 60_000;
 /** Disks of hundreds of GB over a slow network. */
-const copyTimeoutMs = 240 * minuteMs;
-/** A deed that a host receives later than this after a restart of ours is asked for anew. */
-const deedTtlMs = 15 * minuteMs;
+export const copyTimeoutMs = 240 * minuteMs;
+/** A host makes one backup at a time: a deed may stand behind another one for as long as that takes. */
+const deedTtlMs = copyTimeoutMs;
 export const shutdownTimeoutSeconds = 60;
 export const powerTimeoutMs = 5 * minuteMs;
 
@@ -167,8 +167,10 @@ export const freeIdStep = moveStep({
   waitingFor: "Giving the id free inside the cluster",
   applies: (move) => move.strategy === "backup-restore" && move.isInCluster,
   wish: () => ({ op: { $case: "ensureAbsent", value: {} }, timeoutMs: copyTimeoutMs }),
+  // Whether it was done need not be heard: what is undone from here on is restored.
+  before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "source-freed"),
   async onSuccess({ tx, move, now }) {
-    await noteInstants(tx, move.id, now, "source-freed", "source-removed");
+    await noteInstants(tx, move.id, now, "source-removed");
     return { kind: "done", message: "The id is free" };
   },
 });

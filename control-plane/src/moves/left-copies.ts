@@ -3,6 +3,7 @@ import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { lockPodById } from "../pods/pod.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
+import { lockOpenMove } from "./move.ts";
 import { isNothingOfOurs } from "./switch-steps.ts";
 
 /**
@@ -47,6 +48,10 @@ export async function clearLeftCopies(db: Database, grace = graceMs): Promise<Le
     WHERE k.generation <> p.generation AND (p.node_id IS NOT NULL OR p.status = 'deleted')
       AND s.state IN ('online', 'degraded') AND s.session_connected
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.state IN ('reserved', 'moving'))
+      -- Its source had given the container up and was not seen to have it back: this may be all that there is.
+      AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.to_generation = k.generation
+        AND m.source_freed_at IS NOT NULL AND m.switched_at IS NULL AND p.status <> 'deleted'
+        AND (p.observed_power = 'unknown' OR p.observed_at IS NULL OR p.observed_at <= m.ended_at))
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.from_generation = k.generation AND m.purpose = 'evacuate'
         AND s.state_since > now() - ${grace} * interval '1 ms')
       AND (c.id IS NULL OR c.finished_at IS NULL OR c.state = 'succeeded' OR c.finished_at < now() - ${retryMs} * interval '1 ms'
@@ -69,8 +74,8 @@ export async function clearLeftCopies(db: Database, grace = graceMs): Promise<Le
 async function askForRemoval(db: Database, copy: LeftCopy): Promise<void> {
   await db.transaction(async (tx) => {
     const pod = await lockPodById(tx, copy.podId);
-    // It has come home meanwhile.
-    if (pod.nodeId === copy.nodeId) return;
+    // It has come home meanwhile, or is on its way.
+    if (pod.nodeId === copy.nodeId || (await lockOpenMove(tx, pod.id)) !== undefined) return;
     const [row] = await tx.query<{ revision: bigint }>(sql`
       UPDATE cloud_pods SET revision = revision + 1 WHERE id = ${pod.id} RETURNING revision`);
     await insertCommand(tx, {

@@ -6,6 +6,7 @@ import {
   backupStep,
   checkStep,
   confirmStep,
+  copyTimeoutMs,
   freeIdStep,
   restoreStep,
   startStep,
@@ -33,8 +34,8 @@ import {
   undoTargetStep,
 } from "./undo-steps.ts";
 
-/** A disk of hundreds of GB is written, read and written again. */
-export const moveDeadlineMs = 4 * 3_600_000;
+/** A disk of hundreds of GB is written, read and written again, and each of these may take its hours. */
+export const moveDeadlineMs = 3 * copyTimeoutMs;
 
 /**
  * A pod moves to the place that was claimed for it. One list of steps for all ways of moving, each step knowing which it
