@@ -71,7 +71,7 @@ async function lookAt(api: Api, taskId: string): Promise<TaskAnswer | undefined>
 }
 
 /** Everything but a refusal that would come again. */
-function isPassing(error: unknown): boolean {
+export function isPassing(error: unknown): boolean {
   if (error instanceof ApiRefusal) return error.problem.status >= 500 || error.problem.status === 429;
   return error instanceof UnreachableError && error.isPassing;
 }

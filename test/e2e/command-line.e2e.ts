@@ -153,11 +153,7 @@ test("an answer that was lost is asked for again and orders once", async () => {
 });
 
 test("an operator sees hosts and asks the scheduler", async () => {
-  const url = stack.replicas[0].url;
-  const { adminEmail, password } = stack.credentials;
-  const login = `login --url ${url} --email ${adminEmail} --password-stdin --profile ops`;
-  expect(await run(login, { input: `${password}\n` })).toMatchObject({ code: 0 });
-  const env = { CLOUDPODS_PROFILE: "ops" };
+  const env = await operatorEnvironment();
   expect((await json("nodes ls", env)).data).toMatchObject([{ name: "pve1", state: "online" }]);
   expect((await run("nodes cordon pve1 --reason maintenance", { env })).code).toBe(0);
   const nowhere = await run("why-not STARTER", { env });
@@ -169,6 +165,35 @@ test("an operator sees hosts and asks the scheduler", async () => {
   expect((await run("pods ls", { env })).err).toContain("--tenant");
   expect((await run("pods ls --all", { env })).code).toBe(0);
   expect((await run("nodes join-token pve2 --region local", { env })).out).toContain("cloudpods-agent join --server");
+});
+
+test("an operator empties a host: what keeps a pod there is told, and that it is empty", async () => {
+  const env = await operatorEnvironment();
+  const customer = await customerEnvironment();
+  const { pod } = await json("pods create stay-1 --plan STARTER --wait", customer);
+  const [stays, noWay] = [`stay-1 (${pod.vmid}): `, "(NO_WAY)"];
+  const refused = await run(`pods migrate ${pod.vmid} --dry-run`, { env });
+  expect(refused).toMatchObject({ code: 4, out: expect.stringContaining("would not move") });
+  expect(refused.err).toContain(noWay);
+  const preview = await run("nodes drain pve1 --dry-run", { env });
+  expect(preview).toMatchObject({
+    code: 8,
+    out: expect.stringContaining("0 of 1 pod of pve1"),
+    err: expect.any(String),
+  });
+  expect(preview.err).toContain(stays);
+  const incomplete = await run("nodes drain pve1 --reason broken --wait", { env });
+  expect(incomplete, incomplete.err).toMatchObject({ code: 8, out: expect.stringMatching(/NO_WAY$/m) });
+  expect(incomplete.err).toMatch(/^pve1 \[.*\] +0 % incomplete: 1 blocked$/m);
+  expect(incomplete.err).toContain("cloudpods: The drain of pve1 ended incomplete: ");
+  expect(incomplete.err.split("\n")).toContainEqual(expect.stringMatching(`^  stay-1 .*${RegExp.escape(noWay)}$`));
+  expect((await run(`pods destroy ${pod.vmid} --yes --wait`, { env: customer })).code).toBe(0);
+  expect(await json("nodes drain pve1 --wait", env)).toMatchObject({ state: "drained", pods: [] });
+  expect((await json("nodes drains", env)).data).toMatchObject([{ state: "drained" }, { state: "incomplete" }]);
+  expect(await run("nodes drain pve1 --cancel", { env })).toMatchObject({ code: 3 });
+  const standing = "nodes evacuate pve1 --confirm-fenced --reason burnt";
+  expect(await run(standing, { env })).toMatchObject({ code: 4, err: expect.stringContaining("(NODE_NOT_GONE)") });
+  expect((await run("nodes uncordon pve1", { env })).code).toBe(0);
 });
 
 test("a control plane that is not there, or does not answer, is told after a while", async () => {
@@ -198,6 +223,13 @@ test("bash completes by its script", async () => {
   });
   expect(stdout).toBe("suspended\n");
 });
+
+async function operatorEnvironment(): Promise<Record<string, string>> {
+  const { adminEmail, password } = stack.credentials;
+  const login = `login --url ${stack.replicas[0].url} --email ${adminEmail} --password-stdin --profile ops`;
+  expect(await run(login, { input: `${password}\n` })).toMatchObject({ code: 0 });
+  return { CLOUDPODS_PROFILE: "ops" };
+}
 
 async function customerEnvironment(): Promise<Record<string, string>> {
   return { CLOUDPODS_API_URL: stack.replicas[0].url, CLOUDPODS_TOKEN: stack.customerToken };

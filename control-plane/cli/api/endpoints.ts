@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import * as drains from "./drain-shapes.ts";
 import { overview } from "./overview-shape.ts";
 import * as shapes from "./shapes.ts";
 
@@ -16,6 +17,7 @@ export interface Endpoint {
 }
 
 const changesPod = { method: "post", status: 202, answer: shapes.accepted, idempotent: true } as const;
+const beginsDrain = { method: "post", status: 202, answer: drains.drainDetail, idempotent: true } as const;
 const previews = { method: "post", status: 200, answer: shapes.dryRun, dryRun: true } as const;
 
 /** Every route that commands use, by what it is used for. */
@@ -41,6 +43,8 @@ export const endpoints = {
   destroyPod: { ...changesPod, path: "/api/cloud-pods/:pod/destroy" },
   previewDestroy: { ...previews, path: "/api/cloud-pods/:pod/destroy" },
 
+  migratePod: { ...changesPod, path: "/api/cloud-pods/admin/:pod/migrate" },
+  previewMigrate: { ...previews, path: "/api/cloud-pods/admin/:pod/migrate", answer: drains.plannedMove },
   adoptPod: { ...changesPod, path: "/api/cloud-pods/admin/adopt" },
 
   backUpPod: { ...changesPod, path: "/api/cloud-pods/:pod/backup" },
@@ -76,6 +80,13 @@ export const endpoints = {
   },
   cordonNode: { method: "post", path: "/api/nodes/:node/cordon", status: 200, answer: shapes.node },
   uncordonNode: { method: "post", path: "/api/nodes/:node/uncordon", status: 200, answer: shapes.node },
+  drainNode: { ...beginsDrain, path: "/api/nodes/:node/drain" },
+  previewDrain: { ...previews, path: "/api/nodes/:node/drain", answer: drains.drainPlan },
+  showDrain: { method: "get", path: "/api/nodes/:node/drain", status: 200, answer: drains.drainDetail },
+  cancelDrain: { method: "delete", path: "/api/nodes/:node/drain", status: 202, answer: drains.drainDetail },
+  listDrains: { method: "get", path: "/api/nodes/drains", status: 200, answer: shapes.pageOf(drains.drain) },
+  evacuateNode: { ...beginsDrain, path: "/api/nodes/:node/evacuate" },
+  previewEvacuate: { ...previews, path: "/api/nodes/:node/evacuate", answer: drains.drainPlan },
   listFindings: { method: "get", path: "/api/nodes/findings", status: 200, answer: shapes.pageOf(shapes.finding) },
   resolveFinding: {
     method: "post",

@@ -2,6 +2,7 @@ import { Option, type Command } from "commander";
 import { clientCommand, count, duration, label, withCli, type ClientOptions } from "../client-command.ts";
 import { confirm } from "../confirm.ts";
 import { listAll } from "../open-cli.ts";
+import { addDrainCommands } from "./drain-commands.ts";
 import { addFindingCommands } from "./finding-commands.ts";
 import { describeJoinToken, renderNode, renderNodes } from "../views/node-views.ts";
 
@@ -11,6 +12,7 @@ export function addNodeCommands(program: Command): void {
   addReading(nodes);
   addJoining(nodes);
   addCordoning(nodes);
+  addDrainCommands(nodes);
   addFindingCommands(nodes);
 }
 

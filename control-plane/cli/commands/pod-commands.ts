@@ -16,6 +16,7 @@ import { listAll } from "../open-cli.ts";
 import { describeHealth, renderPod, renderPods } from "../views/pod-views.ts";
 import { addAdoptCommand } from "./finding-commands.ts";
 import { addBackupCommands } from "./backup-commands.ts";
+import { addMigrateCommand } from "./move-commands.ts";
 import { addPodOrderCommands } from "./pod-order-commands.ts";
 import { renderDryRun } from "../views/dry-run-view.ts";
 
@@ -27,6 +28,7 @@ export function addPodCommands(program: Command): void {
   addPower(pods);
   addDestroy(pods);
   addBackupCommands(program, pods);
+  addMigrateCommand(pods);
   addAdoptCommand(pods);
 }
 

@@ -15,6 +15,12 @@ test.each([
   [["pods", "ls", "--status", "su"], ["suspended"]],
   [["nodes", "join-token", "--role", "hyper"], ["hypervisor"]],
   [
+    ["nodes", "dra"],
+    ["drain", "drains"],
+  ],
+  [["nodes", "drain", "pve1", "--on-deadline", "st"], ["stop-and-restore"]],
+  [["nodes", "evacuate", "pve1", "--on-no-backup", "m"], ["mark-lost"]],
+  [
     ["completion", ""],
     ["bash", "zsh", "fish"],
   ],

@@ -1,0 +1,88 @@
+import { expect, test } from "vitest";
+import { drainLines, renderDrain, renderDrains, requireEnd } from "./drain-views.ts";
+
+const waiting = {
+  name: "shop-1",
+  vmid: 100_000,
+  state: "claimed",
+  target: "pve2",
+  strategy: "backup-restore",
+  step: null,
+  percent: 0,
+  expectedDowntimeMs: 30_000,
+  downtimeMs: null,
+  archiveAgeSeconds: null,
+  blocker: null,
+};
+const moving = { ...waiting, name: "shop-2", vmid: 100_001, state: "moving", step: "restore", percent: 40 };
+const moved = { ...waiting, name: "shop-3", vmid: 100_002, state: "moved", percent: 100, downtimeMs: 21_000 };
+const full = { code: "NO_CAPACITY", message: "No reachable host has room." };
+const blocked = { ...waiting, name: "shop-4", vmid: 100_003, state: "blocked", target: null, blocker: full };
+const left = { ...waiting, name: "shop-5", vmid: 100_004, state: "left" };
+
+const drain = {
+  id: "d1",
+  nodeId: "n1",
+  node: "pve1",
+  kind: "drain",
+  state: "moving",
+  reason: "memory is replaced",
+  requestedBy: "user:1",
+  deadlineAt: "2026-01-01T04:00:00Z",
+  returnHome: true,
+  cancelRequestedAt: null,
+  outcome: null,
+  startedAt: "2026-01-01T00:00:00Z",
+  finishedAt: null,
+  returnedAt: null,
+  percent: 46,
+  counts: { moved: 1, moving: 1, claimed: 1 },
+  downtimeMs: { p50: 21_000, p95: 21_000, max: 21_000 },
+  pods: [waiting, moved, moving],
+};
+const over = { ...drain, finishedAt: "2026-01-01T00:10:00Z" };
+const incomplete = {
+  ...over,
+  state: "incomplete",
+  outcome: "2 pods are still on the host.",
+  counts: { moved: 1, blocked: 1, left: 1 },
+  pods: [moved, blocked, left],
+};
+
+test("progress: the whole, then those on their way, what keeps others, and who is done; nobody who waits", () => {
+  expect(drainLines(drain)).toEqual([
+    "pve1 [###########.............]  46 % moving: 1 claimed, 1 moving, 1 moved",
+    "  shop-2 (100001) to pve2: 40 % restore",
+    "  shop-3 (100002): moved to pve2, was away 21s",
+  ]);
+  expect(drainLines({ ...incomplete, pods: [moved, blocked] })[1]).toBe(
+    "  shop-4 (100003): blocked, No reachable host has room.",
+  );
+  expect(drainLines({ ...drain, cancelRequestedAt: "2026-01-01T00:01:00Z" })[0]).toContain("moving, being cancelled");
+});
+
+test("a drain by itself says when it has to be over, and each pod with its blocker", () => {
+  const now = Date.parse("2026-01-01T01:00:00Z");
+  const text = renderDrain(drain, now);
+  expect(text).toMatch(/^deadline: +2026-01-01T04:00:00Z \(in 3h\)$/m);
+  expect(text).toMatch(/^come home: +when the host is open again$/m);
+  expect(text).toMatch(/^100001 +shop-2 +moving +pve2 +backup-restore +40 +30s +- +- +-$/m);
+  const ended = renderDrain(incomplete, now);
+  expect(ended).toMatch(/^took: +10m$/m);
+  expect(ended).not.toContain("deadline");
+  expect(ended).toMatch(/^100003 +shop-4 +blocked +- .* NO_CAPACITY$/m);
+  expect(renderDrain({ ...drain, pods: [], counts: {} }, now)).toMatch(/^pods: +no pods$/m);
+  expect(renderDrains([incomplete], now)).toMatch(/^pve1 +drain +incomplete +1h +10m +user:1 .* still on the host\.$/m);
+});
+
+test("an end that nobody wanted has the reasons by pod", () => {
+  expect(() => requireEnd({ ...over, state: "drained" }, ["drained"])).not.toThrow();
+  expect(() => requireEnd({ ...over, state: "cancelled" }, ["cancelled", "drained"])).not.toThrow();
+  expect(() => requireEnd(incomplete, ["drained"])).toThrow(
+    [
+      "The drain of pve1 ended incomplete: 2 pods are still on the host.",
+      "  shop-4 (100003): No reachable host has room. (NO_CAPACITY)",
+      "  shop-5 (100004): It was left where it is.",
+    ].join("\n"),
+  );
+});
