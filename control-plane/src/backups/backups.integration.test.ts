@@ -9,6 +9,7 @@ import type { Accepted } from "../pods/change-power.ts";
 import { destroyAfterBackup } from "../pods/destroy-pod.ts";
 import type { Pod } from "../pods/pod.ts";
 import { systemActor } from "../security/actor.ts";
+import { archiveTimeoutMs } from "./archive-steps.ts";
 import { selectBackups, type Backup } from "./backup.ts";
 import { deleteBackup } from "./delete-backup.ts";
 import { requestBackup } from "./request-backup.ts";
@@ -207,7 +208,8 @@ describe("a new pod of a backup", () => {
     const { task } = await inTenant((tx) => destroyAfterBackup(tx, who(), pod.id));
     await bench.end(task.id);
     await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${nodes[0]?.id}`);
-    const { pod: ordered } = await done(asNewPod(pod, backupId));
+    const { pod: ordered, task: order } = await done(asNewPod(pod, backupId));
+    expect(order.deadlineAt.getTime() - order.createdAt.getTime()).toBeGreaterThan(archiveTimeoutMs);
     const made = await bench.podNow(ordered.id);
     expect(made).toMatchObject({
       status: "active",

@@ -1,4 +1,5 @@
 import { newId } from "@cloudpods/shared/ids";
+import { archiveTimeoutMs } from "../backups/archive-steps.ts";
 import type { BackupWish } from "../backups/backup-policy.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -91,7 +92,8 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
     commandId,
     percent: 10,
     input: order.backup === undefined ? {} : { backup: order.backup },
-    deadlineMs: provisionDeadlineMs,
+    // An archive of hundreds of GB is unpacked for hours.
+    deadlineMs: provisionDeadlineMs + (order.source === undefined ? 0 : archiveTimeoutMs),
     requestedBy: `${who.actor.kind}:${who.actor.id}`,
     requestId: who.requestId,
     message: `Reserved on ${placed.nodeName ?? "a host"}; creating the container`,
