@@ -20,6 +20,11 @@ export function formatDuration(ms: number): string {
     .join("");
 }
 
+/** A time that may be short: below ten seconds with tenths, e.g. `0.3s`. */
+export function formatBrief(ms: number): string {
+  return ms > 0 && ms < 10_000 ? `${(ms / 1_000).toFixed(1)}s` : formatDuration(ms);
+}
+
 /** How long ago an instant was; null for none. */
 export function formatAge(instant: string | null, nowMs: number): string | null {
   return instant === null ? null : formatDuration(nowMs - Date.parse(instant));

@@ -37,7 +37,7 @@ const drain = {
   returnedAt: null,
   percent: 46,
   counts: { moved: 1, moving: 1, claimed: 1 },
-  downtimeMs: { p50: 21_000, p95: 21_000, max: 21_000 },
+  downtimeMs: { p50: 300, p95: 21_000, max: 21_000 },
   pods: [waiting, moved, moving],
 };
 const over = { ...drain, finishedAt: "2026-01-01T00:10:00Z" };
@@ -59,12 +59,14 @@ test("progress: the whole, then those on their way, what keeps others, and who i
     "  shop-4 (100003): blocked, No reachable host has room.",
   );
   expect(drainLines({ ...drain, cancelRequestedAt: "2026-01-01T00:01:00Z" })[0]).toContain("moving, being cancelled");
+  expect(drainLines({ ...drain, state: "planning", percent: 100, pods: [], counts: {} })).toEqual(["pve1 planning"]);
 });
 
 test("a drain by itself says when it has to be over, and each pod with its blocker", () => {
   const now = Date.parse("2026-01-01T01:00:00Z");
   const text = renderDrain(drain, now);
   expect(text).toMatch(/^deadline: +2026-01-01T04:00:00Z \(in 3h\)$/m);
+  expect(text).toMatch(/^pods were away: +0\.3s half of them, 21s nearly all, 21s at most$/m);
   expect(text).toMatch(/^come home: +when the host is open again$/m);
   expect(text).toMatch(/^100001 +shop-2 +moving +pve2 +backup-restore +40 +30s +- +- +-$/m);
   const ended = renderDrain(incomplete, now);

@@ -1,7 +1,7 @@
 import { drainPodHasLeft, drainPodStates } from "@cloudpods/shared/drain-lifecycle";
 import type { AnswerOf } from "../api/endpoints.ts";
 import { TaskFailedError } from "../errors.ts";
-import { formatAge, formatDuration } from "../terminal/format.ts";
+import { formatAge, formatBrief, formatDuration } from "../terminal/format.ts";
 import { progressBar } from "../terminal/progress.ts";
 import { renderFields, renderTable } from "../terminal/table.ts";
 import { nameOf } from "./move-views.ts";
@@ -35,9 +35,9 @@ export function renderDrain(drain: DrainDetail, nowMs: number): string {
   const leftMs = Date.parse(drain.deadlineAt) - nowMs;
   const fields = renderFields({
     [drain.kind]: drain.node,
-    state: `${standingOf(drain)}, ${drain.percent} %`,
+    state: isUnread(drain) ? standingOf(drain) : `${standingOf(drain)}, ${drain.percent} %`,
     outcome: drain.outcome ?? undefined,
-    pods: countsOf(drain),
+    pods: isUnread(drain) ? undefined : countsOf(drain),
     reason: drain.reason,
     by: drain.requestedBy,
     begun: `${drain.startedAt} (${formatAge(drain.startedAt, nowMs)} ago)`,
@@ -49,7 +49,7 @@ export function renderDrain(drain: DrainDetail, nowMs: number): string {
     "pods were away":
       away === null
         ? undefined
-        : `${formatDuration(away.p50)} half of them, ${formatDuration(away.p95)} nearly all, ${formatDuration(away.max)} at most`,
+        : `${formatBrief(away.p50)} half of them, ${formatBrief(away.p95)} nearly all, ${formatBrief(away.max)} at most`,
     "come home": drain.returnHome ? (drain.returnedAt ?? "when the host is open again") : undefined,
   });
   return pods.length === 0 ? fields : `${fields}\n\n${tableOf(pods)}`;
@@ -64,8 +64,8 @@ function tableOf(pods: readonly DrainPod[]): string {
       { name: "to", value: ({ target }) => target },
       { name: "way", value: ({ strategy }) => strategy },
       { name: "%", value: ({ percent }) => percent },
-      { name: "expected", value: ({ expectedDowntimeMs: ms }) => (ms === null ? null : formatDuration(ms)) },
-      { name: "away", value: ({ downtimeMs: ms }) => (ms === null ? null : formatDuration(ms)) },
+      { name: "expected", value: ({ expectedDowntimeMs: ms }) => (ms === null ? null : formatBrief(ms)) },
+      { name: "away", value: ({ downtimeMs: ms }) => (ms === null ? null : formatBrief(ms)) },
       {
         name: "backup",
         value: ({ archiveAgeSeconds: age }) => (age === null ? null : `${formatDuration(age * 1_000)} old`),
@@ -79,6 +79,7 @@ function tableOf(pods: readonly DrainPod[]): string {
 /** How far a drain is, then each pod that does not wait its turn: those on their way first, then what keeps others. */
 export function drainLines(drain: DrainDetail): string[] {
   const { node, percent, pods } = drain;
+  if (isUnread(drain)) return [`${node} ${standingOf(drain)}`];
   const bar = `${progressBar(percent, barWidth)} ${String(percent).padStart(3)} %`;
   const told = pods.filter(({ state }) => state !== "pending" && state !== "claimed");
   const rank = ({ state }: DrainPod): number => (state === "moving" ? 0 : hasLeft(state) ? 2 : 1);
@@ -93,7 +94,7 @@ function progressOf(pod: DrainPod): string {
   const to = target === null ? "" : ` to ${target}`;
   if (state === "moving") return `${nameOf(pod)}${to}: ${percent} % ${step ?? "waits"}`;
   if (!hasLeft(state)) return `${nameOf(pod)}: ${state}${blocker === null ? "" : `, ${blocker.message}`}`;
-  return `${nameOf(pod)}: ${state}${to}${downtimeMs === null ? "" : `, was away ${formatDuration(downtimeMs)}`}`;
+  return `${nameOf(pod)}: ${state}${to}${downtimeMs === null ? "" : `, was away ${formatBrief(downtimeMs)}`}`;
 }
 
 /** What was begun and how to watch it. */
@@ -126,6 +127,11 @@ function whyStays({ state, blocker }: DrainPod): string {
 function hasLeft(state: string): boolean {
   const known: Readonly<Record<string, boolean | undefined>> = drainPodHasLeft;
   return known[state] === true;
+}
+
+/** Nobody has looked yet which pods the host has. */
+function isUnread({ state, pods }: DrainDetail): boolean {
+  return state === "planning" && pods.length === 0;
 }
 
 function standingOf({ state, cancelRequestedAt, finishedAt }: Drain): string {

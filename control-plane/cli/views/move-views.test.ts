@@ -54,7 +54,7 @@ test("a host's plan: a line for each pod; what would stay is told by pod", () =>
   const text = renderDrainPlan(plan);
   expect(text).toMatch(/^100000 +shop-1 +pve2 +local-lvm +backup-restore +30s +- +- +1 +-$/m);
   expect(text).toMatch(/^100001 +shop-2 +- .* NO_CAPACITY$/m);
-  expect(text).toContain("1 of 2 pods of pve1 would find a place elsewhere; it takes not known yet");
+  expect(text).toContain("1 of 2 pods of pve1 would find a place elsewhere; time for all of it: not known yet");
   expect(() => requirePlaces(plan)).toThrow(
     "pve1 would not be emptied:\n  shop-2 (100001): It has nowhere to go. (NO_CAPACITY)",
   );

@@ -1,7 +1,7 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import type { AnswerOf } from "../api/endpoints.ts";
 import { TaskFailedError } from "../errors.ts";
-import { countOf, formatDuration } from "../terminal/format.ts";
+import { countOf, formatBrief, formatDuration } from "../terminal/format.ts";
 import { renderTable } from "../terminal/table.ts";
 
 type PlannedMove = AnswerOf<"previewMigrate">;
@@ -40,15 +40,15 @@ export function renderDrainPlan({ node, moves, movable, totalMs }: Plan): string
       { name: "to", value: ({ target }) => target?.node },
       { name: "storage", value: ({ target }) => target?.storage },
       { name: "way", value: ({ strategy }) => strategy },
-      { name: "away", value: ({ expectedDowntimeMs: ms }) => (ms === null ? null : formatDuration(ms)) },
-      { name: "takes", value: ({ expectedDurationMs: ms }) => (ms === null ? null : formatDuration(ms)) },
+      { name: "away", value: ({ expectedDowntimeMs: ms }) => (ms === null ? null : formatBrief(ms)) },
+      { name: "takes", value: ({ expectedDurationMs: ms }) => (ms === null ? null : formatBrief(ms)) },
       { name: "from", value: sourceOf },
       { name: "backups left", value: ({ backupsLeftBehind }) => backupsLeftBehind.length },
       { name: "blocker", value: ({ blocker }) => blocker?.code },
     ],
     moves,
   );
-  const time = movable === 0 ? "" : `; it takes ${costOf(totalMs)}`;
+  const time = movable === 0 ? "" : `; time for all of it: ${costOf(totalMs)}`;
   return [
     ...(moves.length === 0 ? [] : [table]),
     `${movable} of ${countOf(moves.length, "pod")} of ${node} would find a place elsewhere${time}.`,
@@ -81,5 +81,5 @@ function sourceOf({ archive }: PlannedMove): string | null {
 }
 
 function costOf(ms: number | null): string {
-  return ms === null ? "not known yet" : `about ${formatDuration(ms)}`;
+  return ms === null ? "not known yet" : `about ${formatBrief(ms)}`;
 }
