@@ -70,6 +70,27 @@ describe("the state of a host", () => {
       "online",
     ],
     [
+      "on its way back after a break of ours",
+      "degraded",
+      signs({ sessionSeenMs: ago(600_000), heartbeatMs: ago(600_000) }),
+      { watchedSinceMs: ago(59_000) },
+      "degraded",
+    ],
+    [
+      "not back after a break of ours",
+      "degraded",
+      signs({ sessionSeenMs: ago(600_000), heartbeatMs: ago(600_000) }),
+      { watchedSinceMs: ago(60_000) },
+      "offline",
+    ],
+    [
+      "back after a break of ours, and gone again",
+      "degraded",
+      signs({ sessionSeenMs: ago(31_000), heartbeatMs: ago(32_000) }),
+      { watchedSinceMs: ago(35_000) },
+      "offline",
+    ],
+    [
       "gone before and while nobody watched",
       "offline",
       signs({ sessionSeenMs: ago(600_000), heartbeatMs: ago(600_000) }),

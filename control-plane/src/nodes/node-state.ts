@@ -28,12 +28,14 @@ export interface AbsenceLimits {
   readonly offlineMs: number;
   /** Offline, until a host counts as lost. */
   readonly lostMs: number;
+  /** Agents wait up to this long between two attempts: so long after a break of ours they may still be on their way back. */
+  readonly returnMs: number;
 }
 
 /** Limits for heartbeats of the given interval: three may be missed. */
 export function absenceLimits(heartbeatIntervalMs: number): AbsenceLimits {
   const heartbeatMs = Math.max(30_000, 3 * heartbeatIntervalMs);
-  return { sessionMs: 15_000, heartbeatMs, offlineMs: heartbeatMs, lostMs: 3_600_000 };
+  return { sessionMs: 15_000, heartbeatMs, offlineMs: heartbeatMs, lostMs: 3_600_000, returnMs: 30_000 };
 }
 
 /** When anything was last heard of a host; undefined = never. */
@@ -60,10 +62,13 @@ export function nodeState(current: NodeState, signs: NodeSigns, limits: AbsenceL
   // Unwatched silence is forgiven to a host that was there, but is no proof that one that was gone is back.
   const forgivenMs = gone ? Number.NEGATIVE_INFINITY : clock.watchedSinceMs;
   const silenceMs = (sinceMs: number): number => clock.nowMs - Math.max(sinceMs, forgivenMs);
+  // Who was heard since then is back, and may vanish again.
+  const isReturning = !gone && seenMs < clock.watchedSinceMs;
+  const absenceMs = clock.nowMs - (isReturning ? clock.watchedSinceMs + limits.returnMs : seenMs);
   const beats = signs.present && signs.heartbeatMs !== undefined && silenceMs(signs.heartbeatMs) <= limits.heartbeatMs;
   const talks = signs.sessionSeenMs !== undefined && silenceMs(signs.sessionSeenMs) <= limits.sessionMs;
   if (beats && (talks || !signs.holdsSession)) return "online";
-  if (beats || talks || silenceMs(seenMs) < limits.offlineMs) return "degraded";
+  if (beats || talks || absenceMs < limits.offlineMs) return "degraded";
   const watchedSilenceMs = clock.nowMs - Math.max(seenMs, clock.watchedSinceMs);
   if (current === "lost") return "lost";
   return gone && !clock.braked && watchedSilenceMs >= limits.lostMs ? "lost" : "offline";
