@@ -325,6 +325,7 @@ TABLE cloud_pod_moves ROW LEVEL SECURITY (
   CONSTRAINT move_state CHECK ((state = ANY (ARRAY['reserved'::text, 'moving'::text, 'moved'::text, 'undone'::text, 'released'::text])))
   CONSTRAINT move_strategy CHECK ((strategy = ANY (ARRAY['cluster-migrate'::text, 'backup-restore'::text, 'take-over'::text, 'restore-newest'::text])))
 )
+CREATE INDEX cloud_pod_moves_archive_left ON public.cloud_pod_moves USING btree (ended_at) WHERE (archive_is_ours AND (archive_volume_id IS NOT NULL) AND (archive_removed_at IS NULL))
 CREATE INDEX cloud_pod_moves_by_end ON public.cloud_pod_moves USING btree (ended_at) WHERE (ended_at IS NOT NULL)
 CREATE INDEX cloud_pod_moves_history ON public.cloud_pod_moves USING btree (strategy, ended_at) WHERE (downtime_ms IS NOT NULL)
 CREATE INDEX cloud_pod_moves_of_pod ON public.cloud_pod_moves USING btree (pod_id, id)

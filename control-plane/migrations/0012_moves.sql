@@ -61,6 +61,7 @@ CREATE UNIQUE INDEX one_open_move_per_pod ON cloud_pod_moves (pod_id) WHERE stat
 CREATE INDEX cloud_pod_moves_of_pod ON cloud_pod_moves (pod_id, id);
 CREATE INDEX cloud_pod_moves_history ON cloud_pod_moves (strategy, ended_at) WHERE downtime_ms IS NOT NULL;
 CREATE INDEX cloud_pod_moves_by_end ON cloud_pod_moves (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX cloud_pod_moves_archive_left ON cloud_pod_moves (ended_at) WHERE archive_is_ours AND archive_volume_id IS NOT NULL AND archive_removed_at IS NULL;
 
 ALTER TABLE cloud_pod_moves ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON cloud_pod_moves TO cloudpods_api USING (tenant_id = (SELECT app_tenant_id()));
