@@ -1,5 +1,5 @@
 import type { Database, Transaction } from "../platform/database.ts";
-import { sql, type Sql } from "../platform/sql.ts";
+import { prepared, sql, type Sql } from "../platform/sql.ts";
 import { hourCosts, pieceTables, ratedTable } from "../rating/rated-hours.ts";
 import { evidenceTables, greatestFigures, nameColumns, summedFigures, type EvidenceSource } from "./evidence.ts";
 import { lockPeriod } from "./lock-period.ts";
@@ -60,7 +60,10 @@ export async function rollUpLockedHour(tx: Transaction, hourStart: Date, now: Da
         ? { kind: "pod-by-pod" }
         : { kind: "whole-hour", from: hourStart, to: hourEnd };
   if (source.kind === "whole-hour") await preferHashing(tx);
-  const [done] = await tx.query<HourRollUp>(rollUpStatement({ hourStart, hourEnd, now, source, ...state }));
+  const statement = rollUpStatement({ hourStart, hourEnd, now, source, ...state });
+  // Planning takes longer than making an hour of few pods; one of the whole fleet is worth a plan of its own.
+  const name = `roll-up-hour-${source.kind}-${state.first ? "first" : "again"}`;
+  const [done] = await tx.query<HourRollUp>(source.kind === "whole-hour" ? statement : prepared(name, statement));
   return { marks: Number(done?.marks ?? 0), pods: Number(done?.pods ?? 0) };
 }
 
