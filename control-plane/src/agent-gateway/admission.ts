@@ -4,33 +4,68 @@ import { SessionEnd } from "./session-end.ts";
 /** Limits how many sessions begin at once, so that a returning fleet does not starve those that are connected. */
 export interface Admission {
   /**
-   * Takes a place; the returned function gives it back.
-   * @throws SessionEnd GATEWAY_BUSY with a random wait, so that the refused do not come back together.
+   * Waits for a place; the returned function gives it back. Who waits has a connection already: to send him away would
+   * cost both sides another handshake.
+   * @throws SessionEnd GATEWAY_BUSY, when too many wait or for too long, with a random time to stay away, so that the
+   * refused do not come back together.
    */
-  enter(): () => void;
+  enter(): Promise<() => void>;
+}
+
+/** Bounds of an admission. */
+export interface AdmissionLimits {
+  /** Beginnings at a time. */
+  readonly openingMax: number;
+  /** Agents that may wait for their turn. */
+  readonly waitingMax: number;
+  /** How long; agents themselves give up after 20 s. */
+  readonly waitMs: number;
 }
 
 const retryMinMs = 500;
 const retrySpreadMs = 4_500;
 
-/** Admission of `openingMax` beginnings at a time. */
-export function createAdmission(openingMax: number, random: () => number): Admission {
+/** Makes an admission; those who wait have their turn in the order in which they came. */
+export function createAdmission(limits: AdmissionLimits, random: () => number): Admission {
+  const waiting = new Set<() => void>();
   let opening = 0;
+
+  const busy = (): SessionEnd =>
+    new SessionEnd(
+      status.RESOURCE_EXHAUSTED,
+      "GATEWAY_BUSY",
+      "too many agents connect at the moment",
+      retryMinMs + random() * retrySpreadMs,
+    );
+  const turn = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      if (waiting.size >= limits.waitingMax) return reject(busy());
+      const timer = setTimeout(() => {
+        waiting.delete(begin);
+        reject(busy());
+      }, limits.waitMs);
+      const begin = (): void => {
+        clearTimeout(timer);
+        resolve();
+      };
+      waiting.add(begin);
+    });
+  const leave = (): void => {
+    const [next] = waiting;
+    // Whoever is next takes over the place.
+    if (next === undefined) opening--;
+    else {
+      waiting.delete(next);
+      next();
+    }
+  };
   return {
-    enter() {
-      if (opening >= openingMax) {
-        const waitMs = retryMinMs + random() * retrySpreadMs;
-        throw new SessionEnd(
-          status.RESOURCE_EXHAUSTED,
-          "GATEWAY_BUSY",
-          "too many agents connect at the moment",
-          waitMs,
-        );
-      }
-      opening++;
+    async enter() {
+      if (opening < limits.openingMax) opening++;
+      else await turn();
       let inside = true;
       return () => {
-        if (inside) opening--;
+        if (inside) leave();
         inside = false;
       };
     },

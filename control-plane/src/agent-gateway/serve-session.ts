@@ -91,18 +91,27 @@ export function serveSession(deps: SessionDeps, call: AgentCall): void {
     if (call.writableLength > unreadMax)
       end(new SessionEnd(status.RESOURCE_EXHAUSTED, "AGENT_TOO_SLOW", "the agent does not read its messages"));
   };
-  const begin = async (hello: Hello): Promise<void> => {
+  const open = async (hello: Hello): Promise<void> => {
     const live = await openLiveSession(deps, call, hello, { send, end });
     session = live;
     // Gone while it was being opened: note that too.
     if (isOver) return await closeSession(deps.db, live, 0);
-    clearTimeout(deadline);
     deps.sessions.get(live.nodeId)?.end(superseded());
     deps.sessions.set(live.nodeId, live);
     send({ $case: "welcome", value: live.welcome });
     deps.hints.send("node_sessions", live.nodeId);
     deps.wake(live.nodeId);
     if (hello.inventory !== undefined) await recordInventory(deps.db, live, hello.inventory, deps.hooks);
+  };
+  const begin = async (hello: Hello): Promise<void> => {
+    clearTimeout(deadline);
+    const leave = await deps.admission.enter();
+    try {
+      // It may have given up while it waited for its turn.
+      if (!isOver) await open(hello);
+    } finally {
+      leave();
+    }
   };
   const inbox = createInbox<AgentMessage>(
     call,
@@ -151,7 +160,7 @@ function createReader(doors: {
   };
 }
 
-/** Admits an agent and opens its session in the database. @throws SessionEnd */
+/** Opens the session of an agent in the database. @throws SessionEnd */
 async function openLiveSession(
   deps: SessionDeps,
   call: AgentCall,
@@ -166,23 +175,18 @@ async function openLiveSession(
       `protocol ${hello.protocolVersion} is not spoken here`,
     );
   }
-  const leave = deps.admission.enter();
-  try {
-    const { session, welcome } = await openSession(deps.db, deps.settings, peer, hello, deps.sessions.has(peer.nodeId));
-    deps.log.info(
-      { nodeId: peer.nodeId, epoch: String(session.epoch), agentVersion: hello.agentVersion },
-      "session opened",
-    );
-    return {
-      ...session,
-      ...stream,
-      serial: peer.serial,
-      inFlight: new Set(hello.runningCommandIds.filter(isUuid)),
-      welcome,
-    };
-  } finally {
-    leave();
-  }
+  const { session, welcome } = await openSession(deps.db, deps.settings, peer, hello, deps.sessions.has(peer.nodeId));
+  deps.log.info(
+    { nodeId: peer.nodeId, epoch: String(session.epoch), agentVersion: hello.agentVersion },
+    "session opened",
+  );
+  return {
+    ...session,
+    ...stream,
+    serial: peer.serial,
+    inFlight: new Set(hello.runningCommandIds.filter(isUuid)),
+    welcome,
+  };
 }
 
 async function handleMessage(deps: SessionDeps, session: LiveSession, message: AgentMessage): Promise<void> {

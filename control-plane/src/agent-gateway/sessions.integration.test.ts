@@ -162,7 +162,7 @@ describe("who gets a session", () => {
   });
 
   test("too many at once are sent away for a random while", async () => {
-    const small = await startGatewayUnderTest(db, deps, { openingMax: 0 });
+    const small = await startGatewayUnderTest(db, deps, { openingMax: 0, waitingMax: 0 });
     try {
       const host = await enrolHost(db.system, deps);
       const agent = connect(host, {}, small);

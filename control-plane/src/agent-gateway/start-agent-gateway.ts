@@ -29,8 +29,10 @@ export interface AgentGatewayOptions {
   readonly port: number;
   readonly settings: SessionSettings;
   readonly hooks: ReportHooks;
-  /** How many sessions may begin at once; default 50. */
+  /** How many sessions may begin at once, default 10: each holds a connection of the database, which others need too. */
   readonly openingMax?: number;
+  /** How many agents may wait for that, default 2,000. */
+  readonly waitingMax?: number;
   /** Between two looks for what no hint announced, default 5 s. */
   readonly pollMs?: number;
 }
@@ -50,6 +52,8 @@ export interface AgentGateway {
 const keepaliveMs = 5_000;
 const keepaliveTimeoutMs = 4_000;
 const stopDeadlineMs = 5_000;
+/** Shorter than agents wait for their Welcome. */
+const admissionWaitMs = 15_000;
 const messageBytesMax = 8 * 1024 * 1024;
 
 const service = {
@@ -72,7 +76,10 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
     settings,
     hooks: { ...options.hooks, onDropped },
     sessions,
-    admission: createAdmission(options.openingMax ?? 50, Math.random),
+    admission: createAdmission(
+      { openingMax: options.openingMax ?? 10, waitingMax: options.waitingMax ?? 2_000, waitMs: admissionWaitMs },
+      Math.random,
+    ),
     wake: rounds.wake,
     silenceMs: keepaliveMs + keepaliveTimeoutMs,
   };
