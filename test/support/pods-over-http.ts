@@ -28,6 +28,10 @@ export class PodsOverHttp extends PodWorkbench {
     });
   }
 
+  get app(): WholeTestApp["app"] {
+    return made(this.#app).app;
+  }
+
   get operator(): Person {
     return made(this.#operator);
   }
@@ -37,7 +41,7 @@ export class PodsOverHttp extends PodWorkbench {
   }
 
   person(wish: Parameters<typeof makePerson>[2]): Promise<Person> {
-    return makePerson(this.db, made(this.#app).app, wish);
+    return makePerson(this.db, this.app, wish);
   }
 
   /** Asks as a person, below /api/cloud-pods. */
@@ -48,7 +52,7 @@ export class PodsOverHttp extends PodWorkbench {
     body?: unknown,
     headers: Readonly<Record<string, string>> = {},
   ): Promise<Sent> {
-    return send(made(this.#app).app, method, `/api/cloud-pods${path}`, {
+    return send(this.app, method, `/api/cloud-pods${path}`, {
       headers: { ...who.headers, ...headers },
       body,
     });

@@ -38,7 +38,7 @@ export interface Cancellation {
 /**
  * Asks a task to end. What was done is taken back by its saga; work that is past the point of return ends
  * as succeeded.
- * @throws DomainError `TASK_FINISHED`, `TASK_NOT_CANCELLABLE`
+ * @throws DomainError `TASK_FINISHED`, `TASK_NOT_CANCELLABLE`, `TASK_NOT_YOURS`
  */
 export async function cancelTask(tx: Queryable, tenantId: string, id: string): Promise<Cancellation> {
   const task = await findOwnTask(tx, tenantId, id, true);
@@ -51,18 +51,25 @@ export async function cancelTask(tx: Queryable, tenantId: string, id: string): P
       "What is being removed, suspended or taken back is carried to its end.",
     );
   }
-  if (task.requestedBy.startsWith("system:")) {
-    throw new DomainError(
-      "forbidden",
-      "TASK_NOT_YOURS",
-      "This work was not asked for by a customer and is not his to cancel.",
-    );
-  }
+  requireCustomersWork(task, "cancel");
   await tx.execute(sql`
     UPDATE cloud_pod_provisioning_tasks SET cancel_requested_at = coalesce(cancel_requested_at, now()), run_after = now() WHERE id = ${id}`);
   await appendTaskEvent(tx, { ...task, message: "Cancellation requested" });
   const nodeId = await stopCommand(tx, task);
   return { task: await findTask(tx, id), nodeId };
+}
+
+/**
+ * Work that the system does by itself goes its own way.
+ * @throws DomainError `TASK_NOT_YOURS`
+ */
+export function requireCustomersWork(task: Pick<Task, "requestedBy">, deed: "cancel" | "try again"): void {
+  if (!task.requestedBy.startsWith("system:")) return;
+  throw new DomainError(
+    "forbidden",
+    "TASK_NOT_YOURS",
+    `This work was not asked for by a customer and is not his to ${deed}.`,
+  );
 }
 
 /** Tells the host to stop working on what the task waits for. */

@@ -7,7 +7,7 @@ import { route } from "../http/route.ts";
 import type { Hints } from "../platform/hints.ts";
 import { joinSql, sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
-import { cancelTask, findOwnTask, requeueTask } from "./change-task.ts";
+import { cancelTask, findOwnTask, requeueTask, requireCustomersWork } from "./change-task.ts";
 import type { Saga } from "./saga.ts";
 import { followTask } from "./follow-task.ts";
 import { taskView, toTaskView } from "./task-view.ts";
@@ -124,6 +124,7 @@ function registerChanges(routes: RouteTable, options: TaskRoutesOptions): void {
     async handler({ params }, ctx) {
       const task = await ctx.inTenant(async (tx) => {
         const failed = await findOwnTask(tx, ctx.tenantId, params.task);
+        if (!ctx.asOperator) requireCustomersWork(failed, "try again");
         const saga = options.sagas.find((known) => known.type === failed.type);
         if (saga === undefined)
           throw new DomainError("wrong-state", "TASK_NOT_RETRYABLE", "Work of this type cannot be tried again.");
