@@ -44,7 +44,8 @@ export function registerBackupPolicyRoutes(routes: RouteTable): void {
     summary:
       "Change the rules for a pod's backups, within what its plan comes with; what is left out is as in the plan",
     tags: ["backups"],
-    access: { scope: "WRITE" },
+    // Fewer to keep is archives deleted, which asks for this scope too.
+    access: { scope: "PROVISIONING" },
     checksVersion: true,
     request: { body: backupWish, example: { keepLast: 1 } },
     responses: { 200: policyView },

@@ -1,7 +1,9 @@
 import { newId } from "@cloudpods/shared/ids";
 import { describe, expect, test } from "vitest";
+import { makeApiToken } from "../../../test/support/people.ts";
 import { PodsOverHttp } from "../../../test/support/pods-over-http.ts";
 import { sql } from "../platform/sql.ts";
+import type { Scope } from "../security/scopes.ts";
 
 const bench = new PodsOverHttp();
 
@@ -29,6 +31,19 @@ describe("the rules of a pod's backups", () => {
     expect([beyond.status, code(beyond)]).toEqual([422, "BACKUP_POLICY_BEYOND_PLAN"]);
     expect(beyond.json).toMatchObject({ errors: [{ pointer: "/everyHours" }] });
     expect((await put({}, 2)).json).toMatchObject({ everyHours: 24, keepLast: 2, source: "plan", version: 3 });
+  });
+
+  test("which let archives go, need the scope that deleting one needs", async () => {
+    const pod = await bench.running();
+    const put = async (scopes: readonly Scope[]) => {
+      const { headers } = await makeApiToken(bench.app, bench.customer, { scopes });
+      const answer = await bench.ask({ ...bench.customer, headers }, "PUT", `/${pod.id}/backup-policy`, {
+        keepLast: 1,
+      });
+      return [answer.status, code(answer)];
+    };
+    expect(await put(["READ", "WRITE"])).toEqual([403, "SCOPE_MISSING"]);
+    expect(await put(["READ", "PROVISIONING"])).toEqual([200, undefined]);
   });
 
   test("can be chosen with the order, or not at all", async () => {
