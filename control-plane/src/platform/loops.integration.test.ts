@@ -1,3 +1,4 @@
+import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { until } from "../../../test/support/until.ts";
@@ -37,5 +38,40 @@ test("more loops than connections begin together, and none waits for a connectio
   } finally {
     await loops.stop();
     await db.close();
+  }
+});
+
+test("a pass finishes the detachment of a partition that was interrupted: its own transaction holds no snapshot", async () => {
+  await database.system.execute(sql`CREATE TABLE kept (at integer) PARTITION BY RANGE (at)`);
+  await database.system.execute(sql`CREATE TABLE kept_old PARTITION OF kept FOR VALUES FROM (0) TO (10)`);
+  const client = new pg.Client({ connectionString: database.systemUrl });
+  await client.connect();
+  const outcome = Promise.withResolvers<string>();
+  await client.query("SET lock_timeout = '1s'");
+  // A reader holds the detachment up until it gives up half-way.
+  await database.system.transaction(async (tx) => {
+    await tx.query(sql`SELECT FROM kept`);
+    await expect(client.query("ALTER TABLE kept DETACH PARTITION kept_old CONCURRENTLY")).rejects.toThrow(
+      "lock timeout",
+    );
+  });
+  const loops = startLoops(database.system, createLog({ level: "silent" }), [
+    {
+      name: "finish",
+      everyMs: 60_000,
+      async run() {
+        await client.query("ALTER TABLE kept DETACH PARTITION kept_old FINALIZE").then(
+          () => outcome.resolve("finished"),
+          (error: unknown) => outcome.resolve(String(error)),
+        );
+        return undefined;
+      },
+    },
+  ]);
+  try {
+    expect(await outcome.promise).toBe("finished");
+  } finally {
+    await loops.stop();
+    await client.end();
   }
 });

@@ -61,6 +61,13 @@ function createTurns(most: number): (work: () => Promise<void>) => Promise<void>
   };
 }
 
+/**
+ * Inside a transaction the last query's portal, and the snapshot in it, stays open until the next statement; one
+ * that needs no snapshot takes its place. A pass may take an hour: vacuum must not wait for it, nor must the pass
+ * itself when it finishes the detachment of a partition, which waits for whoever has an older snapshot.
+ */
+const endsSnapshot = sql`SET LOCAL idle_in_transaction_session_timeout = 0`;
+
 async function runOnce(db: Database, log: Logger, loop: Loop): Promise<void> {
   try {
     await db.transaction(async (tx) => {
@@ -68,6 +75,7 @@ async function runOnce(db: Database, log: Logger, loop: Loop): Promise<void> {
         sql`SELECT pg_try_advisory_xact_lock(hashtextextended(${`loop ${loop.name}`}, 0)) AS mine`,
       );
       if (lock?.mine !== true) return;
+      await tx.query(endsSnapshot);
       const report = await loop.run();
       if (report !== undefined && Object.keys(report).length > 0)
         log.info({ loop: loop.name, ...report }, "loop corrected something");
