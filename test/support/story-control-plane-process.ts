@@ -57,7 +57,8 @@ function storyLoops(db: Database, archive: ArchiveOptions): Loop[] {
       everyMs: everyMs.retain,
       async run() {
         await sealDays(db, now());
-        await archiveSamples(db, archive);
+        const { refused } = await archiveSamples(db, archive);
+        if (refused.length > 0) tell({ failed: `not archived: ${JSON.stringify(refused)}` });
         await dropArchivedPartitions(db, archive);
         await archiveHours(db, archive, now());
         await archiveDays(db, archive, now());
