@@ -4,7 +4,8 @@ import { Aedes, type AedesPublishPacket, type Client, type PublishPacket } from 
 import type { Logger } from "pino";
 import { Counter, Gauge, type Registry } from "prom-client";
 import { MAX_MESSAGE_BYTES } from "@cloudpods/shared/topics";
-import { mayPublish, maySubscribe, parseIdentity, type BrokerIdentity } from "./access-rules.ts";
+import { mayPublish, maySubscribe, parseIdentity } from "./access-rules.ts";
+import { ConnectedClients } from "./connected-clients.ts";
 import { limitPacketBytes } from "./limit-packet-bytes.ts";
 
 /** A server certificate with its key, and the authorities whose clients are let in; all PEM. */
@@ -58,7 +59,7 @@ const metricNames = {
  * its common name decides what it may publish and read, whatever it claims in its messages.
  */
 export async function startBroker(options: BrokerOptions): Promise<Broker> {
-  const sessions = new Map<Client, BrokerIdentity>();
+  const sessions = new ConnectedClients();
   const refusals = new Counter({
     name: metricNames.refusals,
     help: "Connections, messages and subscriptions that the embedded broker refused.",
@@ -114,9 +115,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     updateTls: (tls) => server.setSecureContext(tlsOptions(tls)),
     async reviewNodes(nodeId) {
       let closed = 0;
-      for (const [client, identity] of sessions) {
-        if (identity.kind !== "node" || (nodeId !== undefined && identity.nodeId !== nodeId)) continue;
-        if (await options.authorizeNode(identity.nodeId, serialOf(client))) continue;
+      for (const { client, identity, serial } of sessions.ofNodes(nodeId)) {
+        if (identity.kind !== "node" || (await options.authorizeNode(identity.nodeId, serial))) continue;
         refuse("NODE_REFUSED", identity.commonName);
         client.conn.destroy();
         closed += 1;
@@ -145,7 +145,7 @@ function commonNameOf(socket: TLSSocket): string {
 
 function applyAccessRules(
   aedes: Aedes,
-  sessions: Map<Client, BrokerIdentity>,
+  sessions: ConnectedClients,
   authorizeNode: BrokerOptions["authorizeNode"],
   refuse: (reason: string, commonName: string) => Error,
 ): void {
@@ -163,28 +163,29 @@ function applyAccessRules(
     ) {
       return done(refuse("FOREIGN_WILL", identity.commonName), false);
     }
-    sessions.set(client, identity);
+    sessions.add({ client, identity, serial: serialOf(client) });
     socketOf(client).once("close", () => sessions.delete(client));
     done(null, true);
   };
   aedes.authenticate = (client, _username, _password, done) => {
-    const identity = sessions.get(client);
-    if (identity === undefined) return done(notAuthorized("refused"), false);
+    const connected = sessions.get(client);
+    if (connected === undefined) return done(notAuthorized("refused"), false);
+    const { identity, serial } = connected;
     if (identity.kind === "control-plane") return done(null, true);
-    authorizeNode(identity.nodeId, serialOf(client)).then(
+    authorizeNode(identity.nodeId, serial).then(
       (allowed) =>
         allowed ? done(null, true) : done(notAuthorized(refuse("NODE_REFUSED", identity.commonName).message), false),
       (error: unknown) => done(unavailable(error), false),
     );
   };
   aedes.authorizePublish = (client, packet: PublishPacket | AedesPublishPacket, done) => {
-    const identity = client === null ? undefined : sessions.get(client);
+    const identity = client === null ? undefined : sessions.get(client)?.identity;
     if (identity !== undefined && mayPublish(identity, packet)) return done(null);
     // An error closes the connection: an acknowledged and dropped message would look like a stored one.
     done(refuse("FOREIGN_TOPIC", identity?.commonName ?? ""));
   };
   aedes.authorizeSubscribe = (client, subscription, done) => {
-    const identity = sessions.get(client);
+    const identity = sessions.get(client)?.identity;
     // This broker does not share subscriptions: a granted one would never deliver anything.
     if (identity?.kind === "control-plane" && subscription.topic.startsWith("$share/")) return done(null, null);
     if (identity !== undefined && maySubscribe(identity, subscription.topic)) return done(null, subscription);
