@@ -6,7 +6,7 @@ import { exitOf } from "./processes.ts";
 import { until } from "./until.ts";
 
 const program = join(import.meta.dirname, "../../control-plane/bin/cloudpods");
-const startDeadlineMs = 60_000;
+const usualStartMs = 60_000;
 
 /** A control plane of its own process: `cloudpods serve`. */
 export interface Replica {
@@ -30,6 +30,8 @@ export interface ReplicaOptions {
   readonly logPath: string;
   /** Variables of its configuration. */
   readonly environment: Readonly<Record<string, string>>;
+  /** How long a start may take; a minute by default. */
+  readonly startDeadlineMs?: number;
 }
 
 /** Describes a replica; nothing runs before `start`. */
@@ -57,7 +59,7 @@ export function createReplica(options: ReplicaOptions): Replica {
       });
       child = started;
       await log.close();
-      await until(`replica ${options.name}`, () => isReady(started, options), startDeadlineMs);
+      await until(`replica ${options.name}`, () => isReady(started, options), options.startDeadlineMs ?? usualStartMs);
     },
     kill: async () => void (await end("SIGKILL")),
     terminate: () => end("SIGTERM"),
