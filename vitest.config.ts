@@ -28,7 +28,8 @@ export default defineConfig({
           // Retention makes and drops months of partitions; a busy machine takes a minute for it.
           testTimeout: 120_000,
           hookTimeout: 60_000,
-          maxWorkers: 2,
+          // Half of the time they wait for hosts that take theirs.
+          maxWorkers: 3,
         },
       },
       {
