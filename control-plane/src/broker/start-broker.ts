@@ -1,9 +1,10 @@
 import type { AddressInfo } from "node:net";
+import type { Readable } from "node:stream";
 import { createServer, type PeerCertificate, type TLSSocket } from "node:tls";
 import { Aedes, type AedesPublishPacket, type Client, type PublishPacket } from "aedes";
 import type { Logger } from "pino";
 import { Counter, Gauge, type Registry } from "prom-client";
-import { MAX_MESSAGE_BYTES } from "@cloudpods/shared/topics";
+import { MAX_MESSAGE_BYTES, parseNodeTopic } from "@cloudpods/shared/topics";
 import { mayPublish, maySubscribe, parseIdentity } from "./access-rules.ts";
 import { ConnectedClients } from "./connected-clients.ts";
 import { limitPacketBytes } from "./limit-packet-bytes.ts";
@@ -81,6 +82,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   };
   const aedes = await Aedes.createBroker({ id: "cloudpods" });
   applyAccessRules(aedes, sessions, options.authorizeNode, refuse);
+  skipVainLooks(aedes);
   aedes.on("clientDisconnect", (client) => sessions.delete(client));
   aedes.on("connectionError", (_client, error) => options.log.debug({ err: error }, "broker connection failed"));
 
@@ -125,6 +127,22 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     },
     close,
   };
+}
+
+/** Where the broker finds retained messages; its types leave it out. */
+interface RetainedMessages {
+  createRetainedStreamCombi(filters: readonly string[]): Readable;
+}
+
+/**
+ * For each subscription the broker matches all retained messages, one of each node, against its filter. Acknowledgements are
+ * never retained, and every node subscribes to its own.
+ */
+function skipVainLooks(aedes: Aedes): void {
+  const { persistence } = aedes as unknown as { readonly persistence: RetainedMessages };
+  const look = persistence.createRetainedStreamCombi.bind(persistence);
+  persistence.createRetainedStreamCombi = (filters) =>
+    look(filters.filter((filter) => parseNodeTopic(filter)?.channel !== "acks"));
 }
 
 function tlsOptions(tls: BrokerTls) {

@@ -25,18 +25,34 @@ export async function writeHeartbeats(
   presences: readonly ReceivedPresence[],
 ): Promise<number> {
   return await database.transaction(async (tx) => {
-    const accepted = heartbeats.length === 0 ? [] : await acceptHeartbeats(tx, heartbeats);
+    await lockStatuses(tx, [...heartbeats, ...presences]);
+    const { accepted, revoked } = await judgeHeartbeats(tx, heartbeats);
     if (accepted.length > 0) {
       await writeStatus(tx, accepted);
       await writeNodeSamples(tx, accepted);
       await writeConditions(tx, accepted);
     }
     if (presences.length > 0) await writePresences(tx, presences);
+    await refuseSpools(tx, spoolsOf(revoked));
+    await trustSpools(tx, spoolsOf(accepted));
     return heartbeats.length - accepted.length;
   });
 }
 
-async function acceptHeartbeats(tx: Queryable, heartbeats: readonly ReceivedHeartbeat[]): Promise<ReceivedHeartbeat[]> {
+/**
+ * The order of all who change hosts: statuses by id before anything else. Whoever begins a session holds the host's status
+ * when it names its spool.
+ */
+async function lockStatuses(tx: Queryable, of: readonly { readonly nodeId: string }[]): Promise<void> {
+  await tx.execute(sql`
+    SELECT FROM node_status WHERE node_id = ANY(${of.map(({ nodeId }) => nodeId)}::uuid[]) ORDER BY node_id FOR NO KEY UPDATE`);
+}
+
+async function judgeHeartbeats(
+  tx: Queryable,
+  heartbeats: readonly ReceivedHeartbeat[],
+): Promise<{ accepted: readonly ReceivedHeartbeat[]; revoked: readonly ReceivedHeartbeat[] }> {
+  if (heartbeats.length === 0) return { accepted: [], revoked: [] };
   const nodeIds = heartbeats.map((h) => h.nodeId);
   const serials = heartbeats.map((h) => h.heartbeat.certificateSerial.toLowerCase());
   const rows = await tx.query<{ index: number; revoked: boolean }>(sql`
@@ -46,10 +62,7 @@ async function acceptHeartbeats(tx: Queryable, heartbeats: readonly ReceivedHear
     JOIN node_certificates c ON c.serial = v.serial AND c.node_id = v.node_id`);
   const select = (revoked: boolean) =>
     rows.flatMap((row) => (row.revoked === revoked ? (heartbeats[row.index] ?? []) : []));
-  const accepted = select(false);
-  await refuseSpools(tx, spoolsOf(select(true)));
-  await trustSpools(tx, spoolsOf(accepted));
-  return accepted;
+  return { accepted: select(false), revoked: select(true) };
 }
 
 /** Samples carry no certificate, but the heartbeat of the same agent names its spool. */
