@@ -42,19 +42,18 @@ export async function deriveConditions(tx: Transaction, agentVersion: string): P
       FROM live WHERE inventory_at IS NOT NULL AND coalesce('ct:' || template_vmid, template_archive) IS NOT NULL
         AND NOT EXISTS (SELECT FROM node_templates t WHERE t.node_id = id AND t.name = coalesce('ct:' || template_vmid, template_archive))
       UNION ALL
-      SELECT id, 'CapacityBelowAllocation', 'More is promised than the host has: ' || string_agg(part, ', ' ORDER BY part) FROM live JOIN LATERAL (
-          SELECT format('cpu %s of %s', cpu_allocated, cpu_allocatable) AS part FROM node_capacity c
-          WHERE c.node_id = id AND cpu_allocated > cpu_allocatable
-          UNION ALL SELECT format('memory %s of %s MB', memory_allocated_mb, memory_allocatable_mb) FROM node_capacity c
-          WHERE c.node_id = id AND memory_allocated_mb > memory_allocatable_mb
-          UNION ALL SELECT format('storage %s %s of %s GB', g.name, g.allocated_gb, g.allocatable_gb)
-          FROM node_storages v JOIN storages g ON g.id = v.storage_id WHERE v.node_id = id AND g.allocated_gb > g.allocatable_gb) AS parts ON true
+      SELECT id, 'CapacityBelowAllocation', 'More is promised than the host has: ' || string_agg(part, ', ' ORDER BY part) FROM live JOIN (
+          SELECT node_id, format('cpu %s of %s', cpu_allocated, cpu_allocatable) AS part FROM node_capacity WHERE cpu_allocated > cpu_allocatable
+          UNION ALL SELECT node_id, format('memory %s of %s MB', memory_allocated_mb, memory_allocatable_mb) FROM node_capacity
+          WHERE memory_allocated_mb > memory_allocatable_mb
+          UNION ALL SELECT v.node_id, format('storage %s %s of %s GB', g.name, g.allocated_gb, g.allocatable_gb)
+          FROM storages g JOIN node_storages v ON v.storage_id = g.id WHERE g.allocated_gb > g.allocatable_gb) AS parts ON parts.node_id = live.id
       GROUP BY id
       UNION ALL
       SELECT id, 'CertificateExpiring', 'The certificate was not renewed in the last quarter of its life; it ends at ' || to_char(c.not_after AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC.'
-      FROM live JOIN LATERAL (
-        SELECT not_before, not_after FROM node_certificates WHERE node_id = id AND revoked_at IS NULL ORDER BY issued_at DESC LIMIT 1) AS c ON true
-      WHERE now() > c.not_after - (c.not_after - c.not_before) / 4),
+      FROM live JOIN node_certificates c ON c.node_id = live.id
+      WHERE c.revoked_at IS NULL AND now() > c.not_after - (c.not_after - c.not_before) / 4 AND NOT EXISTS (
+        SELECT FROM node_certificates n WHERE n.node_id = c.node_id AND n.revoked_at IS NULL AND (n.issued_at, n.serial) > (c.issued_at, c.serial))),
     cleared AS (
       DELETE FROM node_conditions d WHERE d.kind = ANY(${[...derivedKinds]})
         AND NOT EXISTS (SELECT FROM wanted w WHERE w.node_id = d.node_id AND w.kind = d.kind)

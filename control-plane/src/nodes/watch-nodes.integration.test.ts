@@ -156,4 +156,37 @@ describe("conditions", () => {
       SELECT count(*) FILTER (WHERE kind = 'CONDITION_RAISED')::integer AS raised, count(*) FILTER (WHERE kind = 'CONDITION_CLEARED')::integer AS cleared FROM node_events`);
     expect(count).toEqual({ raised: 5, cleared: 5 });
   });
+
+  test("a storage that promises more than it has is shown on each host that sees it, and on no other", async () => {
+    const [first = "", second = ""] = fleet;
+    const [storage] = await db.system.query<{ id: string }>(sql`SELECT id FROM storages WHERE node_id = ${first}`);
+    const id = storage?.id ?? "";
+    await db.system.execute(sql`INSERT INTO node_storages (node_id, storage_id) VALUES (${second}, ${id})`);
+    await db.system.execute(sql`UPDATE storages SET allocated_gb = 50 WHERE id = ${id}`);
+    await db.system.execute(sql`UPDATE storages SET total_gb = 20 WHERE id = ${id}`);
+    await look();
+    const shown = await db.system.query<{ nodeId: string }>(
+      sql`SELECT node_id AS "nodeId" FROM node_conditions WHERE kind = 'CapacityBelowAllocation' AND message LIKE '%storage%50 of%'`,
+    );
+    expect(new Set(shown.map(({ nodeId }) => nodeId))).toEqual(new Set([first, second]));
+    await db.system.execute(sql`DELETE FROM node_storages WHERE node_id = ${second} AND storage_id = ${id}`);
+    await db.system.execute(sql`UPDATE storages SET allocated_gb = 0, total_gb = 100 WHERE id = ${id}`);
+    await look();
+    expect(await conditions(first)).toEqual([]);
+  });
+
+  test("a certificate in the last quarter of its life is shown, unless a newer one is there", async () => {
+    const [host = ""] = fleet;
+    const add = (serial: string, begunDaysAgo: number) =>
+      db.system.execute(sql`
+        INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, issued_at)
+        VALUES (${serial}, ${host}, '', '', now() - ${begunDaysAgo} * interval '1 day', now() + (30 - ${begunDaysAgo}) * interval '1 day',
+          now() - ${begunDaysAgo} * interval '1 day')`);
+    await add("aa", 25);
+    await look();
+    expect(await conditions(host)).toEqual(["CertificateExpiring"]);
+    await add("bb", 1);
+    await look();
+    expect(await conditions(host)).toEqual([]);
+  });
 });

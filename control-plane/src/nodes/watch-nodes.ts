@@ -75,11 +75,13 @@ interface StatusRow {
   readonly braked: boolean;
 }
 
-/** One look: states, conditions and the brake, in one transaction. Nothing happens while another replica looks. */
+/**
+ * One look: states and the brake in one transaction, conditions in the next, because everything about a host whose state
+ * changes waits for the first. Nothing happens while another replica looks.
+ */
 export async function watchNodesOnce(options: NodeWatchOptions, clock: Omit<WatchClock, "braked">): Promise<void> {
   const alarm = await options.db.transaction(async (tx) => {
-    const [lock] = await tx.query<{ held: boolean }>(sql`SELECT pg_try_advisory_xact_lock(${watchLock}) AS held`);
-    if (lock?.held !== true) return [];
+    if (!(await mayLook(tx))) return [];
     const rows = await tx.query<StatusRow>(sql`
       SELECT s.node_id AS "nodeId", n.name, n.role, s.state, s.session_seen_at AS "sessionSeenAt", s.last_heartbeat_at AS "lastHeartbeatAt",
         s.presence_online AS present, EXISTS (SELECT FROM node_conditions c WHERE c.node_id = n.id AND c.kind = 'MassVanishing') AS braked
@@ -89,9 +91,12 @@ export async function watchNodesOnce(options: NodeWatchOptions, clock: Omit<Watc
     await storeStates(tx, rows, (row) =>
       nodeState(row.state, signsOf(row), limits, { ...clock, braked: vanished.has(row.nodeId) }),
     );
+    return await storeBrake(tx, rows, vanished);
+  });
+  await options.db.transaction(async (tx) => {
+    if (!(await mayLook(tx))) return;
     await deriveConditions(tx, options.agentVersion);
     await clearQuietDuplicates(tx);
-    return await storeBrake(tx, rows, vanished);
   });
   if (alarm.length === 0) return;
   options.log.fatal(
@@ -99,6 +104,11 @@ export async function watchNodesOnce(options: NodeWatchOptions, clock: Omit<Watc
     "more than a third of the fleet vanished within two minutes: presumed our own fault, nothing is done about it",
   );
   options.onMassVanishing(alarm);
+}
+
+async function mayLook(tx: Transaction): Promise<boolean> {
+  const [lock] = await tx.query<{ held: boolean }>(sql`SELECT pg_try_advisory_xact_lock(${watchLock}) AS held`);
+  return lock?.held === true;
 }
 
 function signsOf(row: StatusRow): NodeSigns {
