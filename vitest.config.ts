@@ -30,6 +30,8 @@ export default defineConfig({
           hookTimeout: 60_000,
           // Half of the time they wait for hosts that take theirs.
           maxWorkers: 3,
+          // Projects with another number of workers run in a group of their own.
+          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -41,7 +43,7 @@ export default defineConfig({
           hookTimeout: 120_000,
           // Mostly waiting: for leases, retries and hosts. Each file has its own processes, ports and folders.
           maxWorkers: 3,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],
