@@ -1581,6 +1581,7 @@ TABLE usage_verifications (
   year_month character(7) NOT NULL
   verified_at timestamp with time zone NOT NULL
   findings_count integer NOT NULL
+  disagreements_count integer NOT NULL
   findings jsonb NOT NULL
   CONSTRAINT usage_verifications_pkey PRIMARY KEY (year_month, verified_at)
 )
@@ -1649,12 +1650,6 @@ CREATE OR REPLACE FUNCTION public.gapped_length_ms(covered int4multirange)
  IMMUTABLE PARALLEL SAFE
 RETURN (SELECT (COALESCE(sum((upper(piece.piece) - lower(piece.piece))), (0)::bigint))::integer AS "coalesce" FROM unnest(gapped_length_ms.covered) piece(piece))
 
-CREATE OR REPLACE FUNCTION public.histogram_merged(entries bigint[])
- RETURNS bigint[]
- LANGUAGE sql
- IMMUTABLE PARALLEL SAFE
-RETURN (SELECT COALESCE(array_agg(((buckets.bucket * '4294967296'::bigint) + buckets.ms) ORDER BY buckets.bucket), '{}'::bigint[]) AS "coalesce" FROM (SELECT (entry.entry >> 32) AS bucket, (sum((entry.entry & '4294967295'::bigint)))::bigint AS ms FROM unnest(histogram_merged.entries) entry(entry) WHERE (entry.entry IS NOT NULL) GROUP BY (entry.entry >> 32)) buckets)
-
 CREATE OR REPLACE FUNCTION public.histogram_p95(entries bigint[])
  RETURNS smallint
  LANGUAGE sql
@@ -1717,7 +1712,7 @@ CREATE OR REPLACE FUNCTION public.ms_between(first timestamp with time zone, las
  RETURNS bigint
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE STRICT
-RETURN ((floor(((date_part('epoch'::text, last) * (1000)::double precision) + (0.0005)::double precision)))::bigint - (floor(((date_part('epoch'::text, first) * (1000)::double precision) + (0.0005)::double precision)))::bigint)
+RETURN ((floor(((date_part('epoch'::text, (last - '2000-01-01 00:00:00+00'::timestamp with time zone)) * (1000)::double precision) + (0.0005)::double precision)))::bigint - (floor(((date_part('epoch'::text, (first - '2000-01-01 00:00:00+00'::timestamp with time zone)) * (1000)::double precision) + (0.0005)::double precision)))::bigint)
 
 CREATE OR REPLACE FUNCTION public.ms_in_hour(at timestamp with time zone, hour_start timestamp with time zone)
  RETURNS integer

@@ -6,10 +6,12 @@ CREATE FUNCTION ms_in_hour(at timestamptz, hour_start timestamptz) RETURNS integ
   LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
   RETURN floor(least(3600000, greatest(0, date_part('epoch', at - hour_start) * 1000 + 0.0005)))::integer;
 
--- Milliseconds between two instants, each cut to its millisecond, so that stretches that meet also add up.
+-- Milliseconds between two instants, each cut to its millisecond, so that stretches that meet also add up. Since a
+-- fixed instant, because the epoch of an instant counts as stable and would keep the function from being inlined.
 CREATE FUNCTION ms_between(first timestamptz, last timestamptz) RETURNS bigint
   LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-  RETURN floor(date_part('epoch', last) * 1000 + 0.0005)::bigint - floor(date_part('epoch', first) * 1000 + 0.0005)::bigint;
+  RETURN floor(date_part('epoch', last - timestamptz '2000-01-01T00:00:00Z') * 1000 + 0.0005)::bigint
+    - floor(date_part('epoch', first - timestamptz '2000-01-01T00:00:00Z') * 1000 + 0.0005)::bigint;
 
 -- Length of a set of milliseconds. Apart from the sets with gaps, which are few, it is inlined.
 CREATE FUNCTION gapped_length_ms(covered int4multirange) RETURNS integer
@@ -25,11 +27,6 @@ CREATE FUNCTION length_ms(covered int4multirange) RETURNS integer
 
 -- A CPU histogram is a list of bucket * 2^32 + milliseconds; bucket n is the share of all cores from n % on
 -- (100: all of them). Lists are merged by putting them together and adding equal buckets.
-
-CREATE FUNCTION histogram_merged(entries bigint[]) RETURNS bigint[]
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE
-  RETURN (SELECT coalesce(array_agg(bucket * 4294967296 + ms ORDER BY bucket), '{}') FROM (
-    SELECT entry >> 32 AS bucket, sum(entry & 4294967295)::bigint AS ms FROM unnest(entries) AS entry WHERE entry IS NOT NULL GROUP BY 1) AS buckets);
 
 -- The lowest bucket below or in which at least 95 % of the time lies (nearest rank, weighted by time).
 CREATE FUNCTION histogram_p95(entries bigint[]) RETURNS smallint
@@ -334,6 +331,7 @@ CREATE TABLE usage_verifications (
   year_month char(7) NOT NULL,
   verified_at timestamptz NOT NULL,
   findings_count integer NOT NULL,
+  disagreements_count integer NOT NULL,   -- of them those in which rows contradict each other, not only lack a price
   findings jsonb NOT NULL,                -- the first hundred
   PRIMARY KEY (year_month, verified_at)
 );
