@@ -20,6 +20,7 @@ export interface ArchiveOptions {
 /** Runs `work` on a connection of its own; a statement may take long. */
 export async function withOwnClient<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client({ connectionString: databaseUrl, application_name: "cloudpods-archive" });
+  client.on("error", () => {}); // the statement under way, or the next one, fails with it
   await client.connect();
   try {
     return await work(client);

@@ -112,6 +112,12 @@ test("a batch that comes after its partition was dropped ends in the same figure
   await rollUpAll(at("2026-02-04T02:00:00Z"));
   await deliverMinutes(51, 60, at("2026-02-04T03:00:00Z").getTime());
   await rollUpAll(at("2026-02-04T04:00:00Z"));
+  await retain(at("2026-02-04T05:00:00Z"));
+  expect(
+    await db.system.query(
+      sql`SELECT FROM node_coverage JOIN node_spools USING (spool_no) WHERE node_id = ${node.nodeId}`,
+    ),
+  ).toEqual([]);
   expect(await everyLevel()).toEqual(truth);
   expect(await findings()).toEqual([]);
   const [classes] = await db.system.query(
@@ -174,9 +180,9 @@ test("names archived figures and files that are not what they were", async () =>
   expect(await named()).toEqual([]);
   const name = "samples/2026-01-31/2026-01-31-10.csv.gz";
   await appendFile(join(archive.archiveDirectory, name), "x");
-  expect(new Set(await named())).toEqual(new Set([`archive-files ${name}`]));
+  expect(await named()).toEqual([`archive-files ${name}`]);
   await rm(join(archive.archiveDirectory, name));
-  expect(new Set(await named())).toEqual(new Set([`archive-files ${name}`]));
+  expect(await named()).toEqual([`archive-files ${name}`]);
 });
 
 test("samples that their hours do not agree with are kept", async () => {
@@ -291,11 +297,17 @@ test("hours go 30 days after their month was closed, days after a year, and what
   await retain(at("2026-02-04T01:06:00Z"));
   await closeMonths(db.system, at("2026-02-04T01:06:00Z"));
   expect(await archiveHours(db.system, archive, at("2026-03-05T00:00:00Z"))).toEqual([]);
-  // Nobody has proved since that the month is right.
+  // Nobody has proved since that the month is right; nor would a proof from before something late was taken in.
+  const proved = async (since: string, disagreements = 0) =>
+    await db.system.execute(sql`
+      INSERT INTO usage_verifications (year_month, verified_at, findings_count, disagreements_count, findings)
+      SELECT '2026-01', max(rolled_at) + ${since}::interval, 1, ${disagreements}, '[]' FROM cloud_pod_usage_monthly`);
   expect(await archiveHours(db.system, archive, at("2026-03-06T02:00:00Z"))).toEqual([]);
-  await db.system.execute(
-    sql`INSERT INTO usage_verifications (year_month, verified_at, findings_count, findings) VALUES ('2026-01', '2026-02-05Z', 0, '[]')`,
-  );
+  await proved("-1 second");
+  expect(await archiveHours(db.system, archive, at("2026-03-06T02:00:00Z"))).toEqual([]);
+  await proved("1 second", 1);
+  expect(await archiveHours(db.system, archive, at("2026-03-06T02:00:00Z"))).toEqual([]);
+  await proved("2 seconds");
   expect(await archiveHours(db.system, archive, at("2026-03-06T02:00:00Z"))).toEqual(["2026-01-31"]);
   const count = async (table: "cloud_pod_usage_hourly" | "cloud_pod_usage_daily") =>
     (
