@@ -17,9 +17,9 @@ export async function writeUsage({ tenant, month }: { tenant: string; month?: st
 /** Proves that the usage of a UTC month (this one by default) adds up; exits with 1 when it does not. */
 export async function verifyMonth(options: { month?: string }): Promise<void> {
   const { yearMonth } = monthOf(options.month);
-  const { findings, checked } = await withDatabase(readConfig(process.env), (system) =>
-    verifyMetering(system, yearMonth),
-  );
+  const config = readConfig(process.env);
+  const archives = { directory: config.archiveDirectory, since: new Date(0) };
+  const { findings, checked } = await withDatabase(config, (system) => verifyMetering(system, yearMonth, archives));
   for (const { check, podId, period, figure, expected, found } of findings) {
     console.log(`${check} ${podId ?? "-"} ${period}: ${figure} is ${found}, expected ${expected}`);
   }

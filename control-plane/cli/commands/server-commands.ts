@@ -25,7 +25,9 @@ export function addServerCommands(program: Command, usage: Command): void {
     .command("metering")
     .description("what was measured")
     .command("verify")
-    .description("prove that samples, hours, days, months and bills of a UTC month agree, and name what does not")
+    .description(
+      "prove that samples, archives, hours, days, months and bills of a UTC month agree, and name what does not",
+    )
     .option("--month <YYYY-MM>", "UTC; default: this month", month)
     .action(async (options: { month?: string }) => (await import("../../src/usage-commands.ts")).verifyMonth(options));
 }

@@ -1,5 +1,5 @@
 import type { Database, Transaction } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { dayArchiveName, hourArchiveName, writeArchive } from "./archive-file.ts";
 import { withOwnClient, type ArchiveOptions } from "./archive-samples.ts";
 import { lockPeriod } from "./lock-period.ts";
@@ -10,6 +10,16 @@ import { lockDayAndItsHours, takeInMarks } from "./seal-days.ts";
 const dayMs = 86_400_000;
 const hoursKeptMs = 30 * dayMs;
 const daysKeptMs = 365 * dayMs;
+
+/**
+ * Whether a month was found to be right after it was closed, and after whatever came late was taken in. Time without
+ * a price is told and stays: nobody can price it afterwards.
+ */
+export function isProvedSince(month: Sql, closedAt: Sql): Sql {
+  return sql`EXISTS (
+    SELECT FROM usage_verifications v WHERE v.year_month = ${month} AND v.disagreements_count = 0
+      AND v.verified_at >= greatest(${closedAt}, (SELECT max(r.rolled_at) FROM cloud_pod_usage_monthly r WHERE r.year_month = ${month})))`;
+}
 
 /**
  * Archives and removes the hours of months that were closed 30 days ago for everyone and found to be right since, a
@@ -23,17 +33,25 @@ export async function archiveHours(db: Database, options: ArchiveOptions, now: D
       AND NOT EXISTS (
         SELECT FROM cloud_pod_usage_monthly m WHERE m.year_month = to_char(made.day, 'YYYY-MM')
           AND (m.closed_at IS NULL OR m.closed_at > ${new Date(now.getTime() - hoursKeptMs)}))
-      AND EXISTS (
-        SELECT FROM usage_verifications v WHERE v.year_month = to_char(made.day, 'YYYY-MM') AND v.findings_count = 0
-          AND v.verified_at >= (SELECT max(c.closed_at) FROM usage_closed_months c WHERE c.year_month = v.year_month))
+      AND ${isProvedSince(
+        sql`to_char(made.day, 'YYYY-MM')`,
+        sql`(SELECT max(c.closed_at) FROM usage_closed_months c WHERE c.year_month = to_char(made.day, 'YYYY-MM'))`,
+      )}
     ORDER BY day`);
   const archived: string[] = [];
-  for (const { starts } of days) archived.push(await archiveHoursOf(db, options, starts, now));
+  for (const { starts } of days) {
+    const day = starts.toISOString().slice(0, 10);
+    if (await archiveHoursOf(db, options, { starts, day }, now)) archived.push(day);
+  }
   return archived;
 }
 
-async function archiveHoursOf(db: Database, options: ArchiveOptions, starts: Date, now: Date): Promise<string> {
-  const day = starts.toISOString().slice(0, 10);
+async function archiveHoursOf(
+  db: Database,
+  options: ArchiveOptions,
+  { starts, day }: { readonly starts: Date; readonly day: string },
+  now: Date,
+): Promise<boolean> {
   const ends = new Date(starts.getTime() + dayMs);
   const settledAt = await db.transaction(async (tx) => {
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
@@ -52,7 +70,7 @@ async function archiveHoursOf(db: Database, options: ArchiveOptions, starts: Dat
       `SELECT * FROM cloud_pod_usage_hourly WHERE hour_start >= '${starts.toISOString()}' AND hour_start < '${ends.toISOString()}' ORDER BY hour_start, pod_id`,
     ),
   );
-  await db.transaction(async (tx) => {
+  return await db.transaction(async (tx) => {
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     await lockDayAndItsHours(tx, starts);
     await lockPeriod(tx, "day", starts);
@@ -61,14 +79,14 @@ async function archiveHoursOf(db: Database, options: ArchiveOptions, starts: Dat
       UNION ALL SELECT FROM usage_dirty_days WHERE date = ${day}
       UNION ALL SELECT FROM cloud_pod_usage_hourly WHERE hour_start >= ${starts} AND hour_start < ${ends} AND rolled_at > ${settledAt} LIMIT 1`);
     // Something came between the file and the lock: the next pass writes the day again.
-    if (changed.length > 0) return;
+    if (changed.length > 0) return false;
     await tx.execute(sql`
       INSERT INTO usage_days (day, sealed_at, archived_at, dropped_at, hours_archived_at, hours_archive_sha256)
       VALUES (${day}, clock_timestamp(), now(), now(), clock_timestamp(), ${file.sha256})
       ON CONFLICT (day) DO UPDATE SET hours_archived_at = EXCLUDED.hours_archived_at, hours_archive_sha256 = EXCLUDED.hours_archive_sha256`);
     await tx.execute(sql`DELETE FROM cloud_pod_usage_hourly WHERE hour_start >= ${starts} AND hour_start < ${ends}`);
+    return true;
   });
-  return day;
 }
 
 /**

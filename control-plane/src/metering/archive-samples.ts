@@ -108,11 +108,18 @@ export async function dropArchivedPartitions(db: Database, options: ArchiveOptio
   for (const { day } of days) {
     await withOwnClient(options.databaseUrl, (client) => dropPartition(client, partitionName(day)));
     await db.execute(sql`UPDATE usage_days SET dropped_at = now() WHERE day = ${day}`);
-    await db.execute(sql`
-      DELETE FROM node_coverage WHERE covers_to > ${day}::date::timestamp AT TIME ZONE 'UTC' AND covers_to <= (${day}::date + 1)::timestamp AT TIME ZONE 'UTC'`);
     dropped.push(day);
   }
+  await dropCoverage(db);
   return dropped;
+}
+
+/** What covered dropped days is of no use any more, whenever it came: of a frozen hour it decides nothing. */
+async function dropCoverage(db: Database): Promise<void> {
+  await db.execute(sql`
+    DELETE FROM node_coverage c USING usage_days d
+    WHERE c.covers_to <= (SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' FROM usage_days WHERE dropped_at IS NOT NULL)
+      AND d.day = ((c.covers_to - interval '1 microsecond') AT TIME ZONE 'UTC')::date AND d.dropped_at IS NOT NULL`);
 }
 
 async function dropPartition(client: pg.Client, name: string): Promise<void> {

@@ -2,7 +2,7 @@ import type { Logger } from "pino";
 import type { Database } from "../platform/database.ts";
 import type { Loop } from "../platform/loops.ts";
 import { sql } from "../platform/sql.ts";
-import { archiveDays, archiveHours } from "./archive-rollups.ts";
+import { archiveDays, archiveHours, isProvedSince } from "./archive-rollups.ts";
 import { archiveSamples, dropArchivedPartitions, type ArchiveOptions } from "./archive-samples.ts";
 import { closeMonths } from "./close-months.ts";
 import { yearMonthOf } from "./roll-up-months.ts";
@@ -63,8 +63,8 @@ const nightHour = 3;
 const dayMs = 24 * 60 * minuteMs;
 
 /**
- * Once a night (UTC): the month, in the first days of one also the month before, and whatever was closed since it was
- * last looked at. Hours are given up only after their month was found to be right.
+ * Once a night (UTC): the month, in the first days of one also the month before, and closed ones that have changed since
+ * they were last found to be right. Hours are given up only after that.
  */
 async function verifyNightly({ db, log, archiveDirectory }: UsageLoopOptions): Promise<undefined> {
   const now = new Date();
@@ -78,9 +78,10 @@ async function verifyNightly({ db, log, archiveDirectory }: UsageLoopOptions): P
     // Files of former nights were read then.
     const archives = { directory: archiveDirectory, since: new Date(now.getTime() - 2 * dayMs) };
     const { findings, checked } = await verifyMetering(db, month, archives);
+    const disagreements = findings.filter(({ check }) => check !== "unpriced");
     await db.execute(sql`
-      INSERT INTO usage_verifications (year_month, verified_at, findings_count, findings)
-      VALUES (${month}, ${now}, ${findings.length}, ${JSON.stringify(findings.slice(0, 100))})`);
+      INSERT INTO usage_verifications (year_month, verified_at, findings_count, disagreements_count, findings)
+      VALUES (${month}, ${now}, ${findings.length}, ${disagreements.length}, ${JSON.stringify(findings.slice(0, 100))})`);
     if (findings.length > 0)
       log.error({ month, findings: findings.slice(0, 20), count: findings.length }, "usage does not add up");
     else log.info({ month, ...checked }, "usage adds up");
@@ -91,9 +92,9 @@ async function verifyNightly({ db, log, archiveDirectory }: UsageLoopOptions): P
 async function monthsToVerify(db: Database, now: Date): Promise<ReadonlySet<string>> {
   const closed = await db.query<{ month: string }>(sql`
     SELECT m.year_month AS month FROM usage_closed_months m
-    WHERE NOT EXISTS (SELECT FROM usage_days d WHERE to_char(d.day, 'YYYY-MM') = m.year_month AND d.hours_archived_at IS NOT NULL)
+    WHERE (SELECT coalesce(bool_or(d.hours_archived_at IS NULL), true) FROM usage_days d WHERE to_char(d.day, 'YYYY-MM') = m.year_month)
     GROUP BY m.year_month
-    HAVING NOT EXISTS (SELECT FROM usage_verifications v WHERE v.year_month = m.year_month AND v.verified_at > max(m.closed_at) AND v.findings_count = 0)`);
+    HAVING NOT (${isProvedSince(sql`m.year_month`, sql`max(m.closed_at)`)})`);
   return new Set([
     yearMonthOf(now),
     yearMonthOf(new Date(now.getTime() - 4 * dayMs)),
