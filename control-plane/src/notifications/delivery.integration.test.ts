@@ -1,10 +1,12 @@
 import { createHmac } from "node:crypto";
+import { createServer, type AddressInfo, type Socket } from "node:net";
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startMailServer, type MailServer } from "../../../test/support/mail-server.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { startWebhookReceiver, type WebhookReceiver } from "../../../test/support/webhook-receiver.ts";
+import type { Database } from "../platform/database.ts";
 import { masterKey } from "../platform/sealing.ts";
 import { sql } from "../platform/sql.ts";
 import { attemptsMax } from "./decide-attempt.ts";
@@ -203,6 +205,69 @@ test("an address that the mail server refuses for good is dead, a busy or absent
   await makeDue();
   await deliverNotifications(deps());
   expect(await only()).toMatchObject({ attempts: 3, dead: true, code: "EMAIL_REFUSED" });
+});
+
+test("a mail server that talks without end is left after the deadline", async () => {
+  const sockets: Socket[] = [];
+  const server = createServer((socket) => {
+    sockets.push(socket.on("error", () => {}));
+    socket.write("220 mail.test\r\n");
+    const talk = setInterval(() => socket.write("250-and another thing\r\n"), 50);
+    socket.on("close", () => clearInterval(talk));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo; // listening on TCP
+  const hasty = openMailer({ smtpUrl: `smtp://127.0.0.1:${port}`, from: "billing@cloudpods.test" }, 300);
+  try {
+    await email();
+    expect(await deliverNotifications(deps({ mailer: hasty }))).toEqual({ sent: 0, failed: 1, dead: 0 });
+    expect(await only()).toMatchObject({ attempts: 1, dead: false, code: "EMAIL_TIMEOUT" });
+  } finally {
+    hasty.close();
+    for (const socket of sockets) socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  }
+});
+
+describe("a sender that outlives its lease", () => {
+  /** Sends, and is told that it was refused for good only when another replica has sent the message again. */
+  async function outlive(database: Database): Promise<unknown> {
+    const [asked, answered] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    let sendings = 0;
+    const slow: Mailer = {
+      ...mailer,
+      async send(...sending) {
+        if (++sendings > 1) return await mailer.send(...sending);
+        asked.resolve();
+        await answered.promise;
+        return { kind: "refused", code: "EMAIL_REFUSED", message: "too late" };
+      },
+    };
+    await email();
+    mail.refuse(451);
+    const first = deliverNotifications(deps({ db: database, mailer: slow }));
+    await asked.promise;
+    await makeDue();
+    // By this pass or by another lane of the one that waits.
+    await deliverNotifications(deps());
+    await expect.poll(only).toMatchObject({ attempts: 2, code: "EMAIL_FAILED" });
+    answered.resolve();
+    await first;
+    return await only();
+  }
+
+  test("has no say any more", async () => {
+    expect(await outlive(db.system)).toMatchObject({ attempts: 2, dead: false, code: "EMAIL_FAILED" });
+  });
+
+  test("negative control: without the number of its attempt it ends what another still tries", async () => {
+    const unfenced: Database = {
+      ...db.system,
+      execute: ({ text, values }) =>
+        db.system.execute({ text: text.replace(/AND attempts = (\$\d+)/, "AND $1 > 0"), values }),
+    };
+    expect(await outlive(unfenced)).toMatchObject({ attempts: 2, dead: true, code: "EMAIL_REFUSED" });
+  });
 });
 
 test("without a mail server e-mails wait, and after three days say why they were not sent", async () => {

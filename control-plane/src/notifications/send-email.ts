@@ -1,6 +1,7 @@
 import { createTransport } from "nodemailer";
 import type { DeliveryOutcome } from "./decide-attempt.ts";
 import type { EmailPayload } from "./enqueue-notification.ts";
+import { within } from "./within.ts";
 
 /** The mail server, as configured. */
 export interface MailSettings {
@@ -19,9 +20,11 @@ export interface Mailer {
 
 /** Longest silence of the server at any point. */
 const silenceMaxMs = 8_000;
+/** For a whole mail: a server that says a little now and then is never silent. Less than a message's lease. */
+const mailMaxMs = 45_000;
 
 /** Prepares to send; the server is connected to when there is something to send. */
-export function openMailer(settings: MailSettings): Mailer {
+export function openMailer(settings: MailSettings, deadlineMs = mailMaxMs): Mailer {
   const url = new URL(settings.smtpUrl);
   const secure = url.protocol === "smtps:";
   const transport = createTransport({
@@ -47,11 +50,14 @@ export function openMailer(settings: MailSettings): Mailer {
           .at(-1)
           ?.replace(/[^A-Za-z0-9.-]/g, "") ?? "cloudpods"
       }>`;
+      const signal = AbortSignal.timeout(deadlineMs);
       try {
-        await transport.sendMail({ from: settings.from, to: { name: "", address: to }, subject, text, messageId });
+        const mail = { from: settings.from, to: { name: "", address: to }, subject, text, messageId };
+        await within(signal, transport.sendMail(mail));
         return { kind: "delivered" };
       } catch (error) {
-        return outcomeOf(error);
+        if (!signal.aborted) return outcomeOf(error);
+        return { kind: "failed", code: "EMAIL_TIMEOUT", message: `The mail was not taken within ${deadlineMs} ms` };
       }
     },
     close: () => transport.close(),

@@ -4,6 +4,7 @@ import { isIPv6 } from "node:net";
 import type { DeliveryOutcome } from "./decide-attempt.ts";
 import { signatureHeader, signWebhook } from "./sign-webhook.ts";
 import { addressToReach, webhookUrlFault, type Resolve, type WebhookRules } from "./webhook-target.ts";
+import { within } from "./within.ts";
 
 /** One webhook that is ready to go. */
 export interface OutgoingWebhook {
@@ -41,18 +42,6 @@ export async function sendWebhook(webhook: OutgoingWebhook, sending: WebhookSend
       return { kind: "failed", code: "WEBHOOK_TIMEOUT", message: `No answer within ${sending.deadlineMs} ms` };
     const code = error instanceof Error && "code" in error ? String(error.code) : "unknown";
     return { kind: "failed", code: "WEBHOOK_UNREACHABLE", message: `Cannot reach the receiver (${code})` };
-  }
-}
-
-/** The resolver cannot be aborted; its answer is then not waited for. */
-async function within<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const onAbort = (): void => late.reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
   }
 }
 
