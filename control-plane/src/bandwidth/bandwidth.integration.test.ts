@@ -23,6 +23,8 @@ let tenantId: string;
 let host: ScriptedHost;
 let worker: TaskWorker;
 let used: Record<string, bigint>;
+/** How long a pass needs to accrue. */
+let slowMs: number;
 let script: () => ScriptedEnd | undefined;
 
 beforeAll(async () => {
@@ -38,6 +40,7 @@ beforeEach(async () => {
     sql`UPDATE cloud_pod_plans SET overage_policy = 'throttle', bandwidth_gb = 50 WHERE code = 'CLOUD_POD_STUDENT'`,
   );
   used = {};
+  slowMs = 0;
   script = () => undefined;
   host = startScriptedHost(db.system, () => script());
   worker = startTaskWorker({
@@ -54,11 +57,14 @@ afterEach(async () => {
   await host.stop();
 });
 
-const evaluate = (now = new Date()): Promise<BandwidthReport> =>
-  evaluateBandwidth(
-    { db: db.system, log, hints: { workQueued: () => {} }, accrue: accrueAsTold(() => ({ outBytes: used })) },
-    now,
-  );
+const evaluate = (now = new Date()): Promise<BandwidthReport> => {
+  const told = accrueAsTold(() => ({ outBytes: used }));
+  const accrue: typeof told = async (...asked) => {
+    await new Promise((resolve) => setTimeout(resolve, slowMs));
+    return await told(...asked);
+  };
+  return evaluateBandwidth({ db: db.system, log, hints: { workQueued: () => {} }, accrue }, now);
+};
 const quiet = { notices: 0, throttled: 0, freed: 0, failed: 0 };
 const nextMonth = (): Date => {
   const now = new Date();
@@ -127,6 +133,15 @@ test.each([0, 64, 128, 5_000])("the turn of the month gives a rate of %i KiB/s b
   await settled();
   expect(rateOnHost(pod)).toBe(rate);
   expect((await podNow(pod.id)).rateLimitKibPerSecond).toBe(rate);
+});
+
+test("a pass under which the month turns slows nobody for the month that is over", async () => {
+  const pod = await aPod();
+  used = { [pod.id]: bytesOfGb(50) };
+  slowMs = 5;
+  const lastMoment = new Date(nextMonth().getTime() - 1_001);
+  expect(await evaluate(lastMoment)).toEqual(quiet);
+  expect(await evaluate(new Date(lastMoment.getTime() - 60_000))).toMatchObject({ throttled: 1 });
 });
 
 test("a larger plan frees the pod within the month, and a rate that somebody set meanwhile stays", async () => {

@@ -6,6 +6,8 @@ import { sql } from "../platform/sql.ts";
 import type { PodHints } from "../pods/pod-hints.ts";
 import { lockPodById } from "../pods/pod.ts";
 import type { accrueMonth } from "../rating/accrual.ts";
+import { accrueEach } from "../rating/accrue-each.ts";
+import { watchMonthTurn } from "../rating/month-turn.ts";
 import { bytesOfGb, decideBandwidth, type BandwidthVerdict } from "./decide-bandwidth.ts";
 import { bandwidthNews } from "./bandwidth-news.ts";
 import { setThrottle } from "./throttle-pod.ts";
@@ -42,13 +44,16 @@ const podsAtOnce = 500;
  */
 export async function evaluateBandwidth(deps: BandwidthDeps, now: Date): Promise<BandwidthReport> {
   const report = { notices: 0, throttled: 0, freed: 0, failed: 0 };
+  const isOver = watchMonthTurn(now);
   for (let after: string | null = null; ;) {
     const pods: WatchedPod[] = await podsAfter(deps.db, after);
     if (pods.length === 0) return report;
-    const accrued = await deps.accrue(deps.db, [...new Set(pods.map(({ tenantId }) => tenantId))], now);
+    const { accrued, failed } = await accrueEach(deps, [...new Set(pods.map(({ tenantId }) => tenantId))], now);
+    report.failed += failed;
     for (const pod of pods) {
       const month = accrued.get(pod.tenantId);
       if (month === undefined) continue;
+      if (isOver()) return report;
       const usedBytes = month.perPod.find(({ podId }) => podId === pod.id)?.planOutBytes ?? 0n;
       try {
         const done = await actOn(deps, pod, usedBytes, month.yearMonth);

@@ -37,7 +37,14 @@ const settings = {
   alertThreshold2: threshold.default(80),
   alertThreshold3: threshold.default(100),
   hardLimitEnabled: z.boolean().default(false),
-  hardLimitAction: z.enum(["notify_only", "stop_pods"]).default("notify_only"),
+  hardLimitAction: z
+    .enum(["notify_only", "stop_pods"])
+    .default("notify_only")
+    .openapi({
+      description:
+        "stop_pods: at the limit pods stop, those with the smallest number in their label `priority` first (none: 0), and " +
+        "nothing starts until the budget is raised or the month (UTC) turns; then they are given back.",
+    }),
   notificationEmails: z
     .array(z.email().max(254))
     .max(10)
@@ -86,7 +93,13 @@ const budgetView = z
         .number()
         .int()
         .openapi({ description: "From reaching the limit to stopped pods, at the longest, with everything at work." }),
-      worstCaseOvershoot: z.string().openapi({ description: "burnRatePerHour × evaluationDelaySeconds." }),
+      unmeasuredCost: z.string().openapi({
+        description:
+          "What running pods may have cost since their hosts last reported, at most: no spend until it is measured.",
+      }),
+      worstCaseOvershoot: z
+        .string()
+        .openapi({ description: "burnRatePerHour × evaluationDelaySeconds + unmeasuredCost." }),
       updatedAt: timestamp,
       version: z.number().int(),
     }),
@@ -241,7 +254,8 @@ async function present(deps: BudgetRouteDeps, ctx: TenantContext, budget: Budget
     percentUsed: decideBudget(budget, pace.spend).percentUsed,
     burnRatePerHour: pace.perHour.toString(),
     evaluationDelaySeconds: delaySeconds,
-    worstCaseOvershoot: worstCaseOvershoot(pace.perHour, delaySeconds).toString(),
+    unmeasuredCost: pace.unmeasured.toString(),
+    worstCaseOvershoot: worstCaseOvershoot(pace.perHour, delaySeconds).plus(pace.unmeasured).toString(),
     updatedAt,
     version,
   };

@@ -8,6 +8,7 @@ import { makePod } from "../../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { aTenant, anOnlineNode } from "../../../test/support/rows.ts";
 import { startScriptedHost, type ScriptedHost } from "../../../test/support/scripted-host.ts";
+import { insertUsageMonth } from "../../../test/support/usage-rows.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { changePower } from "../pods/change-power.ts";
@@ -229,10 +230,11 @@ test("the turn of the month (UTC) gives everything back", async () => {
 
 test("what is spent in the last moments of a month is told in the first days of the next, and stops nobody", async () => {
   const pod = await activePod();
-  spend = "10";
+  const yearMonth = yearMonthOf(new Date());
+  await insertUsageMonth(db.system, { tenantId, podId: pod.id, yearMonth, costPlan: "10" });
   expect(await alertEndedMonth(deps(), nextMonth())).toBe(3);
   expect(await alertEndedMonth(deps(), nextMonth())).toBe(0);
-  expect((await alerts()).map(({ month }) => month)).toEqual(Array(3).fill(yearMonthOf(new Date())));
+  expect((await alerts()).map(({ month }) => month)).toEqual(Array(3).fill(yearMonth));
   expect(runs(pod)).toBe(true);
   const later = new Date(nextMonth().getTime() + 5 * 86_400_000);
   await db.system.execute(sql`DELETE FROM cloud_pod_budget_alerts WHERE tenant_id = ${tenantId}`);
@@ -291,6 +293,24 @@ test("an evaluation that dies between two pods is finished by the next one", asy
   await evaluate();
   await settled();
   expect([first, second].map(runs)).toEqual([true, true]);
+});
+
+test("a tenant whose month cannot be accrued does not keep the others from being judged", async () => {
+  await order();
+  const other = (await aTenant(db.system)).id;
+  await makePod(db, other, { hostname: "poison" });
+  await db.system.execute(
+    sql`INSERT INTO cloud_pod_budgets (tenant_id, monthly_limit_amount, currency) VALUES (${other}, 10, 'USD')`,
+  );
+  spend = "5";
+  const poisoned: BudgetDeps = {
+    ...deps(),
+    async accrue(database, tenantIds, at) {
+      if (tenantIds.includes(other)) throw new Error("statement timeout");
+      return await deps().accrue(database, tenantIds, at);
+    },
+  };
+  expect(await evaluateBudgets(poisoned, new Date())).toMatchObject({ alerts: 1, failed: 1 });
 });
 
 test("a pod with work under way is stopped when that is done", async () => {

@@ -44,10 +44,17 @@ test("thresholds are reached exactly at their amount, compared in whole units", 
   fc.assert(
     fc.property(budget, amount, (wish, spend) => {
       const { reached } = decideBudget(limitsOf(wish), fromUnits(spend));
-      const expected = wish.thresholds.filter((percent) => spend * 100n >= wish.limit * BigInt(percent));
-      expect(new Set(reached)).toEqual(new Set(expected));
+      const told = wish.hardLimitEnabled ? [...wish.thresholds, 100] : wish.thresholds;
+      const expected = told.filter((percent) => spend * 100n >= wish.limit * BigInt(percent));
+      expect(reached).toEqual([...new Set(expected)].toSorted((a, b) => a - b));
     }),
   );
+});
+
+test("who only wants to be told of his limit is told at the limit, wherever his thresholds are", () => {
+  const limits = { limit: usd("10"), thresholds: [20, 60, 150], hardLimitAction: "notify_only" } as const;
+  expect(decideBudget({ ...limits, hardLimitEnabled: true }, usd("10")).reached).toEqual([20, 60, 100]);
+  expect(decideBudget({ ...limits, hardLimitEnabled: false }, usd("10")).reached).toEqual([20, 60]);
 });
 
 test("more spend never reaches less, more budget never reaches more", () => {

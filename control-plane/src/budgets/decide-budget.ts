@@ -13,7 +13,7 @@ export interface BudgetLimits {
 export interface BudgetVerdict {
   /** With one place, rounded down: 100.0 is never shown before the limit is reached. */
   readonly percentUsed: string;
-  /** Thresholds that are reached, whether told already or not. */
+  /** Thresholds that are reached, whether told already or not; a hard limit is one too, at 100. */
   readonly reached: readonly number[];
   /** Whether the tenant's pods must not run. */
   readonly stopPods: boolean;
@@ -30,9 +30,11 @@ const places = 20;
 export function decideBudget(budget: BudgetLimits, spend: Money): BudgetVerdict {
   const stopPods =
     budget.hardLimitEnabled && budget.hardLimitAction === "stop_pods" && spend.compare(budget.limit) >= 0;
-  const reached = budget.thresholds.filter(
-    (percent) => spend.times(100n).compare(budget.limit.times(BigInt(percent))) >= 0,
-  );
+  // Whoever only wants to be told of his limit is told of it, wherever his thresholds are.
+  const thresholds = budget.hardLimitEnabled ? [...new Set([...budget.thresholds, 100])] : budget.thresholds;
+  const reached = thresholds
+    .filter((percent) => spend.times(100n).compare(budget.limit.times(BigInt(percent))) >= 0)
+    .toSorted((a, b) => a - b);
   const tenths = (unitsOf(spend) * 1_000n) / unitsOf(budget.limit);
   return { percentUsed: `${tenths / 10n}.${tenths % 10n}`, reached, stopPods };
 }

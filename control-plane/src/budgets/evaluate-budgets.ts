@@ -1,7 +1,10 @@
 import type { Logger } from "pino";
 import { sql } from "../platform/sql.ts";
 import type { accrueMonth } from "../rating/accrual.ts";
+import { accrueEach } from "../rating/accrue-each.ts";
+import { watchMonthTurn } from "../rating/month-turn.ts";
 import { monthStart, yearMonthOf } from "./budget.ts";
+import { readEndedMonth } from "./ended-month.ts";
 import { giveBackPodsOf, stopPodsOf, type HoldDeps } from "./hold-pods.ts";
 import { alertTenant, judgeTenant } from "./judge-tenant.ts";
 
@@ -28,15 +31,14 @@ const tenantsAtOnce = 200;
  * number of times and on many replicas at once; one tenant's failure is logged and does not keep the others waiting.
  */
 export async function evaluateBudgets(deps: BudgetDeps, now: Date): Promise<BudgetReport> {
-  const startedMs = performance.now();
   const month = yearMonthOf(now);
-  // A pass takes time: what it has accrued of a month that is over by now stops nobody in the new one.
-  const isOver = () => yearMonthOf(new Date(now.getTime() + performance.now() - startedMs)) !== month;
+  const isOver = watchMonthTurn(now);
   const report = { alerts: 0, stopped: 0, givenBack: 0, failed: 0 };
   for (let after: string | null = null; ;) {
     const tenantIds: string[] = await tenantsAfter(deps, after, now);
     if (tenantIds.length === 0) return report;
-    const accrued = await deps.accrue(deps.db, tenantIds, now);
+    const { accrued, failed } = await accrueEach(deps, tenantIds, now);
+    report.failed += failed;
     for (const tenantId of tenantIds) {
       const spent = accrued.get(tenantId);
       if (spent === undefined) continue;
@@ -59,11 +61,11 @@ export async function evaluateBudgets(deps: BudgetDeps, now: Date): Promise<Budg
 const judgedAfterMs = 4 * 86_400_000;
 
 /**
- * Judges the month (UTC) before, in the first days of a month: its last moments, and what came late. Only alerts are
- * given, each once; nobody is stopped for a month that is over.
+ * Judges the month (UTC) before, in the first days of a month, as it is rolled up: its last moments, and what came
+ * late. Only alerts are given, each once; nobody is stopped for a month that is over.
  * @returns how many
  */
-export async function alertEndedMonth(deps: BudgetDeps, now: Date): Promise<number> {
+export async function alertEndedMonth(deps: Pick<BudgetDeps, "db" | "log">, now: Date): Promise<number> {
   const begin = monthStart(now);
   if (now.getTime() - begin.getTime() > judgedAfterMs) return 0;
   const end = new Date(begin.getTime() - 1);
@@ -71,7 +73,7 @@ export async function alertEndedMonth(deps: BudgetDeps, now: Date): Promise<numb
   for (let after: string | null = null; ;) {
     const tenantIds: string[] = await tenantsAfter(deps, after, end);
     if (tenantIds.length === 0) return alerts;
-    for (const [tenantId, spent] of await deps.accrue(deps.db, tenantIds, end)) {
+    for (const [tenantId, spent] of await readEndedMonth(deps.db, tenantIds, yearMonthOf(end))) {
       try {
         alerts += (await deps.db.transaction((tx) => alertTenant(tx, tenantId, spent))).length;
       } catch (error) {
@@ -82,7 +84,7 @@ export async function alertEndedMonth(deps: BudgetDeps, now: Date): Promise<numb
   }
 }
 
-async function tenantsAfter({ db }: BudgetDeps, after: string | null, now: Date): Promise<string[]> {
+async function tenantsAfter({ db }: Pick<BudgetDeps, "db">, after: string | null, now: Date): Promise<string[]> {
   const rows = await db.query<{ id: string }>(sql`
     SELECT b.tenant_id AS id FROM cloud_pod_budgets b
     WHERE (${after}::uuid IS NULL OR b.tenant_id > ${after}::uuid)

@@ -83,12 +83,14 @@ async function holdPod(tx: Transaction, pod: Pod, yearMonth: string): Promise<Ta
   const [still] = await tx.query(sql`
     SELECT FROM cloud_pod_budgets WHERE tenant_id = ${pod.tenantId} AND exhausted_month = ${yearMonth} FOR SHARE`);
   if (still === undefined || pod.status !== "active" || pod.desiredPower !== "running") return false;
-  await addHold(tx, pod, {
+  const isNew = await addHold(tx, pod, {
     kind: "budget",
     effect: "stop",
     actor: "system:budgets",
     reason: "the monthly budget is spent",
   });
+  // Another replica held it first, and its stop is done.
+  if (!isNew && pod.observedPower !== "running") return false;
   return await requestPower(tx, pod, "stop");
 }
 

@@ -8,6 +8,7 @@ import { recordAudit } from "../security/audit.ts";
 import { exhaustedNews, thresholdNews, type BudgetStanding } from "./budget-news.ts";
 import { readBudget, type Budget } from "./budget.ts";
 import { decideBudget } from "./decide-budget.ts";
+import type { SpentMonth } from "./ended-month.ts";
 
 /** What became of one tenant's budget. */
 export interface Judgement {
@@ -36,18 +37,14 @@ export async function judgeTenant(
 }
 
 /** Only the alerts of `judgeTenant`. @returns the thresholds that were alerted now */
-export async function alertTenant(
-  tx: Transaction,
-  tenantId: string,
-  accrued: AccruedMonth,
-): Promise<readonly number[]> {
+export async function alertTenant(tx: Transaction, tenantId: string, spent: SpentMonth): Promise<readonly number[]> {
   const budget = await readBudget(tx, tenantId, true);
-  return budget === undefined ? [] : await alertReached(tx, budget, accrued);
+  return budget === undefined ? [] : await alertReached(tx, budget, spent);
 }
 
-async function alertReached(tx: Transaction, budget: Budget, accrued: AccruedMonth): Promise<number[]> {
-  const { reached, percentUsed } = decideBudget(budget, accrued.total);
-  const standing = { yearMonth: accrued.yearMonth, spend: accrued.total, percentUsed };
+async function alertReached(tx: Transaction, budget: Budget, spent: SpentMonth): Promise<number[]> {
+  const { reached, percentUsed } = decideBudget(budget, spent.total);
+  const standing = { yearMonth: spent.yearMonth, spend: spent.total, percentUsed };
   const alerted: number[] = [];
   for (const threshold of reached) {
     if (await alert(tx, budget, standing, threshold)) alerted.push(threshold);

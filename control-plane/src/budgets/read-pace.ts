@@ -1,7 +1,7 @@
 import { Money } from "@cloudpods/shared/money";
 import type { Queryable } from "../platform/database.ts";
 import type { accrueMonth } from "../rating/accrual.ts";
-import { allocatedRatePerHour } from "../rating/allocated-rate.ts";
+import { allocatedCost } from "../rating/allocated-rate.ts";
 import { monthStart, yearMonthOf } from "./budget.ts";
 import { burnRatePerHour } from "./decide-budget.ts";
 
@@ -10,6 +10,8 @@ export interface Pace {
   readonly yearMonth: string;
   readonly spend: Money;
   readonly perHour: Money;
+  /** What pods that shall run may have cost since their hosts last reported, at most; not in `spend`. */
+  readonly unmeasured: Money;
 }
 
 const windowMs = 3_600_000;
@@ -26,13 +28,18 @@ export async function readPace(db: Queryable, accrue: typeof accrueMonth, tenant
   const [current, earlier, allocated] = await Promise.all([
     accrue(db, [tenantId], now),
     accrue(db, [tenantId], then),
-    allocatedRatePerHour(db, tenantId, now),
+    allocatedCost(db, tenantId, now),
   ]);
   const spend = current.get(tenantId)?.total;
   if (spend === undefined) throw new Error(`nothing was accrued for tenant ${tenantId}, not even zero`);
   // The very beginning of a month has nothing before it.
   const before = then > begin ? earlier.get(tenantId)?.total : undefined;
   const measured = burnRatePerHour(before ?? Money.zero(spend.currency), spend, now.getTime() - then.getTime());
-  const isFaster = allocated.currency === spend.currency && allocated.compare(measured) > 0;
-  return { yearMonth: yearMonthOf(now), spend, perHour: isFaster ? allocated : measured };
+  const { perHour, unmeasured } = allocated;
+  return {
+    yearMonth: yearMonthOf(now),
+    spend,
+    perHour: perHour.compare(measured) > 0 ? perHour : measured,
+    unmeasured,
+  };
 }

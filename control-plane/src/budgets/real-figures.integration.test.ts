@@ -91,6 +91,16 @@ test("pods that began a moment ago have the pace that they will have", async () 
   expect(Number(perHour)).toBeCloseTo(2 * 0.01 + 0.005 + (20 * 0.1) / month, 9);
 });
 
+test("what a silent host has not told yet is reserved at what its pods cost at most", async () => {
+  const unmeasured = async () => Number((await readPace(db.system, accrueMonth, pod.tenantId, inHour(60))).unmeasured);
+  expect(await unmeasured()).toBe(0);
+  await db.system.execute(sql`UPDATE node_spools SET complete_until = ${inHour(15)}`);
+  expect(await unmeasured()).toBeCloseTo(0.75 * (2 * 0.01 + 0.005), 9);
+  await db.system.execute(sql`UPDATE cloud_pods SET desired_power = 'stopped' WHERE id = ${pod.podId}`);
+  expect(await unmeasured()).toBe(0);
+  await db.system.execute(sql`UPDATE cloud_pods SET desired_power = 'running' WHERE id = ${pod.podId}`);
+});
+
 test("traffic counts what the guest sent, of samples that no roll-up has seen", async () => {
   const code = `TEST_${newId().slice(-8)}`;
   await db.system.execute(sql`
