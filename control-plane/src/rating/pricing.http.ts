@@ -39,7 +39,11 @@ const pricingView = z
       description: "1 GB for a UTC month in which the pod exists; parts of it by the second.",
     }),
     diskGbPerMonthUsd: usd,
-    networkOutGb: price.openapi({ description: "1 GB (2^30 bytes) from the pod." }),
+    networkOutGb: price.openapi({
+      description:
+        "1 GB (2^30 bytes) from the pod. A sample's traffic is paid at the price in force at its end, traffic beyond a " +
+        "plan's allowance at that of the beginning of its hour.",
+    }),
     networkOutGbUsd: usd,
     networkInGb: price.openapi({ description: "1 GB to the pod, unless that is free." }),
     networkInFree: z.boolean(),
