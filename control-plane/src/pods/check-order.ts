@@ -10,6 +10,7 @@ import type { RequestedResources } from "../quotas/quota.ts";
 import type { PodOrder } from "./order-pod.ts";
 import { requirePlanAllowed } from "./plan-limits.ts";
 import { quotaOf } from "./release-pod.ts";
+import { requirePriced } from "./require-priced.ts";
 
 /** What a pod of an order is made of. */
 export interface OrderedSize {
@@ -35,7 +36,7 @@ const defaultSwapMb = 512;
  * Everything that is asked of an order before its place, for the order itself and for its dry run alike.
  * `takeQuota` reserves or only compares; what must not be true of two at once is asked after it, under its lock.
  * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `REGION_UNKNOWN`, `TEMPLATE_UNKNOWN`, `BACKUP_POLICY_BEYOND_PLAN`, `BUDGET_EXHAUSTED`,
- *   `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, and what `takeQuota` throws
+ *   `NOT_PRICED`, `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, and what `takeQuota` throws
  */
 export async function checkOrder<Quota>(
   tx: Queryable,
@@ -53,6 +54,7 @@ export async function checkOrder<Quota>(
     orderedRegion(tx, who, order),
     requireBudgetLeft(tx, who.tenantId),
   ]);
+  await requirePriced(tx, who.tenantId, size.plan);
   await requireTemplate(tx, order.template, region);
   if (order.backup !== undefined) chosenRules(await rulesOfPlan(tx, size.plan?.code ?? null), order.backup, "/backup");
   const quota = await takeQuota(quotaOf(size));

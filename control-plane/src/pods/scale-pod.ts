@@ -6,6 +6,7 @@ import { resizeDeadlineMs, sizeOf, wantSize, type PodSize } from "./change-size.
 import { lockPod, type Pod } from "./pod.ts";
 import { requirePlanAllowed } from "./plan-limits.ts";
 import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
+import { requirePriced } from "./require-priced.ts";
 
 /** What a pod shall become: a plan, or resources of which those left out stay. */
 export interface ScaleOrder {
@@ -22,7 +23,7 @@ export interface ScaleOrder {
 /**
  * Changes the plan or the resources of a pod. Quota and the host's capacity are checked on what increases.
  * @throws DomainError `PLAN_NOT_FOUND`, `DISK_SHRINK_UNSUPPORTED`, `SCALE_WITHOUT_CHANGE`, `EMAIL_NOT_VERIFIED`,
- *   `PLAN_LIMIT_REACHED`, `QUOTA_EXCEEDED`, `NO_CAPACITY`,
+ *   `PLAN_LIMIT_REACHED`, `NOT_PRICED`, `QUOTA_EXCEEDED`, `NO_CAPACITY`,
  *   `POD_WRONG_STATE`, `CONTAINER_MISSING`, `POD_BUSY`, `VERSION_MISMATCH`
  */
 export async function scalePod(
@@ -58,8 +59,10 @@ export async function checkScale<Taken>(
 ): Promise<{ readonly size: PodSize; readonly taken: Taken }> {
   const size = await scaledSize(tx, pod, order);
   const taken = await take(size);
-  if (size.planCode !== null && size.planCode !== pod.planCode) {
-    await requirePlanAllowed(tx, who, await resolvePlan(tx, size.planCode), pod.id);
+  if (size.planCode !== pod.planCode) {
+    const plan = size.planCode === null ? undefined : await resolvePlan(tx, size.planCode);
+    await requirePriced(tx, who.tenantId, plan);
+    if (plan !== undefined) await requirePlanAllowed(tx, who, plan, pod.id);
   }
   return { size, taken };
 }
