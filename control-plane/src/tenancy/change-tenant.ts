@@ -15,6 +15,8 @@ export interface TenantChange {
   readonly timezone?: string | undefined;
   /** Where orders go that name none; null: the platform's default. */
   readonly region?: string | null | undefined;
+  /** Price list that is paid from now on; null: the default of the currency. */
+  readonly pricingName?: string | null | undefined;
   readonly status?: Tenant["status"] | undefined;
   /** Why the status changes, for the audit log. */
   readonly reason?: string | undefined;
@@ -23,7 +25,7 @@ export interface TenantChange {
 /**
  * Changes a tenant. A suspended one reads and pays, and gets nothing new; a closed one is gone for its members,
  * until it is active again.
- * @throws DomainError `not-found` TENANT_UNKNOWN; `wrong-state` TENANT_HAS_PODS.
+ * @throws DomainError `not-found` TENANT_UNKNOWN; `wrong-state` TENANT_HAS_PODS; `invalid` PRICING_UNKNOWN.
  */
 export async function changeTenant(
   system: Transaction,
@@ -32,11 +34,13 @@ export async function changeTenant(
   author: Author,
 ): Promise<Tenant> {
   if (change.status === "closed") await requireNoPods(system, tenantId);
-  const { name, billingEmail, timezone, region, status } = change;
+  if (typeof change.pricingName === "string") await requirePricing(system, tenantId, change.pricingName);
+  const { name, billingEmail, timezone, region, pricingName, status } = change;
   const [tenant] = await system.query<Tenant>(sql`
     UPDATE tenants SET name = coalesce(${name ?? null}, name), timezone = coalesce(${timezone ?? null}, timezone),
       billing_email = CASE WHEN ${billingEmail === undefined} THEN billing_email ELSE ${billingEmail ?? null} END,
       region = CASE WHEN ${region === undefined} THEN region ELSE ${region ?? null} END,
+      pricing_name = CASE WHEN ${pricingName === undefined} THEN pricing_name ELSE ${pricingName ?? null} END,
       status = coalesce(${status ?? null}, status)
     WHERE id = ${tenantId} RETURNING ${tenantColumns}`);
   if (tenant === undefined) throw new DomainError("not-found", "TENANT_UNKNOWN", "There is no such tenant.");
@@ -50,6 +54,16 @@ export async function changeTenant(
     detail: { ...change },
   });
   return tenant;
+}
+
+/** A name without a list in the tenant's currency would quietly mean the default. */
+async function requirePricing(system: Transaction, tenantId: string, name: string): Promise<void> {
+  const known = await system.query(sql`
+    SELECT FROM cloud_pod_pricing p JOIN tenants t ON t.currency = p.currency
+    WHERE t.id = ${tenantId} AND p.name = ${name} AND p.effective_from <= now() AND (p.effective_until IS NULL OR p.effective_until > now())`);
+  if (known.length > 0) return;
+  const detail = `There is no price list ${name} in the tenant's currency at the moment.`;
+  throw new DomainError("invalid", "PRICING_UNKNOWN", detail, { errors: [{ pointer: "/pricingName", detail }] });
 }
 
 /** Under the lock of the quota row, which every order takes before its pod. */

@@ -170,6 +170,25 @@ test("a tenant's own settings are changed by those with ADMIN, its status by adm
   expect((await send(app, "GET", path, { headers: owner.headers })).json["status"]).toBe("suspended");
 });
 
+test("which price list a tenant pays is the administrator's to say, and counts from then on", async () => {
+  const tenantId = await makeTenant(db);
+  const owner = await makePerson(db, app, { tenants: { [tenantId]: "owner" } });
+  const path = `/api/tenants/${tenantId}`;
+  await db.system.execute(sql`
+    INSERT INTO cloud_pod_pricing (name, currency, cpu_per_hour, memory_gb_per_hour, disk_gb_per_month, network_out_gb, effective_from)
+    VALUES ('deal', 'USD', 1, 1, 1, 1, now() - interval '1 day'), ('euro-deal', 'EUR', 1, 1, 1, 1, now() - interval '1 day')`);
+  expect((await put(path, { pricingName: "deal" }, owner)).json["error"]).toBe("PLATFORM_ROLE_REQUIRED");
+  for (const name of ["nothing", "euro-deal"])
+    expect((await put(path, { pricingName: name })).json).toMatchObject({ status: 422, error: "PRICING_UNKNOWN" });
+  expect((await put(path, { pricingName: "deal" })).json).toMatchObject({ pricingName: "deal" });
+  expect((await send(app, "GET", path, { headers: owner.headers })).json["pricingName"]).toBe("deal");
+  expect((await put(path, { pricingName: null })).json).toMatchObject({ pricingName: null });
+  const names = await db.system.query<{ name: string | null }>(
+    sql`SELECT pricing_name AS name FROM tenant_pricing_names WHERE tenant_id = ${tenantId} ORDER BY lower(valid)`,
+  );
+  expect(names.map(({ name }) => name)).toEqual([null, "deal", null]);
+});
+
 test("a tenant with pods is not closed; a closed one is gone for its members until it is active again", async () => {
   const tenantId = await makeTenant(db);
   const owner = await makePerson(db, app, { tenants: { [tenantId]: "owner" } });

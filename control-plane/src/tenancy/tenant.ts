@@ -10,8 +10,11 @@ export interface Tenant {
   readonly currency: string;
   readonly billingEmail: string | null;
   readonly timezone: string;
+  /** Of the price list that was agreed; null: the default of the currency. */
+  readonly pricingName: string | null;
   readonly createdAt: Date;
 }
 
 /** Columns of `tenants` that make a `Tenant`. */
-export const tenantColumns = sql`id, slug, name, status, region, currency, billing_email AS "billingEmail", timezone, created_at AS "createdAt"`;
+export const tenantColumns = sql`id, slug, name, status, region, currency, billing_email AS "billingEmail", timezone,
+  pricing_name AS "pricingName", created_at AS "createdAt"`;

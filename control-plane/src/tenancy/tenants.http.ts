@@ -21,6 +21,7 @@ const tenantView = z
     currency: z.string(),
     billingEmail: z.string().nullable(),
     timezone: z.string(),
+    pricingName: z.string().nullable().openapi({ description: "The price list; null: the default of the currency." }),
     createdAt: timestamp,
   })
   .openapi("Tenant");
@@ -53,6 +54,10 @@ const tenantChange = z
     region: settings.region.nullable().optional().openapi({ description: "Null: the platform's default." }),
     billingEmail: settings.billingEmail.nullable().optional(),
     timezone: settings.timezone.optional(),
+    pricingName: z.string().max(63).nullable().optional().openapi({
+      description:
+        "For administrators. The price list that usage is paid by from now on; null: the currency's default.",
+    }),
     status: z
       .enum(["active", "suspended", "closed"])
       .optional()
@@ -129,14 +134,15 @@ function registerOneTenant(routes: RouteTable): void {
   route(routes, {
     method: "put",
     path: "/api/tenants/:tenant",
-    summary: "Change a tenant's settings, or as administrator its status; what is left out stays",
+    summary: "Change a tenant's settings, or as administrator its status and price list; what is left out stays",
     tags: ["tenants"],
     access: { scope: "ADMIN" },
     request: { body: tenantChange, example: { billingEmail: "invoices@example.com" } },
     responses: { 200: tenantView },
     async handler({ body }, ctx) {
-      if (body.status !== undefined) requirePlatformRole(ctx.actor, "ADMINISTRATOR", true);
-      // The tenants' login cannot write tenants: a status is not the tenant's to set.
+      if (body.status !== undefined || body.pricingName !== undefined)
+        requirePlatformRole(ctx.actor, "ADMINISTRATOR", true);
+      // The tenants' login cannot write tenants: a status is not the tenant's to set, nor what he pays.
       return { status: 200, body: await ctx.inSystem((tx) => changeTenant(tx, ctx.tenantId, body, ctx)) };
     },
   });
