@@ -119,7 +119,7 @@ async function openDatabases(
   log: Logger,
   onStop: Replica["onStop"],
 ): Promise<{ system: Database; api: Database; systemUrl: string }> {
-  const database = await prepareSharedDatabase(config);
+  const database = await prepareSharedDatabase(config, log);
   onStop("database server", () => database.stop());
   if (database.applied.length > 0) log.info({ applied: database.applied }, "the schema was brought up to date");
   const system = openDatabase({ url: database.systemUrl, applicationName: "cloudpods system", connectionsMax: 20 });

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
 import { z } from "zod";
 import type { Config } from "./config.ts";
 import { EmbeddedPostgresInUse, startEmbeddedPostgres } from "./platform/embedded-postgres.ts";
@@ -23,12 +24,15 @@ const othersServerMs = 60_000;
  * Starts the embedded PostgreSQL unless another one is configured, and brings its schema up to date.
  * @throws EmbeddedPostgresInUse when another process runs it
  */
-export async function prepareDatabase(config: Config): Promise<PreparedDatabase> {
+export async function prepareDatabase(config: Config, log?: Logger): Promise<PreparedDatabase> {
   if (config.databaseUrl !== undefined) {
     return usedOnly(await migrate(config.databaseUrl, config.databaseApiUrl));
   }
   await mkdir(config.dataDirectory, { recursive: true, mode: 0o711 });
-  const server = await startEmbeddedPostgres({ directory: join(config.dataDirectory, "postgres") });
+  const server = await startEmbeddedPostgres({
+    directory: join(config.dataDirectory, "postgres"),
+    ...(log === undefined ? {} : { log }),
+  });
   try {
     const logins = await createLogins(server.superuserUrl, "cloudpods");
     return { ...(await migrate(logins.systemUrl, logins.apiUrl)), stop: () => server.stop() };
@@ -43,8 +47,8 @@ export async function prepareDatabase(config: Config): Promise<PreparedDatabase>
  * whoever runs it for long.
  * @throws EmbeddedPostgresInUse when another process runs it
  */
-export async function prepareSharedDatabase(config: Config): Promise<PreparedDatabase> {
-  const database = await prepareDatabase(config);
+export async function prepareSharedDatabase(config: Config, log: Logger): Promise<PreparedDatabase> {
+  const database = await prepareDatabase(config, log);
   if (config.databaseUrl !== undefined) return database;
   const path = loginsFile(config);
   try {

