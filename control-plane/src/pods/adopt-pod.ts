@@ -16,6 +16,7 @@ import { findAdoptable, type AdoptableContainer } from "./check-adoption.ts";
 import { requirePlanFree } from "./plan-limits.ts";
 import { findPod } from "./pod.ts";
 import { quotaOf } from "./release-pod.ts";
+import { requirePriced } from "./require-priced.ts";
 
 /** Which container shall become whose pod. */
 export interface Adoption {
@@ -31,7 +32,7 @@ export interface Adoption {
  * Makes somebody's container a tenant's pod as it is: its id, size, address, MAC, disk and power stay. Quota, place and
  * pod row are taken at once; it is the tenant's, and paid for, when the host has marked it.
  * @throws DomainError `RESTORE_IN_PROGRESS`, `TENANT_NOT_FOUND`, `NODE_NOT_ONLINE`, `CONTAINER_NOT_FOUND`, `CONTAINER_NOT_ADOPTABLE`,
- *   `PLAN_NOT_FOUND`, `PLAN_DOES_NOT_MATCH`, `PLAN_LIMIT_REACHED`, `BUDGET_EXHAUSTED`, `QUOTA_EXCEEDED`, `VMID_CONFLICT`, `MAC_CONFLICT`, `NO_CAPACITY`
+ *   `PLAN_NOT_FOUND`, `NOT_PRICED`, `PLAN_DOES_NOT_MATCH`, `PLAN_LIMIT_REACHED`, `BUDGET_EXHAUSTED`, `QUOTA_EXCEEDED`, `VMID_CONFLICT`, `MAC_CONFLICT`, `NO_CAPACITY`
  */
 export async function adoptPod(
   tx: Transaction,
@@ -82,8 +83,9 @@ async function matchingPlan(
   { planCode, tenantId }: Adoption,
   found: AdoptableContainer,
 ): Promise<string | null> {
-  if (planCode === undefined) return null;
-  const plan = await resolvePlan(tx, planCode);
+  const plan = planCode === undefined ? undefined : await resolvePlan(tx, planCode);
+  await requirePriced(tx, tenantId, plan);
+  if (plan === undefined) return null;
   const differs = (["cores", "memoryMb", "diskGb"] as const).filter((key) => plan[key] !== found[key]);
   if (differs.length > 0) {
     const has = differs.map((key) => `${key} ${found[key]} instead of ${plan[key]}`).join(", ");
