@@ -60,6 +60,24 @@ test("only traffic under a plan that charges uses up its gigabytes, live and in 
   expect(live.total.compare(Money.of(month?.cost_total ?? "", "USD"))).toBe(0);
 });
 
+test("a pod that is never there for a whole minute pays for each of its seconds", async () => {
+  const seconds = (from: number) => new Date(hour.getTime() + from * 1_000);
+  for (let start = 0; start < 3_600; start += 120)
+    await allocate(db.system, pod, { from: seconds(start), to: seconds(start + 59), cores: 2 });
+  await fleet.deliverHour(node, hour);
+  await rollUpDirty(db.system, after(66));
+  const cost = (price: string, part: bigint, whole: bigint) =>
+    toMoney(30n * proportion(toTenBillionths(price), part * 59_000n, whole), "USD")
+      .toString()
+      .padEnd(12, "0");
+  expect(await hourly()).toMatchObject({
+    core_ms: 30n * 59_000n * 2n,
+    disk_gb_ms: 30n * 59_000n * 20n,
+    cost_cpu: cost("0.01", 2n, 3_600_000n),
+    cost_disk: cost("0.1", 20n, monthMs),
+  });
+});
+
 test("time without a price is charged nothing and told, also inside an hour", async () => {
   const code = `G${pod.vmid}`;
   await db.system.execute(sql`
