@@ -8,7 +8,9 @@ import { sql } from "../platform/sql.ts";
 import type { Accepted } from "../pods/change-power.ts";
 import { destroyAfterBackup } from "../pods/destroy-pod.ts";
 import type { Pod } from "../pods/pod.ts";
+import { prepareRetry } from "../pods/retry-work.ts";
 import { systemActor } from "../security/actor.ts";
+import { findTask } from "../tasks/change-task.ts";
 import { archiveTimeoutMs } from "./archive-steps.ts";
 import { selectBackups, type Backup } from "./backup.ts";
 import { deleteBackup } from "./delete-backup.ts";
@@ -222,6 +224,15 @@ describe("a new pod of a backup", () => {
     expect(made.subscriptionId).not.toBe(pod.subscriptionId);
     expect(writtenIn(made)).toBe(written);
     expect(bench.hosts.carriedOut.filter((one) => one.startsWith("ensureContainer"))).toHaveLength(1);
+  });
+
+  test("has the hours that its archive needs also when it is tried again", async () => {
+    const { pod, backupId } = await backedUp();
+    bench.hosts.script = failing("restore", "STORAGE_FULL");
+    const { task } = await asNewPod(pod, backupId);
+    expect((await bench.end(task.id)).state).toBe("failed");
+    const failed = await findTask(bench.db.system, task.id);
+    expect(await bench.inSystem((tx) => prepareRetry(tx, failed))).toBeGreaterThan(archiveTimeoutMs);
   });
 
   test("needs a disk that is large enough, and a host that sees the archive", async () => {

@@ -1,5 +1,4 @@
 import { newId } from "@cloudpods/shared/ids";
-import { archiveTimeoutMs } from "../backups/archive-steps.ts";
 import type { BackupWish } from "../backups/backup-policy.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -13,7 +12,7 @@ import { checkOrder, type CheckedOrder } from "./check-order.ts";
 import { sendWish } from "./command-steps.ts";
 import { newMacAddress } from "./mac-address.ts";
 import { findPod, type Pod } from "./pod.ts";
-import { orderWish, provisionDeadlineMs } from "./provision-pod.saga.ts";
+import { orderDeadlineMs, orderWish } from "./provision-pod.saga.ts";
 import type { PlacementWish } from "./placement-wish.ts";
 import { reservePlace } from "./reserve-place.ts";
 
@@ -92,8 +91,7 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
     commandId,
     percent: 10,
     input: order.backup === undefined ? {} : { backup: order.backup },
-    // An archive of hundreds of GB is unpacked for hours.
-    deadlineMs: provisionDeadlineMs + (order.source === undefined ? 0 : archiveTimeoutMs),
+    deadlineMs: orderDeadlineMs(order.source !== undefined),
     requestedBy: `${who.actor.kind}:${who.actor.id}`,
     requestId: who.requestId,
     message: `Reserved on ${placed.nodeName ?? "a host"}; creating the container`,

@@ -1,3 +1,4 @@
+import { archiveTimeoutMs } from "../backups/archive-steps.ts";
 import { backupPolicyStep } from "../backups/backup-policy-step.ts";
 import { restoreWish } from "../backups/restore-wish.ts";
 import { insertCommand } from "../nodes/send-command.ts";
@@ -21,7 +22,12 @@ import { reservePlace } from "./reserve-place.ts";
 const createTimeoutMs = 900_000;
 const addressTimeoutMs = 60_000;
 /** From the order to a running pod, waiting for a host that restarts included. */
-export const provisionDeadlineMs = 1_800_000;
+const provisionDeadlineMs = 1_800_000;
+
+/** How long an order may take; an archive of hundreds of GB is unpacked for hours. */
+export function orderDeadlineMs(isFromArchive: boolean): number {
+  return provisionDeadlineMs + (isFromArchive ? archiveTimeoutMs : 0);
+}
 
 /** The wish that an order sends at once and that a lost or failed command is sent again as. */
 export function createWish(pod: Pod): Wish {

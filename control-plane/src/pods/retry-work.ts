@@ -12,6 +12,7 @@ import { changePodStatus } from "./change-status.ts";
 import { requireStartable } from "./holds.ts";
 import { requirePlanFree } from "./plan-limits.ts";
 import { lockPodById, type Pod } from "./pod.ts";
+import { orderDeadlineMs } from "./provision-pod.saga.ts";
 import { quotaOf } from "./release-pod.ts";
 
 /**
@@ -19,13 +20,20 @@ import { quotaOf } from "./release-pod.ts";
  * with the same checks, and only while the pod is still what it was then.
  * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`, `PLAN_LIMIT_REACHED`, `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`,
  *   `TASK_OUTDATED`, `TASK_NOT_RETRYABLE`
+ * @returns how long the task may take, ms; undefined: as tasks of its kind
  */
-export async function prepareRetry(tx: Queryable, task: Task): Promise<void> {
+export async function prepareRetry(tx: Queryable, task: Task): Promise<number | undefined> {
   const pod = await lockPodById(tx, task.podId);
+  if (task.type === "create") {
+    await retryOrder(tx, pod);
+    return orderDeadlineMs(pod.sourceVolumeId !== null);
+  }
+  await prepareChange(tx, task, pod);
+  return undefined;
+}
+
+async function prepareChange(tx: Queryable, task: Task, pod: Pod): Promise<void> {
   switch (task.type) {
-    case "create":
-      await retryOrder(tx, pod);
-      return;
     case "resize": {
       const { from, to } = resizeInput.parse(task.input);
       if (pod.status !== "active" || !isDeepStrictEqual(from, sizeOf(pod))) throw outdated();

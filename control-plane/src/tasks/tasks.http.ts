@@ -17,8 +17,11 @@ import { taskColumns, taskStates, taskTypes, type Task } from "./task.ts";
 export interface TaskRoutesOptions {
   readonly hints: Hints;
   readonly sagas: readonly Saga[];
-  /** Checks and prepares the thing that a failed task was about, before it is tried again. */
-  readonly prepareRetry: (tx: Parameters<typeof requeueTask>[0], task: Task) => Promise<void>;
+  /**
+   * Checks and prepares the thing that a failed task was about, before it is tried again.
+   * @returns how long this one may take, ms; undefined: as its saga says
+   */
+  readonly prepareRetry: (tx: Parameters<typeof requeueTask>[0], task: Task) => Promise<number | undefined>;
 }
 
 const filters = listQuery.extend({
@@ -128,7 +131,7 @@ function registerChanges(routes: RouteTable, options: TaskRoutesOptions): void {
         const saga = options.sagas.find((known) => known.type === failed.type);
         if (saga === undefined)
           throw new DomainError("wrong-state", "TASK_NOT_RETRYABLE", "Work of this type cannot be tried again.");
-        if (failed.state === "failed") await options.prepareRetry(tx, failed);
+        const allowedMs = failed.state === "failed" ? await options.prepareRetry(tx, failed) : undefined;
         await recordAudit(tx, {
           actor: ctx.actor,
           requestId: ctx.requestId,
@@ -141,7 +144,7 @@ function registerChanges(routes: RouteTable, options: TaskRoutesOptions): void {
           tx,
           await findOwnTask(tx, ctx.tenantId, params.task, true),
           saga.steps[0].name,
-          saga.deadlineMs,
+          allowedMs ?? saga.deadlineMs,
         );
       });
       ctx.afterCommit(() => options.hints.send("tasks", task.id));
