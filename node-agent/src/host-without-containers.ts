@@ -23,6 +23,7 @@ export function createHostWithoutContainers(nowMs: () => number): Containers {
     hostCapacity: () => Promise.resolve(ownCapacity()),
     pveIdentity: () => Promise.resolve({ name: "", version: "", clusterName: "" }),
     planLines: refuse,
+    planCommands: refuse,
     converge: refuse,
     reboot: refuse,
     backUp: refuse,

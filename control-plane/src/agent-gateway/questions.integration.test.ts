@@ -1,4 +1,4 @@
-import { Power, QueryAnswer, type PlanQuestion } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { Command, Power, QueryAnswer, type PlanQuestion } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { connectAgent, type ConnectedAgent } from "../../../test/support/connected-agent.ts";
@@ -6,7 +6,7 @@ import { enrolHost, issuingDeps, type EnrolledHost } from "../../../test/support
 import { startGatewayUnderTest, type GatewayUnderTest } from "../../../test/support/gateway-under-test.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { until } from "../../../test/support/until.ts";
-import { askPlan } from "../nodes/ask-node.ts";
+import { askCommands, askPlan } from "../nodes/ask-node.ts";
 import type { IssuingDeps } from "../nodes/node-certificates.ts";
 import { sql } from "../platform/sql.ts";
 
@@ -57,6 +57,23 @@ test("questions are answered by the host, whichever replica has its session", as
   expect(await asked).toEqual({ commandLines: ["pct start 100000"] });
 });
 
+test("commands that nobody sends are answered one by one; an agent that does not know the question says nothing", async () => {
+  const host = await enrolHost(db.system, deps);
+  const agent = await connect(host, two);
+  const commands = [1, 2, 3].map((vmid) => Command.fromPartial({ vmid, op: { $case: "ensureAbsent", value: {} } }));
+  const asked = askCommands({ db: db.system, hints: one.hints }, host.nodeId, commands);
+  const query = await until("the question", () => agent.heard.find((message) => message.$case === "query"));
+  expect(query.value.question).toMatchObject({ $case: "commands", value: { commands: [{ vmid: 1 }, {}, {}] } });
+  const error = { code: "LOCKED", message: "CT 2 is locked", retryable: true };
+  const plans = [{ commandLines: ["pct destroy 1"] }, { error }];
+  agent.say({ $case: "queryAnswer", value: QueryAnswer.fromPartial({ queryId: query.value.queryId, plans }) });
+  expect(await asked).toEqual([
+    { commandLines: ["pct destroy 1"] },
+    { reason: "LOCKED: CT 2 is locked" },
+    { reason: "The node's agent is too old to tell." },
+  ]);
+});
+
 test("questions are answered by the present session only", async () => {
   const host = await enrolHost(db.system, deps);
   const agent = await connect(host, two);
@@ -82,15 +99,21 @@ test("questions that nobody answers say so in time", async () => {
   });
   expect(performance.now() - startedMs).toBeLessThan(1_500);
   const agent = await connect(host);
-  const asked = askPlan({ db: db.system, hints: one.hints }, host.nodeId, question);
-  const query = await until("the question", () => agent.heard.findLast((message) => message.$case === "query"));
+  // It hears the first one as well, which nobody waits for any more.
+  const second = { ...question, podId: newId() };
+  const answer = askPlan({ db: db.system, hints: one.hints }, host.nodeId, second, 20_000);
+  const heard = () => agent.heard.flatMap((message) => (message.$case === "query" ? [message.value] : []));
+  const query = await until("the question", () =>
+    heard().find(({ question: asked }) => asked?.$case === "plan" && asked.value.podId === second.podId),
+  );
   agent.say({
     $case: "queryAnswer",
     value: {
-      queryId: query.value.queryId,
+      queryId: query.queryId,
       commandLines: [],
       error: { code: "NODE_BUSY", message: "later", retryable: true },
+      plans: [],
     },
   });
-  expect(await asked).toEqual({ reason: "NODE_BUSY: later" });
+  expect(await answer).toEqual({ reason: "NODE_BUSY: later" });
 });

@@ -26,6 +26,7 @@ function scene(recovered: { ran: boolean } = { ran: false }, converge?: Containe
     hostCapacity: refuse,
     pveIdentity: refuse,
     planLines: refuse,
+    planCommands: refuse,
     stopStrays: refuse,
     awaitAddress: refuse,
     converge: (wish, options) => converging(wish, options),

@@ -1,5 +1,7 @@
 import type {
   BackupObservation,
+  Command,
+  CommandPlan,
   ContainerObservation,
   ContainerSpec,
   HostCapacity,
@@ -75,7 +77,7 @@ export interface BackupOrder extends PodContainer {
   /** Identity of the backup (UUID): there is one archive for each, however often it is asked for. */
   readonly backupId: string;
   readonly storage: string;
-  /** "snapshot", "suspend" or "stop". */
+  /** "snapshot", "suspend" or "stop", or "shut-down" for a container that stays stopped. */
   readonly mode: string;
 }
 
@@ -136,6 +138,8 @@ export interface Containers {
   pveIdentity(): Promise<PveIdentity>;
   /** The command lines that would fulfil a wish now. VMID 0 stands for a container that does not exist. */
   planLines(wish: ContainerWish): Promise<string[]>;
+  /** What commands would run one after the other, each as if those before it had been carried out. Never throws. */
+  planCommands(commands: readonly Command[]): Promise<CommandPlan[]>;
   /** Makes the container as wished; safe to call again after any failure or crash. */
   converge(wish: ContainerWish, options: ConvergeOptions): Promise<ContainerOutcome>;
   /** Restarts the container once; NOT_RUNNING when it is stopped. */

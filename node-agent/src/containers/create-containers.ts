@@ -2,12 +2,13 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { DisciplinedClock } from "../clock/disciplined-clock.ts";
-import { argumentVector, readableCommandLine } from "../pct/command-line.ts";
+import { argumentVector } from "../pct/command-line.ts";
 import type { HostPaths } from "../pct/host-paths.ts";
 import { adopt } from "../deeds/adopt.ts";
 import { backUp } from "../deeds/back-up.ts";
 import { deleteBackup } from "../deeds/delete-backup.ts";
 import { migrate } from "../deeds/migrate.ts";
+import { planCommands } from "../deeds/plan-commands.ts";
 import { restore } from "../deeds/restore.ts";
 import { verifyBackup } from "../deeds/verify-backup.ts";
 import { createOperationRunner } from "../pct/operation-runner.ts";
@@ -18,7 +19,6 @@ import { readHostSize } from "../pct/read-kernel.ts";
 import { poolGuard } from "../pool-guard.ts";
 import { createFilesystemProbe } from "../sampling/filesystem-probe.ts";
 import { ContainerFailure, asFailure } from "./container-failure.ts";
-import type { ContainerWish } from "./container-wish.ts";
 import type { Containers } from "./containers.ts";
 import { converge } from "./converge.ts";
 import type { ConvergeDoors } from "./doors.ts";
@@ -28,8 +28,7 @@ import { createKeysFiles } from "./keys-files.ts";
 import { look } from "./look.ts";
 import { networkOf } from "./observed-container.ts";
 import type { PatienceLimits } from "./patience.ts";
-import { planContainer } from "./plan-container.ts";
-import { planHost } from "./plan-host.ts";
+import { planLines } from "./plan-lines.ts";
 import { reboot } from "./reboot.ts";
 import { attachRunning } from "./recover.ts";
 import { stopStrays } from "./strays.ts";
@@ -55,9 +54,6 @@ export interface ContainersOptions {
 
 const PATIENCE: PatienceLimits = { baseMs: 500, capMs: 10_000, clusterMs: 60_000, lockMs: 300_000 };
 
-/** Stands for the VMID of a container that only a dry run knows; the highest there is, so that no other number is like it. */
-const EXAMPLE_VMID = 999_999_999;
-
 /** Makes the door to the containers of this host. Starts nothing and reads nothing yet. */
 export function createContainers(options: ContainersOptions): Containers {
   const { paths, operationsDir, log } = options;
@@ -80,6 +76,7 @@ export function createContainers(options: ContainersOptions): Containers {
     templateTurns: createKeyedTurns(),
     heavyTurns: createTurns(options.maxParallelOperations ?? 3, () => sizes.changed()),
     readTurns: createTurns(1),
+    nowMs: () => options.clock.epochMs(),
   };
   const version = once(async () => {
     const never = new AbortController().signal;
@@ -97,6 +94,7 @@ export function createContainers(options: ContainersOptions): Containers {
         return { name: nodeName, clusterName, version: await version() };
       }),
     planLines: (wish) => named(() => planLines(wish, doors)),
+    planCommands: (commands) => planCommands(commands, doors),
     converge: (wish, bounds) => converge(wish, bounds, doors),
     reboot: (wish, bounds) => reboot(wish, bounds, doors),
     backUp: (order, bounds) => backUp(order, bounds, doors),
@@ -124,23 +122,6 @@ export function createContainers(options: ContainersOptions): Containers {
         }
       }),
   };
-}
-
-async function planLines(wish: ContainerWish, doors: ConvergeDoors): Promise<string[]> {
-  const { spec, podId } = wish;
-  const vmid = wish.vmid === 0 ? EXAMPLE_VMID : wish.vmid;
-  const keys =
-    spec === undefined ? doors.keys.find(vmid, podId) : doors.keys.preview(vmid, podId, spec.sshAuthorizedKeys);
-  const observed = wish.vmid === 0 ? { where: "nowhere" as const } : await doors.view.observe(vmid);
-  const wanted = { ...wish, vmid };
-  const steps = planContainer(wanted, observed, await planHost(wanted, keys, false, doors));
-  return steps.flatMap(({ invocations }) =>
-    invocations.map((invocation) => {
-      const line = readableCommandLine(argumentVector(doors.paths, invocation));
-      // A number would look like that of somebody's container.
-      return wish.vmid === 0 ? line.replaceAll(String(EXAMPLE_VMID), "<vmid>") : line;
-    }),
-  );
 }
 
 /** Asks the container itself until DHCP has given it an address. */

@@ -20,4 +20,6 @@ export interface ConvergeDoors {
   readonly heavyTurns: Turns;
   /** Archives are read to their ends one at a time; it takes long, so it takes no turn from what customers wait for. */
   readonly readTurns: Turns;
+  /** Disciplined time, ms since 1970 UTC. */
+  readonly nowMs: () => number;
 }

@@ -94,13 +94,15 @@ export function observationOfArchive(
     found: true,
     readable: false,
     restored: false,
+    stoppedAtMs: 0n,
     ...change,
   };
 }
 
 /** The wire form of an archive that is not there. */
 export function observationOfAbsence(volumeId: string): BackupObservation {
-  return { volumeId, sizeBytes: 0n, createdAtMs: 0n, found: false, readable: false, restored: false };
+  const isNot = { found: false, readable: false, restored: false };
+  return { volumeId, sizeBytes: 0n, createdAtMs: 0n, ...isNot, stoppedAtMs: 0n };
 }
 
 async function listBackups(storage: string, vmid: number, execution: Execution): Promise<ArchiveName[]> {
@@ -108,7 +110,8 @@ async function listBackups(storage: string, vmid: number, execution: Execution):
   return parseBackupList(output).flatMap((volumeId) => parseArchiveVolume(volumeId) ?? []);
 }
 
-async function pathOf(name: ArchiveName, execution: Execution): Promise<string> {
+/** Where an archive lies, whether or not it is there. @throws ContainerFailure */
+export async function pathOf(name: ArchiveName, execution: Execution): Promise<string> {
   const path = (await answerOf(pvesmPath(name.volumeId), name.storage, execution)).trim();
   if (path.startsWith("/") && basename(path) === fileOf(name)) return path;
   // A backup server keeps no files that this host could read.

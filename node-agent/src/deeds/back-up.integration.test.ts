@@ -1,7 +1,7 @@
-import { existsSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { Command, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
   POD_ID,
   VMID,
@@ -56,6 +56,20 @@ const isRunning = async (): Promise<boolean> =>
 const dumps = async (): Promise<number> =>
   (await fixture.host.invocations()).filter(({ argv }) => argv[0] === "vzdump").length - dumpsBefore;
 
+/** The host's list of tasks tells of a backup of many guests, whose worker is this very process. @returns ends it */
+function pretendBackup(): () => void {
+  const stat = readFileSync(`/proc/${process.pid}/stat`, "utf8");
+  const start = BigInt(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? 0);
+  const hex = (value: bigint | number): string => value.toString(16).toUpperCase().padStart(8, "0");
+  const active = join(fixture.paths.taskLogRoot, "active");
+  const before = existsSync(active) ? readFileSync(active, "utf8") : "";
+  writeFileSync(active, `UPID:pve1:${hex(process.pid)}:${hex(start)}:6B00F032:vzdump::root@pam: 0\n${before}`);
+  const folder = join(fixture.paths.procRoot, String(process.pid));
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, "stat"), stat);
+  return () => writeFileSync(active, before);
+}
+
 describe("a backup", () => {
   it("is made once for each identity, tells its archive, and the container runs afterwards", async () => {
     const { backup, observation } = await fixture.containers.backUp(order(), options());
@@ -73,6 +87,41 @@ describe("a backup", () => {
   it("in mode snapshot stops nothing", async () => {
     await fixture.containers.backUp(order({ mode: "snapshot" }), options());
     expect([finalSamples, archives().length]).toEqual([0, 1]);
+  });
+
+  describe("in mode shut-down", () => {
+    const shutDown = (change: Partial<BackupOrder> = {}) => order({ mode: "shut-down", ...change });
+    const start = () => fixture.containers.converge(runningWish(cloneSpec(fixture.host)), bounds());
+    afterEach(start);
+
+    it("leaves the container stopped, tells since when, and says the words of its plan", async () => {
+      const command = Command.fromPartial({ ...pod, op: { $case: "backup", value: shutDown() } });
+      const [plan] = await fixture.containers.planCommands([command]);
+      const fromMs = Date.now();
+      const { backup, commandLines } = await fixture.containers.backUp(shutDown(), options());
+      expect(plan?.commandLines.map((line) => line.split(" ")[0]?.split("/").at(-1))).toEqual(["pct", "vzdump"]);
+      expect(commandLines.filter((line) => !line.includes("pvesm"))).toEqual(plan?.commandLines);
+      expect(Number(backup?.stoppedAtMs)).toBeGreaterThanOrEqual(fromMs - 1_000);
+      expect(Number(backup?.stoppedAtMs)).toBeLessThanOrEqual(Number(backup?.createdAtMs) + 1_000);
+      expect([finalSamples, archives().length, await isRunning()]).toEqual([1, 1, false]);
+      // Asked again, the archive is the same; once the guest has gone on it is no longer all that there is.
+      expect((await fixture.restart().backUp(shutDown(), options())).backup?.volumeId).toBe(backup?.volumeId);
+      await start();
+      const later = await fixture.containers.backUp(shutDown(), options());
+      expect(later.backup?.volumeId).not.toBe(backup?.volumeId);
+      expect([archives().length, await isRunning()]).toEqual([1, false]);
+    });
+
+    it("lets it run while another backup of the host is under way, and runs it again when none was made", async () => {
+      const impatient = fixture.restart({ patience: { baseMs: 50, capMs: 100, clusterMs: 200, lockMs: 400 } });
+      const end = pretendBackup();
+      await expect(impatient.backUp(shutDown(), options())).rejects.toMatchObject({ code: "LOCKED", retryable: true });
+      end();
+      expect([finalSamples, await dumps(), await isRunning()]).toEqual([0, 0, true]);
+      fixture.host.setFaults([{ storageFull: "local" }]);
+      await expect(fixture.containers.backUp(shutDown(), options())).rejects.toMatchObject({ code: "STORAGE_FULL" });
+      expect([dumpFiles(), await isRunning()]).toEqual([[], true]);
+    });
   });
 
   it("of what is not the pod's, or with words that are none, is refused", async () => {

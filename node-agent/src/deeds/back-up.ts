@@ -3,20 +3,48 @@ import { messageOf } from "../agent-error.ts";
 import type { BackupOrder, ContainerOutcome, DeedOptions } from "../containers/containers.ts";
 import { ContainerFailure } from "../containers/container-failure.ts";
 import type { ConvergeDoors } from "../containers/doors.ts";
+import { beginExecution } from "../containers/execution.ts";
 import type { Execution, InvocationEnd } from "../containers/execution.ts";
 import { requireQuorum } from "../containers/host-view.ts";
+import { step } from "../containers/plan-step.ts";
 import { classifyPctError } from "../pct/classify-pct-error.ts";
 import { halfMadeFiles, parseArchiveVolume, parseDumpLog } from "../pct/parse-archives.ts";
 import type { DumpLog } from "../pct/parse-archives.ts";
-import { vzdump } from "../pct/pct-arguments.ts";
+import { pctShutdown, pvesmFree, vzdump } from "../pct/pct-arguments.ts";
+import type { Invocation } from "../pct/pct-arguments.ts";
+import { readLiveTasks } from "../pct/read-tasks.ts";
 import { findArchive, findBackup, observationOfArchive, removeFiles, writeNotes } from "./archives.ts";
 import type { FoundArchive } from "./archives.ts";
-import { carryOut, interrupted, patiently, requireFree } from "./deed.ts";
+import { carryOut, interrupted, patiently, requireFree, takeStep } from "./deed.ts";
 import type { DeedResult } from "./deed.ts";
 import { settle } from "./settle.ts";
 
 /** Locks that vzdump sets one after the other. */
 const DUMP_LOCKS: ReadonlySet<string> = new Set(["backup", "snapshot", "snapshot-delete"]);
+
+/** No mode of vzdump, which always starts again what it has stopped: the container is stopped before and stays so. */
+const SHUT_DOWN = "shut-down";
+const SHUTDOWN_SECONDS = 60;
+/** How long it may take to look whether an archive was made all the same. */
+const LOOK_MS = 60_000;
+
+/** Whether a container is stopped after its backup. */
+export function leavesStopped({ mode }: Pick<BackupOrder, "mode">): boolean {
+  return mode === SHUT_DOWN;
+}
+
+/** The programs of a backup of a container that runs or not. */
+export function backupInvocations(order: BackupOrder, running: boolean): Invocation[] {
+  return [...(running && leavesStopped(order) ? [shutdown(order)] : []), dumpInvocation(order)];
+}
+
+function shutdown({ vmid }: BackupOrder): Invocation {
+  return pctShutdown(vmid, SHUTDOWN_SECONDS);
+}
+
+function dumpInvocation(order: BackupOrder): Invocation {
+  return vzdump({ ...order, mode: leavesStopped(order) ? "stop" : order.mode });
+}
 
 /**
  * Makes the archive of a backup. Its identity is in the archive's notes and in the words of the program's record,
@@ -29,33 +57,95 @@ export async function backUp(
   doors: ConvergeDoors,
 ): Promise<ContainerOutcome> {
   return carryOut(order.vmid, options, doors, async (execution) => {
-    const invocation = vzdump(order);
+    const invocation = dumpInvocation(order);
     const former = await lastDump(order, doors);
     const made = await patiently(execution, doors, () => madeArchive(order, former, execution));
     if (former !== undefined) await clearUp(order, former, execution, doors);
-    if (made !== undefined) return { backup: observationOfArchive(made) };
+    if (made !== undefined && !(await isOutdated(order, doors))) return { backup: observationOfArchive(made) };
+    if (made !== undefined) await execution.look(pvesmFree(made.name.volumeId));
     if (former !== undefined) throw interrupted("a backup");
-    return patiently(execution, doors, async () => {
+    return await dump(order, invocation, execution, options, doors);
+  });
+}
+
+/** Whether the guest has gone on since its archive was made, as after a boot of the host, although it should not. */
+async function isOutdated(order: BackupOrder, { view }: ConvergeDoors): Promise<boolean> {
+  if (!leavesStopped(order)) return false;
+  const observed = await view.observe(order.vmid);
+  return observed.where === "here" && observed.running;
+}
+
+async function dump(
+  order: BackupOrder,
+  invocation: Invocation,
+  execution: Execution,
+  options: DeedOptions,
+  doors: ConvergeDoors,
+): Promise<DeedResult> {
+  let stoppedAtMs = 0n;
+  try {
+    return await patiently(execution, doors, async () => {
       await requireQuorum(doors.view);
       try {
-        const container = await requireFree(order, execution, doors);
-        if (container.running && order.mode === "stop") await options.beforeStop();
+        const { running } = await requireFree(order, execution, doors);
+        if (running && leavesStopped(order)) {
+          await requireNoOtherDump(doors);
+          await options.beforeStop();
+          stoppedAtMs = BigInt(Math.round(doors.nowMs()));
+          await shutDown(order, execution, doors);
+        } else if (running && order.mode === "stop") await options.beforeStop();
         const report = (detail: string): void => execution.report({ step: "vzdump", percent: 0, detail });
-        return await judge(order, await execution.run(order.vmid, invocation, report), execution);
+        const made = await judge(order, await execution.run(order.vmid, invocation, report), execution);
+        return { backup: observationOfArchive(made, { stoppedAtMs }) };
       } finally {
         // Whatever became of it: a vzdump that was killed leaves half an archive, a lock and a stopped container.
         const log = await lastDump(order, doors);
         if (log !== undefined) await clearUp(order, log, execution, doors);
       }
     });
-  });
+  } catch (error) {
+    if (stoppedAtMs > 0n) await runAgain(order, execution, doors);
+    throw error;
+  }
+}
+
+/** vzdump would wait for another one of the host while the container is stopped: better that runs on. */
+async function requireNoOtherDump({ paths }: ConvergeDoors): Promise<void> {
+  const tasks = await readLiveTasks(paths);
+  if (!tasks.some(({ type }) => type === "vzdump")) return;
+  throw new ContainerFailure("LOCKED", "another backup of this host is under way", { retryable: true });
+}
+
+async function shutDown(order: BackupOrder, execution: Execution, doors: ConvergeDoors): Promise<void> {
+  const { vmid } = order;
+  await takeStep(step("shutdown", shutdown(order)), vmid, execution, doors);
+  const observed = await doors.view.observe(vmid);
+  if (observed.where !== "here" || !observed.running) return;
+  throw new ContainerFailure("STEP_WITHOUT_EFFECT", `container ${vmid} still runs`, { retryable: true });
+}
+
+/**
+ * Without an archive the container shall not stand still until somebody tries again. Where there is one after all, or
+ * that cannot be seen, it stays stopped: what it would write now would be missing there.
+ */
+async function runAgain(order: BackupOrder, { commandId }: Execution, doors: ConvergeDoors): Promise<void> {
+  const bounds = { commandId, signal: new AbortController().signal, deadlineMs: LOOK_MS };
+  const execution = beginExecution(doors.paths, doors.runner, bounds);
+  try {
+    const made = await madeArchive(order, await lastDump(order, doors), execution);
+    if (made === undefined) await settle(order, { locks: DUMP_LOCKS, shallRun: true }, execution, doors);
+  } catch (error) {
+    doors.log.error({ vmid: order.vmid, reason: messageOf(error) }, "the container stays stopped after a backup");
+  } finally {
+    execution.close();
+  }
 }
 
 /** An archive that is whole counts, whatever vzdump said afterwards. @throws ContainerFailure why there is none */
-async function judge(order: BackupOrder, { end, output }: InvocationEnd, execution: Execution): Promise<DeedResult> {
+async function judge(order: BackupOrder, { end, output }: InvocationEnd, execution: Execution): Promise<FoundArchive> {
   const log = parseDumpLog(output.stdout, order.vmid);
   const made = await madeArchive(order, log, execution);
-  if (made !== undefined && made.sizeBytes > 0n) return { backup: observationOfArchive(made) };
+  if (made !== undefined && made.sizeBytes > 0n) return made;
   if (end.kind === "exited" && end.exitCode === 0) {
     const message = "vzdump said that it made an archive and there is none";
     throw new ContainerFailure("STEP_WITHOUT_EFFECT", message, { retryable: true });

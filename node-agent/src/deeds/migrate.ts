@@ -10,6 +10,8 @@ import { classifyPctError } from "../pct/classify-pct-error.ts";
 import { parseMigrationLog } from "../pct/parse-archives.ts";
 import type { MigrationLog } from "../pct/parse-archives.ts";
 import { pctMigrate } from "../pct/pct-arguments.ts";
+import type { Invocation } from "../pct/pct-arguments.ts";
+import type { ContainerConfig } from "../pct/parse-pct-config.ts";
 import { readConfigFile, readStorages } from "../pct/read-cluster.ts";
 import { carryOut, interrupted, patiently, requireFree } from "./deed.ts";
 import { refuseImmovable } from "./plan-migrate.ts";
@@ -30,10 +32,8 @@ export async function migrate(
   options: DeedOptions,
   doors: ConvergeDoors,
 ): Promise<ContainerOutcome> {
-  const { vmid, target, targetStorage, shutdownTimeoutSeconds } = order;
-  return carryOut(vmid, options, doors, async (execution) => {
-    const timeoutSeconds = shutdownTimeoutSeconds === 0 ? DEFAULT_SHUTDOWN_SECONDS : shutdownTimeoutSeconds;
-    const invocation = pctMigrate({ vmid, target, targetStorage, timeoutSeconds });
+  return carryOut(order.vmid, options, doors, async (execution) => {
+    const invocation = migrateInvocation(order);
     const former = await lastMigration(order, execution, doors);
     if (former !== undefined) await settle(order, leftBy(former), execution, doors);
     const arrived = await patiently(execution, doors, () => findArrived(order, former, doors));
@@ -49,16 +49,32 @@ export async function migrate(
   });
 }
 
+/** The program of a migration. */
+export function migrateInvocation({ vmid, target, targetStorage, shutdownTimeoutSeconds }: MigrateOrder): Invocation {
+  const timeoutSeconds = shutdownTimeoutSeconds === 0 ? DEFAULT_SHUTDOWN_SECONDS : shutdownTimeoutSeconds;
+  return pctMigrate({ vmid, target, targetStorage, timeoutSeconds });
+}
+
+/** @throws ContainerFailure for what Proxmox would refuse, before anything is done */
+export async function refuseMigration(
+  order: MigrateOrder,
+  config: ContainerConfig,
+  doors: ConvergeDoors,
+): Promise<void> {
+  await requireTarget(order.target, doors);
+  refuseImmovable(order, config, await storagesOf(order, doors));
+}
+
 async function move(
   order: MigrateOrder,
-  invocation: ReturnType<typeof pctMigrate>,
+  invocation: Invocation,
   execution: Execution,
   options: DeedOptions,
   doors: ConvergeDoors,
 ): Promise<MoveObservation> {
-  const { vmid, target } = order;
+  const { vmid } = order;
   await requireQuorum(doors.view);
-  await requireTarget(target, doors);
+  await requireTarget(order.target, doors);
   const watch = { shutdownMs: 0, downtimeMs: 0 };
   const follow = (line: string): void => {
     if (/ shutdown CT \d+$/u.test(line)) watch.shutdownMs = performance.now();
@@ -71,7 +87,7 @@ async function move(
   try {
     ended = await doors.heavyTurns.take(execution.signal, async () => {
       const container = await requireFree(order, execution, doors);
-      refuseImmovable(order, container.config, await storagesOf(order, doors));
+      await refuseMigration(order, container.config, doors);
       if (container.running) await options.beforeStop();
       return execution.run(vmid, invocation, follow);
     });

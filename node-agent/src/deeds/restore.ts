@@ -25,7 +25,7 @@ import { planRestore } from "./plan-restore.ts";
 import type { RestoreStep } from "./plan-restore.ts";
 
 /** Digest of no keys that anybody could wish: what the archive held is replaced at the next start. */
-const UNKNOWN_KEYS = "0".repeat(16);
+export const UNKNOWN_KEYS = "0".repeat(16);
 /** How often `pct restore` may say that it succeeded while nothing is there. */
 const MAX_RESTORES = 2;
 
@@ -53,6 +53,27 @@ export async function restore(
   const wish = { ...order, present: true };
   const { observation, commandLines } = await converge(wish, { ...options, deadlineMs }, doors);
   return { ...made, observation, commandLines: [...made.commandLines, ...commandLines] };
+}
+
+/** The program that makes the container from an archive, which also writes its configuration and its mark. */
+export function restoreInvocation(
+  { spec, podId, fleetEpoch, generation, vmid }: RestoreOrder,
+  volumeId: string,
+  commandId: string,
+  { present, overwrite }: { readonly present: ObservedContainer | undefined; readonly overwrite: boolean },
+): Invocation {
+  const marker: Marker = { podId, fleetEpoch, generation, stage: "ready", keys: UNKNOWN_KEYS };
+  // What people wrote about the container stays.
+  const description = replaceMarker(present?.where === "here" ? present.config.description : "", marker);
+  return pctRestore({
+    vmid,
+    volumeId,
+    storage: spec.storage,
+    diskGb: spec.diskGb,
+    options: { ...newContainerOptions(spec, marker), description: noteRestore(description, commandId) },
+    pool: spec.pool,
+    overwrite,
+  });
 }
 
 /** One restore on its way to a container whose disk is as it shall be. */
@@ -171,22 +192,7 @@ class Restoration {
   }
 
   #invocation({ volumeId }: ArchiveName, present: ObservedContainer | undefined, overwrite: boolean): Invocation {
-    const { spec, podId, fleetEpoch, generation, vmid } = this.#order;
-    const marker: Marker = { podId, fleetEpoch, generation, stage: "ready", keys: UNKNOWN_KEYS };
-    // What people wrote about the container stays.
-    const description = replaceMarker(present?.where === "here" ? present.config.description : "", marker);
-    return pctRestore({
-      vmid,
-      volumeId,
-      storage: spec.storage,
-      diskGb: spec.diskGb,
-      options: {
-        ...newContainerOptions(spec, marker),
-        description: noteRestore(description, this.#execution.commandId),
-      },
-      pool: spec.pool,
-      overwrite,
-    });
+    return restoreInvocation(this.#order, volumeId, this.#execution.commandId, { present, overwrite });
   }
 
   async #requireArchive(): Promise<FoundArchive> {

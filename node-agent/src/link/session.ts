@@ -185,7 +185,7 @@ function createQueryAnswerer(doors: SessionDoors, outgoing: Outgoing): (query: Q
   let answering = 0;
   const answer = (value: QueryAnswer): void => void outgoing.send({ $case: "queryAnswer", value });
   const refuse = (query: Query, code: string, message: string): void =>
-    answer({ queryId: query.queryId, commandLines: [], error: { code, message, retryable: true } });
+    answer({ queryId: query.queryId, commandLines: [], error: { code, message, retryable: true }, plans: [] });
   return (query) => {
     if (answering >= maxParallelQueries) return refuse(query, "NODE_BUSY", "Too many questions at a time.");
     answering += 1;

@@ -517,7 +517,11 @@ export interface Backup {
   backupId: string;
   /** Proxmox storage to write to. */
   storage: string;
-  /** Mode "snapshot", "suspend" or "stop". */
+  /**
+   * Mode "snapshot", "suspend" or "stop"; or "shut-down": the container is shut down when the archive's turn
+   * has come and stays stopped, so that the archive holds all that it ever wrote. If no archive is made, it
+   * runs again.
+   */
   mode: string;
 }
 
@@ -647,6 +651,11 @@ export interface BackupObservation {
   readable: boolean;
   /** Restore: the disk was made from the archive. False when a disk on shared storage was kept. */
   restored: boolean;
+  /**
+   * Backup in mode "shut-down": disciplined time at which the container was told to shut down, ms since 1970
+   * UTC; 0 when it did not run or that is not known.
+   */
+  stoppedAtMs: bigint;
 }
 
 /** MoveObservation is where a container is after a Migrate. */
@@ -782,6 +791,9 @@ export interface Query {
     | //
     /** Which command lines would reach this state? */
     { $case: "plan"; value: PlanQuestion }
+    | //
+    /** Which command lines would these commands run? */
+    { $case: "commands"; value: CommandsQuestion }
     | undefined;
 }
 
@@ -803,6 +815,12 @@ export interface PlanQuestion {
   absent: boolean;
 }
 
+/** CommandsQuestion asks for the plans of commands that nobody sends. */
+export interface CommandsQuestion {
+  /** Each as if it were the next one for its container. */
+  commands: Command[];
+}
+
 /** QueryAnswer answers a Query. */
 export interface QueryAnswer {
   /** The question. */
@@ -810,6 +828,18 @@ export interface QueryAnswer {
   /** Command lines, one per step. */
   commandLines: string[];
   /** Why there is no answer; absent when there is one. */
+  error:
+    | CommandError
+    | undefined;
+  /** Of a CommandsQuestion: one for each command, in their order. */
+  plans: CommandPlan[];
+}
+
+/** CommandPlan is what a command would run now. */
+export interface CommandPlan {
+  /** Command lines, one per step. Looks that every execution begins with are left out. */
+  commandLines: string[];
+  /** Why it would be refused; absent when it would not. */
   error: CommandError | undefined;
 }
 
@@ -5155,7 +5185,15 @@ export const CommandResult: MessageFns<CommandResult> = {
 };
 
 function createBaseBackupObservation(): BackupObservation {
-  return { volumeId: "", sizeBytes: 0n, createdAtMs: 0n, found: false, readable: false, restored: false };
+  return {
+    volumeId: "",
+    sizeBytes: 0n,
+    createdAtMs: 0n,
+    found: false,
+    readable: false,
+    restored: false,
+    stoppedAtMs: 0n,
+  };
 }
 
 export const BackupObservation: MessageFns<BackupObservation> = {
@@ -5183,6 +5221,12 @@ export const BackupObservation: MessageFns<BackupObservation> = {
     }
     if (message.restored !== false) {
       writer.uint32(48).bool(message.restored);
+    }
+    if (message.stoppedAtMs !== 0n) {
+      if (BigInt.asIntN(64, message.stoppedAtMs) !== message.stoppedAtMs) {
+        throw new globalThis.Error("value provided for field message.stoppedAtMs of type int64 too large");
+      }
+      writer.uint32(56).int64(message.stoppedAtMs);
     }
     return writer;
   },
@@ -5248,6 +5292,14 @@ export const BackupObservation: MessageFns<BackupObservation> = {
             message.restored = reader.bool();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.stoppedAtMs = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5280,6 +5332,11 @@ export const BackupObservation: MessageFns<BackupObservation> = {
       found: isSet(object.found) ? globalThis.Boolean(object.found) : false,
       readable: isSet(object.readable) ? globalThis.Boolean(object.readable) : false,
       restored: isSet(object.restored) ? globalThis.Boolean(object.restored) : false,
+      stoppedAtMs: isSet(object.stoppedAtMs)
+        ? BigInt(object.stoppedAtMs)
+        : isSet(object.stopped_at_ms)
+        ? BigInt(object.stopped_at_ms)
+        : 0n,
     };
   },
 
@@ -5303,6 +5360,9 @@ export const BackupObservation: MessageFns<BackupObservation> = {
     if (message.restored !== false) {
       obj.restored = message.restored;
     }
+    if (message.stoppedAtMs !== 0n) {
+      obj.stoppedAtMs = message.stoppedAtMs.toString();
+    }
     return obj;
   },
 
@@ -5319,6 +5379,9 @@ export const BackupObservation: MessageFns<BackupObservation> = {
     message.found = object.found ?? false;
     message.readable = object.readable ?? false;
     message.restored = object.restored ?? false;
+    message.stoppedAtMs = (object.stoppedAtMs !== undefined && object.stoppedAtMs !== null)
+      ? BigInt(object.stoppedAtMs)
+      : 0n;
     return message;
   },
 };
@@ -6545,6 +6608,9 @@ export const Query: MessageFns<Query> = {
       case "plan":
         PlanQuestion.encode(message.question.value, writer.uint32(18).fork()).join();
         break;
+      case "commands":
+        CommandsQuestion.encode(message.question.value, writer.uint32(26).fork()).join();
+        break;
     }
     return writer;
   },
@@ -6578,6 +6644,14 @@ export const Query: MessageFns<Query> = {
             message.question = { $case: "plan", value: PlanQuestion.decode(reader, reader.uint32()) };
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.question = { $case: "commands", value: CommandsQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6597,7 +6671,11 @@ export const Query: MessageFns<Query> = {
         : isSet(object.query_id)
         ? globalThis.String(object.query_id)
         : "",
-      question: isSet(object.plan) ? { $case: "plan", value: PlanQuestion.fromJSON(object.plan) } : undefined,
+      question: isSet(object.plan)
+        ? { $case: "plan", value: PlanQuestion.fromJSON(object.plan) }
+        : isSet(object.commands)
+        ? { $case: "commands", value: CommandsQuestion.fromJSON(object.commands) }
+        : undefined,
     };
   },
 
@@ -6608,6 +6686,8 @@ export const Query: MessageFns<Query> = {
     }
     if (message.question?.$case === "plan") {
       obj.plan = PlanQuestion.toJSON(message.question.value);
+    } else if (message.question?.$case === "commands") {
+      obj.commands = CommandsQuestion.toJSON(message.question.value);
     }
     return obj;
   },
@@ -6622,6 +6702,12 @@ export const Query: MessageFns<Query> = {
       case "plan": {
         if (object.question?.value !== undefined && object.question?.value !== null) {
           message.question = { $case: "plan", value: PlanQuestion.fromPartial(object.question.value) };
+        }
+        break;
+      }
+      case "commands": {
+        if (object.question?.value !== undefined && object.question?.value !== null) {
+          message.question = { $case: "commands", value: CommandsQuestion.fromPartial(object.question.value) };
         }
         break;
       }
@@ -6790,8 +6876,77 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
   },
 };
 
+function createBaseCommandsQuestion(): CommandsQuestion {
+  return { commands: [] };
+}
+
+export const CommandsQuestion: MessageFns<CommandsQuestion> = {
+  encode(message: CommandsQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.commands) {
+      Command.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CommandsQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCommandsQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.commands.push(Command.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CommandsQuestion {
+    return {
+      commands: globalThis.Array.isArray(object?.commands) ? object.commands.map((e: any) => Command.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: CommandsQuestion): unknown {
+    const obj: any = {};
+    if (message.commands?.length) {
+      obj.commands = message.commands.map((e) => Command.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CommandsQuestion>): CommandsQuestion {
+    return CommandsQuestion.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CommandsQuestion>): CommandsQuestion {
+    const message = createBaseCommandsQuestion();
+    message.commands = object.commands?.map((e) => Command.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseQueryAnswer(): QueryAnswer {
-  return { queryId: "", commandLines: [], error: undefined };
+  return { queryId: "", commandLines: [], error: undefined, plans: [] };
 }
 
 export const QueryAnswer: MessageFns<QueryAnswer> = {
@@ -6804,6 +6959,9 @@ export const QueryAnswer: MessageFns<QueryAnswer> = {
     }
     if (message.error !== undefined) {
       CommandError.encode(message.error, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.plans) {
+      CommandPlan.encode(v!, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -6845,6 +7003,14 @@ export const QueryAnswer: MessageFns<QueryAnswer> = {
             message.error = CommandError.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.plans.push(CommandPlan.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6870,6 +7036,7 @@ export const QueryAnswer: MessageFns<QueryAnswer> = {
         ? object.command_lines.map((e: any) => globalThis.String(e))
         : [],
       error: isSet(object.error) ? CommandError.fromJSON(object.error) : undefined,
+      plans: globalThis.Array.isArray(object?.plans) ? object.plans.map((e: any) => CommandPlan.fromJSON(e)) : [],
     };
   },
 
@@ -6884,6 +7051,9 @@ export const QueryAnswer: MessageFns<QueryAnswer> = {
     if (message.error !== undefined) {
       obj.error = CommandError.toJSON(message.error);
     }
+    if (message.plans?.length) {
+      obj.plans = message.plans.map((e) => CommandPlan.toJSON(e));
+    }
     return obj;
   },
 
@@ -6893,6 +7063,98 @@ export const QueryAnswer: MessageFns<QueryAnswer> = {
   fromPartial(object: DeepPartial<QueryAnswer>): QueryAnswer {
     const message = createBaseQueryAnswer();
     message.queryId = object.queryId ?? "";
+    message.commandLines = object.commandLines?.map((e) => e) || [];
+    message.error = (object.error !== undefined && object.error !== null)
+      ? CommandError.fromPartial(object.error)
+      : undefined;
+    message.plans = object.plans?.map((e) => CommandPlan.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseCommandPlan(): CommandPlan {
+  return { commandLines: [], error: undefined };
+}
+
+export const CommandPlan: MessageFns<CommandPlan> = {
+  encode(message: CommandPlan, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.commandLines) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.error !== undefined) {
+      CommandError.encode(message.error, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CommandPlan {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCommandPlan();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.commandLines.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.error = CommandError.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CommandPlan {
+    return {
+      commandLines: globalThis.Array.isArray(object?.commandLines)
+        ? object.commandLines.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.command_lines)
+        ? object.command_lines.map((e: any) => globalThis.String(e))
+        : [],
+      error: isSet(object.error) ? CommandError.fromJSON(object.error) : undefined,
+    };
+  },
+
+  toJSON(message: CommandPlan): unknown {
+    const obj: any = {};
+    if (message.commandLines?.length) {
+      obj.commandLines = message.commandLines;
+    }
+    if (message.error !== undefined) {
+      obj.error = CommandError.toJSON(message.error);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CommandPlan>): CommandPlan {
+    return CommandPlan.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CommandPlan>): CommandPlan {
+    const message = createBaseCommandPlan();
     message.commandLines = object.commandLines?.map((e) => e) || [];
     message.error = (object.error !== undefined && object.error !== null)
       ? CommandError.fromPartial(object.error)
