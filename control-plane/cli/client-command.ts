@@ -1,5 +1,6 @@
 import { InvalidArgumentError, Option, type Command } from "commander";
 import type { OpenedCli } from "./open-cli.ts";
+import { canNamePod } from "./pod-reference.ts";
 import { parseDuration, parsePair, parseSizeMb } from "./terminal/format.ts";
 
 /** What every command that talks to a control plane can be told. */
@@ -95,8 +96,8 @@ export function label(text: string, before: Readonly<Record<string, string>> = {
   return { ...before, [pair[0]]: pair[1] };
 }
 
-/** For references to pods: a VMID or a UUID. Other names are refused here, because the API's paths do not know them. */
+/** For references to pods: a VMID, a UUID, or a hostname. */
 export function podReference(text: string): string {
-  if (/^(\d{1,9}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/i.test(text)) return text;
-  throw new InvalidArgumentError("A pod is named by its VMID or its id (see cloudpods pods ls).");
+  if (canNamePod(text)) return text;
+  throw new InvalidArgumentError("A pod is named by its VMID, its hostname or its id (see cloudpods pods ls).");
 }

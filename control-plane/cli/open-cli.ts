@@ -1,5 +1,6 @@
 import { type Answer, type Api, createApi } from "./api/client.ts";
 import type { EndpointName, InputOf } from "./api/endpoints.ts";
+import { withNamedPods } from "./api/named-pods.ts";
 import type { ClientOptions } from "./client-command.ts";
 import { chooseConnection, requireToken, type Connection } from "./profiles/choose-credential.ts";
 import { profilePath, readProfiles } from "./profiles/profile-file.ts";
@@ -28,11 +29,7 @@ export async function openCli(options: ClientOptions & { readonly isPublic?: boo
     connection,
     out: output,
     isJson,
-    api: createApi({
-      ...connection,
-      deadlineMs: options.timeout,
-      onRetry: noteOnce,
-    }),
+    api: withNamedPods(createApi({ ...connection, deadlineMs: options.timeout, onRetry: noteOnce })),
     show(answer, render) {
       if (isJson) output.raw(answer.text === "" ? "null" : answer.text);
       else output.print(render(answer.body));

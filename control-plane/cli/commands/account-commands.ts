@@ -30,7 +30,7 @@ export function addAccountCommands(program: Command): Command {
   // Options of a command would be taken from the commands below it: `usage export` has its own --tenant.
   addClientOptions(usage.command("show", { isDefault: true }))
     .description("this month so far; of a pod by day")
-    .argument("[pod]", "VMID or id", podReference)
+    .argument("[pod]", "hostname, VMID or id", podReference)
     .option("--days <number>", "of a pod: so many days", count, 14)
     .action(async (pod: string | undefined, { days, ...options }: ClientOptions & { readonly days: number }) => {
       await withCli(options, async (cli) => {

@@ -19,7 +19,7 @@ export function addBackupCommands(program: Command, pods: Command): void {
   addRestore(pods);
   const backups = program.command("backups").description("backups of pods, also of pods that are gone");
   clientCommand(backups, "ls", "backups of a pod, newest first")
-    .argument("<pod>", "VMID or id; of a pod that is gone its id", podReference)
+    .argument("<pod>", "hostname, VMID or id; of a pod that is gone its id", podReference)
     .option("--limit <number>", "show so many at most", count, 100)
     .action(async (pod: string, options: ClientOptions & { readonly limit: number }) =>
       withCli(options, async (cli) => {
@@ -28,7 +28,7 @@ export function addBackupCommands(program: Command, pods: Command): void {
       }),
     );
   clientCommand(backups, "rm", "delete a backup")
-    .argument("<pod>", "VMID or id", podReference)
+    .argument("<pod>", "hostname, VMID or id", podReference)
     .argument("<backup>", "id")
     .option("-y, --yes", "do not ask", false)
     .action(async (pod: string, id: string, options: ClientOptions & { readonly yes: boolean }) =>
@@ -49,7 +49,7 @@ interface BackupOptions extends ClientOptions, WaitOptions {
 
 function addMaking(pods: Command): void {
   addWaitOptions(clientCommand(pods, "backup", "back a pod up now"))
-    .argument("<pod>", "VMID or id", podReference)
+    .argument("<pod>", "hostname, VMID or id", podReference)
     .option("--note <text>", "what it is for")
     .addOption(
       new Option("--mode <mode>", "how the pod is held still; by default as little as can be").choices([
@@ -73,7 +73,7 @@ interface RestoreOptions extends ClientOptions, WaitOptions {
 
 function addRestore(pods: Command): void {
   addWaitOptions(clientCommand(pods, "restore", "go back to a backup; what was written since is lost"))
-    .argument("<pod>", "VMID or id; of a pod that is gone its id", podReference)
+    .argument("<pod>", "hostname, VMID or id; of a pod that is gone its id", podReference)
     .argument("<backup>", "id, see: cloudpods backups ls")
     .option("--as-new <hostname>", "make a new pod of it and leave the other alone")
     .addOption(new Option("--plan <code>", "of the new pod; by default as it was"))

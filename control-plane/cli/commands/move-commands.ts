@@ -19,7 +19,7 @@ interface MigrateOptions extends ClientOptions, WaitOptions {
 /** Adds the move of one pod. */
 export function addMigrateCommand(pods: Command): void {
   addWaitOptions(clientCommand(pods, "migrate", "move a pod to another host, for operators"))
-    .argument("<pod>", "VMID or id", podReference)
+    .argument("<pod>", "hostname, VMID or id", podReference)
     .option("--target <node>", "name or id of the host; by default the best one")
     .option("--reason <text>", "why; it is in the audit log", "by the command line")
     .option("--dry-run", "tell what would happen and change nothing")

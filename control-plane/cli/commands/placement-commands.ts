@@ -21,7 +21,7 @@ interface WhyNotOptions extends ClientOptions {
 /** Adds the overview, the questions to the scheduler and the proof that an order would work. */
 export function addPlacementCommands(program: Command): void {
   clientCommand(program, "why", "why a pod is where it is")
-    .argument("<pod>", "VMID or id", podReference)
+    .argument("<pod>", "hostname, VMID or id", podReference)
     .action(async (reference: string, options: ClientOptions) => {
       await withCli(options, async (cli) => {
         const answer = await cli.api.call("showPlacement", { pod: reference });

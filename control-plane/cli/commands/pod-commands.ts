@@ -58,7 +58,7 @@ function addReading(pods: Command): void {
       });
     });
   clientCommand(pods, "show", "a pod and its health")
-    .argument("<pod>", "VMID or id", podReference)
+    .argument("<pod>", "hostname, VMID or id", podReference)
     .action(async (pod: string, options: ClientOptions) => {
       await withCli(options, async (cli) => {
         const answer = await cli.api.call("showPod", { pod });
@@ -92,7 +92,7 @@ function addPower(pods: Command): void {
     const command = clientCommand(pods, verb, descriptions[verb as keyof typeof powerVerbs]);
     if (verb === "suspend") command.option("--reason <text>", "why");
     addWaitOptions(command)
-      .argument("<pod>", "VMID or id", podReference)
+      .argument("<pod>", "hostname, VMID or id", podReference)
       .action(async (pod: string, options: ClientOptions & WaitOptions & { readonly reason?: string }) => {
         await withCli(options, async (cli) => {
           const body = options.reason === undefined ? {} : { body: { reason: options.reason } };
@@ -113,7 +113,7 @@ function addDestroy(pods: Command): void {
     .option("--dry-run", "tell what would happen and change nothing")
     .option("--final-backup", "make a backup first, which stays for 30 days")
     .option("-y, --yes", "do not ask", false)
-    .argument("<pod>", "VMID or id", podReference)
+    .argument("<pod>", "hostname, VMID or id", podReference)
     .action(async (reference: string, options: DestroyOptions) => {
       await withCli(options, async (cli) => {
         if (options.dryRun === true) {

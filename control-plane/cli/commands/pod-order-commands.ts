@@ -88,7 +88,7 @@ function addCreate(pods: Command): void {
 function addScale(pods: Command): void {
   addWaitOptions(addSizeOptions(clientCommand(pods, "scale", "change the plan or the resources of a pod")))
     .option("--dry-run", "tell what would happen and change nothing")
-    .argument("<pod>", "VMID or id", podReference)
+    .argument("<pod>", "hostname, VMID or id", podReference)
     .action(async (pod: string, options: ClientOptions & WaitOptions & SizeOptions & { readonly dryRun?: true }) => {
       const body = sizeOf(options);
       await withCli(options, async (cli) => {

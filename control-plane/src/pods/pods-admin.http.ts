@@ -8,6 +8,7 @@ import { route } from "../http/route.ts";
 import { joinSql, sql } from "../platform/sql.ts";
 import { taskView, toTaskView } from "../tasks/task-view.ts";
 import { changePower } from "./change-power.ts";
+import { hostname } from "./hostnames.ts";
 import type { PodHints } from "./pod-hints.ts";
 import { acceptedView, podView, toPodView } from "./pod-view.ts";
 import { findPodOfAnyTenant, selectPods, type Pod } from "./pod.ts";
@@ -58,6 +59,7 @@ function registerAll(routes: RouteTable): void {
         status: z.enum(podStatuses).optional(),
         tenantId: z.uuid().optional(),
         nodeId: z.uuid().optional(),
+        hostname: hostname.optional(),
       }),
     },
     responses: { 200: listOf(podView) },
@@ -67,6 +69,7 @@ function registerAll(routes: RouteTable): void {
         query.status === undefined ? sql`p.status <> 'deleted'` : sql`p.status = ${query.status}`,
         ...(query.tenantId === undefined ? [] : [sql`p.tenant_id = ${query.tenantId}`]),
         ...(query.nodeId === undefined ? [] : [sql`p.node_id = ${query.nodeId}`]),
+        ...(query.hostname === undefined ? [] : [sql`p.hostname = ${query.hostname}`]),
         ...(after === undefined ? [] : [sql`p.id < ${after}::uuid`]),
       ];
       const rows = await ctx.system.query<Pod>(

@@ -125,6 +125,9 @@ test("operators list the pods of all tenants and restart them", async () => {
   const mine = `/admin/all?tenantId=${bench.tenantId}&nodeId=${bench.nodeId}`;
   expect(await pagesOf(bench.operator, `${mine}&status=active`)).toEqual([blog.id, shop.id]);
   expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&status=failed`))).toEqual([]);
+  expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&hostname=blog`))).toEqual([blog.id]);
+  expect(idsOf(await bench.ask(bench.customer, "GET", "?hostname=blog"))).toContain(blog.id);
+  expect(idsOf(await bench.ask(bench.customer, "GET", "?hostname=nobody"))).toEqual([]);
   expect(idsOf(await bench.ask(bench.operator, "GET", "/admin/all"))).toEqual(
     expect.arrayContaining([blog.id, shop.id]),
   );

@@ -12,7 +12,7 @@ import { joinSql, sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
 import { taskView, toTaskView } from "../tasks/task-view.ts";
 import { taskColumns, type Task } from "../tasks/task.ts";
-import { domain, labels } from "./hostnames.ts";
+import { domain, hostname, labels } from "./hostnames.ts";
 import { hostsFor, hostsView } from "./placement-hosts.ts";
 import { podView, toPodView } from "./pod-view.ts";
 import { findPod, lockPod, selectPods, type Pod } from "./pod.ts";
@@ -21,6 +21,7 @@ const listFilters = listQuery.extend({
   status: z.enum(podStatuses).optional(),
   planCode: z.string().max(64).optional(),
   region: z.string().max(64).optional(),
+  hostname: hostname.optional(),
 });
 
 /** Lists, details and changes that no host has to hear of. */
@@ -49,6 +50,7 @@ function registerLists(routes: RouteTable): void {
           query.status === undefined ? sql`p.status <> 'deleted'` : sql`p.status = ${query.status}`,
           ...(planCode === undefined ? [] : [sql`p.plan_code = ${planCode}`]),
           ...(query.region === undefined ? [] : [sql`p.region = ${query.region}`]),
+          ...(query.hostname === undefined ? [] : [sql`p.hostname = ${query.hostname}`]),
           ...(after === undefined ? [] : [sql`p.id < ${after}::uuid`]),
         ];
         const rows = await ctx.inTenant((tx) =>
