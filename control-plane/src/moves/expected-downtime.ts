@@ -5,7 +5,7 @@ export interface PastMove {
   readonly strategy: MoveStrategy;
   readonly diskGb: number;
   readonly downtimeMs: number;
-  /** From the request to the end of the task. */
+  /** From when the pod was first touched to the end of the task. */
   readonly durationMs: number;
 }
 

@@ -97,41 +97,52 @@ async function arrived({ tx, move }: MoveContext, command: FinishedCommand): Pro
   return { kind: "done", message: `The container is on ${move.toNode}` };
 }
 
-/** Before the archive is made, so that it holds everything that was ever written. */
-export const stopStep = moveStep({
-  name: "stop",
+/**
+ * One archive for each move, however often it is asked for. A host makes one at a time: the container is shut down when
+ * its turn has come, runs on until then, and stays stopped, so that the archive holds everything that it ever wrote.
+ */
+export const backupStep = moveStep({
+  name: "backup",
   percent: 5,
   at: "source",
-  waitingFor: "Shutting the container down",
+  waitingFor: "Waiting for the host to shut the container down and make the archive",
+  applies: ({ strategy }) => strategy === "backup-restore",
+  wish: (_, move) => ({
+    op: { $case: "backup", value: { backupId: move.id, storage: move.archiveStorage ?? "", mode: "shut-down" } },
+    timeoutMs: copyTimeoutMs,
+    ttlMs: deedTtlMs,
+  }),
+  before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "begun"),
+  async onSuccess({ tx, move, now }, command) {
+    const archive = archiveOf(command);
+    if (archive === undefined || !archive.found || archive.volumeId === "")
+      return { kind: "retry", code: "ARCHIVE_MISSING", message: "The host made no archive" };
+    await noteInstants(tx, move.id, stoppedAt(archive, move, now), "stopped");
+    await tx.execute(sql`
+      UPDATE cloud_pod_moves SET archive_volume_id = ${archive.volumeId}, archive_made_at = now() WHERE id = ${move.id}`);
+    return { kind: "done", message: "The archive is made" };
+  },
+});
+
+/** An agent that was restarted meanwhile does not know when it began to stop the container, but when the archive was begun. */
+function stoppedAt({ stoppedAtMs, createdAtMs }: BackupObservation, { begunAt }: Move, now: Date): Date {
+  const told = Number(stoppedAtMs > 0n ? stoppedAtMs : createdAtMs);
+  const ms = told > 0 ? told : now.getTime();
+  return new Date(Math.min(now.getTime(), Math.max(ms, begunAt?.getTime() ?? ms)));
+}
+
+/** Whatever may have started it since: two must never run. */
+export const stopStep = moveStep({
+  name: "stop",
+  percent: 35,
+  at: "source",
+  waitingFor: "Seeing that the container is stopped",
   applies: ({ strategy }) => strategy === "backup-restore",
   wish: () => ({
     op: { $case: "ensurePower", value: { power: Power.POWER_STOPPED, shutdownTimeoutSeconds } },
     timeoutMs: powerTimeoutMs,
   }),
-  before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "begun", "stopped"),
   onSuccess: async () => await Promise.resolve({ kind: "done", message: "The container is stopped" }),
-});
-
-/** One archive for each move, however often it is asked for. */
-export const backupStep = moveStep({
-  name: "backup",
-  percent: 10,
-  at: "source",
-  waitingFor: "Making the archive",
-  applies: ({ strategy }) => strategy === "backup-restore",
-  wish: (_, move) => ({
-    op: { $case: "backup", value: { backupId: move.id, storage: move.archiveStorage ?? "", mode: "stop" } },
-    timeoutMs: copyTimeoutMs,
-    ttlMs: deedTtlMs,
-  }),
-  async onSuccess({ tx, move }, command) {
-    const archive = archiveOf(command);
-    if (archive === undefined || !archive.found || archive.volumeId === "")
-      return { kind: "retry", code: "ARCHIVE_MISSING", message: "The host made no archive" };
-    await tx.execute(sql`
-      UPDATE cloud_pod_moves SET archive_volume_id = ${archive.volumeId}, archive_made_at = now() WHERE id = ${move.id}`);
-    return { kind: "done", message: "The archive is made" };
-  },
 });
 
 /** The target itself reads the archive to its end, before the source loses anything. */

@@ -54,13 +54,29 @@ describe("between hosts that only share a storage for backups", () => {
     expect((await moveRow(pod.id))?.["downtimeMs"]).toBeGreaterThan(0);
     // Everything was ready on the target before the source lost anything.
     expect(bench.hosts.carriedOut.slice(-6)).toEqual([
-      `ensurePower@${from.name}`,
       `backup@${from.name}`,
+      `ensurePower@${from.name}`,
       `restore@${to.name}`,
       `ensurePower@${to.name}`,
       `ensureAbsent@${from.name}`,
       `deleteBackup@${to.name}`,
     ]);
+  });
+
+  test("a pod runs on while its host has other archives to make, and that wait is no downtime", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    bench.hosts.away.add(from.id);
+    const task = await move(pod, to);
+    const waiting = sql`SELECT op FROM node_commands WHERE pod_id = ${pod.id} AND node_id = ${from.id} AND finished_at IS NULL`;
+    await expect.poll(() => bench.db.system.query(waiting), { timeout: 10_000 }).toEqual([{ op: "backup" }]);
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([from.id]);
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_moves SET begun_at = begun_at - interval '1 hour' WHERE pod_id = ${pod.id}`,
+    );
+    bench.hosts.away.clear();
+    expect((await bench.end(task)).state).toBe("succeeded");
+    expect((await moveRow(pod.id))?.["downtimeMs"]).toBeLessThan(60_000);
   });
 
   test("a stopped pod moves stopped and stays stopped", async () => {

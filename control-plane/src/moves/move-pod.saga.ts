@@ -48,8 +48,8 @@ export const movePod: Saga = {
   steps: [
     checkStep,
     transferStep,
-    stopStep,
     backupStep,
+    stopStep,
     verifyStep,
     freeIdStep,
     takeOverSwitchStep,

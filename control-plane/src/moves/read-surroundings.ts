@@ -32,12 +32,13 @@ export async function readSurroundings(
 export async function readHistory(tx: Queryable): Promise<PastMove[]> {
   return await tx.query<PastMove>(sql`
     SELECT strategy, disk_gb AS "diskGb", downtime_ms AS "downtimeMs",
-      (extract(epoch FROM ended_at - coalesce(begun_at, created_at)) * 1000)::float8 AS "durationMs"
+      -- Waiting for another pod's archive is none of a move's own time.
+      (extract(epoch FROM ended_at - coalesce(stopped_at, begun_at, created_at)) * 1000)::float8 AS "durationMs"
     FROM cloud_pod_moves WHERE downtime_ms IS NOT NULL AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT ${historyMax}`);
 }
 
 /** The pods of a host as the planner wants them; `onlyId`: just that one. */
-export async function readPodsToMove(tx: Queryable, nodeId: string, onlyId?: string): Promise<PodToMove[]> {
+export async function readPodsToMove(tx: Queryable, nodeId: string, onlyId?: string): Promise<(PodToMove & Pod)[]> {
   const pods = await tx.query<Pod>(sql`
     ${selectPods} WHERE p.node_id = ${nodeId} AND p.status <> 'deleted' ${onlyId === undefined ? sql`` : sql`AND p.id = ${onlyId}`} ORDER BY p.id`);
   const ids = pods.map(({ id }) => id);
