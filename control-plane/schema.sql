@@ -170,12 +170,14 @@ TABLE cloud_pod_backups ROW LEVEL SECURITY (
   errand_command_id uuid
   errand_attempts integer NOT NULL DEFAULT 0
   errand_after timestamp with time zone NOT NULL DEFAULT now()
+  errand_failed_node_id uuid
   CONSTRAINT an_available_backup_is_somewhere CHECK (((state <> 'available'::text) OR ((volume_id IS NOT NULL) AND (finished_at IS NOT NULL))))
   CONSTRAINT an_errand_has_a_command CHECK (((errand IS NULL) = (errand_command_id IS NULL)))
   CONSTRAINT backup_errand CHECK ((errand = ANY (ARRAY['verify'::text, 'delete'::text])))
   CONSTRAINT backup_kind CHECK ((kind = ANY (ARRAY['scheduled'::text, 'manual'::text, 'final'::text])))
   CONSTRAINT backup_mode CHECK ((mode = ANY (ARRAY['snapshot'::text, 'suspend'::text, 'stop'::text])))
   CONSTRAINT backup_state CHECK ((state = ANY (ARRAY['running'::text, 'available'::text, 'failed'::text, 'pruned'::text])))
+  CONSTRAINT cloud_pod_backups_errand_failed_node_id_fkey FOREIGN KEY (errand_failed_node_id) REFERENCES nodes(id)
   CONSTRAINT cloud_pod_backups_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT cloud_pod_backups_pkey PRIMARY KEY (id)
   CONSTRAINT cloud_pod_backups_size_bytes_check CHECK ((size_bytes >= 0))
@@ -186,6 +188,7 @@ TABLE cloud_pod_backups ROW LEVEL SECURITY (
 CREATE INDEX cloud_pod_backups_available ON public.cloud_pod_backups USING btree (pod_id, started_at) WHERE (state = 'available'::text)
 CREATE INDEX cloud_pod_backups_by_end ON public.cloud_pod_backups USING btree (finished_at) INCLUDE (state, damaged_at) WHERE (finished_at IS NOT NULL)
 CREATE INDEX cloud_pod_backups_damaged ON public.cloud_pod_backups USING btree (damaged_at) WHERE ((state = 'available'::text) AND (damaged_at IS NOT NULL))
+CREATE INDEX cloud_pod_backups_in_vain ON public.cloud_pod_backups USING btree (node_id) WHERE ((errand_attempts >= 12) AND (pruned_at IS NULL))
 CREATE INDEX cloud_pod_backups_of_pod ON public.cloud_pod_backups USING btree (pod_id, id)
 CREATE INDEX cloud_pod_backups_on_errands ON public.cloud_pod_backups USING btree (errand_command_id) WHERE (errand_command_id IS NOT NULL)
 CREATE INDEX cloud_pod_backups_running ON public.cloud_pod_backups USING btree (node_id) WHERE (state = 'running'::text)
@@ -294,6 +297,8 @@ TABLE cloud_pod_moves ROW LEVEL SECURITY (
   archive_made_at timestamp with time zone
   archive_is_ours boolean NOT NULL DEFAULT true
   archive_removed_at timestamp with time zone
+  archive_tries integer NOT NULL DEFAULT 0
+  archive_given_up_at timestamp with time zone
   disk_gb integer NOT NULL
   runs boolean NOT NULL
   reason text NOT NULL
@@ -325,6 +330,7 @@ TABLE cloud_pod_moves ROW LEVEL SECURITY (
   CONSTRAINT move_state CHECK ((state = ANY (ARRAY['reserved'::text, 'moving'::text, 'moved'::text, 'undone'::text, 'released'::text])))
   CONSTRAINT move_strategy CHECK ((strategy = ANY (ARRAY['cluster-migrate'::text, 'backup-restore'::text, 'take-over'::text, 'restore-newest'::text])))
 )
+CREATE INDEX cloud_pod_moves_archive_given_up ON public.cloud_pod_moves USING btree (to_node_id) WHERE (archive_given_up_at IS NOT NULL)
 CREATE INDEX cloud_pod_moves_archive_left ON public.cloud_pod_moves USING btree (ended_at) WHERE (archive_is_ours AND (archive_volume_id IS NOT NULL) AND (archive_removed_at IS NULL))
 CREATE INDEX cloud_pod_moves_by_end ON public.cloud_pod_moves USING btree (ended_at) WHERE (ended_at IS NOT NULL)
 CREATE INDEX cloud_pod_moves_history ON public.cloud_pod_moves USING btree (strategy, ended_at) WHERE (downtime_ms IS NOT NULL)
@@ -1110,7 +1116,7 @@ TABLE node_findings (
   reason text
   CONSTRAINT an_end_has_a_time CHECK (((state = 'open'::text) = (resolved_at IS NULL)))
   CONSTRAINT finding_action CHECK ((action = ANY (ARRAY['stop'::text, 'remove'::text, 'repair'::text, 'accept'::text, 'restore'::text])))
-  CONSTRAINT finding_kind CHECK ((kind = ANY (ARRAY['missing'::text, 'power'::text, 'resized'::text, 'drift'::text, 'lock'::text, 'orphan'::text, 'stale-copy'::text, 'half-created'::text, 'unmanaged'::text])))
+  CONSTRAINT finding_kind CHECK ((kind = ANY (ARRAY['missing'::text, 'power'::text, 'resized'::text, 'drift'::text, 'lock'::text, 'orphan'::text, 'stale-copy'::text, 'half-created'::text, 'unmanaged'::text, 'left-archive'::text])))
   CONSTRAINT finding_state CHECK ((state = ANY (ARRAY['open'::text, 'dismissed'::text, 'resolved'::text])))
   CONSTRAINT node_findings_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT node_findings_pkey PRIMARY KEY (id)
@@ -1270,6 +1276,7 @@ TABLE nodes (
   version integer NOT NULL DEFAULT 1
   created_at timestamp with time zone NOT NULL DEFAULT now()
   removed_at timestamp with time zone
+  backup_storage text
   cordoned_until timestamp with time zone
   cordoned_by text
   CONSTRAINT node_role CHECK ((role = ANY (ARRAY['hypervisor'::text, 'web'::text, 'mail'::text, 'dns'::text, 'cloud'::text, 'db'::text, 'backup'::text])))
@@ -1329,6 +1336,7 @@ TABLE plan_backup_policies (
   keep_last integer NOT NULL
   keep_daily integer NOT NULL DEFAULT 0
   keep_weekly integer NOT NULL DEFAULT 0
+  version integer NOT NULL DEFAULT 1
   CONSTRAINT plan_backup_policies_every_hours_check CHECK (((every_hours >= 1) AND (every_hours <= 744)))
   CONSTRAINT plan_backup_policies_keep_daily_check CHECK (((keep_daily >= 0) AND (keep_daily <= 100)))
   CONSTRAINT plan_backup_policies_keep_last_check CHECK (((keep_last >= 1) AND (keep_last <= 100)))
@@ -1489,6 +1497,7 @@ TABLE unmanaged_containers (
   CONSTRAINT unmanaged_containers_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT unmanaged_containers_pkey PRIMARY KEY (node_id, vmid)
 )
+CREATE INDEX unmanaged_containers_of_pod ON public.unmanaged_containers USING btree (pod_id) WHERE (pod_id IS NOT NULL)
 
 TABLE usage_adjustments ROW LEVEL SECURITY (
   id uuid NOT NULL

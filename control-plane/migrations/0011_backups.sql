@@ -1,13 +1,14 @@
 -- Backups of pods: how often they are made and how many are kept, those there are, and where they are.
 
--- What a plan comes with; administrators of the database may change it. A plan without a row has the program's default.
+-- What a plan comes with. A plan without a row has the program's default.
 CREATE TABLE plan_backup_policies (
   plan_code text PRIMARY KEY REFERENCES cloud_pod_plans ON DELETE CASCADE,
   enabled boolean NOT NULL DEFAULT true,
   every_hours integer NOT NULL CHECK (every_hours BETWEEN 1 AND 744),
   keep_last integer NOT NULL CHECK (keep_last BETWEEN 1 AND 100),
   keep_daily integer NOT NULL DEFAULT 0 CHECK (keep_daily BETWEEN 0 AND 100),
-  keep_weekly integer NOT NULL DEFAULT 0 CHECK (keep_weekly BETWEEN 0 AND 100)
+  keep_weekly integer NOT NULL DEFAULT 0 CHECK (keep_weekly BETWEEN 0 AND 100),
+  version integer NOT NULL DEFAULT 1
 );
 GRANT SELECT ON plan_backup_policies TO cloudpods_api;
 
@@ -61,6 +62,7 @@ CREATE TABLE cloud_pod_backups (
   errand_command_id uuid,
   errand_attempts integer NOT NULL DEFAULT 0,
   errand_after timestamptz NOT NULL DEFAULT now(),
+  errand_failed_node_id uuid REFERENCES nodes, -- the host where it did not succeed last time: another one is asked first
   UNIQUE (tenant_id, id),
   FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods (tenant_id, id),
   CONSTRAINT an_available_backup_is_somewhere CHECK (state <> 'available' OR (volume_id IS NOT NULL AND finished_at IS NOT NULL)),
@@ -73,7 +75,11 @@ CREATE INDEX cloud_pod_backups_running ON cloud_pod_backups (node_id) WHERE stat
 CREATE INDEX cloud_pod_backups_available ON cloud_pod_backups (pod_id, started_at) WHERE state = 'available';
 CREATE INDEX cloud_pod_backups_to_check ON cloud_pod_backups (checked_at) WHERE state = 'available';
 CREATE INDEX cloud_pod_backups_to_delete ON cloud_pod_backups (errand_after) WHERE pruned_at IS NULL AND (delete_requested_at IS NOT NULL OR state = 'failed');
+CREATE INDEX cloud_pod_backups_in_vain ON cloud_pod_backups (node_id) WHERE errand_attempts >= 12 AND pruned_at IS NULL;
 CREATE INDEX cloud_pod_backups_on_errands ON cloud_pod_backups (errand_command_id) WHERE errand_command_id IS NOT NULL;
+
+-- Where backups of a host's pods go; NULL, or where that is away: the emptiest storage that several hosts see.
+ALTER TABLE nodes ADD COLUMN backup_storage text;
 
 -- A pod that is made from a backup instead of a template.
 ALTER TABLE cloud_pods ADD COLUMN source_backup_id uuid;

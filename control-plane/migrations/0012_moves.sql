@@ -33,13 +33,15 @@ CREATE TABLE cloud_pod_moves (
   archive_made_at timestamptz,
   archive_is_ours boolean NOT NULL DEFAULT true,  -- false: a customer's backup, which stays
   archive_removed_at timestamptz,
+  archive_tries integer NOT NULL DEFAULT 0,       -- at deleting what the move has left
+  archive_given_up_at timestamptz,        -- after too many of them; shown to operators, who may have it tried again
   disk_gb integer NOT NULL,
   runs boolean NOT NULL,                  -- the power that was wanted when the move began
   reason text NOT NULL,
   requested_by text NOT NULL,
   task_id uuid,
   begun_at timestamptz,                   -- the source was told to stop or to hand over
-  stopped_at timestamptz,                 -- the shutdown was asked for
+  stopped_at timestamptz,                 -- the source began to shut it down
   source_freed_at timestamptz,            -- the source gave its container up before the switch
   restore_asked_at timestamptz,           -- the target may hold a copy since
   start_asked_at timestamptz,             -- the target's copy may run since
@@ -61,6 +63,7 @@ CREATE UNIQUE INDEX one_open_move_per_pod ON cloud_pod_moves (pod_id) WHERE stat
 CREATE INDEX cloud_pod_moves_of_pod ON cloud_pod_moves (pod_id, id);
 CREATE INDEX cloud_pod_moves_history ON cloud_pod_moves (strategy, ended_at) WHERE downtime_ms IS NOT NULL;
 CREATE INDEX cloud_pod_moves_by_end ON cloud_pod_moves (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX cloud_pod_moves_archive_given_up ON cloud_pod_moves (to_node_id) WHERE archive_given_up_at IS NOT NULL;
 CREATE INDEX cloud_pod_moves_archive_left ON cloud_pod_moves (ended_at) WHERE archive_is_ours AND archive_volume_id IS NOT NULL AND archive_removed_at IS NULL;
 
 ALTER TABLE cloud_pod_moves ENABLE ROW LEVEL SECURITY;

@@ -26,7 +26,8 @@ CREATE TABLE node_findings (
     'orphan',                             -- our mark, and the pod has no place anywhere
     'stale-copy',                         -- our mark, and the pod lives elsewhere
     'half-created',                       -- nothing but a create's lock, on the id of a pod of ours
-    'unmanaged')),                        -- no mark of ours; offered for adoption and never touched
+    'unmanaged',                          -- no mark of ours; offered for adoption and never touched
+    'left-archive')),                     -- archives about which no host could do what shall be done
   subject text NOT NULL,                  -- what exactly it is; another one begins anew
   evidence jsonb NOT NULL,                -- what the host said and what is wanted
   offered text[] NOT NULL,                -- what an operator may do about it
@@ -51,6 +52,7 @@ CREATE UNIQUE INDEX one_current_finding ON node_findings (node_id, vmid, kind) W
 CREATE INDEX node_findings_of_pod ON node_findings (pod_id) WHERE state <> 'resolved';
 CREATE INDEX node_findings_by_end ON node_findings (resolved_at) WHERE state = 'resolved';
 
+CREATE INDEX unmanaged_containers_of_pod ON unmanaged_containers (pod_id) WHERE pod_id IS NOT NULL;
 ALTER TABLE cloud_pods ADD COLUMN container_missing_since timestamptz; -- its host shows no container of it since
 -- An adopted container's own network and resolver, which stay as they were found; NULL: as we make them.
 ALTER TABLE cloud_pods ADD COLUMN adopted_network jsonb;

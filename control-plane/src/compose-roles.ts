@@ -172,9 +172,9 @@ export function startWorkerRole(replica: Replica): void {
     ...usageLoops({ db: system, log, databaseUrl: replica.systemUrl, archiveDirectory: config.archiveDirectory }),
     ...budgetLoops(watching),
     ...bandwidthLoops(watching),
-    ...moveLoops({ db: system, hints }),
+    ...moveLoops({ db: system, log, hints }),
     ...drainLoops({ db: system, fleet: createFleetView(), onQueued: podHints(hints).workQueued }),
-    ...backupLoops({ db: system, hints }),
+    ...backupLoops({ db: system, log, hints }),
     ...notificationLoops({
       db: system,
       log,

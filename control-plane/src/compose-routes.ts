@@ -1,5 +1,6 @@
 import { registerBackupPolicyRoutes } from "./backups/backup-policy.http.ts";
 import { registerBackupRoutes } from "./backups/backups.http.ts";
+import { registerPlanBackupRoutes } from "./backups/plan-backup-rules.http.ts";
 import { registerBudgetRoutes } from "./budgets/budgets.http.ts";
 import { registerDrainRoutes } from "./drains/drains.http.ts";
 import type { RouteTable } from "./http/route-table.ts";
@@ -67,11 +68,12 @@ export function registerRoutes(routes: RouteTable, deps: RouteDeps): void {
   registerPodOrderRoutes(routes, ordering);
   registerBackupRoutes(routes, ordering);
   registerBackupPolicyRoutes(routes);
+  registerPlanBackupRoutes(routes);
   registerPodPowerRoutes(routes, pods);
   registerPodAdminRoutes(routes, pods);
   registerAdoptRoute(routes, pods);
-  registerDrainRoutes(routes, { fleet: deps.fleet });
-  registerMoveRoutes(routes, { fleet: deps.fleet, hints: pods });
+  registerDrainRoutes(routes, { fleet: deps.fleet, hints: deps.hints });
+  registerMoveRoutes(routes, { fleet: deps.fleet, hints: pods, allHints: deps.hints });
   registerTaskRoutes(routes, { hints: deps.hints, sagas: deps.sagas, prepareRetry });
   registerMeteringRoutes(routes);
   registerUsageRoutes(routes);

@@ -15,7 +15,14 @@ export const plannedMove = z.object({
   backupsLeftBehind: z.array(z.string()),
   archive: z.object({ backupId: z.string(), madeAt: timestamp, ageSeconds: z.number() }).nullable().optional(),
   blocker,
-  commands: z.array(z.object({ node: z.string(), command: z.string() })),
+  commands: z.array(
+    z.object({
+      node: z.string(),
+      command: z.string(),
+      lines: z.array(z.string()).nullable(),
+      reason: z.string().nullable(),
+    }),
+  ),
 });
 
 export const drainPlan = z.object({

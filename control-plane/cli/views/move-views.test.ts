@@ -11,7 +11,10 @@ const move = {
   expectedDurationMs: null,
   backupsLeftBehind: ["b1"],
   blocker: null,
-  commands: [{ node: "pve1", command: "backup" }],
+  commands: [
+    { node: "pve1", command: "backup", lines: ["pct shutdown 100000", "vzdump 100000"], reason: null },
+    { node: "pve2", command: "restore", lines: null, reason: "The node did not answer within 3 s." },
+  ],
 };
 const nowhere = (code: string) => ({
   ...move,
@@ -42,6 +45,9 @@ test("one pod's move in words, and the exit code that the real one would have", 
       "Out of reach from there: 1 backup (b1)",
       "The hosts would be told:",
       "  pve1: backup",
+      "    pct shutdown 100000",
+      "    vzdump 100000",
+      "  pve2: restore (The node did not answer within 3 s.)",
       "Nothing was changed.",
     ].join("\n"),
   );

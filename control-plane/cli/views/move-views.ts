@@ -19,7 +19,10 @@ export function renderPlannedMove(move: PlannedMove): string {
       ? []
       : [`Out of reach from there: ${countOf(behind.length, "backup")} (${behind.join(", ")})`]),
     "The hosts would be told:",
-    ...commands.map(({ node, command }) => `  ${node}: ${command}`),
+    ...commands.flatMap(({ node, command, lines, reason }) => [
+      `  ${node}: ${command}${lines === null ? ` (${reason ?? "not known"})` : ""}`,
+      ...(lines ?? []).map((line) => `    ${line}`),
+    ]),
     "Nothing was changed.",
   ].join("\n");
 }

@@ -46,13 +46,14 @@ export async function rulesOfPlan(tx: Queryable, planCode: string | null): Promi
 
 /**
  * The plan's rules with a customer's changes.
- * @throws DomainError `BACKUP_POLICY_BEYOND_PLAN` for more backups, or more often, than the plan comes with
+ * @throws DomainError `PLAN_WITHOUT_BACKUPS` for a schedule where the plan comes with none, `BACKUP_POLICY_BEYOND_PLAN`
+ *   for more backups, or more often, than it comes with
  */
 export function chosenRules(plan: BackupRules, wish: BackupWish, pointer: string): BackupRules {
   const rules = withWish(plan, wish);
   const fault = faultOf(plan, rules);
   if (fault === undefined) return rules;
-  throw new DomainError("invalid", "BACKUP_POLICY_BEYOND_PLAN", fault.detail, {
+  throw new DomainError("invalid", fault.code, fault.detail, {
     details: { everyHoursMin: plan.everyHours, keptMax: kept(plan) },
     errors: [{ pointer: `${pointer}/${fault.member}`, detail: fault.detail }],
   });
@@ -63,12 +64,22 @@ export function withWish(plan: BackupRules, wish: BackupWish): BackupRules {
   return { ...plan, ...Object.fromEntries(Object.entries(wish).filter(([, value]) => value !== undefined)) };
 }
 
-function faultOf(plan: BackupRules, rules: BackupRules): { member: string; detail: string } | undefined {
-  if (rules.everyHours < plan.everyHours)
-    return { member: "everyHours", detail: `The plan comes with a backup every ${plan.everyHours} hours at most.` };
-  if (kept(rules) > kept(plan))
-    return { member: "keepLast", detail: `The plan comes with ${kept(plan)} kept backups; these rules may keep more.` };
-  return undefined;
+function faultOf(
+  plan: BackupRules,
+  rules: BackupRules,
+): { readonly code: string; readonly member: string; readonly detail: string } | undefined {
+  if (rules.enabled && !plan.enabled) {
+    const detail = "The plan comes without backups by a schedule; one can be asked for at any time.";
+    return { code: "PLAN_WITHOUT_BACKUPS", member: "enabled", detail };
+  }
+  const code = "BACKUP_POLICY_BEYOND_PLAN";
+  if (rules.everyHours < plan.everyHours) {
+    const detail = `The plan comes with a backup every ${plan.everyHours} hours at most.`;
+    return { code, member: "everyHours", detail };
+  }
+  if (kept(rules) <= kept(plan)) return undefined;
+  const detail = `The plan comes with ${kept(plan)} kept backups; these rules may keep more.`;
+  return { code, member: "keepLast", detail };
 }
 
 function kept({ keepLast, keepDaily, keepWeekly }: BackupRules): number {

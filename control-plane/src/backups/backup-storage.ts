@@ -16,17 +16,17 @@ export interface BackupPlace {
 const snapshotTypes = ["lvmthin", "zfspool", "btrfs", "rbd"];
 
 /**
- * The storage for a backup of a pod: one that several hosts see before one of its host alone, since what burns with
- * the host is no backup; then the emptiest. A container that is stopped needs no snapshot.
+ * The storage for a backup of a pod: that which was chosen for its host while it is there; else one that several hosts
+ * see before one of its host alone, since what burns with the host is no backup; then the emptiest. A container that is stopped needs no snapshot.
  * @throws DomainError `NO_BACKUP_STORAGE`
  */
 export async function chooseBackupPlace(tx: Queryable, pod: Pod, mode?: BackupMode): Promise<BackupPlace> {
   const [place] = await tx.query<Omit<BackupPlace, "mode"> & { rootType: string | null }>(sql`
     SELECT v.node_id AS "nodeId", s.id AS "storageId", s.name AS storage,
       (SELECT r.type FROM node_claims k JOIN storages r ON r.id = k.storage_id WHERE k.pod_id = ${pod.id} AND k.generation = ${pod.generation}) AS "rootType"
-    FROM node_storages v JOIN storages s ON s.id = v.storage_id JOIN node_status n ON n.node_id = v.node_id
+    FROM node_storages v JOIN storages s ON s.id = v.storage_id JOIN node_status n ON n.node_id = v.node_id JOIN nodes h ON h.id = v.node_id
     WHERE v.node_id = ${pod.nodeId} AND v.available AND s.holds_backups AND n.capabilities @> ARRAY['backup', 'verify_backup']
-    ORDER BY s.shared DESC, s.total_gb - s.used_gb DESC, s.name LIMIT 1`);
+    ORDER BY s.name IS NOT DISTINCT FROM h.backup_storage DESC, s.shared DESC, s.total_gb - s.used_gb DESC, s.name LIMIT 1`);
   if (place === undefined) {
     throw new DomainError(
       "wrong-state",

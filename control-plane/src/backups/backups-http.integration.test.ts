@@ -1,9 +1,11 @@
 import { newId } from "@cloudpods/shared/ids";
+import { pino } from "pino";
 import { describe, expect, test } from "vitest";
 import { makeApiToken } from "../../../test/support/people.ts";
 import { PodsOverHttp } from "../../../test/support/pods-over-http.ts";
 import { sql } from "../platform/sql.ts";
 import type { Scope } from "../security/scopes.ts";
+import { followPlans } from "./plan-backup-rules.ts";
 
 const bench = new PodsOverHttp();
 
@@ -53,6 +55,39 @@ describe("the rules of a pod's backups", () => {
     const order = { planCode: "STARTER", hostname: "shop", backup: { keepWeekly: 50 } };
     const refused = await bench.ask(bench.customer, "POST", "/order", order);
     expect([refused.status, code(refused)]).toEqual([422, "BACKUP_POLICY_BEYOND_PLAN"]);
+  });
+
+  test("follow those of the plan, which administrators change by version", async () => {
+    const pod = await bench.running();
+    const own = await bench.running();
+    const admin = await bench.person({ platformRole: "ADMINISTRATOR" });
+    const plan = "/plans/CLOUD_POD_STARTER/backup-policy";
+    const before = await bench.ask(bench.customer, "GET", plan);
+    expect(before.json).toMatchObject({ planCode: "CLOUD_POD_STARTER", enabled: true, everyHours: 24, keepLast: 2 });
+    const put = (who: typeof admin, body: object, etag = before.headers.get("etag") ?? "") =>
+      bench.ask(who, "PUT", plan, body, { "if-match": etag });
+    expect((await put(bench.operator, { enabled: false })).status).toBe(403);
+    expect((await put(admin, {})).status).toBe(422);
+    expect((await put(admin, { enabled: false }, '"77"')).status).toBe(412);
+    expect((await bench.ask(admin, "PUT", "/plans/NONE/backup-policy", { enabled: true })).status).toBe(404);
+    const policyOf = async ({ id }: { id: string }) =>
+      (await bench.ask(bench.customer, "GET", `/${id}/backup-policy`)).json;
+    try {
+      await bench.ask(bench.customer, "PUT", `/${own.id}/backup-policy`, { keepLast: 1 });
+      expect((await put(admin, { enabled: false })).json).toMatchObject({ enabled: false, version: 2 });
+      expect(await followPlans({ db: bench.db.system, log: pino({ level: "silent" }) }, new Date())).toBeGreaterThan(1);
+      expect(await policyOf(pod)).toMatchObject({ enabled: false, source: "plan" });
+      expect(await policyOf(own)).toMatchObject({ enabled: false, source: "plan" });
+      const wish = await bench.ask(bench.customer, "PUT", `/${pod.id}/backup-policy`, { enabled: true });
+      expect([wish.status, code(wish)]).toEqual([422, "PLAN_WITHOUT_BACKUPS"]);
+      const order = { planCode: "STARTER", hostname: "shop", backup: { enabled: true } };
+      expect(code(await bench.ask(bench.customer, "POST", "/order", order))).toBe("PLAN_WITHOUT_BACKUPS");
+    } finally {
+      await put(admin, { enabled: true }, "*");
+    }
+    const [entry] = await bench.db.system.query(sql`
+      SELECT detail FROM audit_log WHERE action = 'plan.backup-policy' AND target_id = 'CLOUD_POD_STARTER' ORDER BY id LIMIT 1`);
+    expect(entry).toEqual({ detail: { enabled: false } });
   });
 
   test("that are not kept are seen in the pod's health", async () => {

@@ -1,11 +1,13 @@
+import { giveUpCommand, waitsInVain } from "../nodes/give-up-command.ts";
 import { notifyTenant } from "../notifications/notify-tenant.ts";
-import type { Database, Transaction } from "../platform/database.ts";
+import type { Transaction } from "../platform/database.ts";
+import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import { archiveOf } from "./archive-steps.ts";
 import { damagedNews } from "./backup-news.ts";
-import type { Errand } from "./send-errands.ts";
+import type { Errand, ErrandDoors } from "./send-errands.ts";
 
 /** What the answers of hosts were. */
 export interface CollectReport {
@@ -25,6 +27,8 @@ interface Answer {
   readonly damagedAt: Date | null;
   readonly errandAttempts: number;
   readonly state: string | null;
+  /** That was asked. */
+  readonly nodeId: string | null;
   readonly errorCode: string | null;
   readonly errorMessage: string | null;
   readonly backup: unknown;
@@ -34,23 +38,50 @@ const batchMax = 200;
 const againFirstMs = 60_000;
 const againMaxMs = 6 * 3_600_000;
 
-/** Takes over what hosts have answered to errands. One that failed is sent again, later each time. */
-export async function collectErrands(db: Database, now: Date): Promise<CollectReport> {
+/**
+ * Takes over what hosts have answered to errands. One that failed, or whose host is silent, is sent again, later each
+ * time and to another host where there is one.
+ */
+export async function collectErrands({ db, log }: ErrandDoors, now: Date): Promise<CollectReport> {
+  const silent = await db.query<{ commandId: string }>(sql`
+    SELECT c.id AS "commandId" FROM cloud_pod_backups b JOIN node_commands c ON c.id = b.errand_command_id JOIN node_status s ON s.node_id = c.node_id
+    WHERE ${waitsInVain} LIMIT ${batchMax}`);
+  for (const { commandId } of silent) await giveUpCommand(db, commandId);
   const rows = await db.query<{ id: string }>(sql`
     SELECT b.id FROM cloud_pod_backups b LEFT JOIN node_commands c ON c.id = b.errand_command_id
     WHERE b.errand_command_id IS NOT NULL AND (c.id IS NULL OR c.finished_at IS NOT NULL) LIMIT ${batchMax}`);
   const report = { pruned: 0, damaged: 0, failed: 0 };
-  for (const { id } of rows) {
-    const what = await db.transaction((tx) => collect(tx, id, now));
-    if (what !== undefined) report[what] += 1;
-  }
+  const telling = {
+    log,
+    message: "the answer to an errand about an archive could not be taken over",
+    fields: ({ id }: { id: string }) => ({ backupId: id }),
+  };
+  await eachByItself(rows, telling, async ({ id }) => {
+    try {
+      const what = await db.transaction((tx) => collect(tx, id, now));
+      if (what !== undefined) report[what] += 1;
+    } catch (error) {
+      // Its place among those that are looked at is for others; it is asked for anew.
+      await db.transaction((tx) => putOff(tx, id, now));
+      report.failed += 1;
+      throw error;
+    }
+  });
   return report;
+}
+
+async function putOff(tx: Transaction, id: string, now: Date): Promise<void> {
+  const [errand] = await tx.query<{ errandAttempts: number }>(sql`
+    SELECT errand_attempts AS "errandAttempts" FROM cloud_pod_backups WHERE id = ${id} AND errand IS NOT NULL FOR UPDATE`);
+  if (errand === undefined) return;
+  const error = { errorCode: "ANSWER_UNREADABLE", errorMessage: "The host's answer could not be taken over." };
+  await tryAgain(tx, { id, nodeId: null, ...errand, ...error }, now);
 }
 
 async function collect(tx: Transaction, id: string, now: Date): Promise<keyof CollectReport | undefined> {
   const [answer] = await tx.query<Answer>(sql`
     SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", p.name AS "podName", b.started_at AS "startedAt", b.errand, b.damaged_at AS "damagedAt",
-      b.errand_attempts AS "errandAttempts", c.state, c.error_code AS "errorCode", c.error_message AS "errorMessage", c.backup
+      b.errand_attempts AS "errandAttempts", c.state, c.node_id AS "nodeId", c.error_code AS "errorCode", c.error_message AS "errorMessage", c.backup
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id LEFT JOIN node_commands c ON c.id = b.errand_command_id
     WHERE b.id = ${id} AND b.errand IS NOT NULL AND (c.id IS NULL OR c.finished_at IS NOT NULL) FOR UPDATE OF b`);
   if (answer === undefined) return undefined;
@@ -68,13 +99,19 @@ async function collect(tx: Transaction, id: string, now: Date): Promise<keyof Co
 
 async function tryAgain(
   tx: Transaction,
-  { id, errandAttempts, errorCode, errorMessage }: Answer,
+  {
+    id,
+    nodeId,
+    errandAttempts,
+    errorCode,
+    errorMessage,
+  }: Pick<Answer, "id" | "nodeId" | "errandAttempts" | "errorCode" | "errorMessage">,
   now: Date,
 ): Promise<void> {
   const afterMs = Math.min(againMaxMs, againFirstMs * 2 ** Math.min(errandAttempts, 20));
   await tx.execute(sql`
     UPDATE cloud_pod_backups SET errand = NULL, errand_command_id = NULL, errand_attempts = errand_attempts + 1,
-      errand_after = ${new Date(now.getTime() + afterMs)},
+      errand_after = ${new Date(now.getTime() + afterMs)}, errand_failed_node_id = ${nodeId}::uuid,
       error_code = CASE WHEN state = 'failed' THEN error_code ELSE coalesce(${errorCode}, 'COMMAND_LOST') END,
       error_message = CASE WHEN state = 'failed' THEN error_message ELSE ${errorMessage} END
     WHERE id = ${id}`);
@@ -85,7 +122,7 @@ async function markPruned(tx: Transaction, { id, tenantId, podId }: Answer, now:
   await tx.execute(sql`
     UPDATE cloud_pod_backups SET state = CASE WHEN state = 'failed' THEN state ELSE 'pruned' END, pruned_at = ${now},
       error_code = CASE WHEN state = 'failed' THEN error_code END, error_message = CASE WHEN state = 'failed' THEN error_message END,
-      errand = NULL, errand_command_id = NULL, errand_attempts = 0 WHERE id = ${id}`);
+      errand = NULL, errand_command_id = NULL, errand_attempts = 0, errand_failed_node_id = NULL WHERE id = ${id}`);
   await recordAudit(tx, {
     actor: systemActor("backups"),
     requestId: undefined,
@@ -108,7 +145,8 @@ async function noteLook(
   await tx.execute(sql`
     UPDATE cloud_pod_backups SET checked_at = ${now}, verified_at = CASE WHEN ${isGood} THEN ${now}::timestamptz ELSE verified_at END,
       damaged_at = CASE WHEN ${isGood} THEN NULL ELSE coalesce(damaged_at, ${now}::timestamptz) END,
-      error_code = NULL, error_message = NULL, errand = NULL, errand_command_id = NULL, errand_attempts = 0 WHERE id = ${id}`);
+      error_code = NULL, error_message = NULL, errand = NULL, errand_command_id = NULL, errand_attempts = 0, errand_failed_node_id = NULL
+    WHERE id = ${id}`);
   if (isGood || damagedAt !== null) return undefined;
   await notifyTenant(tx, damagedNews({ ...answer, isThere }));
   await recordAudit(tx, {

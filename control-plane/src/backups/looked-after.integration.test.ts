@@ -1,4 +1,5 @@
 import { newId } from "@cloudpods/shared/ids";
+import { pino } from "pino";
 import { describe, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { requestMove } from "../moves/request-move.ts";
@@ -19,6 +20,7 @@ import { sendErrands } from "./send-errands.ts";
 import { tidyBackups } from "./tidy-backups.ts";
 
 const bench = new MoveWorkbench();
+const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
 const dayMs = 86_400_000;
 
 function inTenant<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
@@ -47,7 +49,7 @@ async function backedUp(nodes: readonly BenchNode[]): Promise<{ pod: Pod; backup
 async function errands(now: Date): Promise<{ pruned: number; damaged: number; failed: number }> {
   const told = { pruned: 0, damaged: 0, failed: 0 };
   await tidyBackups(bench.db.system, now);
-  await sendErrands(bench.db.system, now);
+  await sendErrands(doors(), now);
   const isOnItsWay = async () =>
     (
       await bench.db.system.query(
@@ -57,7 +59,7 @@ async function errands(now: Date): Promise<{ pruned: number; damaged: number; fa
   await expect
     .poll(
       async () => {
-        const report = await collectErrands(bench.db.system, now);
+        const report = await collectErrands(doors(), now);
         for (const key of ["pruned", "damaged", "failed"] as const) told[key] += report[key];
         return await isOnItsWay();
       },
@@ -73,7 +75,7 @@ describe("the schedule", () => {
     bench.work();
     if (node === undefined) throw new Error("no host");
     const pods = [await bench.podOn(node), await bench.podOn(node)];
-    const run = () => runSchedules({ db: bench.db.system, hints }, new Date());
+    const run = () => runSchedules({ ...doors(), hints }, new Date());
     expect(await run()).toEqual({ begun: 0, withoutStorage: 0 });
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_backup_policies SET next_at = now() - interval '1 minute' WHERE tenant_id = ${bench.tenantId}`,
@@ -106,7 +108,7 @@ describe("the schedule", () => {
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_backup_policies SET next_at = now() WHERE tenant_id = ${bench.tenantId}`,
     );
-    const run = () => runSchedules({ db: bench.db.system, hints }, new Date());
+    const run = () => runSchedules({ ...doors(), hints }, new Date());
     expect(await run()).toEqual({ begun: 0, withoutStorage: 1 });
     expect(await run()).toEqual({ begun: 0, withoutStorage: 0 });
   });
@@ -138,8 +140,8 @@ describe("backups that there are", () => {
   test("are removed by their host once the rules say so, and only then gone", async () => {
     const { pod, backupId } = await ready();
     await copies(backupId, 5);
-    expect(await pruneBackups(bench.db.system, new Date())).toBe(4);
-    expect(await pruneBackups(bench.db.system, new Date())).toBe(0);
+    expect(await pruneBackups(doors(), new Date())).toBe(4);
+    expect(await pruneBackups(doors(), new Date())).toBe(0);
     const states = async () => (await backupsOf(pod)).map(({ state }) => state).toSorted();
     expect(await states()).toEqual(Array.from({ length: 6 }, () => "available"));
     expect(await errands(new Date())).toEqual({ pruned: 4, damaged: 0, failed: 0 });
@@ -152,8 +154,8 @@ describe("backups that there are", () => {
   test("of a pod that is gone stay for a month, and go by any host that sees them", async () => {
     const { pod, volumeId } = await ready();
     await destroy(pod);
-    expect(await pruneBackups(bench.db.system, later(29))).toBe(0);
-    expect(await pruneBackups(bench.db.system, later(31))).toBe(1);
+    expect(await pruneBackups(doors(), later(29))).toBe(0);
+    expect(await pruneBackups(doors(), later(31))).toBe(1);
     await bench.db.system.execute(sql`UPDATE node_status SET session_connected = false WHERE node_id = ${pod.nodeId}`);
     expect(await errands(new Date())).toMatchObject({ pruned: 1 });
     expect(bench.hosts.archives.has(volumeId)).toBe(false);
@@ -171,6 +173,34 @@ describe("backups that there are", () => {
     expect(await errands(new Date())).toMatchObject({ pruned: 0 });
     expect(await errands(later(0.01))).toMatchObject({ pruned: 1 });
     expect(bench.hosts.archives.has(volumeId)).toBe(false);
+  });
+
+  test("are looked after by another host where one is silent, and no answer that cannot be read keeps others waiting", async () => {
+    const { pod, backupId } = await ready();
+    const home = pod.nodeId ?? "";
+    bench.hosts.away.add(home);
+    expect(await sendErrands(doors(), later(8))).toEqual([home]);
+    expect(await collectErrands(doors(), later(8))).toEqual({ pruned: 0, damaged: 0, failed: 0 });
+    await bench.db.system.execute(sql`
+      UPDATE node_commands SET created_at = created_at - interval '11 minutes' WHERE pod_id = ${pod.id} AND finished_at IS NULL`);
+    await bench.db.system.execute(sql`
+      UPDATE node_status SET session_connected = false, session_seen_at = now() - interval '11 minutes' WHERE node_id = ${home}`);
+    expect(await collectErrands(doors(), later(8))).toMatchObject({ failed: 1 });
+    expect((await backupsOf(pod))[0]).toMatchObject({ state: "available", errorCode: "NO_ANSWER" });
+    // Also when it is back by then.
+    await bench.db.system.execute(sql`UPDATE node_status SET session_connected = true WHERE node_id = ${home}`);
+    const [other] = await sendErrands(doors(), later(8.1));
+    expect(other).not.toBe(home);
+    const answered = () =>
+      bench.db.system.query(sql`
+      SELECT FROM cloud_pod_backups b JOIN node_commands c ON c.id = b.errand_command_id WHERE b.id = ${backupId} AND c.finished_at IS NOT NULL`);
+    await expect.poll(async () => (await answered()).length, { timeout: 10_000 }).toBe(1);
+    await bench.db.system.execute(sql`
+      UPDATE node_commands SET backup = '{"sizeBytes":"many"}' WHERE id = (SELECT errand_command_id FROM cloud_pod_backups WHERE id = ${backupId})`);
+    expect(await collectErrands(doors(), later(8.1))).toMatchObject({ failed: 1 });
+    expect((await backupsOf(pod))[0]).toMatchObject({ state: "available", errorCode: "ANSWER_UNREADABLE" });
+    bench.hosts.away.clear();
+    expect(await errands(later(8.2))).toEqual({ pruned: 0, damaged: 0, failed: 0 });
   });
 
   test("are read again each week; of a damaged one its tenant is told once, and it is not restored", async () => {

@@ -1,4 +1,6 @@
+import type { Logger } from "pino";
 import type { Database } from "../platform/database.ts";
+import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
 import { isInUse } from "./backup.ts";
 import { backupsToPrune, type KeptBackup } from "./backups-to-prune.ts";
@@ -23,11 +25,18 @@ interface PodRow {
  * is told by the errands.
  * @returns how many are to go
  */
-export async function pruneBackups(db: Database, now: Date): Promise<number> {
+export async function pruneBackups(
+  { db, log }: { readonly db: Database; readonly log: Logger },
+  now: Date,
+): Promise<number> {
+  const message = "it could not be decided which backups of a pod go";
+  const telling = { log, message, fields: ({ podId }: PodRow) => ({ podId }) };
   let pruned = 0;
   for (let after: string | undefined; ;) {
     const pods = await readPods(db, now, after);
-    for (const pod of pods) pruned += await pruneOf(db, pod, now);
+    await eachByItself(pods, telling, async (pod) => {
+      pruned += await pruneOf(db, pod, now);
+    });
     after = pods.at(-1)?.podId;
     if (after === undefined || pods.length < podsAtOnce) return pruned;
   }

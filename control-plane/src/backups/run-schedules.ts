@@ -1,6 +1,8 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
+import type { Logger } from "pino";
 import type { Database, Transaction } from "../platform/database.ts";
+import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
 import type { PodHints } from "../pods/pod-hints.ts";
 import { lockPodById } from "../pods/pod.ts";
@@ -25,7 +27,7 @@ const batchMax = 50;
  * other work is done waits for the next pass.
  */
 export async function runSchedules(
-  { db, hints }: { readonly db: Database; readonly hints: PodHints },
+  { db, log, hints }: { readonly db: Database; readonly log: Logger; readonly hints: PodHints },
   now: Date,
 ): Promise<ScheduleReport> {
   const due = await db.query<{ podId: string }>(sql`
@@ -37,23 +39,31 @@ export async function runSchedules(
         AND NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled'))
       ORDER BY p.node_id, q.next_at) first
     ORDER BY next_at LIMIT ${batchMax}`);
+  const message = "a backup that is due could not be begun";
+  const telling = { log, message, fields: ({ podId }: { podId: string }) => ({ podId }) };
   let begun = 0;
   let withoutStorage = 0;
-  for (const { podId } of due) {
+  await eachByItself(due, telling, async ({ podId }) => {
     try {
       const task = await db.transaction((tx) => beginScheduled(tx, podId, now));
-      if (task === undefined) continue;
+      if (task === undefined) return;
       begun += 1;
       hints.workQueued(task.id, null);
     } catch (error) {
-      if (!(error instanceof DomainError)) throw error;
-      if (error.code !== "NO_BACKUP_STORAGE") continue;
+      // Other work has come first.
+      if (error instanceof DomainError && error.code === "POD_BUSY") return;
+      await putOff(db, podId, now);
+      if (!(error instanceof DomainError) || error.code !== "NO_BACKUP_STORAGE") throw error;
       withoutStorage += 1;
-      await db.execute(sql`
-        UPDATE cloud_pod_backup_policies SET next_at = ${now}::timestamptz + interval '1 hour' WHERE pod_id = ${podId} AND next_at <= ${now}`);
     }
-  }
+  });
   return { begun, withoutStorage };
+}
+
+/** The next pass shall have another pod of the host to begin with. */
+async function putOff(db: Database, podId: string, now: Date): Promise<void> {
+  await db.execute(sql`
+    UPDATE cloud_pod_backup_policies SET next_at = ${now}::timestamptz + interval '1 hour' WHERE pod_id = ${podId} AND next_at <= ${now}`);
 }
 
 async function beginScheduled(tx: Transaction, podId: string, now: Date): Promise<Task | undefined> {

@@ -1,6 +1,8 @@
 import type { Command } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { Logger } from "pino";
 import { insertCommand } from "../nodes/send-command.ts";
 import type { Database, Transaction } from "../platform/database.ts";
+import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { isInUse } from "./backup.ts";
 import { seesBackup } from "./backup-storage.ts";
@@ -38,17 +40,23 @@ const isReading = (nodeId: Sql): Sql => sql`EXISTS (
   SELECT FROM cloud_pod_backups r JOIN node_commands c ON c.id = r.errand_command_id
   WHERE r.errand = 'verify' AND c.node_id = ${nodeId} AND c.finished_at IS NULL)`;
 
-/**
- * Sends what is to be done with archives to hosts that see them: the one that made it first, else any that is there.
- * A host reads one archive at a time for this.
- * @returns the hosts that have something to do now
- */
-export async function sendErrands(db: Database, now: Date): Promise<string[]> {
-  const told = [...(await sendAll(db, "delete", toDelete, now)), ...(await sendAll(db, "verify", toVerify(now), now))];
-  return [...new Set(told)];
+/** What sending needs. */
+export interface ErrandDoors {
+  readonly db: Database;
+  readonly log: Logger;
 }
 
-async function sendAll(db: Database, errand: Errand, which: Sql, now: Date): Promise<string[]> {
+/**
+ * Sends what is to be done with archives to hosts that see them: the one that made it first, else any that is there; where
+ * it did not succeed last time comes last. A host reads one archive at a time for this.
+ * @returns the hosts that have something to do now
+ */
+export async function sendErrands(doors: ErrandDoors, now: Date): Promise<string[]> {
+  const deleting = await sendAll(doors, "delete", toDelete, now);
+  return [...new Set([...deleting, ...(await sendAll(doors, "verify", toVerify(now), now))])];
+}
+
+async function sendAll({ db, log }: ErrandDoors, errand: Errand, which: Sql, now: Date): Promise<string[]> {
   const rows = await db.query<ErrandRow>(sql`
     SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", b.vmid, p.revision,
       -- A move that came to nothing has left its generation on the host: below that it refuses everything.
@@ -56,14 +64,16 @@ async function sendAll(db: Database, errand: Errand, which: Sql, now: Date): Pro
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id, LATERAL (
       SELECT v.node_id AS id FROM node_storages v JOIN node_status s ON s.node_id = v.node_id
       WHERE v.available AND ${seesBackup} AND s.state IN ('online', 'degraded') AND s.session_connected AND ${`${errand}_backup`} = ANY(s.capabilities)
-      ORDER BY v.node_id = b.node_id DESC, v.node_id LIMIT 1) host
+      ORDER BY v.node_id IS NOT DISTINCT FROM b.errand_failed_node_id, v.node_id = b.node_id DESC, v.node_id LIMIT 1) host
     WHERE ${which} AND b.volume_id IS NOT NULL AND b.errand IS NULL AND b.errand_after <= ${now}
       ${errand === "verify" ? sql`AND NOT ${isReading(sql`host.id`)}` : sql``}
     ORDER BY b.errand_after LIMIT ${batchMax}`);
   const told: string[] = [];
-  for (const row of errand === "delete" ? rows : onePerHost(rows)) {
+  const message = "an errand about an archive could not be sent";
+  const telling = { log, message, fields: ({ id }: ErrandRow) => ({ backupId: id, errand }) };
+  await eachByItself(errand === "delete" ? rows : onePerHost(rows), telling, async (row) => {
     if (await db.transaction((tx) => send(tx, errand, row, which))) told.push(row.nodeId);
-  }
+  });
   return told;
 }
 

@@ -7,14 +7,17 @@ import { dryRun } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
+import { askHosts } from "../moves/ask-hosts.ts";
+import { toPlannedMoveView } from "../moves/move-views.ts";
 import { lockNode } from "../nodes/change-node.ts";
 import { findNodeId } from "../nodes/find-node.ts";
 import type { Queryable, Transaction } from "../platform/database.ts";
+import type { Hints } from "../platform/hints.ts";
 import { sql } from "../platform/sql.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { describeDrain, drainDetail, drainPlanView, drainView } from "./drain-view.ts";
 import { selectDrains, type Drain } from "./drain.ts";
-import { planDrain, planEvacuation } from "./plan-drain.ts";
+import { planDrain, planEvacuation, type HostPlan } from "./plan-drain.ts";
 import { cancelDrain, noDrain, requireGone, startDrain, startEvacuation } from "./start-drain.ts";
 
 const operator = { platform: "OPERATOR" } as const;
@@ -50,13 +53,20 @@ const evacuateBody = z.strictObject({
   maxParallel: z.number().int().min(1).max(16).default(4),
 });
 
+/** What the routes of drains need. */
+export interface DrainRouteDeps {
+  readonly fleet: FleetView;
+  /** For questions to hosts; undefined: none is asked. */
+  readonly hints?: Hints;
+}
+
 /** Hosts are emptied and given up. */
-export function registerDrainRoutes(routes: RouteTable, { fleet }: { readonly fleet: FleetView }): void {
-  registerStarting(routes, fleet);
+export function registerDrainRoutes(routes: RouteTable, deps: DrainRouteDeps): void {
+  registerStarting(routes, deps);
   registerWatching(routes);
 }
 
-function registerStarting(routes: RouteTable, fleet: FleetView): void {
+function registerStarting(routes: RouteTable, { fleet, hints }: DrainRouteDeps): void {
   route(routes, {
     method: "post",
     path: "/api/nodes/:node/drain",
@@ -69,7 +79,8 @@ function registerStarting(routes: RouteTable, fleet: FleetView): void {
     async handler({ params, query, body }, ctx) {
       const nodeId = await findNodeId(ctx.system, params.node);
       if (query.dryRun) {
-        return { status: 200, body: await ctx.inSystem((tx) => planDrain(tx, fleet, nodeId, body.maxParallel)) };
+        const plan = await ctx.inSystem((tx) => planDrain(tx, fleet, nodeId, body.maxParallel));
+        return { status: 200, body: await toDrainPlan({ db: ctx.system, hints }, plan) };
       }
       return await begun(ctx, params.node, (tx) => startDrain(tx, nodeId, body, byOf(ctx)));
     },
@@ -94,11 +105,19 @@ function registerStarting(routes: RouteTable, fleet: FleetView): void {
           await requireGone(tx, nodeId, (await lockNode(tx, nodeId)).name);
           return await planEvacuation(tx, fleet, nodeId, body.maxParallel, ctx.now);
         });
-        return { status: 200, body: plan };
+        return { status: 200, body: await toDrainPlan({ db: ctx.system, hints }, plan) };
       }
       return await begun(ctx, params.node, (tx) => startEvacuation(tx, nodeId, body, byOf(ctx)));
     },
   });
+}
+
+/** A plan with what the hosts themselves say to it. */
+async function toDrainPlan(doors: Parameters<typeof askHosts>[0], { node, moves, commands, totalMs }: HostPlan) {
+  const told = await askHosts(doors, commands);
+  const movable = moves.filter(({ target }) => target !== null).length;
+  const views = moves.map((move, index) => toPlannedMoveView(move, told[index] ?? []));
+  return { dryRun: true as const, node, moves: views, movable, blocked: moves.length - movable, totalMs };
 }
 
 function byOf(ctx: UserContext) {

@@ -6,6 +6,7 @@ import type { FleetView } from "../scheduling/fleet-view.ts";
 import { decideDrain, type DrainAction } from "./decide-drain.ts";
 import { advanceDrain, selectDrains, type Drain } from "./drain.ts";
 import { answerForLostHost } from "./answer-for-lost-host.ts";
+import { orNote } from "./or-note.ts";
 import { claimForDrain, releaseFromDrain, settleDrainPod, startFromDrain } from "./place-drain-pod.ts";
 import { enlistPods, readDrainFacts } from "./read-drain-facts.ts";
 import { rescuePod } from "./rescue-pod.ts";
@@ -24,17 +25,22 @@ const roundsMax = 20;
 
 /**
  * Carries every drain as far as it goes at present; one driver at a time. Each action is a transaction of its own and
- * looks again at what it changes, so the driver may die between any two and go on from the rows.
+ * looks again at what it changes, so the driver may die between any two and go on from the rows. What cannot be done about
+ * one pod or one host keeps no other waiting.
  * @returns how many things were done
+ * @throws AggregateError of what could not be done, after everything else was
  */
 export async function driveDrains(driver: DrainDriver, now: () => number = Date.now): Promise<number> {
   const open = await driver.db.query<Drain>(sql`${selectDrains} WHERE d.finished_at IS NULL ORDER BY d.id`);
+  const failures: unknown[] = [];
   let done = 0;
-  for (const drain of open) done += await driveOne(driver, drain, now);
-  return done + (await returnPods(driver));
+  for (const drain of open) done += (await orNote(failures, () => driveOne(driver, drain, now, failures))) ?? 0;
+  done += await returnPods(driver, failures);
+  if (failures.length > 0) throw new AggregateError(failures, "drains could not be carried on");
+  return done;
 }
 
-async function driveOne(driver: DrainDriver, drain: Drain, now: () => number): Promise<number> {
+async function driveOne(driver: DrainDriver, drain: Drain, now: () => number, failures: unknown[]): Promise<number> {
   const { db } = driver;
   let done = 0;
   let current = drain;
@@ -46,10 +52,13 @@ async function driveOne(driver: DrainDriver, drain: Drain, now: () => number): P
     });
     const actions = decideDrain(facts, now());
     if (actions.length === 0) return done;
+    const failedBefore = failures.length;
     for (const action of actions) {
-      await carryOut(driver, current, action);
+      await orNote(failures, () => carryOut(driver, current, action));
       done += 1;
     }
+    // The same would be decided again.
+    if (failures.length > failedBefore) return done;
     const [next] = await db.query<Drain>(sql`${selectDrains} WHERE d.id = ${drain.id} AND d.finished_at IS NULL`);
     if (next === undefined) return done;
     current = next;

@@ -1,5 +1,6 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
+import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
@@ -8,6 +9,7 @@ import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
 
 const bench = new MoveWorkbench();
+const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
 let drains: DrainBench;
 beforeEach(async () => {
   bench.work();
@@ -88,11 +90,11 @@ test("brings pods back from their newest backups, shows how old those are, and k
   // Room on the dead host is held until it is back; its copy goes after a time of grace.
   expect((await bench.books(pod.id)).claims.map(({ nodeId }) => nodeId)).toEqual([dead.id, to.id]);
   await comeBack(dead);
-  expect(await clearLeftCopies(bench.db.system)).toEqual({ asked: [], released: 0 });
+  expect(await clearLeftCopies(doors())).toEqual({ asked: [], released: 0 });
   await expect
     .poll(
       async () => {
-        await clearLeftCopies(bench.db.system, 0);
+        await clearLeftCopies(doors(), 0);
         return (await bench.books(pod.id)).claims.map(({ nodeId }) => nodeId);
       },
       { timeout: 10_000, interval: 20 },

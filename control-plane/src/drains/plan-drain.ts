@@ -1,5 +1,6 @@
-import type { z } from "@hono/zod-openapi";
-import { toPlannedMoveView } from "../moves/move-views.ts";
+import type { PlannedCommand } from "../moves/planned-commands.ts";
+import { readPlannedCommands, type PlannedPod } from "../moves/read-planned-commands.ts";
+import { shallRun } from "../moves/reserve-move.ts";
 import { planMoves, withRoomTaken, type PlannedMove } from "../moves/plan-moves.ts";
 import { expectedCost, totalDurationMs } from "../moves/expected-downtime.ts";
 import { readHistory, readPodsToMove, readSurroundings } from "../moves/read-surroundings.ts";
@@ -10,21 +11,32 @@ import type { FleetView } from "../scheduling/fleet-view.ts";
 import { rankNodes } from "../scheduling/rank-nodes.ts";
 import { summaryOf } from "../scheduling/verdict.ts";
 import { chooseRescue } from "./choose-rescue.ts";
-import type { drainPlanView } from "./drain-view.ts";
 import { rescueRequest } from "./rescue-pod.ts";
 
-type Plan = z.input<typeof drainPlanView>;
+/** What would be done about the pods of a host. */
+export interface HostPlan {
+  readonly node: string;
+  readonly moves: readonly PlannedMove[];
+  /** What the hosts would be told, move by move. */
+  readonly commands: readonly PlannedCommand[][];
+  readonly totalMs: number | null;
+}
 
 /** What the emptying of a host would do at this moment; nothing is claimed. */
-export async function planDrain(tx: Queryable, fleet: FleetView, nodeId: string, maxParallel: number): Promise<Plan> {
-  const { name, members } = await readNode(tx, nodeId);
+export async function planDrain(
+  tx: Queryable,
+  fleet: FleetView,
+  nodeId: string,
+  maxParallel: number,
+): Promise<HostPlan> {
   const pods = await readPodsToMove(tx, nodeId);
   const { moves, totalMs } = planMoves(
     pods,
     await readSurroundings(tx, nodeId, pods, await fleet.fresh(tx)),
     maxParallel,
   );
-  return planOf(name, members, moves, totalMs);
+  const known = pods.map((pod) => ({ pod, runs: pod.runs }));
+  return await planOf(tx, nodeId, { moves, totalMs }, known);
 }
 
 /** What an evacuation would bring back from what, with the age of each backup in the words of the plan. */
@@ -34,8 +46,7 @@ export async function planEvacuation(
   nodeId: string,
   maxParallel: number,
   now: Date,
-): Promise<Plan> {
-  const { name, members } = await readNode(tx, nodeId);
+): Promise<HostPlan> {
   const [pods, history] = await Promise.all([
     tx.query<Pod>(
       sql`${selectPods} WHERE p.node_id = ${nodeId} AND p.status <> 'deleted' ORDER BY p.memory_mb DESC, p.id`,
@@ -86,28 +97,16 @@ export async function planEvacuation(
     });
   }
   const durations = moves.filter(({ target }) => target !== null).map(({ expectedDurationMs }) => expectedDurationMs);
-  return planOf(name, members, moves, totalDurationMs(durations, maxParallel));
+  const known = await Promise.all(pods.map(async (pod) => ({ pod, runs: await shallRun(tx, pod) })));
+  return await planOf(tx, nodeId, { moves, totalMs: totalDurationMs(durations, maxParallel) }, known);
 }
 
-async function readNode(tx: Queryable, nodeId: string): Promise<{ name: string; members: ReadonlySet<string> }> {
-  const [node] = await tx.query<{ name: string; members: string[] }>(sql`
-    SELECT n.name, array(SELECT o.id::text FROM nodes o WHERE o.cluster_id = n.cluster_id) AS members FROM nodes n WHERE n.id = ${nodeId}`);
-  return { name: node?.name ?? "", members: new Set(node?.members) };
-}
-
-function planOf(
-  node: string,
-  members: ReadonlySet<string>,
-  moves: readonly PlannedMove[],
-  totalMs: number | null,
-): Plan {
-  const movable = moves.filter(({ target }) => target !== null).length;
-  return {
-    dryRun: true,
-    node,
-    moves: moves.map((move) => toPlannedMoveView(move, node, move.target !== null && members.has(move.target.nodeId))),
-    movable,
-    blocked: moves.length - movable,
-    totalMs,
-  };
+async function planOf(
+  tx: Queryable,
+  nodeId: string,
+  { moves, totalMs }: Pick<HostPlan, "moves" | "totalMs">,
+  pods: readonly PlannedPod[],
+): Promise<HostPlan> {
+  const [node] = await tx.query<{ name: string }>(sql`SELECT name FROM nodes WHERE id = ${nodeId}`);
+  return { node: node?.name ?? "", moves, totalMs, commands: await readPlannedCommands(tx, nodeId, moves, pods) };
 }

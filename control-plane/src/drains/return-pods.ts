@@ -6,6 +6,7 @@ import { sql } from "../platform/sql.ts";
 import { lockPodById } from "../pods/pod.ts";
 import { changeDrainPod, selectDrains, type Drain } from "./drain.ts";
 import type { DrainDriver } from "./drive-drains.ts";
+import { orNote } from "./or-note.ts";
 import { blockerFrom } from "./place-drain-pod.ts";
 
 interface ReturningPod {
@@ -18,33 +19,39 @@ interface ReturningPod {
 /**
  * Brings pods home to hosts that are open again, where the drain was asked to. Nothing was kept for them there: the host took
  * no pods meanwhile, so its room is free, and what others have taken since it was opened is theirs. Who finds none stays.
+ * @param failures of single pods; those after them have their turn all the same
  * @returns how many things were done
  */
-export async function returnPods(driver: DrainDriver): Promise<number> {
+export async function returnPods(driver: DrainDriver, failures: unknown[]): Promise<number> {
   const { db } = driver;
   const drains = await db.query<Drain>(sql`
     ${selectDrains} JOIN node_status s ON s.node_id = n.id
     WHERE d.return_home AND d.finished_at IS NOT NULL AND d.returned_at IS NULL AND n.schedulable AND s.state = 'online' ORDER BY d.id`);
   let done = 0;
-  for (const drain of drains) {
-    const pods = await db.query<ReturningPod>(sql`
-      SELECT d.pod_id AS "podId", d.state, m.state AS move, EXISTS (
-        SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = d.pod_id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy"
-      FROM node_drain_pods d LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
-      WHERE d.drain_id = ${drain.id} AND d.state IN ('moved', 'returning') ORDER BY d.pod_id`);
-    if (pods.length === 0)
-      await db.execute(sql`UPDATE node_drains SET returned_at = now(), version = version + 1 WHERE id = ${drain.id}`);
-    let running = pods.filter(
-      ({ state, move }) => state === "returning" && (move === "moving" || move === "reserved"),
-    ).length;
-    for (const pod of pods) {
-      if (pod.state === "returning") done += await noteReturn(driver, drain, pod);
-      else if (!pod.isBusy && running < drain.maxParallel) {
-        const queued = await db.transaction((tx) => beginReturn(driver, tx, drain, pod.podId));
-        if (queued !== undefined) driver.onQueued(queued.taskId, queued.nodeId);
-        running += 1;
-        done += 1;
-      }
+  for (const drain of drains) done += (await orNote(failures, () => returnToOne(driver, drain, failures))) ?? 0;
+  return done;
+}
+
+async function returnToOne(driver: DrainDriver, drain: Drain, failures: unknown[]): Promise<number> {
+  const { db } = driver;
+  const pods = await db.query<ReturningPod>(sql`
+    SELECT d.pod_id AS "podId", d.state, m.state AS move, EXISTS (
+      SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = d.pod_id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy"
+    FROM node_drain_pods d LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
+    WHERE d.drain_id = ${drain.id} AND d.state IN ('moved', 'returning') ORDER BY d.pod_id`);
+  if (pods.length === 0)
+    await db.execute(sql`UPDATE node_drains SET returned_at = now(), version = version + 1 WHERE id = ${drain.id}`);
+  const isUnderWay = ({ state, move }: ReturningPod) =>
+    state === "returning" && (move === "moving" || move === "reserved");
+  let running = pods.filter(isUnderWay).length;
+  let done = 0;
+  for (const pod of pods) {
+    if (pod.state === "returning") done += (await orNote(failures, () => noteReturn(driver, drain, pod))) ?? 0;
+    else if (!pod.isBusy && running < drain.maxParallel) {
+      const queued = await orNote(failures, () => db.transaction((tx) => beginReturn(driver, tx, drain, pod.podId)));
+      if (queued !== undefined) driver.onQueued(queued.taskId, queued.nodeId);
+      running += 1;
+      done += 1;
     }
   }
   return done;

@@ -1,16 +1,19 @@
 import { newId } from "@cloudpods/shared/ids";
+import { pino } from "pino";
 import { describe, expect, test } from "vitest";
 import { dyingAt } from "../../../test/support/dying-worker.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-fleet.ts";
 import { spawnKilledWorker } from "../../../test/support/spawn-killed-worker.ts";
 import { sql } from "../platform/sql.ts";
-import type { Pod } from "../pods/pod.ts";
+import { lockPodById, type Pod } from "../pods/pod.ts";
 import { systemActor } from "../security/actor.ts";
+import { acceptCopy } from "./accept-copy.ts";
 import { clearLeftCopies } from "./left-copies.ts";
 import { requestMove } from "./request-move.ts";
 
 const bench = new MoveWorkbench();
+const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
 
 async function move(pod: Pod, target: BenchNode): Promise<string> {
   const who = { actor: systemActor("test"), requestId: newId() };
@@ -148,9 +151,20 @@ describe("a source inside a cluster that has given its container up", () => {
     };
     expect((await bench.end(await move(pod, to))).state).toBe("failed");
     bench.hosts.script = () => undefined;
-    expect((await clearLeftCopies(bench.db.system)).asked).not.toContain(to.id);
+    expect((await clearLeftCopies(doors())).asked).not.toContain(to.id);
     expect(bench.hosts.copies(pod.vmid).here).toEqual([to.id]);
     expect(bench.hosts.archives.size).toBe(1);
+    // Its own host tells that it has lost it: then an operator may say that the copy is the pod.
+    await bench.db.system.execute(sql`UPDATE cloud_pods SET container_missing_since = now() WHERE id = ${pod.id}`);
+    const accept = (nodeId: string) =>
+      bench.inSystem(async (tx) =>
+        acceptCopy(tx, await lockPodById(tx, pod.id), nodeId, { requestId: newId() }, new Date()),
+      );
+    await expect(accept(newId())).rejects.toMatchObject({ code: "COPY_NOT_OF_A_MOVE" });
+    expect(await bench.end((await accept(to.id)).id)).toEqual({ state: "succeeded", errorCode: null });
+    await expectOneCopy(pod);
+    expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: to.id, containerMissingSince: null });
+    expect(bench.hosts.archives.size).toBe(0);
   });
 });
 

@@ -1,5 +1,8 @@
+import type { Logger } from "pino";
+import { giveUpCommand, waitsInVain } from "../nodes/give-up-command.ts";
 import { insertCommand } from "../nodes/send-command.ts";
 import type { Database } from "../platform/database.ts";
+import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
 import { lockPodById } from "../pods/pod.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
@@ -21,7 +24,6 @@ interface LeftCopy {
   readonly generation: bigint;
   /** The pod has come home: what is there is the pod. */
   readonly isHome: boolean;
-  readonly commandId: string | null;
   readonly commandState: string | null;
   readonly errorCode: string | null;
 }
@@ -38,15 +40,21 @@ export interface LeftCopiesPass {
  * soon as its host is back, and with the host's word the room is free. Claims say where anything may be left. Of a pod
  * that has no place any more nothing is removed: it may be all that there is.
  */
-export async function clearLeftCopies(db: Database, grace = graceMs): Promise<LeftCopiesPass> {
+export async function clearLeftCopies(
+  { db, log }: { readonly db: Database; readonly log: Logger },
+  grace = graceMs,
+): Promise<LeftCopiesPass> {
+  await giveUpSilent(db);
   const left = await db.query<LeftCopy>(sql`
-    SELECT k.pod_id AS "podId", k.node_id AS "nodeId", k.generation, coalesce(p.node_id = k.node_id, false) AS "isHome", c.id AS "commandId", c.state AS "commandState", c.error_code AS "errorCode"
+    SELECT k.pod_id AS "podId", k.node_id AS "nodeId", k.generation, coalesce(p.node_id = k.node_id, false) AS "isHome", c.state AS "commandState", c.error_code AS "errorCode"
     FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id JOIN node_status s ON s.node_id = k.node_id
     LEFT JOIN LATERAL (
       SELECT * FROM node_commands o WHERE o.pod_id = k.pod_id AND o.node_id = k.node_id AND o.op = 'ensure_absent' AND o.task_id IS NULL
         AND o.generation >= k.generation ORDER BY o.id DESC LIMIT 1) AS c ON true
     WHERE k.generation <> p.generation AND (p.node_id IS NOT NULL OR p.status = 'deleted')
       AND s.state IN ('online', 'degraded') AND s.session_connected
+      -- Its own host has lost it: an operator may decide that the copy becomes the pod.
+      AND (p.container_missing_since IS NULL OR p.status = 'deleted')
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.state IN ('reserved', 'moving'))
       -- Its source had given the container up and was not seen to have it back: this may be all that there is.
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.to_generation = k.generation
@@ -54,21 +62,34 @@ export async function clearLeftCopies(db: Database, grace = graceMs): Promise<Le
         AND (p.observed_power = 'unknown' OR p.observed_at IS NULL OR p.observed_at <= m.ended_at))
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.from_generation = k.generation AND m.purpose = 'evacuate'
         AND s.state_since > now() - ${grace} * interval '1 ms')
-      AND (c.id IS NULL OR c.finished_at IS NULL OR c.state = 'succeeded' OR c.finished_at < now() - ${retryMs} * interval '1 ms'
+      AND (c.id IS NULL OR c.state = 'succeeded' OR c.finished_at < now() - ${retryMs} * interval '1 ms'
         OR c.error_code IN ('VMID_CONFLICT', 'ON_OTHER_NODE'))
-    ORDER BY k.pod_id LIMIT ${batchMax}`);
+    -- In no fixed order: those that cannot be helped shall not keep others out.
+    ORDER BY random() LIMIT ${batchMax}`);
+  const message = "what a move has left on a host could not be looked after";
+  const telling = { log, message, fields: ({ podId, nodeId }: LeftCopy) => ({ podId, nodeId }) };
   const asked: string[] = [];
   let released = 0;
-  for (const copy of left) {
+  await eachByItself(left, telling, async (copy) => {
     if (copy.isHome || copy.commandState === "succeeded" || isNothingOfOurs(copy.errorCode ?? "")) {
       await db.transaction((tx) => releaseClaim(tx, copy.podId, copy.generation));
       released += 1;
-    } else if (copy.commandId === null || copy.errorCode !== null) {
+    } else {
       await askForRemoval(db, copy);
       asked.push(copy.nodeId);
     }
-  }
+  });
   return { asked, released };
+}
+
+/** One command at a time is open for a copy; what is never answered must not stand in the way of the next. */
+async function giveUpSilent(db: Database): Promise<void> {
+  const silent = await db.query<{ id: string }>(sql`
+    SELECT c.id FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id AND k.generation <> p.generation
+      JOIN node_commands c ON c.pod_id = k.pod_id AND c.node_id = k.node_id AND c.op = 'ensure_absent' AND c.task_id IS NULL
+      JOIN node_status s ON s.node_id = c.node_id
+    WHERE ${waitsInVain} LIMIT ${batchMax}`);
+  for (const { id } of silent) await giveUpCommand(db, id);
 }
 
 async function askForRemoval(db: Database, copy: LeftCopy): Promise<void> {

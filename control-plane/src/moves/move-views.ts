@@ -1,10 +1,18 @@
 import { z } from "@hono/zod-openapi";
 import { timestamp, uuid } from "../http/fields.ts";
-import type { MoveStrategy } from "./move.ts";
+import type { ToldCommand } from "./ask-hosts.ts";
 import type { PlannedMove } from "./plan-moves.ts";
 
-/** What a host would be told, by the name of the command in the protocol. */
-const commandView = z.object({ node: z.string(), command: z.string() });
+/** What a host would be told. */
+const commandView = z.object({
+  node: z.string(),
+  command: z.string().openapi({ description: "Its name in the protocol." }),
+  lines: z.array(z.string()).readonly().nullable().openapi({
+    description:
+      "What the host would run, as the host itself says; null with a reason where that is not known. What is given only when the move is made is shown as <id> and <time>.",
+  }),
+  reason: z.string().nullable(),
+});
 
 /** What would be done about one pod. */
 export const plannedMoveView = z
@@ -37,32 +45,10 @@ export const plannedMoveView = z
   })
   .openapi("PlannedMove");
 
-/** The view of a planned move from the host named. */
+/** The view of a planned move with what both hosts say to it. */
 export function toPlannedMoveView(
   move: PlannedMove,
-  from: string,
-  isInCluster: boolean,
+  commands: readonly ToldCommand[],
 ): z.input<typeof plannedMoveView> {
-  const commands =
-    move.target === null || move.strategy === null
-      ? []
-      : commandsOf(move.strategy, { from, to: move.target.node, isInCluster });
-  return { ...move, backupsLeftBehind: [...move.backupsLeftBehind], commands };
-}
-
-function commandsOf(
-  strategy: MoveStrategy,
-  { from, to, isInCluster }: { readonly from: string; readonly to: string; readonly isInCluster: boolean },
-): z.input<typeof commandView>[] {
-  const told = (node: string, ...commands: string[]) => commands.map((command) => ({ node, command }));
-  if (strategy === "cluster-migrate")
-    return [...told(from, "migrate"), ...told(to, "ensure_container", "ensure_power")];
-  return [
-    ...told(from, "ensure_power", "backup"),
-    ...told(to, "verify_backup"),
-    ...(isInCluster ? told(from, "ensure_absent") : []),
-    ...told(to, "restore", "ensure_power"),
-    ...(isInCluster ? [] : told(from, "ensure_absent")),
-    ...told(to, "delete_backup"),
-  ];
+  return { ...move, backupsLeftBehind: [...move.backupsLeftBehind], commands: [...commands] };
 }

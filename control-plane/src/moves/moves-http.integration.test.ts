@@ -1,3 +1,4 @@
+import { pino } from "pino";
 import { beforeEach, describe, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { makePerson, send } from "../../../test/support/people.ts";
@@ -9,6 +10,7 @@ import { clearLeftCopies } from "./left-copies.ts";
 import { registerMoveRoutes } from "./moves.http.ts";
 
 const bench = new MoveWorkbench();
+const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
 beforeEach(() => {
   bench.work();
 });
@@ -37,7 +39,12 @@ test("an operator sees first what a move would do, then has it done and sees wha
     status: 200,
     json: { target: { node: to.name }, strategy: "backup-restore", expectedDowntimeMs: null, blocker: null },
   });
-  expect(dry.json["commands"]).toContainEqual({ node: to.name, command: "verify_backup" });
+  expect(dry.json["commands"]).toContainEqual({
+    node: to.name,
+    command: "verify_backup",
+    lines: null,
+    reason: "The host was not asked.",
+  });
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id });
   expect(await call("POST", `${path}?dryRun=true`, { ...wish, target: from.name })).toMatchObject({
     json: { target: null, blocker: { code: "NO_WAY" } },
@@ -79,13 +86,13 @@ describe("a copy that was left behind", () => {
     expect((await bench.end(String(asked.headers.get("location")).split("/").at(-1) ?? "")).state).toBe("succeeded");
     expect(bench.hosts.copies(pod.vmid)).toEqual({ here: expect.arrayContaining([from.id, to.id]), running: [to.id] });
     expect((await bench.books(pod.id)).claims).toHaveLength(2);
-    expect(await clearLeftCopies(bench.db.system)).toEqual({ asked: [], released: 0 });
+    expect(await clearLeftCopies(doors())).toEqual({ asked: [], released: 0 });
     await setState(from, "online");
     bench.hosts.away.clear();
     await expect
       .poll(
         async () => {
-          await clearLeftCopies(bench.db.system);
+          await clearLeftCopies(doors());
           return (await bench.books(pod.id)).claims.length;
         },
         { timeout: 10_000, interval: 20 },

@@ -4,15 +4,18 @@ import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { findNodeId } from "../nodes/find-node.ts";
 import type { Transaction } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import type { Hints } from "../platform/hints.ts";
 import type { PodHints } from "../pods/pod-hints.ts";
 import { acceptedView, toPodView } from "../pods/pod-view.ts";
 import { findPodOfAnyTenant, lockPodById, type Pod } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError } from "../scheduling/no-capacity.ts";
 import { toTaskView } from "../tasks/task-view.ts";
+import { askHosts } from "./ask-hosts.ts";
 import { plannedMoveView, toPlannedMoveView } from "./move-views.ts";
-import { planMoves } from "./plan-moves.ts";
+import { planMoves, type PlannedMove } from "./plan-moves.ts";
+import type { PlannedCommand } from "./planned-commands.ts";
+import { readPlannedCommands } from "./read-planned-commands.ts";
 import { readPodsToMove, readSurroundings } from "./read-surroundings.ts";
 import { requestMove, requireMovable } from "./request-move.ts";
 
@@ -20,6 +23,8 @@ import { requestMove, requireMovable } from "./request-move.ts";
 export interface MoveRouteDeps {
   readonly fleet: FleetView;
   readonly hints: PodHints;
+  /** For questions to hosts; undefined: none is asked. */
+  readonly allHints?: Hints;
 }
 
 const body = z.strictObject({
@@ -33,7 +38,7 @@ const body = z.strictObject({
 });
 
 /** One pod moves, on an operator's word. */
-export function registerMoveRoutes(routes: RouteTable, { fleet, hints }: MoveRouteDeps): void {
+export function registerMoveRoutes(routes: RouteTable, { fleet, hints, allHints }: MoveRouteDeps): void {
   route(routes, {
     method: "post",
     path: "/api/cloud-pods/admin/:pod/migrate",
@@ -45,12 +50,13 @@ export function registerMoveRoutes(routes: RouteTable, { fleet, hints }: MoveRou
     responses: { 202: acceptedView, 200: plannedMoveView },
     async handler({ params, query, body: wish }, ctx) {
       if (query.dryRun) {
-        const planned = await ctx.inSystem(async (tx) => {
+        const { planned, commands } = await ctx.inSystem(async (tx) => {
           const pod = await findPodOfAnyTenant(tx, params.pod);
           const target = wish.target === undefined ? undefined : await findNodeId(tx, wish.target);
           return await planOne(tx, fleet, pod, target);
         });
-        return { status: 200, body: planned };
+        const [told = []] = await askHosts({ db: ctx.system, hints: allHints }, [commands]);
+        return { status: 200, body: toPlannedMoveView(planned, told) };
       }
       const { pod, task } = await ctx.inSystem(async (tx) => {
         const target = wish.target === undefined ? undefined : await findNodeId(tx, wish.target);
@@ -77,15 +83,14 @@ async function planOne(
   fleet: FleetView,
   pod: Pod,
   targetNodeId: string | undefined,
-): Promise<z.input<typeof plannedMoveView>> {
+): Promise<{ planned: PlannedMove; commands: PlannedCommand[] }> {
   requireMovable(pod);
   const pods = pod.nodeId === null ? [] : await readPodsToMove(tx, pod.nodeId, pod.id);
   const around = await readSurroundings(tx, pod.nodeId ?? pod.id, pods, await fleet.fresh(tx));
   const reach = around.reach.filter(({ nodeId }) => targetNodeId === undefined || nodeId === targetNodeId);
   const [planned] = planMoves(pods, { ...around, reach }, 1).moves;
-  if (planned === undefined) throw new Error(`pod ${pod.id} has no place`);
-  const [both] = await tx.query<{ isInCluster: boolean }>(sql`
-    SELECT coalesce(f.cluster_id = t.cluster_id, false) AS "isInCluster" FROM nodes f, nodes t
-    WHERE f.id = ${pod.nodeId} AND t.id = ${planned.target?.nodeId ?? null}`);
-  return toPlannedMoveView(planned, pod.nodeName ?? "", both?.isInCluster ?? false);
+  if (planned === undefined || pod.nodeId === null) throw new Error(`pod ${pod.id} has no place`);
+  const known = pods.map((one) => ({ pod: one, runs: one.runs }));
+  const [commands = []] = await readPlannedCommands(tx, pod.nodeId, [planned], known);
+  return { planned, commands };
 }

@@ -60,7 +60,12 @@ export interface PlannedMove {
   readonly expectedDurationMs: number | null;
   readonly backupsLeftBehind: readonly string[];
   /** Of pods whose host is gone: what they come back from; null: their own disk is still there. */
-  readonly archive?: { readonly backupId: string; readonly madeAt: Date; readonly ageSeconds: number } | null;
+  readonly archive?: {
+    readonly backupId: string;
+    readonly volumeId: string;
+    readonly madeAt: Date;
+    readonly ageSeconds: number;
+  } | null;
   readonly blocker: Blocker | null;
 }
 

@@ -38,7 +38,7 @@ export async function readReach(tx: Queryable, fromNodeId: string): Promise<Reac
         JOIN node_storages bv ON bv.node_id = t.id AND bv.available JOIN storages b ON b.id = bv.storage_id AND b.name = a.name
         WHERE av.node_id = f.id AND av.available AND a.holds_backups AND b.holds_backups AND a.shared AND b.shared
           AND (a.id = b.id OR (a.backend <> '' AND a.backend = b.backend))
-        ORDER BY a.total_gb - a.used_gb DESC, a.name LIMIT 1) END AS "archiveStorage"
+        ORDER BY a.name IS NOT DISTINCT FROM f.backup_storage DESC, a.total_gb - a.used_gb DESC, a.name LIMIT 1) END AS "archiveStorage"
     FROM nodes f JOIN node_status fs ON fs.node_id = f.id, nodes t JOIN node_status ts ON ts.node_id = t.id
     WHERE f.id = ${fromNodeId} AND t.id <> f.id AND t.removed_at IS NULL AND t.role = 'hypervisor'
     ORDER BY t.id`);

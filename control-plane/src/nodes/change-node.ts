@@ -20,6 +20,7 @@ export interface NodeChanges {
   readonly memoryReservedMb?: number | undefined;
   readonly memoryOvercommit?: number | undefined;
   readonly defaultStorage?: string | null | undefined;
+  readonly backupStorage?: string | null | undefined;
   readonly bridge?: string | undefined;
   readonly pool?: string | null | undefined;
   readonly templateVmid?: number | null | undefined;
@@ -46,13 +47,14 @@ export async function changeNode(
   changes: NodeChanges,
   by: NodeChangeBy,
 ): Promise<void> {
-  if (changes.defaultStorage !== undefined && changes.defaultStorage !== null)
-    await refuseForeignStorage(tx, nodeId, changes.defaultStorage);
+  await refuseForeignStorage(tx, nodeId, changes, "defaultStorage");
+  await refuseForeignStorage(tx, nodeId, changes, "backupStorage");
   await tx.execute(sql`
     UPDATE nodes SET
       labels = coalesce(${changes.labels === undefined ? null : JSON.stringify(changes.labels)}::jsonb, labels),
       bridge = coalesce(${changes.bridge ?? null}, bridge),
       default_storage = CASE WHEN ${changes.defaultStorage !== undefined} THEN ${changes.defaultStorage ?? null} ELSE default_storage END,
+      backup_storage = CASE WHEN ${changes.backupStorage !== undefined} THEN ${changes.backupStorage ?? null} ELSE backup_storage END,
       pool = CASE WHEN ${changes.pool !== undefined} THEN ${changes.pool ?? null} ELSE pool END,
       template_vmid = CASE WHEN ${changes.templateVmid !== undefined} THEN ${changes.templateVmid ?? null}::integer ELSE template_vmid END,
       template_archive = CASE WHEN ${changes.templateArchive !== undefined} THEN ${changes.templateArchive ?? null} ELSE template_archive END,
@@ -75,12 +77,25 @@ export async function changeNode(
   });
 }
 
-async function refuseForeignStorage(tx: Transaction, nodeId: string, storage: string): Promise<void> {
+const storageUses = {
+  defaultStorage: { what: "root disks", holds: sql`s.holds_root_disks` },
+  backupStorage: { what: "backups", holds: sql`s.holds_backups` },
+} as const;
+
+async function refuseForeignStorage(
+  tx: Transaction,
+  nodeId: string,
+  changes: NodeChanges,
+  member: keyof typeof storageUses,
+): Promise<void> {
+  const storage = changes[member];
+  if (storage === undefined || storage === null) return;
+  const { what, holds } = storageUses[member];
   const [known] = await tx.query(sql`
-    SELECT FROM node_storages v JOIN storages s ON s.id = v.storage_id WHERE v.node_id = ${nodeId} AND s.name = ${storage} AND s.holds_root_disks`);
+    SELECT FROM node_storages v JOIN storages s ON s.id = v.storage_id WHERE v.node_id = ${nodeId} AND s.name = ${storage} AND ${holds}`);
   if (known !== undefined) return;
-  throw new DomainError("invalid", "STORAGE_NOT_ON_NODE", `The node has no storage "${storage}" for root disks.`, {
-    errors: [{ pointer: "/defaultStorage", detail: "not a storage for root disks of this node" }],
+  throw new DomainError("invalid", "STORAGE_NOT_ON_NODE", `The node has no storage "${storage}" for ${what}.`, {
+    errors: [{ pointer: `/${member}`, detail: `not a storage for ${what} of this node` }],
   });
 }
 

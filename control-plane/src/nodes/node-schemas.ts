@@ -21,6 +21,7 @@ const storage = z.object({
   shared: z.boolean(),
   available: z.boolean(),
   holdsRootDisks: z.boolean(),
+  holdsBackups: z.boolean(),
   totalGb: z.number().int(),
   usedGb: z.number().int(),
   allocatableGb: z.number().int(),
@@ -47,6 +48,10 @@ export const nodeView = z
     cordonedBy: z.string().nullable(),
     maintenanceNote: z.string().nullable(),
     defaultStorage: z.string().nullable(),
+    backupStorage: z
+      .string()
+      .nullable()
+      .openapi({ description: "Where backups of its pods go; null: the emptiest storage that several hosts see." }),
     bridge: z.string(),
     pool: z.string().nullable(),
     templateVmid: z.number().int().nullable(),
@@ -105,6 +110,7 @@ export const nodeChanges = z
     memoryReservedMb: z.number().int().min(0).max(67_108_864).optional(),
     memoryOvercommit: z.number().min(0.1).max(10).multipleOf(0.01).optional(),
     defaultStorage: z.string().min(1).max(100).nullable().optional(),
+    backupStorage: z.string().min(1).max(100).nullable().optional(),
     bridge: z
       .string()
       .regex(/^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$/)

@@ -22,6 +22,7 @@ export interface NodeStorage {
   readonly shared: boolean;
   readonly available: boolean;
   readonly holdsRootDisks: boolean;
+  readonly holdsBackups: boolean;
   readonly totalGb: number;
   readonly usedGb: number;
   readonly allocatableGb: number;
@@ -48,6 +49,7 @@ export interface NodeView {
   readonly cordonedBy: string | null;
   readonly maintenanceNote: string | null;
   readonly defaultStorage: string | null;
+  readonly backupStorage: string | null;
   readonly bridge: string;
   readonly pool: string | null;
   readonly templateVmid: number | null;
@@ -88,7 +90,7 @@ const selectNodes: Sql = sql`
   SELECT n.id, n.name, n.pve_name AS "pveName", k.name AS cluster, n.role, n.region, n.labels, s.state, s.state_since AS "stateSince",
     n.schedulable, n.cordon_reason AS "cordonReason", n.cordoned_at AS "cordonedAt",
     n.cordoned_until AS "cordonedUntil", n.cordoned_by AS "cordonedBy", n.maintenance_note AS "maintenanceNote",
-    n.default_storage AS "defaultStorage", n.bridge, n.pool, n.template_vmid AS "templateVmid", n.template_archive AS "templateArchive",
+    n.default_storage AS "defaultStorage", n.backup_storage AS "backupStorage", n.bridge, n.pool, n.template_vmid AS "templateVmid", n.template_archive AS "templateArchive",
     n.version, n.created_at AS "createdAt", n.removed_at AS "removedAt", s.session_connected AS "sessionConnected",
     s.session_seen_at AS "sessionSeenAt", s.last_heartbeat_at AS "lastHeartbeatAt", s.inventory_at AS "inventoryAt",
     s.agent_version AS "agentVersion", s.pve_version AS "pveVersion", s.capabilities, s.quorate,
@@ -104,7 +106,7 @@ const selectNodes: Sql = sql`
     coalesce((SELECT json_agg(json_build_object('kind', d.kind, 'message', d.message, 'since', d.since) ORDER BY d.kind)
       FROM node_conditions d WHERE d.node_id = n.id), '[]') AS conditions,
     coalesce((SELECT json_agg(json_build_object('name', g.name, 'type', g.type, 'shared', g.shared, 'available', v.available,
-        'holdsRootDisks', g.holds_root_disks, 'totalGb', g.total_gb, 'usedGb', g.used_gb, 'allocatableGb', g.allocatable_gb,
+        'holdsRootDisks', g.holds_root_disks, 'holdsBackups', g.holds_backups, 'totalGb', g.total_gb, 'usedGb', g.used_gb, 'allocatableGb', g.allocatable_gb,
         'allocatedGb', g.allocated_gb, 'freeGb', greatest(0, g.allocatable_gb - g.allocated_gb)) ORDER BY g.name)
       FROM node_storages v JOIN storages g ON g.id = v.storage_id WHERE v.node_id = n.id), '[]') AS storages,
     (SELECT count(*)::integer FROM cloud_pods p WHERE p.node_id = n.id AND p.status <> 'deleted') AS "podCount"

@@ -254,6 +254,13 @@ describe("hosts", () => {
     expect((await call("PUT", "/api/nodes/pve-changed", { defaultStorage: "nowhere" })).json["error"]).toBe(
       "STORAGE_NOT_ON_NODE",
     );
+    expect(await call("PUT", "/api/nodes/pve-changed", { backupStorage: "local-lvm" })).toMatchObject({
+      status: 422,
+      json: { error: "STORAGE_NOT_ON_NODE", errors: [{ pointer: "/backupStorage" }] },
+    });
+    await db.system.execute(sql`UPDATE storages SET holds_backups = true WHERE node_id = ${host.nodeId}`);
+    for (const backupStorage of ["local-lvm", null])
+      expect((await call("PUT", "/api/nodes/pve-changed", { backupStorage })).json).toMatchObject({ backupStorage });
     expect((await call("PUT", "/api/nodes/pve-changed", { unknown: 1 })).status).toBe(422);
     expect((await call("POST", "/api/nodes/pve-changed/cordon", {})).status).toBe(422);
     expect((await call("POST", "/api/nodes/pve-changed/cordon", { reason: "disk" })).json).toMatchObject({
@@ -275,6 +282,8 @@ describe("hosts", () => {
     );
     expect(audit.map((row) => row.action)).toEqual([
       "node.enrol",
+      "node.change",
+      "node.change",
       "node.change",
       "node.change",
       "node.cordon",

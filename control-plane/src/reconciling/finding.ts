@@ -6,9 +6,11 @@
  * - `drift`: another name, MAC, rate, storage or mark.
  * - `lock`: a lock on a container of ours while no work of ours is under way.
  * - `orphan`: it has our mark, and its pod has no place anywhere.
- * - `stale-copy`: it has our mark, and its pod lives elsewhere.
+ * - `stale-copy`: it has our mark, and its pod lives elsewhere. Where the pod's own host has lost it, the copy may become
+ *   the pod.
  * - `half-created`: nothing but the lock of a create, on the id of a pod of ours.
  * - `unmanaged`: no mark of ours. It can be adopted and is never touched.
+ * - `left-archive`: archives that shall go, or be read again, and about which no host could do it.
  */
 export const findingKinds = [
   "missing",
@@ -20,6 +22,7 @@ export const findingKinds = [
   "stale-copy",
   "half-created",
   "unmanaged",
+  "left-archive",
 ] as const;
 export type FindingKind = (typeof findingKinds)[number];
 
@@ -30,6 +33,18 @@ export type FindingState = (typeof findingStates)[number];
 /** What an operator may decide about a finding; each finding offers some. Adopting is a route of its own. */
 export const remedies = ["accept", "repair", "remove", "dismiss", "adopt"] as const;
 export type Remedy = (typeof remedies)[number];
+
+/** An archive that was tried to look after so often that people should know. */
+export interface StuckArchive {
+  readonly podId: string;
+  readonly vmid: number;
+  readonly volumeId: string;
+  readonly madeFor: "move" | "backup";
+  readonly errand: "delete" | "verify";
+  readonly tries: number;
+  /** What the last host said. */
+  readonly error: string | null;
+}
 
 /** What is done about a finding by itself. */
 export type AutomaticDeed = "stop" | "remove" | "repair";

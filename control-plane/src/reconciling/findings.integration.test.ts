@@ -157,6 +157,29 @@ describe("a pod's container", () => {
   });
 });
 
+test("archives that no host could remove are told with what they said, and tried again on an operator's word", async () => {
+  const pod = await bench.activePod();
+  const backupId = newId();
+  await bench.db.system.execute(sql`
+    INSERT INTO cloud_pod_backups (id, tenant_id, pod_id, node_id, storage_id, storage, kind, mode, state, volume_id, generation, vmid, spec,
+      finished_at, delete_requested_at, errand_attempts, errand_after, error_code)
+    SELECT ${backupId}, ${pod.tenantId}, ${pod.id}, v.node_id, v.storage_id, 'local', 'manual', 'stop', 'available', 'local:backup/x', 1, ${pod.vmid}, '{}',
+      now(), now(), 12, now() + interval '6 hours', 'STORAGE_UNAVAILABLE' FROM node_storages v WHERE v.node_id = ${pod.nodeId} LIMIT 1`);
+  await tellUntil(async () => (await findings(pod.vmid)).length > 0);
+  const [finding] = await findings(pod.vmid);
+  expect(finding).toMatchObject({ kind: "left-archive", offered: ["repair", "dismiss"] });
+  expect(finding?.evidence).toEqual({
+    archives: [
+      { volumeId: "local:backup/x", madeFor: "backup", errand: "delete", tries: 12, error: "STORAGE_UNAVAILABLE" },
+    ],
+  });
+  expect((await resolve(finding, "repair")).status).toBe(200);
+  const [backup] = await bench.db.system.query(sql`
+    SELECT errand_attempts AS attempts, errand_after <= now() AS due FROM cloud_pod_backups WHERE id = ${backupId}`);
+  expect(backup).toEqual({ attempts: 0, due: true });
+  await tellUntil(async () => (await findings(pod.vmid)).length === 0);
+});
+
 describe("a container without a place", () => {
   async function orphan(): Promise<Pod> {
     const pod = await bench.activePod();

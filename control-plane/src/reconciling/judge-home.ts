@@ -15,7 +15,7 @@ export function missing(pod: KnownPod, inItsPlace: ContainerObservation | undefi
     podId: pod.id,
     kind: "missing",
     subject: `generation ${pod.generation}`,
-    evidence: { wanted: sizeOf(pod), underItsId: other, newestBackup: pod.newestBackup },
+    evidence: { wanted: sizeOf(pod), underItsId: other, newestBackup: pod.newestBackup, seenOn: pod.seenOn },
     offered: [...(pod.newestBackup === null ? [] : (["repair"] as const)), "remove", "dismiss"],
   };
 }

@@ -47,7 +47,8 @@ export function judgeUnmarked(seen: ContainerObservation, ofItsId: KnownPod | un
  * - of a pod that was deleted or that its owner never got (an adoption that failed has left somebody's own container);
  * - a copy older than the pod's place, while the pod's own host shows the pod.
  * What has another id than its pod was made by hand, what carries the generation in force was moved by hand, and a mark
- * above all that we ever told is of a time that our books have lost.
+ * above all that we ever told is of a time that our books have lost. A copy that a move in vain has left where a place is
+ * still kept for it becomes the pod, if an operator says so, once the pod's own host has lost it.
  */
 export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefined): Stranger {
   if (pod === undefined) return { fact: marked("orphan", seen, { pod: "unknown" }), stop: false, remove: false };
@@ -68,8 +69,11 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
   }
   const isLeftBehind = isOurDoing && seen.generation !== pod.generation && pod.isSeenAtHome;
   const isOnlyOne = seen.generation === pod.generation || !pod.isSeenAtHome;
+  const mayBecomeIt = isOurDoing && pod.isMissingAtHome && pod.keptHere !== null && seen.generation <= pod.keptHere;
+  const remedies: readonly Remedy[] = mayBecomeIt ? ["accept", "dismiss"] : isOnlyOne ? ["dismiss"] : offered;
+  const where = { ...evidence, seenAtHome: pod.isSeenAtHome, missingAtHome: pod.isMissingAtHome };
   return {
-    fact: marked("stale-copy", seen, { ...evidence, seenAtHome: pod.isSeenAtHome }, isOnlyOne ? ["dismiss"] : offered),
+    fact: marked("stale-copy", seen, where, remedies),
     stop: isLeftBehind && seen.generation < pod.generation && seen.power === Power.POWER_RUNNING,
     remove: isLeftBehind,
   };

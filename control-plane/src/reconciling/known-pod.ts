@@ -24,6 +24,12 @@ export interface KnownPod {
   readonly isSettled: boolean;
   /** Room on the compared host is claimed for it: where it is not placed there, something of it may rightly be there. */
   readonly hasRoomHere: boolean;
+  /** Generation of the newest place on the compared host that is kept for it; null without one. */
+  readonly keptHere: bigint | null;
+  /** The newest word of its own host is that it has lost the container. */
+  readonly isMissingAtHome: boolean;
+  /** Where else containers with its mark are seen. */
+  readonly seenOn: readonly { readonly node: string; readonly generation: string; readonly power: string }[];
   /** The newest word of its own host is that its container is there. */
   readonly isSeenAtHome: boolean;
   readonly wasActivated: boolean;

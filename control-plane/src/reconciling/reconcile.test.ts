@@ -35,6 +35,9 @@ const aPod = (changes: Partial<KnownPod> = {}): KnownPod => ({
   rateLimitKibPerSecond: 0,
   isSettled: true,
   hasRoomHere: true,
+  keptHere: 1n,
+  isMissingAtHome: false,
+  seenOn: [],
   isSeenAtHome: true,
   wasActivated: true,
   wasAdopted: false,
@@ -61,7 +64,7 @@ const aContainer = (changes: Partial<ContainerObservation> = {}): ContainerObser
   });
 
 const compare = (changes: Partial<Comparison>, how: Partial<Rules> = {}) =>
-  reconcile({ nodeId: here, containers: [], pods: [], history: [], ...changes }, rules(how));
+  reconcile({ nodeId: here, containers: [], pods: [], history: [], archives: [], ...changes }, rules(how));
 
 /** The same comparison again and again, a minute apart, each with what the one before found. */
 function again(changes: Partial<Comparison>, times: number, how: Partial<Rules> = {}) {
@@ -250,6 +253,33 @@ describe("whatever hosts and books say", () => {
   });
 });
 
+test("archives that nobody could look after are told pod by pod, and to try them again is offered", () => {
+  const archive = { podId: "pod", vmid: 105, madeFor: "move", errand: "delete", tries: 12, error: "BROKEN" } as const;
+  const archives = ["b", "a"].map((volumeId) => ({ ...archive, volumeId }));
+  const evidence = { archives: [{ volumeId: "b", errand: "delete", tries: 12, error: "BROKEN" }, { volumeId: "a" }] };
+  const told = compare({ archives: [...archives, { ...archive, podId: "other", vmid: 106, volumeId: "c" }] });
+  expect(told).toMatchObject({
+    seen: [
+      { kind: "left-archive", vmid: 105, subject: "a, b", offered: ["repair", "dismiss"], evidence },
+      { kind: "left-archive", vmid: 106, subject: "c" },
+    ],
+    deeds: [],
+  });
+});
+
+test("a copy where room is kept may become the pod once the pod's own host has lost it", () => {
+  const away = { nodeId: "there", generation: 1n, highestGeneration: 2n, keptHere: 2n, isSeenAtHome: false };
+  const copy = aContainer({ generation: 2n, power: Power.POWER_STOPPED });
+  expect(compare({ containers: [copy], pods: [aPod(away)] })).toMatchObject({ seen: [], deeds: [] });
+  const lost = aPod({ ...away, isMissingAtHome: true });
+  expect(again({ containers: [copy], pods: [lost] }, 30)).toMatchObject({
+    seen: [{ kind: "stale-copy", offered: ["accept", "dismiss"], evidence: { missingAtHome: true } }],
+    deeds: [],
+  });
+  const newer = aContainer({ generation: 3n });
+  expect(compare({ containers: [newer], pods: [lost] }).seen[0]?.offered).toEqual(["dismiss"]);
+});
+
 function known(changes: Partial<KnownFinding>): KnownFinding {
   return {
     id: "finding",
@@ -298,6 +328,7 @@ const pods = fc.uniqueArray(
       isSettled: fc.boolean(),
       hasRoomHere: fc.boolean(),
       isSeenAtHome: fc.boolean(),
+      isMissingAtHome: fc.boolean(),
       wasActivated: fc.boolean(),
       wasAdopted: fc.boolean(),
     })
@@ -316,6 +347,7 @@ const comparisons: fc.Arbitrary<Comparison> = fc.record({
       .map(known),
     { selector: ({ vmid, kind }) => `${vmid} ${kind}` },
   ),
+  archives: fc.constant([]),
 });
 
 /** A pod on its way: the copy here is the source, or the target to be. */

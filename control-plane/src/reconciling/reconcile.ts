@@ -1,5 +1,6 @@
 import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import type { AutomaticDeed, Fact, FindingKind, KnownFinding } from "./finding.ts";
+import type { AutomaticDeed, Fact, FindingKind, KnownFinding, StuckArchive } from "./finding.ts";
+import { judgeArchives } from "./judge-archives.ts";
 import { judgeHome, missing } from "./judge-home.ts";
 import { dueDeed, judgeMarked, judgeUnmarked, type Stranger } from "./judge-stranger.ts";
 import { shallExist, type KnownPod } from "./known-pod.ts";
@@ -13,6 +14,8 @@ export interface Comparison {
   readonly pods: readonly KnownPod[];
   /** What is not resolved on this host. */
   readonly history: readonly KnownFinding[];
+  /** Archives that this host, among others, could not look after. */
+  readonly archives: readonly StuckArchive[];
 }
 
 /** How patient to be. */
@@ -80,7 +83,7 @@ interface Judged {
   readonly undecided: ReadonlySet<number>;
 }
 
-function judge({ nodeId, containers, pods }: Comparison): Judged {
+function judge({ nodeId, containers, pods, archives }: Comparison): Judged {
   const byId = new Map(pods.map((pod) => [pod.id, pod]));
   const undecided = new Set<number>();
   const facts: { fact: Fact; stranger: Stranger | undefined }[] = [];
@@ -90,7 +93,8 @@ function judge({ nodeId, containers, pods }: Comparison): Judged {
     const pod = seen.podId === "" ? podOfId(pods, seen.vmid, nodeId) : byId.get(seen.podId);
     const isHome = pod !== undefined && seen.podId === pod.id && isPlaced(pod, nodeId) && pod.vmid === seen.vmid;
     if (isHome) atHome.add(pod.id);
-    const isExpected = pod !== undefined && pod.hasRoomHere && !isPlaced(pod, nodeId) && !isLost(pod);
+    const isExpected =
+      pod !== undefined && pod.hasRoomHere && !isPlaced(pod, nodeId) && !isLost(pod) && !pod.isMissingAtHome;
     if (pod !== undefined && (!pod.isSettled || isExpected)) undecided.add(seen.vmid);
     else if (!isHome) {
       const stranger = seen.podId === "" ? judgeUnmarked(seen, pod) : judgeMarked(seen, pod);
@@ -103,6 +107,7 @@ function judge({ nodeId, containers, pods }: Comparison): Judged {
     if (!pod.isSettled) undecided.add(pod.vmid);
     else if (shallExist(pod)) facts.push({ fact: missing(pod, inItsPlace), stranger: undefined });
   }
+  facts.push(...judgeArchives(archives).map((fact) => ({ fact, stranger: undefined })));
   return { facts, undecided };
 }
 

@@ -1,5 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { requestRestore } from "../backups/request-restore.ts";
+import { acceptCopy } from "../moves/accept-copy.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { resizeDeadlineMs, sizeOf, wantSize, type PodSize } from "../pods/change-size.saga.ts";
@@ -84,11 +85,14 @@ async function act(
   await tx.execute(sql`
     UPDATE node_findings SET state = 'open', resolved_at = NULL, resolved_by = NULL, resolution = NULL, reason = ${decision.reason}
     WHERE id = ${finding.id}`);
+  if (finding.kind === "left-archive") {
+    await tryArchivesAgain(tx, finding);
+    await noteAction(tx, finding, decision, null);
+    return undefined;
+  }
   const task = pod === undefined ? undefined : await requestedWork(tx, finding, pod, decision);
   if (task !== undefined) {
-    await tx.execute(sql`
-      UPDATE node_findings SET action = ${actionOf(finding, decision)}, action_by = ${nameOf(decision.actor)}, acted_at = ${decision.now},
-        attempts = attempts + 1, task_id = ${task.id} WHERE id = ${finding.id}`);
+    await noteAction(tx, finding, decision, task.id);
     return task;
   }
   const { vmid, kind } = finding;
@@ -104,15 +108,30 @@ async function act(
   return undefined;
 }
 
+async function noteAction(tx: Transaction, finding: Finding, decision: Decision, taskId: string | null): Promise<void> {
+  await tx.execute(sql`
+    UPDATE node_findings SET action = ${actionOf(finding, decision)}, action_by = ${nameOf(decision.actor)}, acted_at = ${decision.now},
+      attempts = attempts + 1, task_id = ${taskId}::uuid WHERE id = ${finding.id}`);
+}
+
+/** As if they were new; whoever looks after archives does the rest. */
+async function tryArchivesAgain(tx: Transaction, { podId }: Finding): Promise<void> {
+  await tx.execute(sql`
+    UPDATE cloud_pod_moves SET archive_given_up_at = NULL, archive_tries = 0 WHERE pod_id = ${podId} AND archive_given_up_at IS NOT NULL`);
+  await tx.execute(sql`
+    UPDATE cloud_pod_backups SET errand_attempts = 0, errand_after = now() WHERE pod_id = ${podId} AND errand_attempts >= 12 AND pruned_at IS NULL`);
+}
+
 /** What is done as ordinary work on the pod; undefined for what is a single command. */
 async function requestedWork(
   tx: Transaction,
-  { kind, evidence }: Finding,
+  { kind, nodeId, evidence }: Finding,
   pod: Pod,
   { action, actor, requestId, now }: Decision,
 ): Promise<Task | undefined> {
   const who = { tenantId: pod.tenantId, actor, requestId };
   if (kind === "resized" && action === "accept") return await acceptSize(tx, pod, evidence, who);
+  if (kind === "stale-copy" && action === "accept") return await acceptCopy(tx, pod, nodeId, who, now);
   if (kind !== "missing") return undefined;
   if (action === "remove") return (await destroyPodNow(tx, who, pod.id, now)).task;
   // The finding offers it only where there is one.
