@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { compileCache } from "../support/compile-cache.ts";
 import { freePort } from "../support/free-port.ts";
 import { exitOf, processesAbout, signal } from "../support/processes.ts";
 import { until } from "../support/until.ts";
@@ -30,6 +31,7 @@ async function startServer(): Promise<ChildProcess> {
     stdio: "ignore",
     env: {
       PATH: process.env["PATH"],
+      NODE_COMPILE_CACHE: compileCache,
       CLOUDPODS_DATA_DIR: join(folder, "data"),
       CLOUDPODS_HTTP_PORT: String(http),
       CLOUDPODS_GATEWAY_PORT: String(gateway),
@@ -45,8 +47,11 @@ test.each([
 ] as const)("%s that is ended while it starts leaves nothing behind", async (_, start, early) => {
   for (const moment of early) {
     const child = await start();
-    await until(`a process of ${moment}`, async () =>
-      (await processesAbout(folder)).some(({ commandLine }) => commandLine.some((word) => word.endsWith(moment))),
+    await until(
+      `a process of ${moment}`,
+      async () =>
+        (await processesAbout(folder)).some(({ commandLine }) => commandLine.some((word) => word.endsWith(moment))),
+      60_000,
     );
     child.kill("SIGTERM");
     expect(await exitOf(child), moment).toBe(0);

@@ -180,7 +180,8 @@ function dropInterfaces(layout: HostLayout, containers: RunningContainer[]): voi
 function dropEndedProcesses(layout: HostLayout): void {
   for (const name of namesIn(layout.procRoot)) {
     const path = join(layout.procRoot, name);
-    if (!/^\d+$/u.test(name) || !lstatSync(path).isSymbolicLink()) continue;
+    // A container's own process may go between the look into the folder and the look at it.
+    if (!/^\d+$/u.test(name) || lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() !== true) continue;
     if (processStart(Number(name)) === undefined) rmSync(path, { force: true });
   }
 }
