@@ -31,7 +31,8 @@ let nodeId: string;
 beforeAll(async () => {
   db = await createTestDatabase();
   const deps = await issuingDeps(db.system);
-  gateway = await startGatewayUnderTest(db, deps);
+  // These workers tell nobody that they have sent a command.
+  gateway = await startGatewayUnderTest(db, deps, { pollMs: 50 });
   const identity = await enrolHost(db.system, deps);
   agent = await createAgentOnHost();
   nodeId = identity.nodeId;
