@@ -1,6 +1,5 @@
 import { randomUUID } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { commonRoot, findVmid, joinCluster, readMembership, reserveVmid, writeMembers } from "./cluster-files.ts";
 import { emptyConfig } from "./container-config.ts";
@@ -8,6 +7,7 @@ import { replaceFile, writeState } from "./files.ts";
 import { unpackSystem } from "./guest-system.ts";
 import { openHost } from "./layout.ts";
 import type { Host, HostLayout, HostSettings, StorageSettings, StorageType } from "./layout.ts";
+import { simulatedPrograms } from "./programs.ts";
 import { randomMac } from "./properties.ts";
 import { publishHost } from "./publish.ts";
 import type { HostBoot } from "./running-record.ts";
@@ -57,7 +57,7 @@ export async function buildHost(options: SimulatedHostOptions, layout: HostLayou
   const isNew = !existsSync(join(layout.stateRoot, "settings.json"));
   if (isNew) writeState(join(layout.stateRoot, "settings.json"), settingsOf(options));
   const host = openHost(layout.root);
-  writeExecutables(layout);
+  await writeExecutables(layout);
   if (!isNew) return host;
   makeTree(host);
   writeBoot(layout);
@@ -175,18 +175,17 @@ function storageEntry(storage: StorageSettings): string {
 }
 
 /** One small script for each program, which carries the root so that it needs no environment. */
-function writeExecutables(layout: HostLayout): void {
+async function writeExecutables(layout: HostLayout): Promise<void> {
   mkdirSync(layout.bin, { recursive: true });
   mkdirSync(layout.procRoot, { recursive: true });
-  const main = join(import.meta.dirname, "main.ts");
-  const cache = join(tmpdir(), "cloudpods-simulated-host-compile-cache");
+  const { main, compileCache } = await simulatedPrograms();
   for (const program of PROGRAMS) {
     const path = join(layout.bin, program);
     const script = [
       "#!/bin/sh",
       // The caller may look for the tool's own pid below the simulated /proc at once.
       `ln -s /proc/$$ ${quoted(join(layout.procRoot, "$$"))} 2>/dev/null`,
-      `NODE_COMPILE_CACHE=${quoted(cache)} exec ${quoted(process.execPath)} ${quoted(main)} --host-root ${quoted(layout.root)} --program ${program} -- "$@"`,
+      `NODE_COMPILE_CACHE=${quoted(compileCache)} exec ${quoted(process.execPath)} ${quoted(main)} --host-root ${quoted(layout.root)} --program ${program} -- "$@"`,
       "",
     ].join("\n");
     replaceFile(path, script);

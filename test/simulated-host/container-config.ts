@@ -1,5 +1,3 @@
-import { createHash } from "node:crypto";
-
 /** One section of a container's file: plain keys (description decoded) and raw `lxc.*` lines. */
 export interface ConfigSection {
   keys: Record<string, string>;
@@ -100,7 +98,8 @@ function formatSection(section: ConfigSection): string {
 
 /** The digest that `--digest` is compared with: SHA-1 of the file's text. */
 export function configDigest(text: string): string {
-  return createHash("sha1").update(text).digest("hex");
+  // Loaded for the few calls that ask for it: it takes as long as all the rest of a call.
+  return process.getBuiltinModule("node:crypto").createHash("sha1").update(text).digest("hex");
 }
 
 /** Splits a Proxmox list: separated by commas, semicolons, NULs or white space, empty parts dropped. */

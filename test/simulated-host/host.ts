@@ -12,6 +12,7 @@ import { readIfPresent } from "./files.ts";
 import { layoutOf, openHost } from "./layout.ts";
 import type { Host } from "./layout.ts";
 import { bringDown, bringUp } from "./pct/power.ts";
+import { simulatedPrograms } from "./programs.ts";
 import { publishHost } from "./publish.ts";
 import { allRunning, readBoot, readRunning } from "./running-record.ts";
 import type { GuestLoad, Truth } from "./running-record.ts";
@@ -215,8 +216,10 @@ function commandLine(pid: number): string[] {
 }
 
 async function startKernel(root: string): Promise<{ stop: () => Promise<void> }> {
-  const kernel = fork(join(import.meta.dirname, "kernel.ts"), [root], {
+  const { kernel: program, compileCache } = await simulatedPrograms();
+  const kernel = fork(program, [root], {
     execArgv: [],
+    env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
     stdio: ["ignore", "ignore", "inherit", "ipc"],
   });
   await once(kernel, "message");

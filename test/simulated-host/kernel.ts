@@ -1,3 +1,4 @@
+import { flushCompileCache } from "node:module";
 import { layoutOf, openHost } from "./layout.ts";
 import type { Host } from "./layout.ts";
 import { acquireMutex } from "./mutex.ts";
@@ -14,7 +15,7 @@ const TICKS_PER_SWEEP = 4;
 
 /**
  * The part of a host that lives without being called: brings all counters up to the present, four
- * times a second, until its parent ends. `kernel.ts ROOT`, with an IPC channel to the parent.
+ * times a second, until its parent ends. `kernel ROOT`, with an IPC channel to the parent.
  */
 async function run(root: string): Promise<void> {
   const layout = layoutOf(root);
@@ -22,6 +23,8 @@ async function run(root: string): Promise<void> {
   while ((await acquireMutex(layout.root, "kernel", 60_000)) === undefined);
   const host = openHost(root);
   process.send?.("ready");
+  // It is killed in the end.
+  flushCompileCache();
   for (let tick = 0; ; tick += 1) {
     const started = performance.now();
     await advance(host);
@@ -47,4 +50,4 @@ async function advance(host: Host): Promise<void> {
 }
 
 process.on("disconnect", () => process.exit(0));
-await run(process.argv[2] ?? "");
+void run(process.argv[2] ?? "");

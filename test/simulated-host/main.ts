@@ -8,7 +8,7 @@ import { applyClusterFileSystem, effectsFor, hasFault } from "./faults.ts";
 import { strikeAfter, strikeBefore } from "./front-faults.ts";
 import { openHost } from "./layout.ts";
 import type { Host } from "./layout.ts";
-import { pauseUnscaled } from "./pace.ts";
+import { pauseUnscaled, uptimeMs } from "./pace.ts";
 import { printError, printLine } from "./terminal.ts";
 
 /** What one call of a real tool costs before it does anything: Perl starting. */
@@ -41,7 +41,7 @@ async function main(argv: string[]): Promise<number> {
 
 async function runProgram(host: Host, program: string, words: string[]): Promise<number> {
   const startup = (REAL_STARTUP_MS[program] ?? 0) * host.settings.speed;
-  await pauseUnscaled(startup - performance.now());
+  await pauseUnscaled(startup - uptimeMs());
   applyClusterFileSystem(host.layout);
   const [command, ...rest] = program === "pct" || program === "pvesm" ? words : ["", ...words];
   const vmids = rest.filter((word, index) => isVmid(word, rest[index - 1])).map(Number);
@@ -104,4 +104,4 @@ function logInvocation(host: Host, entry: object): void {
   appendFileSync(join(host.layout.stateRoot, "invocations.jsonl"), `${JSON.stringify(entry)}\n`);
 }
 
-process.exit(await main(process.argv.slice(2)));
+void main(process.argv.slice(2)).then((exitCode) => process.exit(exitCode));

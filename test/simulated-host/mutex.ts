@@ -1,8 +1,7 @@
-import { createHash } from "node:crypto";
-import { createServer } from "node:net";
 import type { Server } from "node:net";
-import { setTimeout as sleep } from "node:timers/promises";
 import { errorCode } from "./failure.ts";
+import { hashOf } from "./hash.ts";
+import { uptimeMs } from "./pace.ts";
 
 /** Pause between two tries for a held lock. */
 const RETRY_MS = 10;
@@ -20,15 +19,14 @@ export async function acquireMutex(
   timeoutMs: number,
   onWait?: () => void,
 ): Promise<(() => Promise<void>) | undefined> {
-  const hash = createHash("sha256").update(`${scope}\n${name}`).digest("hex").slice(0, 40);
-  const path = `\0cloudpods-simulated-host-${hash}`;
-  const deadline = performance.now() + timeoutMs;
+  const path = `\0cloudpods-simulated-host-${hashOf(`${scope}\n${name}`).toString(16)}`;
+  const deadlineMs = uptimeMs() + timeoutMs;
   for (let attempt = 0; ; attempt += 1) {
     const server = await tryBind(path);
     if (server !== undefined) return () => new Promise((done) => server.close(() => done()));
     if (attempt === 0) onWait?.();
-    if (performance.now() >= deadline) return undefined;
-    await sleep(RETRY_MS);
+    if (uptimeMs() >= deadlineMs) return undefined;
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
   }
 }
 
@@ -47,6 +45,8 @@ export async function withMutex<T>(scope: string, name: string, work: () => T | 
 }
 
 function tryBind(path: string): Promise<Server | undefined> {
+  // Loaded with the first lock: many calls need none, and it is slow to load.
+  const { createServer } = process.getBuiltinModule("node:net");
   return new Promise((resolve, reject) => {
     const server = createServer((socket) => socket.destroy());
     server.once("error", (error) => {

@@ -1,9 +1,13 @@
-import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { CommandFailure } from "./failure.ts";
 import type { Host } from "./layout.ts";
 
 let interrupted = false;
 let wake: (() => void) | undefined;
+
+/** Time since this process began, ms. `performance` would have to be loaded first. */
+export function uptimeMs(): number {
+  return process.uptime() * 1000;
+}
 
 /** From now on SIGTERM and SIGINT make the next `pause` of this process throw `received interrupt`. */
 export function listenForInterrupts(): void {
@@ -26,7 +30,7 @@ export async function pause(host: Host, realMs: number): Promise<void> {
 
 /** Like `pause`, in this machine's milliseconds. */
 export async function pauseUnscaled(ms: number): Promise<void> {
-  await yieldToEvents();
+  await new Promise((resolve) => setImmediate(resolve));
   if (!interrupted && ms > 0) {
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, ms);

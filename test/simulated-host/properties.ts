@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { hashOf } from "./hash.ts";
 
 /** A property string such as `name=eth0,bridge=vmbr0`, in the order it was written. */
 type Properties = Map<string, string>;
@@ -30,15 +30,14 @@ export function printMountPoint(mountPoint: Properties): string {
 
 /** A new MAC address with the vendor prefix that Proxmox uses. */
 export function randomMac(): string {
-  const tail = [...randomBytes(3)].map((byte) => byte.toString(16).toUpperCase().padStart(2, "0"));
-  return `BC:24:11:${tail.join(":")}`;
+  const tail = Array.from({ length: 3 }, () => Math.floor(Math.random() * 256));
+  return `BC:24:11:${tail.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(":")}`;
 }
 
 /** The address that the simulated network's DHCP server always gives to a MAC address: 10.x.y.z. */
 export function dhcpAddress(mac: string): string {
-  const hash = createHash("sha256").update(mac.toUpperCase()).digest();
-  const last = 2 + ((hash[2] ?? 0) % 252);
-  return `10.${1 + ((hash[0] ?? 0) % 254)}.${hash[1] ?? 0}.${last}`;
+  const hash = Number(hashOf(mac.toUpperCase()) & 0xffffffn);
+  return `10.${1 + ((hash >> 16) % 254)}.${(hash >> 8) & 255}.${2 + ((hash & 255) % 252)}`;
 }
 
 const UNIT_POWERS: Record<string, number> = { "": 0, K: 1, M: 2, G: 3, T: 4 };

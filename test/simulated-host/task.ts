@@ -1,7 +1,6 @@
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { appendFileSync } from "node:fs";
-import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import type { Call } from "./call.ts";
 import { CommandFailure, messageOf } from "./failure.ts";
@@ -28,7 +27,7 @@ export async function runTask(
   { checked = true }: TaskOptions = {},
 ): Promise<void> {
   const { host } = call;
-  const main = join(import.meta.dirname, "main.ts");
+  const [, main = ""] = process.argv;
   const words = ["--host-root", host.layout.root, "--worker", type];
   const worker = spawn(process.execPath, [main, ...words], {
     detached: true,

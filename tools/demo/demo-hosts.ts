@@ -123,6 +123,6 @@ async function endOperations(root: string): Promise<void> {
 /** Programs of this host that run now, its kernel apart. */
 async function programsOf(root: string) {
   return (await processesAbout(root)).filter(
-    ({ commandLine }) => !commandLine.some((word) => word.endsWith("/kernel.ts")),
+    ({ commandLine }) => !commandLine.some((word) => word.endsWith("/kernel.cjs")),
   );
 }
