@@ -1,4 +1,10 @@
 import { defineConfig } from "vitest/config";
+import { compileCache } from "./test/support/compile-cache.ts";
+import { keepTemporaryFilesInMemory } from "./test/support/memory-folder.ts";
+
+keepTemporaryFilesInMemory();
+/** Read by workers and by every program that they start. */
+const env = { NODE_COMPILE_CACHE: compileCache };
 
 /**
  * Three projects by what a test needs: `unit` needs nothing, `integration` a real PostgreSQL or
@@ -24,6 +30,7 @@ export default defineConfig({
           name: "integration",
           include: ["{shared,control-plane,node-agent,test,tools}/**/*.integration.test.ts"],
           exclude: ["**/node_modules/**", "test/e2e/**", "test/chaos/**"],
+          env,
           globalSetup: ["test/support/postgres.global.ts"],
           // Retention makes and drops months of partitions; a busy machine takes a minute for it.
           testTimeout: 120_000,
@@ -38,6 +45,7 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.e2e.ts", "test/chaos/**/*.chaos.ts"],
+          env,
           globalSetup: ["test/support/postgres.global.ts"],
           testTimeout: 180_000,
           hookTimeout: 120_000,

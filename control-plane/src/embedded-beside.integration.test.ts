@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { compileCache } from "../../test/support/compile-cache.ts";
 import { freePort } from "../../test/support/free-port.ts";
 import { exitOf, processesAbout } from "../../test/support/processes.ts";
 import { until } from "../../test/support/until.ts";
@@ -20,6 +21,7 @@ beforeEach(async () => {
   url = `http://127.0.0.1:${http}`;
   environment = {
     PATH: process.env["PATH"] ?? "",
+    NODE_COMPILE_CACHE: compileCache,
     CLOUDPODS_DATA_DIR: directory,
     CLOUDPODS_HTTP_PORT: String(http),
     CLOUDPODS_GATEWAY_PORT: String(gateway),

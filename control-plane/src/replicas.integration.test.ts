@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { compileCache } from "../../test/support/compile-cache.ts";
 import { connectAgent } from "../../test/support/connected-agent.ts";
 import { enrolHost, type EnrolledHost, issuingDeps } from "../../test/support/enrolled-host.ts";
 import { freePort } from "../../test/support/free-port.ts";
@@ -50,6 +51,7 @@ async function startReplica(roles: string, takenPort?: number): Promise<Served> 
   const child = spawn(process.execPath, [join(import.meta.dirname, "../cli/main.ts"), "serve", "--roles", roles], {
     env: {
       PATH: process.env["PATH"],
+      NODE_COMPILE_CACHE: compileCache,
       CLOUDPODS_DATABASE_URL: db.systemUrl,
       CLOUDPODS_DATABASE_API_URL: db.apiUrl,
       CLOUDPODS_MASTER_KEY: masterKey.toString("hex"),

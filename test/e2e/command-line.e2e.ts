@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { completionScripts } from "../../control-plane/cli/completion/shells.ts";
+import { compileCache } from "../support/compile-cache.ts";
 import { freePort } from "../support/free-port.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
@@ -42,7 +43,7 @@ async function run(
     env: {
       PATH: process.env["PATH"],
       XDG_CONFIG_HOME: home,
-      NODE_COMPILE_CACHE: join(tmpdir(), "cloudpods-test-compile-cache"),
+      NODE_COMPILE_CACHE: compileCache,
       ...env,
     },
     stdio: ["pipe", "pipe", "pipe"],

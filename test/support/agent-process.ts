@@ -57,7 +57,12 @@ export function agentEnvironment({ paths }: SimulatedHost, stateDir: string): Re
     LXC_ROOT: paths.lxcRoot,
     RUN_ROOT: join(paths.runRoot, "pve"),
   };
-  return Object.fromEntries(Object.entries(entries).map(([name, value]) => [`CLOUDPODS_AGENT_${name}`, value]));
+  const environment = Object.fromEntries(
+    Object.entries(entries).map(([name, value]) => [`CLOUDPODS_AGENT_${name}`, value]),
+  );
+  // Each has a state directory of its own, which is where it would keep what the compiler made of it.
+  const compileCache = process.env["NODE_COMPILE_CACHE"];
+  return compileCache === undefined ? environment : { ...environment, NODE_COMPILE_CACHE: compileCache };
 }
 
 /** Makes a host without an identity; `enrolByHand` or `run("join", …)` gives it one. */

@@ -1,3 +1,4 @@
+import { flushCompileCache } from "node:module";
 import { pino } from "pino";
 import { openDatabase } from "../../control-plane/src/platform/database.ts";
 import { podSagas } from "../../control-plane/src/pods/pod-sagas.ts";
@@ -9,6 +10,8 @@ import { startTaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
  * `node killed-worker.ts <database url> <n>`. It prints the boundary's name first, so that the test knows
  * where it died.
  */
+// Nothing is written at its end.
+flushCompileCache();
 const [url = "", nth = "0"] = process.argv.slice(2);
 let reached = 0;
 startTaskWorker({

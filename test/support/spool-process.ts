@@ -4,10 +4,13 @@
  */
 import { createHash } from "node:crypto";
 import { writeSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { Sample } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import { createDisciplinedClock } from "../../node-agent/src/clock/disciplined-clock.ts";
 import { openSpool } from "../../node-agent/src/spool/spool.ts";
 
+// It ends by a kill.
+flushCompileCache();
 const [path = "", limitBytes = "1e9"] = process.argv.slice(2);
 let nowMs = 1_000_000;
 const clock = createDisciplinedClock({ bootId: "boot-1", monotonicMs: () => nowMs });

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { open, readFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { compileCache } from "./compile-cache.ts";
 import { exitOf } from "./processes.ts";
 import { until } from "./until.ts";
 
@@ -51,8 +51,7 @@ export function createReplica(options: ReplicaOptions): Replica {
       const started = spawn(process.execPath, [program, "serve"], {
         env: {
           PATH: process.env["PATH"],
-          // Replicas are started often here, and the compiler is most of a start.
-          NODE_COMPILE_CACHE: join(tmpdir(), "cloudpods-test-compile-cache"),
+          NODE_COMPILE_CACHE: compileCache,
           ...options.environment,
         },
         stdio: ["ignore", log.fd, log.fd],

@@ -3,6 +3,7 @@
  * a kernel and clocks that are told. It works until it is killed; started by story-agent.ts, with which it
  * talks over the channel of `fork`.
  */
+import { flushCompileCache } from "node:module";
 import { setImmediate as breathe, setTimeout as sleep } from "node:timers/promises";
 import { Heartbeat } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import { createDisciplinedClock } from "../../node-agent/src/clock/disciplined-clock.ts";
@@ -116,4 +117,6 @@ process.on("message", (order: AgentOrder) => {
   else void running?.goTo(order.goTo);
 });
 process.on("disconnect", () => process.exit(0));
+// It ends by a kill.
+flushCompileCache();
 tell("loaded");

@@ -3,6 +3,7 @@
  * time of a story. It works until it is killed; started by story-replica.ts, with which it talks over
  * the channel of `fork`.
  */
+import { flushCompileCache } from "node:module";
 import { pino } from "pino";
 import { Registry } from "prom-client";
 import { archiveDays, archiveHours } from "../../control-plane/src/metering/archive-rollups.ts";
@@ -96,4 +97,6 @@ process.on("message", (order: ReplicaOrder) => {
   tell({ heardMs: nowMs });
 });
 process.on("disconnect", () => process.exit(0));
+// It ends by a kill.
+flushCompileCache();
 tell("loaded");

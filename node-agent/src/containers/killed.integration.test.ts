@@ -186,9 +186,11 @@ async function startAgent(wish: ContainerWish, program: string): Promise<ChildPr
   await writeFile(
     main,
     `import { existsSync, writeFileSync } from "node:fs";
+     import { flushCompileCache } from "node:module";
      import { pino } from ${JSON.stringify(join(import.meta.dirname, "../../../node_modules/pino/pino.js"))};
      import { createContainers } from ${JSON.stringify(join(import.meta.dirname, "create-containers.ts"))};
      import { bounds } from ${JSON.stringify(support)};
+     flushCompileCache();
      const containers = createContainers({
        paths: ${JSON.stringify(fixture.paths)}, operationsDir: ${JSON.stringify(fixture.operationsDir)},
        clock: { epochMs: Date.now, monotonicMs: () => performance.now() }, log: pino({ level: "silent" }), ...${JSON.stringify(QUICK)},
