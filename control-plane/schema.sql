@@ -1514,6 +1514,13 @@ TABLE usage_adjustments ROW LEVEL SECURITY (
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT SELECT TO cloudpods_api
 
+TABLE usage_archiving (
+  one boolean NOT NULL DEFAULT true
+  turn bigint NOT NULL
+  CONSTRAINT usage_archiving_one_check CHECK (one)
+  CONSTRAINT usage_archiving_pkey PRIMARY KEY (one)
+)
+
 TABLE usage_closed_months (
   tenant_id uuid NOT NULL
   year_month character(7) NOT NULL

@@ -40,6 +40,13 @@ CREATE INDEX cloud_pod_usage_samples_by_time ON cloud_pod_usage_samples USING br
   WITH (pages_per_range = 32, autosummarize = on);
 CREATE INDEX cloud_pod_usage_late_samples_by_time ON cloud_pod_usage_late_samples (sample_time);
 
+-- Who archives: whoever begins ends the turn of all before him (control-plane/src/metering/archive-turn.ts).
+CREATE TABLE usage_archiving (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  turn bigint NOT NULL
+);
+INSERT INTO usage_archiving (turn) VALUES (0);
+
 -- Hours that were made for the whole fleet; from then on only marks make them again.
 CREATE TABLE usage_hours (
   hour_start timestamptz PRIMARY KEY,

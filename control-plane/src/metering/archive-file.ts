@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdir, open, rename } from "node:fs/promises";
+import { mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -17,7 +17,8 @@ export interface ArchivedFile {
 
 /**
  * Writes what a query gives as gzipped CSV with a header. The file appears under its name when it is whole
- * and on the disk; writing it again replaces it. A connection of its own, because COPY waits for each answer.
+ * and on the disk, and `confirm` has not thrown; writing it again replaces it. A connection of its own, because COPY
+ * waits for each answer.
  *
  * @param query of this program, without parameters: COPY takes none.
  */
@@ -26,9 +27,11 @@ export async function writeArchive(
   directory: string,
   name: string,
   query: string,
+  confirm: () => Promise<void>,
 ): Promise<ArchivedFile> {
   const path = join(directory, name);
-  const temporary = `${path}.part`;
+  // Of one's own: somebody who has lost his turn may not know it yet.
+  const temporary = `${path}.${randomUUID()}.part`;
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const hash = createHash("sha256");
   const digest = new Transform({
@@ -37,13 +40,19 @@ export async function writeArchive(
       done(null, chunk);
     },
   });
-  await pipeline(
-    client.query(copyTo(`COPY (${query}) TO STDOUT (FORMAT csv, HEADER)`)),
-    createGzip(),
-    digest,
-    createWriteStream(temporary, { mode: 0o600, flush: true }),
-  );
-  await rename(temporary, path);
+  try {
+    await pipeline(
+      client.query(copyTo(`COPY (${query}) TO STDOUT (FORMAT csv, HEADER)`)),
+      createGzip(),
+      digest,
+      createWriteStream(temporary, { mode: 0o600, flush: true }),
+    );
+    await confirm();
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
   const folder = await open(dirname(path), "r");
   try {
     await folder.sync();

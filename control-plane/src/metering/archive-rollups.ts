@@ -2,6 +2,7 @@ import type { Database, Transaction } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { dayArchiveName, hourArchiveName, writeArchive } from "./archive-file.ts";
 import { withOwnClient, type ArchiveOptions } from "./archive-samples.ts";
+import { beginArchiving, holdTurn } from "./archive-turn.ts";
 import { lockPeriod } from "./lock-period.ts";
 import { rollUpLockedDay } from "./roll-up-days.ts";
 import { rollUpLockedMonth, yearMonthOf } from "./roll-up-months.ts";
@@ -25,8 +26,10 @@ export function isProvedSince(month: Sql, closedAt: Sql): Sql {
  * Archives and removes the hours of months that were closed 30 days ago for everyone and found to be right since, a
  * day at a time: what waits is taken in first, then the day's own figures stand for its hours.
  * @returns the days.
+ * @throws ArchiveTurnLost
  */
 export async function archiveHours(db: Database, options: ArchiveOptions, now: Date): Promise<string[]> {
+  const turn = await beginArchiving(db);
   const days = await db.query<{ starts: Date }>(sql`
     SELECT day::timestamp AT TIME ZONE 'UTC' AS starts FROM (SELECT DISTINCT date AS day FROM cloud_pod_usage_daily) AS made
     WHERE NOT EXISTS (SELECT FROM usage_days d WHERE d.day = made.day AND (d.hours_archived_at IS NOT NULL OR d.dropped_at IS NULL))
@@ -41,7 +44,7 @@ export async function archiveHours(db: Database, options: ArchiveOptions, now: D
   const archived: string[] = [];
   for (const { starts } of days) {
     const day = starts.toISOString().slice(0, 10);
-    if (await archiveHoursOf(db, options, { starts, day }, now)) archived.push(day);
+    if (await archiveHoursOf(db, options, { turn, starts, day }, now)) archived.push(day);
   }
   return archived;
 }
@@ -49,11 +52,12 @@ export async function archiveHours(db: Database, options: ArchiveOptions, now: D
 async function archiveHoursOf(
   db: Database,
   options: ArchiveOptions,
-  { starts, day }: { readonly starts: Date; readonly day: string },
+  { turn, starts, day }: { readonly turn: bigint; readonly starts: Date; readonly day: string },
   now: Date,
 ): Promise<boolean> {
   const ends = new Date(starts.getTime() + dayMs);
   const settledAt = await db.transaction(async (tx) => {
+    await holdTurn(tx, turn);
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     await lockDayAndItsHours(tx, starts);
     await lockPeriod(tx, "day", starts);
@@ -68,9 +72,11 @@ async function archiveHoursOf(
       options.archiveDirectory,
       hourArchiveName(day),
       `SELECT * FROM cloud_pod_usage_hourly WHERE hour_start >= '${starts.toISOString()}' AND hour_start < '${ends.toISOString()}' ORDER BY hour_start, pod_id`,
+      () => holdTurn(db, turn),
     ),
   );
   return await db.transaction(async (tx) => {
+    await holdTurn(tx, turn);
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     await lockDayAndItsHours(tx, starts);
     await lockPeriod(tx, "day", starts);
@@ -93,8 +99,10 @@ async function archiveHoursOf(
  * Archives and removes the days of months that are over for a year; the month's own figures stand for them.
  * Late samples of such months go too.
  * @returns the months.
+ * @throws ArchiveTurnLost
  */
 export async function archiveDays(db: Database, options: ArchiveOptions, now: Date): Promise<string[]> {
+  const turn = await beginArchiving(db);
   const months = await db.query<{ starts: Date }>(sql`
     SELECT DISTINCT date_trunc('month', d.date::timestamp) AT TIME ZONE 'UTC' AS starts FROM cloud_pod_usage_daily d
     WHERE d.date < (date_trunc('month', ${new Date(now.getTime() - daysKeptMs)}::timestamptz, 'UTC') AT TIME ZONE 'UTC')::date
@@ -102,15 +110,21 @@ export async function archiveDays(db: Database, options: ArchiveOptions, now: Da
       AND EXISTS (SELECT FROM usage_days u WHERE u.day = d.date AND u.hours_archived_at IS NOT NULL) ORDER BY 1`);
   const archived: string[] = [];
   for (const { starts } of months)
-    if (await archiveDaysOf(db, options, starts, now)) archived.push(yearMonthOf(starts));
+    if (await archiveDaysOf(db, options, { turn, starts }, now)) archived.push(yearMonthOf(starts));
   return archived;
 }
 
-async function archiveDaysOf(db: Database, options: ArchiveOptions, starts: Date, now: Date): Promise<boolean> {
+async function archiveDaysOf(
+  db: Database,
+  options: ArchiveOptions,
+  { turn, starts }: { readonly turn: bigint; readonly starts: Date },
+  now: Date,
+): Promise<boolean> {
   const yearMonth = yearMonthOf(starts);
   const ends = new Date(Date.UTC(starts.getUTCFullYear(), starts.getUTCMonth() + 1));
   const [from, to] = [starts, ends].map((at) => at.toISOString().slice(0, 10));
   const lockAll = async (tx: Transaction): Promise<void> => {
+    await holdTurn(tx, turn);
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     for (let at = starts.getTime(); at < ends.getTime(); at += dayMs) {
       await lockDayAndItsHours(tx, new Date(at));
@@ -133,6 +147,7 @@ async function archiveDaysOf(db: Database, options: ArchiveOptions, starts: Date
       options.archiveDirectory,
       dayArchiveName(yearMonth),
       `SELECT * FROM cloud_pod_usage_daily WHERE date >= '${from}' AND date < '${to}' ORDER BY date, pod_id`,
+      () => holdTurn(db, turn),
     ),
   );
   return await db.transaction(async (tx) => {

@@ -2,6 +2,7 @@ import pg from "pg";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { sampleArchiveName, writeArchive } from "./archive-file.ts";
+import { beginArchiving, holdTurn } from "./archive-turn.ts";
 import { lockPeriod } from "./lock-period.ts";
 import type { MeteringFinding } from "./verify-differences.ts";
 import { archivedBase, digestOf, samplesAgainstHours } from "./verify-hours.ts";
@@ -40,8 +41,10 @@ export interface SampleArchiving {
  * Writes the samples of sealed days to the archive, a file per hour, and notes count and digests in the hours. Nobody
  * changes such samples any more; that the hours say the same is proved before, because afterwards it cannot be.
  * Interrupted, it writes the day again.
+ * @throws ArchiveTurnLost
  */
 export async function archiveSamples(db: Database, options: ArchiveOptions): Promise<SampleArchiving> {
+  const turn = await beginArchiving(db);
   const days = await db.query<{ starts: Date }>(sql`
     SELECT day::timestamp AT TIME ZONE 'UTC' AS starts FROM usage_days
     WHERE sealed_at IS NOT NULL AND archived_at IS NULL AND dropped_at IS NULL ORDER BY day`);
@@ -56,8 +59,11 @@ export async function archiveSamples(db: Database, options: ArchiveOptions): Pro
       continue;
     }
     for (let hour = 0; isThere && hour < 24; hour++)
-      await archiveHour(db, options, new Date(starts.getTime() + hour * hourMs));
-    await db.execute(sql`UPDATE usage_days SET archived_at = now() WHERE day = ${day}`);
+      await archiveHour(db, options, turn, new Date(starts.getTime() + hour * hourMs));
+    await db.transaction(async (tx) => {
+      await holdTurn(tx, turn);
+      await tx.execute(sql`UPDATE usage_days SET archived_at = now() WHERE day = ${day}`);
+    });
     archived.push(day);
   }
   return { archived, refused };
@@ -71,7 +77,7 @@ async function findDisagreement(db: Database, starts: Date): Promise<MeteringFin
   });
 }
 
-async function archiveHour(db: Database, options: ArchiveOptions, hourStart: Date): Promise<void> {
+async function archiveHour(db: Database, options: ArchiveOptions, turn: bigint, hourStart: Date): Promise<void> {
   const hourEnd = new Date(hourStart.getTime() + hourMs);
   const [from, to] = [hourStart.toISOString(), hourEnd.toISOString()];
   const file = await withOwnClient(options.databaseUrl, (client) =>
@@ -80,9 +86,11 @@ async function archiveHour(db: Database, options: ArchiveOptions, hourStart: Dat
       options.archiveDirectory,
       sampleArchiveName(hourStart),
       `SELECT * FROM cloud_pod_usage_samples WHERE sample_time > '${from}' AND sample_time <= '${to}' ORDER BY pod_id, sample_time, spool_no, seq`,
+      () => holdTurn(db, turn),
     ),
   );
   await db.transaction(async (tx) => {
+    await holdTurn(tx, turn);
     await lockPeriod(tx, "hour", hourStart);
     await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
     await tx.execute(sql`

@@ -94,6 +94,13 @@ export function archiveAgainstHours({ from, to }: TimeRange): Sql {
           AND l.start_time < h.hour_start + interval '1 hour' AND l.received_at > h.sealed_at) AS x)
     SELECT 'archive-hours' AS "check", pod_id AS "podId", hour_start::text AS period, 'archive_digest' AS figure, (found).archive_digest::text AS expected, digest::text AS found
     FROM archived CROSS JOIN LATERAL (SELECT ${digestOf("(archived.base)")} AS digest) AS own WHERE digest <> (found).archive_digest
+    -- The files hold all samples that were measured, but for those that came late before the day was sealed.
+    UNION ALL SELECT 'archive-hours', pod_id, hour_start::text, 'archive_samples', expected::text, (found).archive_samples::text
+    FROM archived CROSS JOIN LATERAL (
+      SELECT (archived.base).sample_count - coalesce(sum(l.sample_count), 0) AS expected FROM cloud_pod_usage_late_samples l
+      WHERE l.pod_id = archived.pod_id AND l.sample_time > archived.hour_start AND l.sample_time <= archived.hour_start + interval '1 hour'
+        AND l.received_at <= archived.sealed_at) AS own
+    WHERE expected <> (found).archive_samples
     UNION ALL ${differences("archive-hours", [...measured, "uptime_ms"], {
       from: sql`(SELECT * FROM merged) AS expected CROSS JOIN LATERAL (SELECT (expected.found).*) AS found`,
       podId: sql`found.pod_id`,
