@@ -247,6 +247,30 @@ describe("backups that there are", () => {
     expect(await errands(new Date())).toEqual({ pruned: 1, damaged: 0, failed: 0 });
   });
 
+  test("that stay behind when their pod moves are followed by one where it is now", async () => {
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_backups SET state = 'pruned', pruned_at = now() WHERE pruned_at IS NULL`,
+    );
+    bench.work();
+    const nodes = await bench.nodes(2, { cluster: true });
+    const { pod } = await backedUp(nodes);
+    const due = async () => (await inTenant(async (tx) => readPolicy(tx, await bench.podNow(pod.id)))).nextAt;
+    const move = async (targetNodeId: string | undefined) => {
+      const order = { targetNodeId, reason: "test" };
+      const { task } = await bench.inSystem(async (tx) =>
+        requestMove(tx, bench.fleet, who(), await lockPodById(tx, pod.id), order),
+      );
+      expect((await bench.end(task.id)).state).toBe("succeeded");
+    };
+    await move(nodes[1]?.id);
+    expect((await due())?.getTime()).toBeGreaterThan(Date.now());
+    await move(nodes[0]?.id);
+    await bench.db.system.execute(sql`
+      UPDATE storages SET shared = false, backend = '' WHERE holds_backups AND node_id = ANY(${nodes.map(({ id }) => id)}::uuid[])`);
+    await move(nodes[1]?.id);
+    expect((await due())?.getTime()).toBeLessThanOrEqual(Date.now());
+  });
+
   test("on a host that was removed are gone, unless another sees them", async () => {
     const { pod } = await ready();
     await bench.db.system.execute(sql`UPDATE nodes SET removed_at = now() WHERE id = ${pod.nodeId}`);

@@ -14,6 +14,8 @@ const podWith = (podId: string, changes: Partial<PodWorld> = {}): PodWorld => ({
   move: undefined,
   targetIsGood: true,
   canRestore: true,
+  isWaiting: false,
+  wasAborted: false,
   failedTargets: 0,
   ...changes,
 });
@@ -57,7 +59,10 @@ function carryOut(world: World, actions: readonly DrainAction[], chances: Chance
     } else if (action.kind === "start") {
       if (world.kind === "drain") expect([pod.state, pod.targetIsGood]).toEqual(["claimed", true]);
       expect(world.isCancelled).toBe(false);
-      Object.assign(pod, { state: "moving", move: "moving" });
+      Object.assign(pod, { state: "moving", move: "moving", isWaiting: random() < 0.5 });
+    } else if (action.kind === "abort") {
+      expect([pod.state, pod.isWaiting]).toEqual(["moving", true]);
+      Object.assign(pod, { move: "undone", isWaiting: false, wasAborted: true });
     } else {
       if (pod.state === "moving" && action.state === "pending") pod.failedTargets += 1;
       pod.state = action.state;
@@ -68,7 +73,9 @@ function carryOut(world: World, actions: readonly DrainAction[], chances: Chance
 
 function happen(world: World, chances: Chances, random: () => number): void {
   for (const pod of world.pods as PodWorld[]) {
-    if (pod.state === "moving" && random() < 0.5) pod.move = random() < chances.success ? "moved" : "undone";
+    if (pod.state === "moving" && pod.move === "moving" && random() < 0.5)
+      Object.assign(pod, { move: random() < chances.success ? "moved" : "undone", isWaiting: false });
+    if (random() < 0.3) pod.isWaiting = false;
     if (pod.state === "claimed" && random() < chances.cordon) pod.targetIsGood = false;
     if (random() < 0.3) pod.isBusy = false;
     if (pod.state !== "moving" && pod.state !== "moved" && random() < 0.02) pod.isGone = true;
@@ -154,6 +161,23 @@ test("when time is up pods are left, or those with a place are stopped and resto
   const [a] = pods();
   expect(decideDrain({ ...stopping, pods: a === undefined ? [] : [a] }, 2_000)).toEqual([
     { kind: "start", podId: "a", byArchive: true },
+  ]);
+});
+
+test("a move that waits for its host is ended by a cancellation and by a deadline that leaves pods; one under way is not", () => {
+  const pods = () => [
+    podWith("a", { state: "moving", move: "moving", isWaiting: true }),
+    podWith("b", { state: "moving", move: "moving" }),
+  ];
+  const abort = [{ kind: "abort", podId: "a" }];
+  const moving = drainOf(pods(), { state: "moving" });
+  expect(decideDrain(moving, 0)).toEqual([]);
+  expect(decideDrain({ ...moving, isCancelled: true }, 0)).toEqual(abort);
+  expect(decideDrain(moving, 2_000)).toEqual(abort);
+  expect(decideDrain({ ...moving, onDeadline: "stop-and-restore" }, 2_000)).toEqual([]);
+  const ended = podWith("a", { state: "moving", move: "undone", wasAborted: true });
+  expect(decideDrain(drainOf([ended], { state: "moving", isCancelled: true }), 0)).toEqual([
+    { kind: "settle", podId: "a", state: "left" },
   ]);
 });
 

@@ -20,6 +20,10 @@ export interface DrainPodFacts {
   readonly targetIsGood: boolean;
   /** It can get to its claimed place by an archive. */
   readonly canRestore: boolean;
+  /** Its move waits for a turn of its host: nothing was done to the pod yet. */
+  readonly isWaiting: boolean;
+  /** The move that ended last was ended by the drain itself. */
+  readonly wasAborted: boolean;
   /** Hosts on which a move of it has failed. */
   readonly failedTargets: number;
 }
@@ -49,6 +53,8 @@ export type DrainAction =
   | { readonly kind: "release"; readonly podId: string; readonly state: "pending" | "left" }
   /** Begin the move; `byArchive`: also where the guest does not shut down by itself. */
   | { readonly kind: "start"; readonly podId: string; readonly byArchive: boolean }
+  /** End a move that waits and has done nothing to the pod yet. */
+  | { readonly kind: "abort"; readonly podId: string }
   /** The drain itself goes on or ends. */
   | { readonly kind: "advance"; readonly event: DrainEvent; readonly outcome: string };
 
@@ -87,6 +93,7 @@ function settle(pod: DrainPodFacts, facts: DrainFacts, nowMs: number): DrainActi
   if (state === "moving") {
     if (move === "moved") return settled("moved");
     if (move === "reserved" || move === "moving") return [];
+    if (pod.wasAborted) return settled("left");
     const isLastTry = pod.failedTargets + 1 >= failedTargetsMax || facts.isCancelled || nowMs >= facts.deadlineMs;
     return settled(isLastTry ? "failed" : "pending");
   }
@@ -100,6 +107,7 @@ function withdraw(
   { mayGoOn, isLate }: { readonly mayGoOn: boolean; readonly isLate: boolean },
 ): DrainAction[] {
   const { podId, state } = pod;
+  if (state === "moving") return pod.isWaiting && !mayGoOn ? [{ kind: "abort", podId }] : [];
   if (state === "claimed") {
     if (!mayGoOn || (isLate && !(pod.targetIsGood && pod.canRestore)))
       return [{ kind: "release", podId, state: "left" }];

@@ -124,9 +124,19 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   const [from, to] = two(await bench.nodes(2));
   const pods = await podsOn(from, 3);
   bench.hosts.away.add(from.id);
-  await drains.call("POST", `/api/nodes/${from.name}/drain`, { ...order, maxParallel: 1 });
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
   await drains.drive();
+  // The archive of the first is being made, the second waits for its turn with its pod running, the third has not begun.
+  const asked = sql`SELECT id FROM node_commands WHERE node_id = ${from.id} AND op = 'backup' AND state = 'pending' ORDER BY id`;
+  const commands = () => bench.db.system.query<{ id: string }>(asked);
+  await expect.poll(async () => (await commands()).length, { timeout: 10_000 }).toBe(2);
+  const [first] = await commands();
+  const tell = (state: string) =>
+    bench.db.system.execute(sql`UPDATE node_commands SET state = ${state} WHERE id = ${first?.id}`);
+  await tell("running");
   expect(await drains.call("DELETE", `/api/nodes/${from.name}/drain`)).toMatchObject({ status: 202 });
+  await drains.drive();
+  await tell("pending");
   bench.hosts.away.clear();
   const end = await drains.driveToEnd(from);
   expect(end).toMatchObject({ state: "cancelled", counts: { moved: 1, left: 2 } });

@@ -7,7 +7,7 @@ import { decideDrain, type DrainAction } from "./decide-drain.ts";
 import { advanceDrain, selectDrains, type Drain } from "./drain.ts";
 import { answerForLostHost } from "./answer-for-lost-host.ts";
 import { orNote } from "./or-note.ts";
-import { claimForDrain, releaseFromDrain, settleDrainPod, startFromDrain } from "./place-drain-pod.ts";
+import { abortFromDrain, claimForDrain, releaseFromDrain, settleDrainPod, startFromDrain } from "./place-drain-pod.ts";
 import { enlistPods, readDrainFacts } from "./read-drain-facts.ts";
 import { rescuePod } from "./rescue-pod.ts";
 import { returnPods } from "./return-pods.ts";
@@ -90,6 +90,8 @@ async function apply(
     case "release":
       await releaseFromDrain(tx, drain, action.podId, action.state);
       return undefined;
+    case "abort":
+      return await abortFromDrain(tx, action.podId);
     case "start":
       return drain.kind === "evacuation"
         ? await rescuePod(tx, fleet, drain, action.podId)

@@ -11,6 +11,8 @@ import { sql } from "../platform/sql.ts";
 import { lockPodById } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError } from "../scheduling/no-capacity.ts";
+import { askToEnd } from "../tasks/change-task.ts";
+import { taskColumns, type Task } from "../tasks/task.ts";
 import { changeDrainPod, type Drain } from "./drain.ts";
 
 /** Looks for a place for a pod of the host and claims it, or writes down what is in the way. */
@@ -96,6 +98,27 @@ export async function startFromDrain(
   return { taskId: task.id, nodeId: drain.nodeId };
 }
 
+/**
+ * Ends the move of a pod that waits for its host. Should its turn come in this very moment, the host takes back what it
+ * has begun.
+ * @returns the task; undefined when it has ended
+ */
+export async function abortFromDrain(
+  tx: Transaction,
+  podId: string,
+): Promise<{ taskId: string; nodeId: string } | undefined> {
+  await lockPodById(tx, podId);
+  const move = await lockOpenMove(tx, podId);
+  if (move === undefined || move.taskId === null || move.stoppedAt !== null) return undefined;
+  const { taskId } = move;
+  const [task] = await tx.query<Task>(
+    sql`SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE t.id = ${taskId} AND t.state = 'waiting' FOR UPDATE`,
+  );
+  if (task === undefined) return undefined;
+  await askToEnd(tx, task);
+  return { taskId, nodeId: move.fromNodeId };
+}
+
 /** Failures that say something about the moment and nothing about the host that was chosen. */
 const innocentCodes = new Set([
   "TARGET_CORDONED",
@@ -103,6 +126,10 @@ const innocentCodes = new Set([
   "CLAIM_TOO_SMALL",
   "CLAIM_LOST",
   "MOVE_OUTDATED",
+  // The host that is emptied had other archives to make.
+  "EXPIRED",
+  "LOCKED",
+  "CANCELLED",
 ]);
 
 /** Notes how the move of a pod has ended. */

@@ -13,6 +13,8 @@ interface PodRow {
   readonly move: MoveState | null;
   readonly targetIsGood: boolean;
   readonly canRestore: boolean;
+  readonly isWaiting: boolean;
+  readonly wasAborted: boolean;
   readonly failedTargets: number;
 }
 
@@ -32,7 +34,10 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
         SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
       p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",
       coalesce(n.schedulable AND n.removed_at IS NULL AND s.state = 'online', false) AS "targetIsGood",
-      m.archive_storage IS NOT NULL AS "canRestore"
+      m.archive_storage IS NOT NULL AS "canRestore", coalesce(m.state = 'undone' AND m.error_code = 'CANCELLED', false) AS "wasAborted",
+      EXISTS (SELECT FROM cloud_pod_provisioning_tasks t JOIN node_commands c ON c.id = t.command_id
+        WHERE t.id = m.task_id AND m.state = 'moving' AND t.state = 'waiting' AND t.cancel_requested_at IS NULL
+          AND c.op = 'backup' AND c.state IN ('pending', 'sent', 'accepted')) AS "isWaiting"
     FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
       LEFT JOIN nodes n ON n.id = m.to_node_id LEFT JOIN node_status s ON s.node_id = n.id
     WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);

@@ -1,4 +1,5 @@
 import { BackupObservation, MoveObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { observationOf } from "../pods/command-steps.ts";
 import { containerSpecOf, differences } from "../pods/container-spec.ts";
@@ -32,21 +33,30 @@ export const checkStep: Step = {
     const { tx, pod, move } = await moveContext(context);
     if (pod.nodeId !== move.fromNodeId || pod.generation !== move.fromGeneration)
       return { kind: "fail", code: "MOVE_OUTDATED", message: "The pod is not where it was when the move was planned" };
-    const [target] = await tx.query<{ schedulable: boolean; state: string; fits: boolean }>(sql`
-      SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state,
-        k.cpu >= ${pod.cores} AND k.memory_mb >= ${pod.memoryMb} AND (k.disk_gb >= ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
-          SELECT FROM node_claims o WHERE o.pod_id = k.pod_id AND o.generation = ${move.fromGeneration} AND o.storage_id = k.storage_id)) AS fits
-      FROM node_claims k JOIN nodes n ON n.id = k.node_id JOIN node_status s ON s.node_id = n.id
-      WHERE k.pod_id = ${pod.id} AND k.generation = ${move.toGeneration}`);
-    if (target === undefined) return { kind: "fail", code: "CLAIM_LOST", message: "The place is not claimed any more" };
-    if (!target.schedulable) return { kind: "fail", code: "TARGET_CORDONED", message: `${move.toNode} is cordoned` };
-    if (target.state !== "online")
-      return { kind: "fail", code: "TARGET_NOT_ONLINE", message: `${move.toNode} is ${target.state}` };
-    if (!target.fits)
-      return { kind: "fail", code: "CLAIM_TOO_SMALL", message: "The pod has grown since its place was claimed" };
-    return { kind: "done", message: `Has a place on ${move.toNode}` };
+    const fault = await targetFault(tx, pod, move, ["online"]);
+    return fault ?? { kind: "done", message: `Has a place on ${move.toNode}` };
   },
 };
+
+/** Why the claimed place cannot be taken; undefined: it can, while its host is in one of the states. */
+async function targetFault(
+  tx: Queryable,
+  pod: Pod,
+  move: Move,
+  states: readonly string[],
+): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
+  const [target] = await tx.query<{ schedulable: boolean; state: string; fits: boolean }>(sql`
+    SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state,
+      k.cpu >= ${pod.cores} AND k.memory_mb >= ${pod.memoryMb} AND (k.disk_gb >= ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
+        SELECT FROM node_claims o WHERE o.pod_id = k.pod_id AND o.generation = ${move.fromGeneration} AND o.storage_id = k.storage_id)) AS fits
+    FROM node_claims k JOIN nodes n ON n.id = k.node_id JOIN node_status s ON s.node_id = n.id
+    WHERE k.pod_id = ${pod.id} AND k.generation = ${move.toGeneration}`);
+  const fault = (code: string, message: string) => ({ kind: "fail", code, message }) as const;
+  if (target === undefined) return fault("CLAIM_LOST", "The place is not claimed any more");
+  if (!target.schedulable) return fault("TARGET_CORDONED", `${move.toNode} is cordoned`);
+  if (!states.includes(target.state)) return fault("TARGET_NOT_ONLINE", `${move.toNode} is ${target.state}`);
+  return target.fits ? undefined : fault("CLAIM_TOO_SMALL", "The pod has grown since its place was claimed");
+}
 
 /** Proxmox moves the container; where it is afterwards counts, not how the command ended. */
 export const transferStep = moveStep({
@@ -113,6 +123,10 @@ export const backupStep = moveStep({
     ttlMs: deedTtlMs,
   }),
   before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "begun"),
+  // It may wait for hours: no pod is stopped for a place that is no good any more.
+  async watch({ tx, pod, move }, { state }) {
+    return state === "running" ? undefined : await targetFault(tx, pod, move, ["online", "degraded"]);
+  },
   async onSuccess({ tx, move, now }, command) {
     const archive = archiveOf(command);
     if (archive === undefined || !archive.found || archive.volumeId === "")

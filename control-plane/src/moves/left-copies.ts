@@ -14,8 +14,9 @@ import { isNothingOfOurs } from "./switch-steps.ts";
  * was written after the backup is on them alone.
  */
 const graceMs = 3_600_000;
-/** Between two tries at one copy. */
-const retryMs = 60_000;
+/** Between two tries at one copy, twice as long after each. What is there for more than a day is a finding besides. */
+const retryFirstMs = 60_000;
+const retryMaxMs = 6 * 3_600_000;
 const batchMax = 50;
 
 interface LeftCopy {
@@ -51,6 +52,9 @@ export async function clearLeftCopies(
     LEFT JOIN LATERAL (
       SELECT * FROM node_commands o WHERE o.pod_id = k.pod_id AND o.node_id = k.node_id AND o.op = 'ensure_absent' AND o.task_id IS NULL
         AND o.generation >= k.generation ORDER BY o.id DESC LIMIT 1) AS c ON true
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS tries FROM node_commands o WHERE o.pod_id = k.pod_id AND o.node_id = k.node_id AND o.op = 'ensure_absent' AND o.task_id IS NULL
+        AND o.generation >= k.generation) AS past
     WHERE k.generation <> p.generation AND (p.node_id IS NOT NULL OR p.status = 'deleted')
       AND s.state IN ('online', 'degraded') AND s.session_connected
       -- Its own host has lost it: an operator may decide that the copy becomes the pod.
@@ -62,7 +66,8 @@ export async function clearLeftCopies(
         AND (p.observed_power = 'unknown' OR p.observed_at IS NULL OR p.observed_at <= m.ended_at))
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.from_generation = k.generation AND m.purpose = 'evacuate'
         AND s.state_since > now() - ${grace} * interval '1 ms')
-      AND (c.id IS NULL OR c.state = 'succeeded' OR c.finished_at < now() - ${retryMs} * interval '1 ms'
+      AND (c.id IS NULL OR c.state = 'succeeded'
+        OR c.finished_at < now() - least(${retryMaxMs}, ${retryFirstMs} * 2 ^ least(past.tries - 1, 20)) * interval '1 ms'
         OR c.error_code IN ('VMID_CONFLICT', 'ON_OTHER_NODE'))
     -- In no fixed order: those that cannot be helped shall not keep others out.
     ORDER BY random() LIMIT ${batchMax}`);

@@ -79,6 +79,22 @@ describe("between hosts that only share a storage for backups", () => {
     expect((await moveRow(pod.id))?.["downtimeMs"]).toBeLessThan(60_000);
   });
 
+  test("whose place is lost while it waits stays where it is, running", async () => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    bench.hosts.away.add(from.id);
+    const task = await move(pod, to);
+    const waiting = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'backup' AND finished_at IS NULL`;
+    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(1);
+    await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`);
+    await bench.db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE id = ${task}`);
+    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(0);
+    bench.hosts.away.clear();
+    expect(await bench.end(task)).toEqual({ state: "failed", errorCode: "TARGET_CORDONED" });
+    expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
+    await expectAt(from, pod, "running", 1);
+  });
+
   test("a stopped pod moves stopped and stays stopped", async () => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from, "stopped");

@@ -1,3 +1,4 @@
+import { backUpSoonIfBehind } from "../backups/backups-behind.ts";
 import { createTask } from "../tasks/create-task.ts";
 import { lockPodById } from "../pods/pod.ts";
 import { sql } from "../platform/sql.ts";
@@ -66,7 +67,10 @@ export const movePod: Saga = {
   async finish(context, end) {
     const { tx, task } = context;
     const move = await lockMove(tx, moveIdOf(task));
-    if (end === "succeeded") return await endMove(tx, move.id, "moved");
+    if (end === "succeeded") {
+      await backUpSoonIfBehind(tx, move.podId);
+      return await endMove(tx, move.id, "moved");
+    }
     const error = { code: task.errorCode, message: task.errorMessage };
     if (move.switchedAt === null && move.foundOnTarget) return await finishOnTarget(context, move.id, error);
     await endMove(tx, move.id, move.switchedAt === null ? "undone" : "moved", error);

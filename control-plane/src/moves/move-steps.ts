@@ -2,7 +2,7 @@ import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { failureOf, sendWish, type Wish } from "../pods/command-steps.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
-import type { FinishedCommand, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
+import type { FinishedCommand, OpenCommand, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
 import { lockMove, type Move } from "./move.ts";
 
 /** A step's transaction with both rows locked. */
@@ -28,6 +28,8 @@ export interface MoveStep {
   /** Written down in the transaction that sends the command: it may have had its effect from then on. */
   readonly before?: (context: MoveContext) => Promise<void>;
   readonly onSuccess: (context: MoveContext, command: FinishedCommand) => Promise<StepOutcome>;
+  /** As of a step. */
+  readonly watch?: (context: MoveContext, command: OpenCommand) => ReturnType<NonNullable<Step["watch"]>>;
   /** What a failure means; undefined: what it means everywhere. */
   readonly onFailure?: (context: MoveContext, command: FinishedCommand) => Promise<StepOutcome | undefined>;
 }
@@ -50,6 +52,7 @@ export async function moveContext(context: StepContext): Promise<MoveContext> {
 
 /** A step that asks a host; it is sent once and answered once, and the move's row tells how far things may be. */
 export function moveStep(options: MoveStep): Step {
+  const { watch } = options;
   return {
     name: options.name,
     percent: options.percent,
@@ -63,6 +66,9 @@ export function moveStep(options: MoveStep): Step {
       const sent = await sendWish(tx, pod, task.id, options.wish(pod, move), addressOf(pod, move, options.at));
       return { kind: "wait", ...sent, message: options.waitingFor };
     },
+    ...(watch === undefined
+      ? {}
+      : { watch: async (context, command) => await watch(await moveContext(context), command) }),
     async resume(context, command) {
       const here = await moveContext(context);
       if (command.state === "succeeded") return await options.onSuccess(here, command);

@@ -75,7 +75,10 @@ async function readPods(
       NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND (t.finished_at IS NULL OR t.finished_at >= ${observedAt}))
         AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND (m.state IN ('reserved', 'moving') OR m.ended_at >= ${observedAt}))
         AND NOT EXISTS (SELECT FROM node_commands c WHERE c.pod_id = p.id AND (c.finished_at IS NULL OR c.finished_at >= ${observedAt})) AS "isSettled",
-      kept.generation IS NOT NULL AS "hasRoomHere", kept.generation AS "keptHere", p.container_missing_since IS NOT NULL AS "isMissingAtHome",
+      -- What a move has left is looked after by itself; what is still there after a day of a host that answers is told.
+      kept.generation IS NOT NULL AND NOT EXISTS (SELECT FROM cloud_pod_moves m JOIN node_status s ON s.node_id = ${nodeId}
+        WHERE m.pod_id = p.id AND kept.generation IN (m.from_generation, m.to_generation) AND p.node_id <> ${nodeId} AND m.state IN ('moved', 'undone')
+          AND m.ended_at < now() - interval '1 day' AND s.session_connected AND s.state_since < now() - interval '1 day') AS "hasRoomHere", kept.generation AS "keptHere", p.container_missing_since IS NOT NULL AS "isMissingAtHome",
       (SELECT coalesce(json_agg(json_build_object('node', o.name, 'generation', coalesce(u.observation->>'generation', '0'),
           'power', CASE u.observation->>'power' WHEN 'POWER_RUNNING' THEN 'running' ELSE 'stopped' END) ORDER BY o.name), '[]')
         FROM unmanaged_containers u JOIN nodes o ON o.id = u.node_id WHERE u.pod_id = p.id) AS "seenOn",

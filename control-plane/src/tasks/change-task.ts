@@ -52,11 +52,16 @@ export async function cancelTask(tx: Queryable, tenantId: string, id: string): P
     );
   }
   requireCustomersWork(task, "cancel");
+  return await askToEnd(tx, task);
+}
+
+/** Asks an open task, whose row is locked, to end; whoever asked for it. */
+export async function askToEnd(tx: Queryable, task: Task): Promise<Cancellation> {
   await tx.execute(sql`
-    UPDATE cloud_pod_provisioning_tasks SET cancel_requested_at = coalesce(cancel_requested_at, now()), run_after = now() WHERE id = ${id}`);
+    UPDATE cloud_pod_provisioning_tasks SET cancel_requested_at = coalesce(cancel_requested_at, now()), run_after = now() WHERE id = ${task.id}`);
   await appendTaskEvent(tx, { ...task, message: "Cancellation requested" });
   const nodeId = await stopCommand(tx, task);
-  return { task: await findTask(tx, id), nodeId };
+  return { task: await findTask(tx, task.id), nodeId };
 }
 
 /**

@@ -24,6 +24,13 @@ export interface FinishedCommand {
   readonly move: unknown;
 }
 
+/** A command that its host has not answered yet. */
+export interface OpenCommand {
+  readonly id: string;
+  /** `running`: the host has told that it does something for it. */
+  readonly state: "pending" | "sent" | "accepted" | "running";
+}
+
 /** What a step may use. Everything it does happens in `tx`, together with the task's progress. */
 export interface StepContext {
   readonly tx: Transaction;
@@ -52,6 +59,8 @@ export interface Step {
   readonly attemptsMax: number;
   /** Begins the step. */
   begin(context: StepContext): Promise<StepOutcome>;
+  /** Asked now and then while the command is open: a failure ends the waiting and takes back what was done. */
+  watch?(context: StepContext, command: OpenCommand): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined>;
   /** Goes on after the command that `begin` waited for; absent when `begin` never waits. */
   resume?(context: StepContext, command: FinishedCommand): Promise<StepOutcome>;
 }

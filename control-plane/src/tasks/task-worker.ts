@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { advance, giveUp, type Advance } from "./advance-task.ts";
-import { currentStep, type FinishedCommand, type Saga, type Step, type StepOutcome } from "./saga.ts";
+import { currentStep, type FinishedCommand, type OpenCommand, type Saga, type Step, type StepOutcome } from "./saga.ts";
 import { stopCommand } from "./change-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
 import { isFinished, taskColumns, type Task, type TaskType } from "./task.ts";
@@ -197,23 +197,30 @@ async function runStep(tx: Transaction, task: Task, step: Step, now: Date): Prom
     }
     return await step.begin(context);
   }
-  const command = await readCommand(tx, task.commandId);
-  if (command === "open") {
+  const { open, finished: command } = await readCommand(tx, task.commandId);
+  if (open !== undefined) {
     const overdue = task.deadlineAt <= now && task.state !== "compensating";
-    return overdue
-      ? { kind: "fail", code: "TASK_DEADLINE", message: "The host did not finish in time" }
-      : "keep-waiting";
+    if (overdue) return { kind: "fail", code: "TASK_DEADLINE", message: "The host did not finish in time" };
+    return (await step.watch?.(context, open)) ?? "keep-waiting";
   }
   if (command === undefined || step.resume === undefined)
     return { kind: "retry", code: "COMMAND_LOST", message: "The command is gone" };
   return await step.resume(context, command);
 }
 
-async function readCommand(tx: Transaction, id: string): Promise<FinishedCommand | "open" | undefined> {
-  const [row] = await tx.query<Omit<FinishedCommand, "state"> & { state: FinishedCommand["state"]; open: boolean }>(sql`
-    SELECT id, state, error_code AS "errorCode", error_message AS "errorMessage", retryable, observation, backup, move, finished_at IS NULL AS open
-    FROM node_commands WHERE id = ${id}`);
-  return row?.open === true ? "open" : row;
+/** Neither when the command is gone. */
+async function readCommand(
+  tx: Transaction,
+  id: string,
+): Promise<{ readonly open?: OpenCommand; readonly finished?: FinishedCommand }> {
+  const [open] = await tx.query<OpenCommand>(
+    sql`SELECT id, state FROM node_commands WHERE id = ${id} AND finished_at IS NULL`,
+  );
+  if (open !== undefined) return { open };
+  const [finished] = await tx.query<FinishedCommand>(sql`
+    SELECT id, state, error_code AS "errorCode", error_message AS "errorMessage", retryable, observation, backup, move
+    FROM node_commands WHERE id = ${id} AND finished_at IS NOT NULL`);
+  return finished === undefined ? {} : { finished };
 }
 
 async function lockOwnTask(tx: Transaction, id: string, workerId: string): Promise<Task | undefined> {

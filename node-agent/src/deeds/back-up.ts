@@ -90,6 +90,8 @@ async function dump(
         const { running } = await requireFree(order, execution, doors);
         if (running && leavesStopped(order)) {
           await requireNoOtherDump(doors);
+          // From here on it is no longer only waiting.
+          execution.report({ step: "shutdown", percent: 0, detail: "" });
           await options.beforeStop();
           stoppedAtMs = BigInt(Math.round(doors.nowMs()));
           await shutDown(order, execution, doors);

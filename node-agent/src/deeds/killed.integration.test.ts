@@ -84,6 +84,20 @@ describe("an agent that is killed with SIGKILL", () => {
     expect([dumps(scenario), (await calls(scenario, "vzdump", String(pod.vmid))).length]).toEqual([[], 1]);
   });
 
+  test("while it shuts a container down for an archive makes that, and leaves it stopped", async () => {
+    const scenario = await connectedScenario();
+    const pod = podCommands(scenario.agent.host);
+    await prepare(scenario, [pod.create(), pod.start()]);
+    scenario.agent.host.setFaults([stretch("pct", "shutdown")]);
+    const result = await killDuring(scenario, backup(pod, "shut-down"), "pct", "shutdown");
+    expect(result).toMatchObject({
+      outcome: succeeded,
+      backup: { found: true },
+      observation: { power: Power.POWER_STOPPED },
+    });
+    expect(dumps(scenario)).toHaveLength(1);
+  });
+
   test("while an archive is read or removed does it again", async () => {
     const scenario = await connectedScenario();
     const { agent, gateway } = scenario;
