@@ -21,7 +21,7 @@ startTaskWorker({
   log: pino({ level: "silent" }),
   onCommitted: () => {},
   concurrencyMax: 1,
-  leaseMs: 500,
+  leaseMs: 150,
   pollMs: 10,
   onBoundary: async (boundary, task) => {
     reached += 1;

@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { bundledProgram } from "./bundled-program.ts";
 
-const program = join(import.meta.dirname, "killed-worker.ts");
+let program: string | undefined;
 
 /** Runs a worker that dies at its n-th boundary; undefined when the work ended before it got there. */
 export async function spawnKilledWorker(
@@ -10,11 +10,12 @@ export async function spawnKilledWorker(
   nth: number,
   isDone: () => Promise<boolean>,
 ): Promise<string | undefined> {
+  program ??= bundledProgram("killed-worker");
   const child = spawn(process.execPath, [program, databaseUrl, String(nth)], { stdio: ["ignore", "pipe", "inherit"] });
   let said = "";
   child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
   const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-  for (const deadline = Date.now() + 30_000; child.exitCode === null && child.signalCode === null; await sleep(10)) {
+  for (const deadline = Date.now() + 30_000; child.exitCode === null && child.signalCode === null; await sleep(20)) {
     if (await isDone()) child.kill("SIGKILL");
     if (Date.now() > deadline) throw new Error(`the worker neither died at boundary ${nth} nor finished`);
   }

@@ -1,6 +1,3 @@
-import { spawn } from "node:child_process";
-import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { expect } from "vitest";
 import { newId } from "../../shared/src/ids.ts";
@@ -9,21 +6,11 @@ import { podSagas } from "../../control-plane/src/pods/pod-sagas.ts";
 import type { FleetView } from "../../control-plane/src/scheduling/fleet-view.ts";
 import { startTaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
 import type { TestDatabase } from "./postgres.ts";
-
-const program = join(import.meta.dirname, "killed-worker.ts");
+import { spawnKilledWorker } from "./spawn-killed-worker.ts";
 
 /** Runs a worker that dies at its n-th boundary; undefined when the pod's work ended before it got there. */
 export async function workAndDie(db: TestDatabase, podId: string, nth: number): Promise<string | undefined> {
-  const child = spawn(process.execPath, [program, db.systemUrl, String(nth)], { stdio: ["ignore", "pipe", "inherit"] });
-  let said = "";
-  child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
-  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-  for (const deadline = Date.now() + 30_000; child.exitCode === null && child.signalCode === null; await sleep(10)) {
-    if (await isIdle(db, podId)) child.kill("SIGKILL");
-    if (Date.now() > deadline) throw new Error(`the worker neither died at boundary ${nth} nor finished`);
-  }
-  await ended;
-  return said === "" ? undefined : said.trim();
+  return await spawnKilledWorker(db.systemUrl, nth, () => isIdle(db, podId));
 }
 
 /** Lets a worker that nobody kills carry a pod's work to its end. */
@@ -37,7 +24,7 @@ export async function finishWork(db: TestDatabase, fleet: FleetView, podId: stri
     pollMs: 20,
   });
   try {
-    await expect.poll(() => isIdle(db, podId), { timeout: 20_000, interval: 10 }).toBe(true);
+    await expect.poll(() => isIdle(db, podId), { timeout: 20_000, interval: 20 }).toBe(true);
   } finally {
     await worker.stop();
   }
