@@ -2,6 +2,7 @@ import type { Logger } from "pino";
 import { sql } from "../platform/sql.ts";
 import type { accrueMonth } from "../rating/accrual.ts";
 import { accrueEach } from "../rating/accrue-each.ts";
+import type { AccruedMonth } from "../rating/cost-parts.ts";
 import { watchMonthTurn } from "../rating/month-turn.ts";
 import { monthStart, yearMonthOf } from "./budget.ts";
 import { readEndedMonth } from "./ended-month.ts";
@@ -23,37 +24,51 @@ export interface BudgetReport {
   readonly failed: number;
 }
 
-/** Tenants that are accrued by one statement. */
+/** Tenants that are read in one go. */
 const tenantsAtOnce = 200;
+/** Tenants that are judged at the same time: mostly each waits for the database's answers. */
+const judgedAtOnce = 4;
 
 /**
  * Judges the budget of every tenant who can spend or has something to get back. Safe to run at any moment, any
  * number of times and on many replicas at once; one tenant's failure is logged and does not keep the others waiting.
  */
 export async function evaluateBudgets(deps: BudgetDeps, now: Date): Promise<BudgetReport> {
-  const month = yearMonthOf(now);
-  const isOver = watchMonthTurn(now);
+  const pass = { month: yearMonthOf(now), isOver: watchMonthTurn(now) };
   const report = { alerts: 0, stopped: 0, givenBack: 0, failed: 0 };
   for (let after: string | null = null; ;) {
     const tenantIds: string[] = await tenantsAfter(deps, after, now);
-    if (tenantIds.length === 0) return report;
+    if (tenantIds.length === 0 || pass.isOver()) return report;
     const { accrued, failed } = await accrueEach(deps, tenantIds, now);
     report.failed += failed;
-    for (const tenantId of tenantIds) {
-      const spent = accrued.get(tenantId);
-      if (spent === undefined) continue;
-      if (isOver()) return report;
-      try {
-        const judgement = await deps.db.transaction((tx) => judgeTenant(tx, tenantId, spent));
-        report.alerts += judgement?.alerted.length ?? 0;
-        if (judgement?.stopPods === true) report.stopped += await stopPodsOf(deps, tenantId, month, isOver);
-        else report.givenBack += await giveBackPodsOf(deps, tenantId);
-      } catch (error) {
-        report.failed += 1;
-        deps.log.error({ err: error, tenantId }, "a budget cannot be evaluated");
+    const waiting = [...accrued].toReversed();
+    const lane = async (): Promise<void> => {
+      for (let next = waiting.pop(); next !== undefined && !pass.isOver(); next = waiting.pop()) {
+        const done = await evaluateTenant(deps, ...next, pass);
+        for (const what of Object.keys(report) as (keyof BudgetReport)[]) report[what] += done[what] ?? 0; // its own keys
       }
-    }
+    };
+    await Promise.all(Array.from({ length: judgedAtOnce }, lane));
     after = tenantIds.at(-1) ?? null;
+  }
+}
+
+async function evaluateTenant(
+  deps: BudgetDeps,
+  tenantId: string,
+  spent: AccruedMonth,
+  { month, isOver }: { readonly month: string; readonly isOver: () => boolean },
+): Promise<Partial<BudgetReport>> {
+  let alerts = 0;
+  try {
+    const judgement = await deps.db.transaction((tx) => judgeTenant(tx, tenantId, spent));
+    alerts = judgement?.alerted.length ?? 0;
+    return judgement?.stopPods === true
+      ? { alerts, stopped: await stopPodsOf(deps, tenantId, month, isOver) }
+      : { alerts, givenBack: await giveBackPodsOf(deps, tenantId) };
+  } catch (error) {
+    deps.log.error({ err: error, tenantId }, "a budget cannot be evaluated");
+    return { alerts, failed: 1 };
   }
 }
 
