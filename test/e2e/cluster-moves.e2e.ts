@@ -63,6 +63,13 @@ async function expectOn(pod: PodAnswer, name: string): Promise<void> {
   expect(await pct(stack.host(name), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
 }
 
+/** What a dry run shows of a drain. */
+interface DrainPlan {
+  readonly moves: readonly {
+    readonly commands: readonly { readonly node: string; readonly lines: readonly string[] | null }[];
+  }[];
+}
+
 async function strategies(pod: PodAnswer): Promise<string[]> {
   const rows = await stack.db.query<{ strategy: string }>(
     sql`SELECT strategy FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'moved' ORDER BY id`,
@@ -79,6 +86,22 @@ test("members of a cluster hand pods over, a linked clone by archive, and take o
   expect(await strategies(shared)).toEqual(["cluster-migrate", "cluster-migrate"]);
 
   const linked = await podOn("pve1", "local-lvm");
+  const drain = { reason: "test" };
+  const plan = await stack.admin().request<DrainPlan>("POST", "/api/nodes/pve1/drain?dryRun=true", drain);
+  const told = plan.moves.map(({ commands }) =>
+    commands.map(({ node, lines }) => `${node}: ${lines?.map((line) => line.split(" ")[1]).join(", ") ?? "?"}`),
+  );
+  // Each in the words of the host itself; what Proxmox starts by itself is known only there.
+  expect(told).toContainEqual(["pve1: migrate", "pve2: ?", "pve2: ?"]);
+  expect(told).toContainEqual([
+    `pve1: shutdown, ${linked.vmid}`,
+    "pve1: ",
+    "pve2: --test",
+    "pve1: destroy",
+    "pve2: restore",
+    "pve2: start, exec, exec, push, exec, set",
+    "pve2: free",
+  ]);
   await move(linked, "pve2");
   await expectOn(linked, "pve2");
   expect(await strategies(linked)).toEqual(["backup-restore"]);

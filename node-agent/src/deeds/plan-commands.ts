@@ -8,7 +8,7 @@ import { beginExecution } from "../containers/execution.ts";
 import type { ContainerHere, ObservedContainer } from "../containers/observed-container.ts";
 import { requireOwnership } from "../containers/plan-container.ts";
 import { linesOf, wishLines } from "../containers/plan-lines.ts";
-import { replaceMarker } from "../containers/marker.ts";
+import { OWNER_TAG, replaceMarker } from "../containers/marker.ts";
 import { pvesmFree, zstdTest } from "../pct/pct-arguments.ts";
 import { pathOf, requireArchive, requireArchiveOf } from "./archives.ts";
 import { backupInvocations, leavesStopped } from "./back-up.ts";
@@ -122,7 +122,7 @@ function restoredOf({ podId, fleetEpoch, generation }: RestoreOrder): ContainerH
   const description = replaceMarker("", { podId, fleetEpoch, generation, stage: "ready", keys: UNKNOWN_KEYS });
   const config = {
     description,
-    options: new Map<string, string>(),
+    options: new Map([["tags", OWNER_TAG]]),
     raw: [],
     pending: { options: new Map<string, string>(), deletes: [] },
     snapshots: [],
