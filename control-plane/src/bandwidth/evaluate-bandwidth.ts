@@ -34,6 +34,9 @@ interface WatchedPod {
   readonly tenantId: string;
   readonly allowanceGb: number | null;
   readonly overagePolicy: "throttle" | "charge" | "none";
+  readonly isThrottled: boolean;
+  /** Its host refused to change the rate not long ago. */
+  readonly hasFailed: boolean;
 }
 
 const podsAtOnce = 500;
@@ -71,15 +74,15 @@ export async function evaluateBandwidth(deps: BandwidthDeps, now: Date): Promise
 
 async function podsAfter(db: Database, after: string | null): Promise<WatchedPod[]> {
   return await db.query<WatchedPod>(sql`
-    SELECT p.id, p.tenant_id AS "tenantId", CASE WHEN p.billing_mode = 'plan' THEN plan.bandwidth_gb END AS "allowanceGb",
-      coalesce(plan.overage_policy, 'none') AS "overagePolicy"
-    FROM cloud_pods p LEFT JOIN cloud_pod_plans plan ON plan.code = p.plan_code
-    WHERE (${after}::uuid IS NULL OR p.id > ${after}::uuid) AND p.status = 'active'
-      AND (p.billing_mode = 'plan' AND plan.bandwidth_gb IS NOT NULL
-        OR EXISTS (SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.kind = 'bandwidth' AND h.until IS NULL)
-        OR EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.type = 'set-rate' AND t.state = 'failed'
-          AND t.finished_at > now() - interval '1 day'))
-    ORDER BY p.id LIMIT ${podsAtOnce}`);
+    SELECT * FROM (
+      SELECT p.id, p.tenant_id AS "tenantId", CASE WHEN p.billing_mode = 'plan' THEN plan.bandwidth_gb END AS "allowanceGb",
+        coalesce(plan.overage_policy, 'none') AS "overagePolicy",
+        EXISTS (SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.kind = 'bandwidth' AND h.until IS NULL) AS "isThrottled",
+        EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.type = 'set-rate' AND t.state = 'failed'
+          AND t.finished_at > now() - interval '1 day') AS "hasFailed"
+      FROM cloud_pods p LEFT JOIN cloud_pod_plans plan ON plan.code = p.plan_code
+      WHERE (${after}::uuid IS NULL OR p.id > ${after}::uuid) AND p.status = 'active') AS active
+    WHERE "allowanceGb" IS NOT NULL OR "isThrottled" OR "hasFailed" ORDER BY id LIMIT ${podsAtOnce}`);
 }
 
 async function actOn(
@@ -90,7 +93,10 @@ async function actOn(
 ): Promise<{ notices: number; throttled: number; freed: number }> {
   const verdict = decideBandwidth({ ...pod, usedBytes });
   // Apart from the throttle, which waits for other work on the pod.
-  const notices = await db.transaction((tx) => tell(tx, pod, usedBytes, yearMonth, verdict));
+  const notices =
+    verdict.reached.length === 0 ? 0 : await db.transaction((tx) => tell(tx, pod, usedBytes, yearMonth, verdict));
+  // Most pods are as they shall be: their rows are not locked every minute for it.
+  if (verdict.throttle === pod.isThrottled && !pod.hasFailed) return { notices, throttled: 0, freed: 0 };
   const change = await db.transaction(
     async (tx) => await setThrottle(tx, await lockPodById(tx, pod.id), verdict.throttle),
   );
