@@ -15,6 +15,8 @@ import { trueFigures } from "../support/usage-truth/true-figures.ts";
  * truth and the same comparison must find figures that differ. Taken away elsewhere, beside what they guard:
  * - the lock and the watermark of a spool, and the mark of an hour: samples-intake/exactly-once.integration.test.ts
  *   and metering/roll-up.integration.test.ts;
+ * - the locks of an hour and of a day: metering/racing-roll-ups.integration.test.ts and
+ *   metering/sealing-while-storing.integration.test.ts;
  * - that a sealed hour is never made from what is left of it: metering/retention.integration.test.ts;
  * - the life of a roll-up between any two statements: metering/killed.integration.test.ts.
  */
