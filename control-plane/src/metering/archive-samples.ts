@@ -1,5 +1,5 @@
 import pg from "pg";
-import type { Database } from "../platform/database.ts";
+import { sqlState, type Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { sampleArchiveName, writeArchive } from "./archive-file.ts";
 import { beginArchiving, holdTurn } from "./archive-turn.ts";
@@ -9,6 +9,7 @@ import { archivedBase, digestOf, samplesAgainstHours } from "./verify-hours.ts";
 
 const hourMs = 3_600_000;
 const detachLockTimeout = "2s";
+const lockNotAvailable = "55P03";
 
 /** What retention needs beside the database. */
 export interface ArchiveOptions {
@@ -114,7 +115,12 @@ export async function dropArchivedPartitions(db: Database, options: ArchiveOptio
   );
   const dropped: string[] = [];
   for (const { day } of days) {
-    await withOwnClient(options.databaseUrl, (client) => dropPartition(client, partitionName(day)));
+    try {
+      await withOwnClient(options.databaseUrl, (client) => dropPartition(client, partitionName(day)));
+    } catch (error) {
+      if (sqlState(error) !== lockNotAvailable) throw error;
+      continue;
+    }
     await db.execute(sql`UPDATE usage_days SET dropped_at = now() WHERE day = ${day}`);
     dropped.push(day);
   }

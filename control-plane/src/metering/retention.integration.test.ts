@@ -198,6 +198,21 @@ test("samples that their hours do not agree with are kept", async () => {
   expect(await dropArchivedPartitions(db.system, archive)).not.toContain("2026-01-31");
 });
 
+test("a partition that somebody reads is dropped in a later pass, and nobody waits for it", async () => {
+  await deliverMinutes(1, 2);
+  await rollUpAll(at("2026-01-31T15:00:00Z"));
+  await sealDays(db.system, at("2026-02-04T00:00:00Z"));
+  await archiveSamples(db.system, archive);
+  await db.system.transaction(async (reader) => {
+    await reader.query(sql`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`);
+    await reader.query(sql`SELECT count(*) FROM cloud_pod_usage_samples`);
+    expect(await dropArchivedPartitions(db.system, archive)).not.toContain("2026-01-31");
+    // Nor does ingest wait, although the detachment is half done.
+    await deliverMinutes(3, 3, at("2026-02-04T01:00:00Z").getTime());
+  });
+  expect(await dropArchivedPartitions(db.system, archive)).toContain("2026-01-31");
+});
+
 test("late traffic of an hour without samples in which the pod ended is charged to its end, and counts once", async () => {
   const endsAt = new Date(hour.getTime() + 20 * 60_000);
   const rows = async () =>
