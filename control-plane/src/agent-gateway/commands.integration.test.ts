@@ -151,7 +151,7 @@ describe("commands", () => {
     const host = await enrolHost(db.system, deps);
     const pod = await placePod(host);
     const agent = await connect(host);
-    const op = { $case: "verifyBackup", value: { volumeId: "local:backup/x" } } as const;
+    const op = { $case: "verifyBackup", value: { volumeId: "local:backup/x", atOnce: false } } as const;
     const id = await order(host, pod, 1, { op });
     one.hints.send("node_commands", host.nodeId);
     const backup = BackupObservation.fromPartial({ volumeId: "local:backup/x", sizeBytes: 2n ** 60n, found: true });

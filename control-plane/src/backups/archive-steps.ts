@@ -115,7 +115,7 @@ export const verifyArchiveStep = backupStep({
     );
   },
   wish: ({ backup }) => ({
-    op: { $case: "verifyBackup", value: { volumeId: backup.volumeId ?? "" } },
+    op: { $case: "verifyBackup", value: { volumeId: backup.volumeId ?? "", atOnce: false } },
     timeoutMs: archiveTimeoutMs,
   }),
   async onSuccess({ tx, backup, now }, command) {

@@ -23,7 +23,7 @@ export const checkArchiveStep: Step = backupStep({
     return { kind: "fail", code: "BACKUP_NOT_AVAILABLE", message: `The backup is ${backup.state}` };
   },
   wish: ({ backup }) => ({
-    op: { $case: "verifyBackup", value: { volumeId: backup.volumeId ?? "" } },
+    op: { $case: "verifyBackup", value: { volumeId: backup.volumeId ?? "", atOnce: false } },
     timeoutMs: archiveTimeoutMs,
   }),
   async onSuccess(_, command) {

@@ -35,6 +35,9 @@ export async function runSchedules(
       SELECT DISTINCT ON (p.node_id) p.id AS podId, q.next_at FROM cloud_pod_backup_policies q JOIN cloud_pods p ON p.id = q.pod_id
       JOIN node_status s ON s.node_id = p.node_id
       WHERE q.enabled AND q.next_at <= ${now} AND p.status = 'active' AND s.state IN ('online', 'degraded') AND s.session_connected
+        -- A host makes one archive at a time, and those of pods that leave it come first.
+        AND NOT EXISTS (SELECT FROM node_drains d JOIN node_drain_pods l ON l.drain_id = d.id AND l.state IN ('claimed', 'moving')
+          WHERE d.node_id = p.node_id AND d.finished_at IS NULL)
         AND NOT EXISTS (SELECT FROM cloud_pod_backups b WHERE b.node_id = p.node_id AND b.kind = 'scheduled' AND b.state = 'running')
         AND NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled'))
       ORDER BY p.node_id, q.next_at) first

@@ -95,7 +95,7 @@ async function send(tx: Transaction, errand: Errand, row: ErrandRow, which: Sql)
   if (errand === "verify" && host?.isBusy === true) return false;
   const op: NonNullable<Command["op"]> =
     errand === "verify"
-      ? { $case: "verifyBackup", value: { volumeId } }
+      ? { $case: "verifyBackup", value: { volumeId, atOnce: false } }
       : { $case: "deleteBackup", value: { volumeId } };
   const timeoutMs = errand === "verify" ? verifyTimeoutMs : deleteTimeoutMs;
   const to = { nodeId, tenantId, podId, vmid, generation, revision, timeoutMs };

@@ -167,7 +167,7 @@ export const verifyStep = moveStep({
   waitingFor: "Reading the archive on the target",
   applies: (move) => byArchive(move) || (move.strategy === "take-over" && move.archiveVolumeId !== null),
   wish: (_, move) => ({
-    op: { $case: "verifyBackup", value: { volumeId: move.archiveVolumeId ?? "" } },
+    op: { $case: "verifyBackup", value: { volumeId: move.archiveVolumeId ?? "", atOnce: true } },
     timeoutMs: copyTimeoutMs,
   }),
   async onSuccess({ move }, command) {

@@ -76,7 +76,7 @@ export function plannedCommands(way: PlannedWay): PlannedCommand[] {
   const volumeId = isRescue ? (way.archiveVolumeId ?? "") : archiveName(way.archiveStorage ?? "", pod.vmid);
   const takeOverFrom = strategy === "take-over" ? from.pveName : "";
   const restore = { volumeId, spec, overwrite: true, takeOverFrom };
-  const verify: Operation = { $case: "verifyBackup", value: { volumeId } };
+  const verify: Operation = { $case: "verifyBackup", value: { volumeId, atOnce: true } };
   const restoring = [
     told(to, { $case: "restore", value: restore }, takeOverFrom === ""),
     told(to, power(runs), takeOverFrom === ""),

@@ -86,6 +86,8 @@ export interface ArchiveOrder {
   /** The container that was backed up. */
   readonly vmid: number;
   readonly volumeId: string;
+  /** A container stands still until it was read. */
+  readonly atOnce?: boolean;
 }
 
 /** A container to make from an archive, or to take over from a dead member of the cluster. */

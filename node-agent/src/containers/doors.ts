@@ -18,7 +18,10 @@ export interface ConvergeDoors {
   /** A clone locks its template for the whole copy: a second one would fail at once. */
   readonly templateTurns: KeyedTurns;
   readonly heavyTurns: Turns;
-  /** Archives are read to their ends one at a time; it takes long, so it takes no turn from what customers wait for. */
+  /**
+   * Archives are read to their ends one at a time; it takes long, so it takes no turn from what customers wait for. What a
+   * container stands still for waits for nobody.
+   */
   readonly readTurns: Turns;
   /** Disciplined time, ms since 1970 UTC. */
   readonly nowMs: () => number;

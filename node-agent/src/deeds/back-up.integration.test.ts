@@ -12,6 +12,7 @@ import {
   runningWish,
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
+import { until } from "../../../test/support/until.ts";
 import type { BackupOrder, DeedOptions } from "../containers/containers.ts";
 
 let fixture: Fixture;
@@ -222,6 +223,22 @@ describe("an archive", () => {
     expect(await verify()).toMatchObject({ found: true, readable: false, sizeBytes: 0n });
     await fixture.containers.deleteBackup({ vmid: VMID, volumeId }, bounds());
     expect(await verify()).toMatchObject({ found: false, readable: false });
+  });
+
+  it("that a container stands still for is read before others have been", async () => {
+    const volumeId = await made();
+    fixture.host.setFaults([{ match: { program: "zstd" }, effect: { kind: "delay", ms: 2_500 }, times: 1 }]);
+    const ended: string[] = [];
+    const read = async (name: string, atOnce: boolean) => {
+      await fixture.containers.verifyBackup({ vmid: VMID, volumeId, atOnce }, bounds());
+      ended.push(name);
+    };
+    const reads = async () => (await fixture.host.invocations()).filter(({ argv }) => argv[0] === "zstd").length;
+    const before = await reads();
+    const first = read("first", false);
+    await until("the first is being read", async () => (await reads()) > before);
+    await Promise.all([first, read("waits", false), read("at once", true)]);
+    expect(ended).toEqual(["at once", "first", "waits"]);
   });
 
   it("on a storage that is away is neither there nor gone", async () => {

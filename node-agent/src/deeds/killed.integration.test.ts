@@ -106,7 +106,7 @@ describe("an agent that is killed with SIGKILL", () => {
     await prepare(scenario, [pod.create(), made]);
     const { volumeId = "" } = gateway.results(made.commandId)[0]?.backup ?? {};
     agent.host.setFaults([stretch("zstd")]);
-    const verify = pod.command({ $case: "verifyBackup", value: { volumeId } });
+    const verify = pod.command({ $case: "verifyBackup", value: { volumeId, atOnce: false } });
     expect(await killDuring(scenario, verify, "zstd", "--test")).toMatchObject({
       outcome: succeeded,
       backup: { found: true, readable: true },

@@ -52,7 +52,7 @@ it("a move's commands are planned one after the other, as they would be carried 
     "INVALID_ARGUMENT",
   ]);
   const there = await two.containers.planCommands([
-    told({ $case: "verifyBackup", value: { volumeId } }),
+    told({ $case: "verifyBackup", value: { volumeId, atOnce: true } }),
     told({ $case: "restore", value: { volumeId, spec, overwrite: true, takeOverFrom: "" } }),
     power(Power.POWER_RUNNING),
     told({ $case: "deleteBackup", value: { volumeId } }),

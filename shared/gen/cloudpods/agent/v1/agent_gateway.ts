@@ -535,6 +535,8 @@ export interface DeleteBackup {
 export interface VerifyBackup {
   /** Volume id of the archive. */
   volumeId: string;
+  /** A container stands still for it: it does not wait until other archives were read. */
+  atOnce: boolean;
 }
 
 /**
@@ -4233,13 +4235,16 @@ export const DeleteBackup: MessageFns<DeleteBackup> = {
 };
 
 function createBaseVerifyBackup(): VerifyBackup {
-  return { volumeId: "" };
+  return { volumeId: "", atOnce: false };
 }
 
 export const VerifyBackup: MessageFns<VerifyBackup> = {
   encode(message: VerifyBackup, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.volumeId !== "") {
       writer.uint32(10).string(message.volumeId);
+    }
+    if (message.atOnce !== false) {
+      writer.uint32(16).bool(message.atOnce);
     }
     return writer;
   },
@@ -4265,6 +4270,14 @@ export const VerifyBackup: MessageFns<VerifyBackup> = {
             message.volumeId = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.atOnce = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4284,6 +4297,11 @@ export const VerifyBackup: MessageFns<VerifyBackup> = {
         : isSet(object.volume_id)
         ? globalThis.String(object.volume_id)
         : "",
+      atOnce: isSet(object.atOnce)
+        ? globalThis.Boolean(object.atOnce)
+        : isSet(object.at_once)
+        ? globalThis.Boolean(object.at_once)
+        : false,
     };
   },
 
@@ -4291,6 +4309,9 @@ export const VerifyBackup: MessageFns<VerifyBackup> = {
     const obj: any = {};
     if (message.volumeId !== "") {
       obj.volumeId = message.volumeId;
+    }
+    if (message.atOnce !== false) {
+      obj.atOnce = message.atOnce;
     }
     return obj;
   },
@@ -4301,6 +4322,7 @@ export const VerifyBackup: MessageFns<VerifyBackup> = {
   fromPartial(object: DeepPartial<VerifyBackup>): VerifyBackup {
     const message = createBaseVerifyBackup();
     message.volumeId = object.volumeId ?? "";
+    message.atOnce = object.atOnce ?? false;
     return message;
   },
 };
