@@ -1,7 +1,7 @@
 import type { DrainPodState, DrainState } from "@cloudpods/shared/drain-lifecycle";
 import { nextDrainState, type DrainEvent } from "@cloudpods/shared/drain-lifecycle";
 import type { Blocker } from "../moves/plan-moves.ts";
-import type { Queryable } from "../platform/database.ts";
+import type { Database, Queryable, Transaction } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 
 /** A drain or an evacuation as its row has it. */
@@ -25,6 +25,8 @@ export interface Drain {
   readonly startedAt: Date;
   readonly finishedAt: Date | null;
   readonly returnedAt: Date | null;
+  /** Counts everything that is done about the drain and its pods. */
+  readonly version: number;
 }
 
 /** SELECT of drains `d` with the name of their host `n`; add WHERE and ORDER BY. */
@@ -32,8 +34,26 @@ export const selectDrains: Sql = sql`
   SELECT d.id, d.node_id AS "nodeId", n.name AS node, d.kind, d.state, d.reason, d.requested_by AS "requestedBy", d.request_id AS "requestId",
     d.max_parallel AS "maxParallel", d.deadline_at AS "deadlineAt", d.on_no_capacity AS "onNoCapacity", d.on_deadline AS "onDeadline",
     d.on_no_backup AS "onNoBackup", d.return_home AS "returnHome", d.cancel_requested_at AS "cancelRequestedAt", d.outcome,
-    d.started_at AS "startedAt", d.finished_at AS "finishedAt", d.returned_at AS "returnedAt"
+    d.started_at AS "startedAt", d.finished_at AS "finishedAt", d.returned_at AS "returnedAt", d.version
   FROM node_drains d JOIN nodes n ON n.id = d.node_id`;
+
+/**
+ * Does something about a drain that was read, or about its pods, if nothing was done since. Others who do wait for the
+ * end of the transaction and then find it changed, so of several drivers none acts on what is old.
+ * @returns what was done and the version of the drain then; "changed": something else came first
+ */
+export async function doUnlessChanged<T>(
+  db: Database,
+  { id, version }: Pick<Drain, "id" | "version">,
+  work: (tx: Transaction) => Promise<T>,
+): Promise<{ readonly did: T; readonly version: number } | "changed"> {
+  return await db.transaction(async (tx) => {
+    const [held] = await tx.query<{ version: number }>(
+      sql`UPDATE node_drains SET version = version + 1 WHERE id = ${id} AND version = ${version} RETURNING version`,
+    );
+    return held === undefined ? "changed" : { did: await work(tx), version: held.version };
+  });
+}
 
 /** What changes about one pod of a drain; absent members stay. */
 export interface DrainPodChange {
@@ -75,7 +95,7 @@ export async function advanceDrain(
   if (next === undefined) return drain.state;
   const isOver = next !== "moving";
   await tx.execute(sql`
-    UPDATE node_drains SET state = ${next}, version = version + 1, outcome = ${isOver ? outcome : null}, finished_at = ${isOver ? sql`now()` : sql`NULL`}
+    UPDATE node_drains SET state = ${next}, outcome = ${isOver ? outcome : null}, finished_at = ${isOver ? sql`now()` : sql`NULL`}
     WHERE id = ${drain.id} AND state = ${drain.state}`);
   return next;
 }

@@ -4,7 +4,7 @@ import { systemActor } from "../security/actor.ts";
 import { recordChange } from "../nodes/change-node.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { decideDrain, type DrainAction } from "./decide-drain.ts";
-import { advanceDrain, selectDrains, type Drain } from "./drain.ts";
+import { advanceDrain, doUnlessChanged, selectDrains, type Drain } from "./drain.ts";
 import { answerForLostHost } from "./answer-for-lost-host.ts";
 import { orNote } from "./or-note.ts";
 import { abortFromDrain, claimForDrain, releaseFromDrain, settleDrainPod, startFromDrain } from "./place-drain-pod.ts";
@@ -24,9 +24,10 @@ export interface DrainDriver {
 const roundsMax = 20;
 
 /**
- * Carries every drain as far as it goes at present; one driver at a time. Each action is a transaction of its own and
- * looks again at what it changes, so the driver may die between any two and go on from the rows. What cannot be done about
- * one pod or one host keeps no other waiting.
+ * Carries every drain as far as it goes at present. Each action is a transaction of its own and looks again at what it
+ * changes, so the driver may die between any two and go on from the rows. Of several drivers, whoever decided before
+ * another one did something leaves the drain to that one. What cannot be done about one pod or one host keeps no other
+ * waiting.
  * @returns how many things were done
  * @throws AggregateError of what could not be done, after everything else was
  */
@@ -53,8 +54,14 @@ async function driveOne(driver: DrainDriver, drain: Drain, now: () => number, fa
     const actions = decideDrain(facts, now());
     if (actions.length === 0) return done;
     const failedBefore = failures.length;
+    let { version } = current;
     for (const action of actions) {
-      await orNote(failures, () => carryOut(driver, current, action));
+      const after = await orNote(failures, () =>
+        doUnlessChanged(db, { ...current, version }, (tx) => apply(driver, tx, current, action)),
+      );
+      if (after === "changed") return done;
+      if (after?.did !== undefined) driver.onQueued(after.did.taskId, after.did.nodeId);
+      version = after?.version ?? version;
       done += 1;
     }
     // The same would be decided again.
@@ -64,14 +71,6 @@ async function driveOne(driver: DrainDriver, drain: Drain, now: () => number, fa
     current = next;
   }
   return done;
-}
-
-async function carryOut(driver: DrainDriver, drain: Drain, action: DrainAction): Promise<void> {
-  const queued = await driver.db.transaction(async (tx) => {
-    await tx.execute(sql`UPDATE node_drains SET version = version + 1 WHERE id = ${drain.id}`);
-    return await apply(driver, tx, drain, action);
-  });
-  if (queued !== undefined) driver.onQueued(queued.taskId, queued.nodeId);
 }
 
 async function apply(
@@ -91,7 +90,7 @@ async function apply(
       await releaseFromDrain(tx, drain, action.podId, action.state);
       return undefined;
     case "abort":
-      return await abortFromDrain(tx, action.podId);
+      return await abortFromDrain(tx, drain, action.podId);
     case "start":
       return drain.kind === "evacuation"
         ? await rescuePod(tx, fleet, drain, action.podId)

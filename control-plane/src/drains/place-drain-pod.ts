@@ -1,6 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { expectedCost } from "../moves/expected-downtime.ts";
-import { lockMove, lockOpenMove } from "../moves/move.ts";
+import { lockMove, lockOpenMove, type Move } from "../moves/move.ts";
 import type { Blocker } from "../moves/plan-moves.ts";
 import { blockerOf, readHistory } from "../moves/read-surroundings.ts";
 import { isBusy, startReserved } from "../moves/request-move.ts";
@@ -57,6 +57,15 @@ export function blockerFrom(error: unknown): Blocker {
   throw error;
 }
 
+/** The move of a pod that is not over, locked; not one that began since the drain's own has ended. */
+async function lockOwnMove(tx: Transaction, drain: Drain, podId: string): Promise<Move | undefined> {
+  const [row] = await tx.query<{ moveId: string | null }>(
+    sql`SELECT move_id AS "moveId" FROM node_drain_pods WHERE drain_id = ${drain.id} AND pod_id = ${podId}`,
+  );
+  const move = await lockOpenMove(tx, podId);
+  return move?.id === row?.moveId ? move : undefined;
+}
+
 /** Gives the place of a pod back that was only kept. */
 export async function releaseFromDrain(
   tx: Transaction,
@@ -65,7 +74,7 @@ export async function releaseFromDrain(
   state: "pending" | "left",
 ): Promise<void> {
   await lockPodById(tx, podId);
-  const move = await lockOpenMove(tx, podId);
+  const move = await lockOwnMove(tx, drain, podId);
   if (move?.state === "reserved") {
     await releaseMove(tx, move, {
       code: "PLACE_GIVEN_BACK",
@@ -86,7 +95,7 @@ export async function startFromDrain(
   byArchive: boolean,
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   const pod = await lockPodById(tx, podId);
-  const move = await lockOpenMove(tx, podId);
+  const move = await lockOwnMove(tx, drain, podId);
   if ((await isBusy(tx, podId)) || move?.state !== "reserved" || pod.nodeId !== drain.nodeId) return undefined;
   if (byArchive) {
     await tx.execute(sql`
@@ -105,10 +114,11 @@ export async function startFromDrain(
  */
 export async function abortFromDrain(
   tx: Transaction,
+  drain: Drain,
   podId: string,
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   await lockPodById(tx, podId);
-  const move = await lockOpenMove(tx, podId);
+  const move = await lockOwnMove(tx, drain, podId);
   if (move === undefined || move.taskId === null || move.stoppedAt !== null) return undefined;
   const { taskId } = move;
   const [task] = await tx.query<Task>(

@@ -4,7 +4,7 @@ import { reserveMove } from "../moves/reserve-move.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { lockPodById } from "../pods/pod.ts";
-import { changeDrainPod, selectDrains, type Drain } from "./drain.ts";
+import { changeDrainPod, doUnlessChanged, selectDrains, type Drain } from "./drain.ts";
 import type { DrainDriver } from "./drive-drains.ts";
 import { orNote } from "./or-note.ts";
 import { blockerFrom } from "./place-drain-pod.ts";
@@ -40,27 +40,33 @@ async function returnToOne(driver: DrainDriver, drain: Drain, failures: unknown[
     FROM node_drain_pods d LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
     WHERE d.drain_id = ${drain.id} AND d.state IN ('moved', 'returning') ORDER BY d.pod_id`);
   if (pods.length === 0)
-    await db.execute(sql`UPDATE node_drains SET returned_at = now(), version = version + 1 WHERE id = ${drain.id}`);
+    await doUnlessChanged(db, drain, (tx) =>
+      tx.execute(sql`UPDATE node_drains SET returned_at = now() WHERE id = ${drain.id}`),
+    );
   const isUnderWay = ({ state, move }: ReturningPod) =>
     state === "returning" && (move === "moving" || move === "reserved");
   let running = pods.filter(isUnderWay).length;
   let done = 0;
+  let { version } = drain;
   for (const pod of pods) {
-    if (pod.state === "returning") done += (await orNote(failures, () => noteReturn(driver, drain, pod))) ?? 0;
-    else if (!pod.isBusy && running < drain.maxParallel) {
-      const queued = await orNote(failures, () => db.transaction((tx) => beginReturn(driver, tx, drain, pod.podId)));
-      if (queued !== undefined) driver.onQueued(queued.taskId, queued.nodeId);
-      running += 1;
-      done += 1;
-    }
+    const isReturning = pod.state === "returning";
+    if (isReturning ? isUnderWay(pod) : pod.isBusy || running >= drain.maxParallel) continue;
+    const after = await orNote(failures, () =>
+      doUnlessChanged(db, { ...drain, version }, (tx) =>
+        isReturning ? noteReturn(tx, drain, pod) : beginReturn(driver, tx, drain, pod.podId),
+      ),
+    );
+    if (after === "changed") return done;
+    if (after?.did !== undefined) driver.onQueued(after.did.taskId, after.did.nodeId);
+    version = after?.version ?? version;
+    if (!isReturning) running += 1;
+    done += 1;
   }
   return done;
 }
 
-async function noteReturn({ db }: DrainDriver, drain: Drain, { podId, move }: ReturningPod): Promise<number> {
-  if (move === "moving" || move === "reserved") return 0;
-  await changeDrainPod(db, drain.id, podId, { state: move === "moved" ? "returned" : "left" });
-  return 1;
+async function noteReturn(tx: Transaction, drain: Drain, { podId, move }: ReturningPod): Promise<undefined> {
+  await changeDrainPod(tx, drain.id, podId, { state: move === "moved" ? "returned" : "left" });
 }
 
 async function beginReturn(
