@@ -1,12 +1,11 @@
 import type { Logger } from "pino";
 import { giveUpCommand, waitsInVain } from "../nodes/give-up-command.ts";
 import { insertCommand } from "../nodes/send-command.ts";
-import type { Database } from "../platform/database.ts";
+import type { Database, Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
-import { sql } from "../platform/sql.ts";
-import { lockPodById } from "../pods/pod.ts";
+import { sql, type Sql } from "../platform/sql.ts";
+import { lockPodById, type Pod } from "../pods/pod.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
-import { lockOpenMove } from "./move.ts";
 import { isNothingOfOurs } from "./switch-steps.ts";
 
 /**
@@ -46,7 +45,23 @@ export async function clearLeftCopies(
   grace = graceMs,
 ): Promise<LeftCopiesPass> {
   await giveUpSilent(db);
-  const left = await db.query<LeftCopy>(sql`
+  // In no fixed order: those that cannot be helped shall not keep others out.
+  const left = await db.query<LeftCopy>(sql`${selectLeft(grace)} ORDER BY random() LIMIT ${batchMax}`);
+  const message = "what a move has left on a host could not be looked after";
+  const telling = { log, message, fields: ({ podId, nodeId }: LeftCopy) => ({ podId, nodeId }) };
+  const asked: string[] = [];
+  let released = 0;
+  await eachByItself(left, telling, async (copy) => {
+    const did = await db.transaction((tx) => clear(tx, copy, grace));
+    if (did === "asked") asked.push(copy.nodeId);
+    else if (did === "released") released += 1;
+  });
+  return { asked, released };
+}
+
+/** Copies about which something can be done now, by their claims `k`: a host can be asked, or one has answered. */
+function selectLeft(grace: number): Sql {
+  return sql`
     SELECT k.pod_id AS "podId", k.node_id AS "nodeId", k.generation, coalesce(p.node_id = k.node_id, false) AS "isHome", c.state AS "commandState", c.error_code AS "errorCode"
     FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id JOIN node_status s ON s.node_id = k.node_id
     LEFT JOIN LATERAL (
@@ -68,23 +83,27 @@ export async function clearLeftCopies(
         AND s.state_since > now() - ${grace} * interval '1 ms')
       AND (c.id IS NULL OR c.state = 'succeeded'
         OR c.finished_at < now() - least(${retryMaxMs}, ${retryFirstMs} * 2 ^ least(past.tries - 1, 20)) * interval '1 ms'
-        OR c.error_code IN ('VMID_CONFLICT', 'ON_OTHER_NODE'))
-    -- In no fixed order: those that cannot be helped shall not keep others out.
-    ORDER BY random() LIMIT ${batchMax}`);
-  const message = "what a move has left on a host could not be looked after";
-  const telling = { log, message, fields: ({ podId, nodeId }: LeftCopy) => ({ podId, nodeId }) };
-  const asked: string[] = [];
-  let released = 0;
-  await eachByItself(left, telling, async (copy) => {
-    if (copy.isHome || copy.commandState === "succeeded" || isNothingOfOurs(copy.errorCode ?? "")) {
-      await db.transaction((tx) => releaseClaim(tx, copy.podId, copy.generation));
-      released += 1;
-    } else {
-      await askForRemoval(db, copy);
-      asked.push(copy.nodeId);
-    }
-  });
-  return { asked, released };
+        OR c.error_code IN ('VMID_CONFLICT', 'ON_OTHER_NODE'))`;
+}
+
+/** @returns undefined when there is nothing to do any more */
+async function clear(
+  tx: Transaction,
+  { podId, nodeId, generation }: LeftCopy,
+  grace: number,
+): Promise<"asked" | "released" | undefined> {
+  const pod = await lockPodById(tx, podId);
+  // Once more, now that nobody else decides about the pod: what was left may have become all that there is.
+  const [copy] = await tx.query<LeftCopy>(
+    sql`${selectLeft(grace)} AND k.pod_id = ${podId} AND k.node_id = ${nodeId} AND k.generation = ${generation}`,
+  );
+  if (copy === undefined) return undefined;
+  if (copy.isHome || copy.commandState === "succeeded" || isNothingOfOurs(copy.errorCode ?? "")) {
+    await releaseClaim(tx, podId, generation);
+    return "released";
+  }
+  await askForRemoval(tx, pod, copy);
+  return "asked";
 }
 
 /** One command at a time is open for a copy; what is never answered must not stand in the way of the next. */
@@ -97,22 +116,17 @@ async function giveUpSilent(db: Database): Promise<void> {
   for (const { id } of silent) await giveUpCommand(db, id);
 }
 
-async function askForRemoval(db: Database, copy: LeftCopy): Promise<void> {
-  await db.transaction(async (tx) => {
-    const pod = await lockPodById(tx, copy.podId);
-    // It has come home meanwhile, or is on its way.
-    if (pod.nodeId === copy.nodeId || (await lockOpenMove(tx, pod.id)) !== undefined) return;
-    const [row] = await tx.query<{ revision: bigint }>(sql`
-      UPDATE cloud_pods SET revision = revision + 1 WHERE id = ${pod.id} RETURNING revision`);
-    await insertCommand(tx, {
-      nodeId: copy.nodeId,
-      tenantId: pod.tenantId,
-      podId: pod.id,
-      vmid: pod.vmid,
-      generation: pod.generation > copy.generation ? pod.generation : copy.generation,
-      revision: row?.revision ?? pod.revision,
-      timeoutMs: 600_000,
-      op: { $case: "ensureAbsent", value: {} },
-    });
+async function askForRemoval(tx: Transaction, pod: Pod, { nodeId, generation }: LeftCopy): Promise<void> {
+  const [row] = await tx.query<{ revision: bigint }>(sql`
+    UPDATE cloud_pods SET revision = revision + 1 WHERE id = ${pod.id} RETURNING revision`);
+  await insertCommand(tx, {
+    nodeId,
+    tenantId: pod.tenantId,
+    podId: pod.id,
+    vmid: pod.vmid,
+    generation: pod.generation > generation ? pod.generation : generation,
+    revision: row?.revision ?? pod.revision,
+    timeoutMs: 600_000,
+    op: { $case: "ensureAbsent", value: {} },
   });
 }

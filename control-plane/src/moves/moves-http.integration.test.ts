@@ -2,8 +2,10 @@ import { pino } from "pino";
 import { beforeEach, describe, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { makePerson, send } from "../../../test/support/people.ts";
+import { standingStill } from "../../../test/support/standing-still.ts";
 import { buildTestApp } from "../../../test/support/test-app.ts";
 import { sql } from "../platform/sql.ts";
+import type { Pod } from "../pods/pod.ts";
 import { registerPodRoutes } from "../pods/pods.http.ts";
 import { registerSecurityRoutes } from "../security/security.http.ts";
 import { clearLeftCopies } from "./left-copies.ts";
@@ -73,7 +75,8 @@ test("an operator sees first what a move would do, then has it done and sees wha
 });
 
 describe("a copy that was left behind", () => {
-  test("on a source that fell silent goes when the source is back, and only then its room is free", async () => {
+  /** A source that fell silent holds one. */
+  async function leftBehind(): Promise<{ from: BenchNode; to: BenchNode; pod: Pod }> {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from);
     bench.hosts.script = (command) => {
@@ -86,6 +89,11 @@ describe("a copy that was left behind", () => {
     expect((await bench.end(String(asked.headers.get("location")).split("/").at(-1) ?? "")).state).toBe("succeeded");
     expect(bench.hosts.copies(pod.vmid)).toEqual({ here: expect.arrayContaining([from.id, to.id]), running: [to.id] });
     expect((await bench.books(pod.id)).claims).toHaveLength(2);
+    return { from, to, pod };
+  }
+
+  test("goes when the source is back, and only then its room is free", async () => {
+    const { from, to, pod } = await leftBehind();
     expect(await clearLeftCopies(doors())).toEqual({ asked: [], released: 0 });
     await setState(from, "online");
     bench.hosts.away.clear();
@@ -99,6 +107,24 @@ describe("a copy that was left behind", () => {
       )
       .toBe(1);
     expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [to.id], running: [to.id] });
+  });
+
+  test("is removed by nobody who has seen it before it became all that there is, and by one at a time", async () => {
+    const { from, pod } = await leftBehind();
+    await setState(from, "online");
+    const removals = () =>
+      bench.db.system.query(
+        sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND node_id = ${from.id} AND op = 'ensure_absent' AND task_id IS NULL`,
+      );
+    const clearStandingStill = (meanwhile: () => Promise<unknown>) =>
+      clearLeftCopies({ ...doors(), db: standingStill(bench.db.system, 1, meanwhile) });
+    const missing = (since: string | null) =>
+      bench.db.system.execute(sql`UPDATE cloud_pods SET container_missing_since = ${since} WHERE id = ${pod.id}`);
+    await clearStandingStill(() => missing("now"));
+    expect(await removals()).toEqual([]);
+    await missing(null);
+    await clearStandingStill(() => clearLeftCopies(doors()));
+    expect(await removals()).toHaveLength(1);
   });
 });
 
