@@ -4,7 +4,7 @@ import { sql } from "../platform/sql.ts";
 import { sampleArchiveName, writeArchive } from "./archive-file.ts";
 import { beginArchiving, holdTurn } from "./archive-turn.ts";
 import { lockPeriod } from "./lock-period.ts";
-import type { MeteringFinding } from "./verify-differences.ts";
+import { hoursOfDay, preferHashingOfMany, type MeteringFinding } from "./verify-differences.ts";
 import { archivedBase, digestOf, samplesAgainstHours } from "./verify-hours.ts";
 
 const hourMs = 3_600_000;
@@ -71,10 +71,13 @@ export async function archiveSamples(db: Database, options: ArchiveOptions): Pro
 }
 
 async function findDisagreement(db: Database, starts: Date): Promise<MeteringFinding[]> {
-  const day = { from: sql`${starts}::timestamptz`, to: sql`${new Date(starts.getTime() + 24 * hourMs)}::timestamptz` };
   return await db.transaction(async (tx) => {
-    await tx.query(sql`SELECT set_config('statement_timeout', '30min', true), set_config('work_mem', '256MB', true)`);
-    return await tx.query<MeteringFinding>(sql`${samplesAgainstHours(day)} LIMIT 20`);
+    await preferHashingOfMany(tx);
+    for (const hour of hoursOfDay(starts)) {
+      const findings = await tx.query<MeteringFinding>(sql`${samplesAgainstHours(hour)} LIMIT 20`);
+      if (findings.length > 0) return findings;
+    }
+    return [];
   });
 }
 

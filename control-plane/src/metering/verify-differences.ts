@@ -1,5 +1,8 @@
+import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { nameColumns } from "./evidence.ts";
+
+const hourMs = 3_600_000;
 
 /** A row that does not agree with what it is made of. */
 export interface MeteringFinding {
@@ -32,6 +35,25 @@ export interface TimeRange {
 /** A whole month, "2026-01". */
 export interface MonthRange extends TimeRange {
   readonly month: string;
+}
+
+/**
+ * For checks of many rows. Nothing is known of the size of what they put together, and loops within loops over rows
+ * that were thought to be one would take days.
+ */
+export async function preferHashingOfMany(tx: Queryable): Promise<void> {
+  await tx.query(sql`SELECT set_config('statement_timeout', '30min', true), set_config('work_mem', '256MB', true),
+    set_config('enable_nestloop', 'off', true)`);
+}
+
+/** The hours of a UTC day. */
+export function hoursOfDay(starts: Date): TimeRange[] {
+  return Array.from({ length: 24 }, (_, hour) => rangeOf(new Date(starts.getTime() + hour * hourMs), hourMs));
+}
+
+/** The time from an instant on, in ms. */
+export function rangeOf(starts: Date, lengthMs: number): TimeRange {
+  return { from: sql`${starts}::timestamptz`, to: sql`${new Date(starts.getTime() + lengthMs)}::timestamptz` };
 }
 
 /** Compares named figures of two rows and gives a finding for each that differs. */

@@ -31,7 +31,7 @@ export function samplesAgainstHours({ from, to }: TimeRange): Sql {
     guest_in_bytes, guest_out_bytes, io_read_bytes, io_write_bytes, ${nameColumns(greatestFigures)}`;
   const row = sql`s.pod_id, s.sample_time, ${ranFromOf("s")} AS ran_from, date_bin('1 hour', s.sample_time - interval '1 millisecond', '2000-01-01Z') AS own_hour, ${figures}`;
   // A sample is a day long at most.
-  const inReach = sql`s.sample_time > ${from} AND s.sample_time <= ${to} + interval '1 day'`;
+  const inReach = sql`s.sample_time > ${from} AND s.sample_time <= ${to} + interval '1 day' AND s.start_time < ${to}`;
   const isLookedAt = (hour: Sql) =>
     sql`${hasNoMark(hour)} AND ${isUnarchivedDay(hour)} AND EXISTS (SELECT FROM usage_hours u WHERE u.hour_start = ${hour})`;
   return sql`

@@ -1,7 +1,13 @@
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { findDamagedFiles } from "./verify-files.ts";
-import type { MeteringFinding, MonthRange, TimeRange } from "./verify-differences.ts";
+import {
+  hoursOfDay,
+  preferHashingOfMany,
+  rangeOf,
+  type MeteringFinding,
+  type MonthRange,
+} from "./verify-differences.ts";
 import {
   archiveAgainstHours,
   existenceAgainstHours,
@@ -38,16 +44,18 @@ export async function verifyMetering(
   const range = monthRange(month);
   const verdict = await db.transaction(async (tx) => {
     await tx.query(sql`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY`);
-    await tx.query(sql`SELECT set_config('statement_timeout', '30min', true), set_config('work_mem', '256MB', true)`);
+    await preferHashingOfMany(tx);
     const findings: MeteringFinding[] = [];
     const look = async (statement: Sql) => {
       findings.push(...(await tx.query<MeteringFinding>(sql`${statement} LIMIT ${findingsMax}`)));
     };
     await look(hoursMade(range));
-    // A day at a time, because these look at every hour of every pod.
-    for (const day of await daysWithUsage(tx, range))
-      for (const check of [samplesAgainstHours, archiveAgainstHours, existenceAgainstHours, ratesAgainstHours])
-        await look(check(day));
+    // A day at a time, because these look at every hour of every pod; samples are sixty times as many.
+    for (const { starts, isArchived } of await daysWithUsage(tx, range)) {
+      const day = rangeOf(starts, dayMs);
+      for (const hour of isArchived ? [] : hoursOfDay(starts)) await look(samplesAgainstHours(hour));
+      for (const check of [archiveAgainstHours, existenceAgainstHours, ratesAgainstHours]) await look(check(day));
+    }
     for (const check of [hoursAgainstDays, daysAgainstMonths, overageOfMonths, billsOfMonths, unpricedTime])
       await look(check(range));
     return { month, findings, checked: await countRows(tx, range) };
@@ -69,16 +77,17 @@ function monthStart(month: string, later: number): Date {
 }
 
 /** Days of which hours were made or samples are stored. */
-async function daysWithUsage(tx: Transaction, { from, to }: MonthRange): Promise<TimeRange[]> {
-  const days = await tx.query<{ starts: Date }>(sql`
-    SELECT day AS starts FROM generate_series(${from}, ${to} - interval '1 day', '1 day') AS day
+async function daysWithUsage(
+  tx: Transaction,
+  { from, to }: MonthRange,
+): Promise<{ starts: Date; isArchived: boolean }[]> {
+  return await tx.query<{ starts: Date; isArchived: boolean }>(sql`
+    SELECT day AS starts, EXISTS (
+      SELECT FROM usage_days u WHERE u.day = (day AT TIME ZONE 'UTC')::date AND u.archived_at IS NOT NULL) AS "isArchived"
+    FROM generate_series(${from}, ${to} - interval '1 day', '1 day') AS day
     WHERE EXISTS (SELECT FROM usage_hours u WHERE u.hour_start >= day AND u.hour_start < day + interval '1 day')
       OR EXISTS (SELECT FROM cloud_pod_usage_hourly h WHERE h.hour_start >= day AND h.hour_start < day + interval '1 day')
       OR EXISTS (SELECT FROM cloud_pod_usage_samples s WHERE s.sample_time > day AND s.sample_time <= day + interval '1 day') ORDER BY day`);
-  return days.map(({ starts }) => ({
-    from: sql`${starts}::timestamptz`,
-    to: sql`${new Date(starts.getTime() + dayMs)}::timestamptz`,
-  }));
 }
 
 async function countRows(tx: Transaction, { month, from, to }: MonthRange): Promise<MeteringVerdict["checked"]> {
