@@ -1,5 +1,4 @@
 import { BackupObservation, MoveObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
-import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { observationOf } from "../pods/command-steps.ts";
 import { containerSpecOf, differences } from "../pods/container-spec.ts";
@@ -8,6 +7,7 @@ import type { FinishedCommand, Step, StepOutcome } from "../tasks/saga.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
 import { beginStay } from "./switch-place.ts";
+import { targetFault, watchTarget } from "./watch-target.ts";
 
 const minuteMs = 60_000;
 /** Disks of hundreds of GB over a slow network. */
@@ -37,26 +37,6 @@ export const checkStep: Step = {
     return fault ?? { kind: "done", message: `Has a place on ${move.toNode}` };
   },
 };
-
-/** Why the claimed place cannot be taken; undefined: it can, while its host is in one of the states. */
-async function targetFault(
-  tx: Queryable,
-  pod: Pod,
-  move: Move,
-  states: readonly string[],
-): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
-  const [target] = await tx.query<{ schedulable: boolean; state: string; fits: boolean }>(sql`
-    SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state,
-      k.cpu >= ${pod.cores} AND k.memory_mb >= ${pod.memoryMb} AND (k.disk_gb >= ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
-        SELECT FROM node_claims o WHERE o.pod_id = k.pod_id AND o.generation = ${move.fromGeneration} AND o.storage_id = k.storage_id)) AS fits
-    FROM node_claims k JOIN nodes n ON n.id = k.node_id JOIN node_status s ON s.node_id = n.id
-    WHERE k.pod_id = ${pod.id} AND k.generation = ${move.toGeneration}`);
-  const fault = (code: string, message: string) => ({ kind: "fail", code, message }) as const;
-  if (target === undefined) return fault("CLAIM_LOST", "The place is not claimed any more");
-  if (!target.schedulable) return fault("TARGET_CORDONED", `${move.toNode} is cordoned`);
-  if (!states.includes(target.state)) return fault("TARGET_NOT_ONLINE", `${move.toNode} is ${target.state}`);
-  return target.fits ? undefined : fault("CLAIM_TOO_SMALL", "The pod has grown since its place was claimed");
-}
 
 /** Proxmox moves the container; where it is afterwards counts, not how the command ended. */
 export const transferStep = moveStep({
@@ -170,6 +150,7 @@ export const verifyStep = moveStep({
     op: { $case: "verifyBackup", value: { volumeId: move.archiveVolumeId ?? "", atOnce: true } },
     timeoutMs: copyTimeoutMs,
   }),
+  watch: watchTarget,
   async onSuccess({ move }, command) {
     const archive = archiveOf(command);
     if (archive === undefined || !archive.found)
@@ -225,6 +206,7 @@ export const restoreStep = moveStep({
     await noteInstants(tx, move.id, now, "restore-asked");
     await beginStay(tx, pod, move, now);
   },
+  watch: watchTarget,
   onSuccess: async ({ pod, move }, command) => await Promise.resolve(compared(pod, move, command)),
 });
 

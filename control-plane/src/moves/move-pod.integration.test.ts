@@ -95,6 +95,27 @@ describe("between hosts that only share a storage for backups", () => {
     await expectAt(from, pod, "running", 1);
   });
 
+  test.each(["verify_backup", "restore"])("whose target dies before its %s goes on where it was", async (op) => {
+    const [from, to] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(from);
+    if (op === "verify_backup") bench.hosts.away.add(to.id);
+    bench.hosts.script = (command) => {
+      if (command.op?.$case === "verifyBackup") bench.hosts.away.add(to.id);
+      return undefined;
+    };
+    const task = await move(pod, to);
+    const waiting = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = ${op} AND finished_at IS NULL`;
+    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(1);
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([]);
+    await bench.db.system.execute(
+      sql`UPDATE node_status SET state = 'offline', session_connected = false, state_since = now() - interval '3 minutes' WHERE node_id = ${to.id}`,
+    );
+    await bench.db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE id = ${task}`);
+    expect(await bench.end(task)).toEqual({ state: "failed", errorCode: "TARGET_NOT_ONLINE" });
+    expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [from.id], running: [from.id] });
+    expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id, desiredPower: "running" });
+  });
+
   test("a stopped pod moves stopped and stays stopped", async () => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from, "stopped");

@@ -1,0 +1,40 @@
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+import type { Pod } from "../pods/pod.ts";
+import type { Step, StepOutcome } from "../tasks/saga.ts";
+import type { Move } from "./move.ts";
+import type { MoveContext } from "./move-steps.ts";
+
+/** So long a target may be silent while a pod stands still for it; longer than an agent or a replica restarts. */
+const silenceSeconds = 120;
+
+/** Why the claimed place cannot be taken; undefined: it can, while its host is in one of the states. */
+export async function targetFault(
+  tx: Queryable,
+  pod: Pod,
+  move: Move,
+  states: readonly string[],
+): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
+  const [target] = await tx.query<{ schedulable: boolean; state: string; fits: boolean }>(sql`
+    SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state,
+      k.cpu >= ${pod.cores} AND k.memory_mb >= ${pod.memoryMb} AND (k.disk_gb >= ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
+        SELECT FROM node_claims o WHERE o.pod_id = k.pod_id AND o.generation = ${move.fromGeneration} AND o.storage_id = k.storage_id)) AS fits
+    FROM node_claims k JOIN nodes n ON n.id = k.node_id JOIN node_status s ON s.node_id = n.id
+    WHERE k.pod_id = ${pod.id} AND k.generation = ${move.toGeneration}`);
+  const fault = (code: string, message: string) => ({ kind: "fail", code, message }) as const;
+  if (target === undefined) return fault("CLAIM_LOST", "The place is not claimed any more");
+  if (!target.schedulable) return fault("TARGET_CORDONED", `${move.toNode} is cordoned`);
+  if (!states.includes(target.state)) return fault("TARGET_NOT_ONLINE", `${move.toNode} is ${target.state}`);
+  return target.fits ? undefined : fault("CLAIM_TOO_SMALL", "The pod has grown since its place was claimed");
+}
+
+/** A target that is gone is not waited for as long as nothing of the pod can run there: the pod goes on where it was. */
+export async function watchTarget({ tx, move }: MoveContext): ReturnType<NonNullable<Step["watch"]>> {
+  // There is nothing to go back to but what the target may hold.
+  if (move.sourceFreedAt !== null && move.isInCluster) return undefined;
+  const gone = await tx.query(sql`
+    SELECT FROM node_status WHERE node_id = ${move.toNodeId} AND state IN ('offline', 'lost', 'removed')
+      AND state_since < now() - ${silenceSeconds} * interval '1 s'`);
+  if (gone.length === 0) return undefined;
+  return { kind: "fail", code: "TARGET_NOT_ONLINE", message: `${move.toNode} does not answer any more` };
+}
