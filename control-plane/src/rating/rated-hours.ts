@@ -22,7 +22,7 @@ export const pieceTables: Sql = sql`
       SELECT hour_start AS at
       UNION SELECT effective_from FROM cloud_pod_pricing WHERE effective_from > hour_start AND effective_from < hour_end
       UNION SELECT effective_until FROM cloud_pod_pricing WHERE effective_until > hour_start AND effective_until < hour_end) AS cuts),
-  price_lists AS (
+  price_lists AS MATERIALIZED (
     -- A change of prices that are not the tenant's cuts nothing: what costs the same is rounded once.
     SELECT tenant_id, hour_start, min(from_at) AS from_at, max(to_at) AS to_at, list_from, cpu_per_hour, memory_gb_per_hour, disk_gb_per_month,
       network_out_gb, network_in_gb
@@ -44,7 +44,7 @@ export const pieceTables: Sql = sql`
         ORDER BY p.name IS NOT DISTINCT FROM n.pricing_name DESC LIMIT 1) AS list ON true
       WINDOW in_order AS (PARTITION BY t.tenant_id, s.hour_start ORDER BY greatest(s.from_at, lower(n.valid)))) AS single) AS counted
     GROUP BY tenant_id, hour_start, stretch, list_from, cpu_per_hour, memory_gb_per_hour, disk_gb_per_month, network_out_gb, network_in_gb),
-  plan_prices AS (
+  plan_prices AS MATERIALIZED (
     SELECT k.plan_code, k.currency, s.hour_start, s.hour_end, s.from_at, s.to_at, lower(pp.valid) AS price_from, pp.amount
     FROM (SELECT code AS plan_code, currency FROM cloud_pod_plans
       CROSS JOIN (SELECT DISTINCT currency FROM tenants WHERE id IN (SELECT tenant_id FROM due)) AS own) AS k
