@@ -123,7 +123,7 @@ function addDrains(nodes: Command): void {
 }
 
 interface EvacuateOptions extends ClientOptions, WaitOptions {
-  readonly confirmFenced: true;
+  readonly confirmFenced?: true;
   readonly reason: string;
   readonly onNoBackup?: string;
   readonly maxParallel?: number;
@@ -133,7 +133,7 @@ interface EvacuateOptions extends ClientOptions, WaitOptions {
 function addEvacuate(nodes: Command): void {
   addDrainWaiting(clientCommand(nodes, "evacuate", "give up a host that is gone and bring its pods back elsewhere"))
     .argument("<node>", "name or id")
-    .requiredOption("--confirm-fenced", "the host is cut off for good: nothing of it runs or will reach anything")
+    .option("--confirm-fenced", "the host is cut off for good: nothing of it runs or will reach anything")
     .requiredOption("--reason <text>", "why; others see it")
     .addOption(
       new Option("--on-no-backup <what>", "of pods that nothing is left of: keep them (default), or mark-lost").choices(

@@ -3,6 +3,7 @@ import { ApiRefusal } from "../errors.ts";
 
 /** What helps with refusals that the command line has a word for. */
 const hints: Readonly<Record<string, string>> = {
+  FENCING_NOT_CONFIRMED: "Say so with --confirm-fenced; --dry-run tells before what would come back.",
   TENANT_REQUIRED: "Name it with --tenant, or list those of all tenants with --all.",
   CREDENTIAL_EXPIRED: "Sign in again: cloudpods login",
   CREDENTIAL_INVALID: "Sign in again: cloudpods login",

@@ -1,3 +1,4 @@
+import { DomainError } from "@cloudpods/shared/errors";
 import { z } from "@hono/zod-openapi";
 import { drainStates, isDrainOver } from "@cloudpods/shared/drain-lifecycle";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -43,9 +44,9 @@ const drainBody = z.strictObject({
 
 const evacuateBody = z.strictObject({
   reason: z.string().min(1).max(500),
-  confirmFenced: z.literal(true).openapi({
+  confirmFenced: z.literal(true).optional().openapi({
     description:
-      "The host is cut off for good: nothing of it runs, and nothing of it will reach what its pods write to.",
+      "The host is cut off for good: nothing of it runs, and nothing of it will reach what its pods write to. Only a dry run does without.",
   }),
   onNoBackup: z.enum(["keep", "mark-lost"]).default("keep").openapi({
     description: "Of pods that nothing is left of elsewhere: `keep` them in case the host returns, or `mark-lost`.",
@@ -107,6 +108,13 @@ function registerStarting(routes: RouteTable, { fleet, hints }: DrainRouteDeps):
         });
         return { status: 200, body: await toDrainPlan({ db: ctx.system, hints }, plan) };
       }
+      if (body.confirmFenced !== true)
+        throw new DomainError(
+          "invalid",
+          "FENCING_NOT_CONFIRMED",
+          "Confirm that the host is cut off for good (confirmFenced): pods that still run there would run twice.",
+          { errors: [{ pointer: "/confirmFenced", detail: "must be true" }] },
+        );
       return await begun(ctx, params.node, (tx) => startEvacuation(tx, nodeId, body, byOf(ctx)));
     },
   });

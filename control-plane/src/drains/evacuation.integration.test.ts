@@ -59,7 +59,12 @@ test("is refused for a host that may live, and without the word that it is cut o
   expect(await drains.call("POST", `${where}?dryRun=true`, order)).toMatchObject({ json: { error: "NODE_NOT_GONE" } });
   await vanish(node ?? noHost());
   expect((await drains.call("POST", where, { ...order, confirmFenced: false })).status).toBe(422);
-  expect((await drains.call("POST", where, { reason: "x" })).status).toBe(422);
+  const unconfirmed = { reason: order.reason };
+  expect(await drains.call("POST", where, unconfirmed)).toMatchObject({
+    status: 422,
+    json: { error: "FENCING_NOT_CONFIRMED", errors: [{ pointer: "/confirmFenced" }] },
+  });
+  expect(await drains.call("POST", `${where}?dryRun=true`, unconfirmed)).toMatchObject({ status: 200 });
 });
 
 test("brings pods back from their newest backups, shows how old those are, and keeps the rest", async () => {
