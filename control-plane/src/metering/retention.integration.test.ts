@@ -6,6 +6,7 @@ import { gunzipSync } from "node:zlib";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { allocate, deliveringFleet, type DeliveringFleet } from "../../../test/support/metered-fleet.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { standingStill } from "../../../test/support/standing-still.ts";
 import { sampleOf, type FleetNode, type FleetPod } from "../../../test/support/telemetry-fleet.ts";
 import { sql } from "../platform/sql.ts";
 import { archiveDays, archiveHours } from "./archive-rollups.ts";
@@ -93,6 +94,21 @@ async function retain(now: Date): Promise<void> {
 async function findings(month = "2026-01"): Promise<unknown> {
   return (await verifyMetering(db.system, month)).findings;
 }
+
+test("who seals a day after another one has takes nothing away of what came late in between", async () => {
+  await deliverMinutes(1, 30);
+  await rollUpAll(at("2026-01-31T15:00:00Z"));
+  const now = at("2026-02-04T00:00:00Z");
+  const late = standingStill(db.system, 1, async () => {
+    await retain(now);
+    await deliverMinutes(31, 60, at("2026-02-04T01:00:00Z").getTime());
+  });
+  const sealed = await sealDays(late, now);
+  await rollUpAll(at("2026-02-04T02:00:00Z"));
+  expect(await everyLevel()).toMatchObject({ hour: { sample_count: 60n }, month: { sample_count: 60n } });
+  expect(await findings()).toEqual([]);
+  expect(sealed).toEqual([]);
+});
 
 test("a batch that comes after its partition was dropped ends in the same figures as one in time", async () => {
   await deliverMinutes(1, 60);

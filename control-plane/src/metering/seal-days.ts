@@ -19,22 +19,25 @@ export async function sealDays(db: Database, now: Date): Promise<string[]> {
     WHERE sealed_at IS NULL AND day::timestamp AT TIME ZONE 'UTC' <= ${new Date(now.getTime() - dayMs - rawRetentionMs)} ORDER BY day`);
   const sealed: string[] = [];
   for (const { starts } of days) {
-    await db.transaction((tx) => sealDay(tx, starts, now));
-    sealed.push(starts.toISOString().slice(0, 10));
+    if (await db.transaction((tx) => sealDay(tx, starts, now))) sealed.push(starts.toISOString().slice(0, 10));
   }
   return sealed;
 }
 
-async function sealDay(tx: Transaction, starts: Date, now: Date): Promise<void> {
+/** @returns false when somebody else has sealed it: what came since is late, and would be nothing with a later seal */
+async function sealDay(tx: Transaction, starts: Date, now: Date): Promise<boolean> {
   await tx.query(sql`SELECT set_config('statement_timeout', '10min', true)`);
   await lockDayAndItsHours(tx, starts);
-  await takeInMarks(tx, starts, now);
   const day = starts.toISOString().slice(0, 10);
+  const open = await tx.query(sql`SELECT FROM usage_days WHERE day = ${day} AND sealed_at IS NULL`);
+  if (open.length === 0) return false;
+  await takeInMarks(tx, starts, now);
   // The clock and not the transaction's start: what ingest stored while this waited is in.
   await tx.execute(sql`UPDATE usage_days SET sealed_at = clock_timestamp() WHERE day = ${day}`);
   await tx.execute(sql`
     UPDATE cloud_pod_usage_hourly h SET sealed_at = d.sealed_at, final_at = coalesce(h.final_at, ${now}), timely = coalesce(h.timely, h.covered)
     FROM usage_days d WHERE d.day = ${day} AND h.hour_start >= ${starts} AND h.hour_start < ${new Date(starts.getTime() + dayMs)}`);
+  return true;
 }
 
 /** Nobody makes hours of the day and nobody stores samples of it until the transaction ends. */
