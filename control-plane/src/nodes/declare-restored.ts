@@ -1,6 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable, Transaction } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 
@@ -31,12 +31,14 @@ export async function declareRestored(tx: Transaction, reason: string): Promise<
   return row.epoch;
 }
 
-/** Hosts whose inventory has not been seen since the restore; those given up on do not count. */
+/** Hosts `n` with their status `s` whose inventory has not been seen since the restore `e`; those given up on do not count. */
+const awaited: Sql = sql`nodes n JOIN node_status s ON s.node_id = n.id
+  WHERE n.removed_at IS NULL AND n.role = 'hypervisor' AND s.state <> 'lost' AND (s.inventory_at IS NULL OR s.inventory_at < e.declared_at)`;
+
+/** Names of the hosts that are awaited after a restore. */
 export async function hostsToCompare(tx: Queryable): Promise<string[]> {
   const rows = await tx.query<{ name: string }>(sql`
-    SELECT n.name FROM control_plane_epoch e, nodes n JOIN node_status s ON s.node_id = n.id
-    WHERE e.holds_orders AND n.removed_at IS NULL AND n.role = 'hypervisor' AND s.state <> 'lost'
-      AND (s.inventory_at IS NULL OR s.inventory_at < e.declared_at) ORDER BY n.name`);
+    SELECT name FROM control_plane_epoch e CROSS JOIN LATERAL (SELECT n.name FROM ${awaited}) AS host WHERE e.holds_orders ORDER BY name`);
   return rows.map((row) => row.name);
 }
 
@@ -47,14 +49,14 @@ export async function hostsToCompare(tx: Queryable): Promise<string[]> {
 export async function requireNoRestore(tx: Queryable): Promise<void> {
   const [epoch] = await tx.query<{ held: boolean }>(sql`SELECT holds_orders AS held FROM control_plane_epoch`);
   if (epoch?.held !== true) return;
-  const awaited = await hostsToCompare(tx);
-  if (awaited.length === 0) return;
+  const hosts = await hostsToCompare(tx);
+  if (hosts.length === 0) return;
   throw new DomainError(
     "unavailable",
     "RESTORE_IN_PROGRESS",
     "Orders wait until every host has reported after a restore.",
     {
-      details: { hostsAwaited: awaited.length },
+      details: { hostsAwaited: hosts.length },
       retryAfterSeconds: 30,
     },
   );
@@ -62,6 +64,9 @@ export async function requireNoRestore(tx: Queryable): Promise<void> {
 
 /** Ends the hold once every host has reported. @returns whether it was ended just now */
 export async function endRestore(db: Queryable): Promise<boolean> {
-  if ((await hostsToCompare(db)).length > 0) return false;
-  return (await db.execute(sql`UPDATE control_plane_epoch SET holds_orders = false WHERE holds_orders`)) > 0;
+  // In one statement: another restore may be declared at any moment, and that one waits for every host anew.
+  const ended = await db.execute(
+    sql`UPDATE control_plane_epoch e SET holds_orders = false WHERE holds_orders AND NOT EXISTS (SELECT FROM ${awaited})`,
+  );
+  return ended > 0;
 }

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { standingStill } from "../../../test/support/standing-still.ts";
 import { aTenant, anOnlineNode } from "../../../test/support/rows.ts";
 import { newId } from "@cloudpods/shared/ids";
 import { sql } from "../platform/sql.ts";
@@ -51,6 +52,16 @@ test("after a restore orders wait for every host, and no id in use is given away
   expect(command?.epoch).toBe(8n);
   expect(await endRestore(db.system)).toBe(true);
   expect(await endRestore(db.system)).toBe(false);
+});
+
+test("whoever saw every host report ends no restore that was declared since", async () => {
+  await db.system.transaction((tx) => declareRestored(tx, "disk of the database server died"));
+  await db.system.execute(sql`UPDATE node_status SET inventory_at = clock_timestamp()`);
+  const late = standingStill(db.system, 1, () =>
+    db.system.transaction((tx) => declareRestored(tx, "the backup was the wrong one")),
+  );
+  expect(await endRestore(late)).toBe(false);
+  expect(await db.system.query(sql`SELECT FROM control_plane_epoch WHERE holds_orders`)).toHaveLength(1);
 });
 
 test("a host that was given up on holds no order back", async () => {
