@@ -194,6 +194,7 @@ CREATE INDEX cloud_pod_backups_on_errands ON public.cloud_pod_backups USING btre
 CREATE INDEX cloud_pod_backups_running ON public.cloud_pod_backups USING btree (node_id) WHERE (state = 'running'::text)
 CREATE INDEX cloud_pod_backups_to_check ON public.cloud_pod_backups USING btree (checked_at) WHERE (state = 'available'::text)
 CREATE INDEX cloud_pod_backups_to_delete ON public.cloud_pod_backups USING btree (errand_after) WHERE ((pruned_at IS NULL) AND ((delete_requested_at IS NOT NULL) OR (state = 'failed'::text)))
+CREATE UNIQUE INDEX one_scheduled_backup_per_node ON public.cloud_pod_backups USING btree (node_id) WHERE ((kind = 'scheduled'::text) AND (state = 'running'::text))
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT, SELECT, UPDATE (note, delete_requested_at, delete_reason) TO cloudpods_api
 

@@ -72,6 +72,7 @@ CREATE INDEX cloud_pod_backups_of_pod ON cloud_pod_backups (pod_id, id);
 CREATE INDEX cloud_pod_backups_by_end ON cloud_pod_backups (finished_at) INCLUDE (state, damaged_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX cloud_pod_backups_damaged ON cloud_pod_backups (damaged_at) WHERE state = 'available' AND damaged_at IS NOT NULL;
 CREATE INDEX cloud_pod_backups_running ON cloud_pod_backups (node_id) WHERE state = 'running';
+CREATE UNIQUE INDEX one_scheduled_backup_per_node ON cloud_pod_backups (node_id) WHERE kind = 'scheduled' AND state = 'running';
 CREATE INDEX cloud_pod_backups_available ON cloud_pod_backups (pod_id, started_at) WHERE state = 'available';
 CREATE INDEX cloud_pod_backups_to_check ON cloud_pod_backups (checked_at) WHERE state = 'available';
 CREATE INDEX cloud_pod_backups_to_delete ON cloud_pod_backups (errand_after) WHERE pruned_at IS NULL AND (delete_requested_at IS NOT NULL OR state = 'failed');

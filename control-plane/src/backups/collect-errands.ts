@@ -79,11 +79,13 @@ async function putOff(tx: Transaction, id: string, now: Date): Promise<void> {
 }
 
 async function collect(tx: Transaction, id: string, now: Date): Promise<keyof CollectReport | undefined> {
+  // A statement of its own: the next one sees the command that the row has then.
+  await tx.query(sql`SELECT FROM cloud_pod_backups WHERE id = ${id} FOR UPDATE`);
   const [answer] = await tx.query<Answer>(sql`
     SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", p.name AS "podName", b.started_at AS "startedAt", b.errand, b.damaged_at AS "damagedAt",
       b.errand_attempts AS "errandAttempts", c.state, c.node_id AS "nodeId", c.error_code AS "errorCode", c.error_message AS "errorMessage", c.backup
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id LEFT JOIN node_commands c ON c.id = b.errand_command_id
-    WHERE b.id = ${id} AND b.errand IS NOT NULL AND (c.id IS NULL OR c.finished_at IS NOT NULL) FOR UPDATE OF b`);
+    WHERE b.id = ${id} AND b.errand IS NOT NULL AND (c.id IS NULL OR c.finished_at IS NOT NULL)`);
   if (answer === undefined) return undefined;
   const archive = answer.backup === null ? undefined : archiveOf(answer);
   if (answer.state !== "succeeded" || archive === undefined) {

@@ -2,6 +2,7 @@ import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { describe, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import { standingStill } from "../../../test/support/standing-still.ts";
 import { requestMove } from "../moves/request-move.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -28,6 +29,11 @@ function inTenant<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
 }
 
 const who = () => ({ tenantId: bench.tenantId, actor: systemActor("test"), requestId: newId() });
+/** Of a pass that stands still between what it has read and what it does. */
+const lateDoors = (meanwhile: () => Promise<unknown>) => ({
+  ...doors(),
+  db: standingStill(bench.db.system, 1, meanwhile),
+});
 const later = (days: number) => new Date(Date.now() + days * dayMs);
 const hints = { workQueued: () => {} };
 
@@ -100,6 +106,28 @@ describe("the schedule", () => {
     expect(next).toHaveLength(2);
   });
 
+  test("begins one at a time also where two look at once", async () => {
+    const [node] = await bench.nodes(1);
+    bench.work();
+    if (node === undefined) throw new Error("no host");
+    const pods = [await bench.podOn(node), await bench.podOn(node)];
+    bench.hosts.away.add(node.id);
+    const due = (pod: Pod | undefined, minutesAgo: number) =>
+      bench.db.system.execute(
+        sql`UPDATE cloud_pod_backup_policies SET next_at = now() - ${minutesAgo} * interval '1 minute' WHERE pod_id = ${pod?.id}`,
+      );
+    await due(pods[0], 2);
+    await due(pods[1], 1);
+    const late = lateDoors(async () => {
+      await due(pods[1], 3);
+      expect(await runSchedules({ ...doors(), hints }, new Date())).toEqual({ begun: 1, withoutStorage: 0 });
+    });
+    expect(await runSchedules({ ...late, hints }, new Date())).toEqual({ begun: 0, withoutStorage: 0 });
+    const running = (await Promise.all(pods.map(backupsOf))).flat().filter(({ state }) => state === "running");
+    expect(running.map(({ podId }) => podId)).toEqual([pods[1]?.id]);
+    await due(pods[0], -600);
+  });
+
   test("puts off a host without a storage for it", async () => {
     const [node] = await bench.nodes(1, { backups: false });
     bench.work();
@@ -151,6 +179,19 @@ describe("backups that there are", () => {
     ]);
   });
 
+  test("stay where they have become all that can be read since it was decided that they go", async () => {
+    const { pod, backupId } = await ready();
+    await copies(backupId, 5);
+    const oldest = (await backupsOf(pod))[0]?.id;
+    const late = lateDoors(() =>
+      bench.db.system.execute(
+        sql`UPDATE cloud_pod_backups SET damaged_at = now() WHERE pod_id = ${pod.id} AND id <> ${oldest}`,
+      ),
+    );
+    expect(await pruneBackups(late, new Date())).toBe(0);
+    expect((await backupsOf(pod)).filter(({ deleteRequestedAt }) => deleteRequestedAt !== null)).toEqual([]);
+  });
+
   test("of a pod that is gone stay for a month, and go by any host that sees them", async () => {
     const { pod, volumeId } = await ready();
     await destroy(pod);
@@ -167,7 +208,12 @@ describe("backups that there are", () => {
     await bench.db.system.execute(sql`UPDATE cloud_pod_backups SET delete_requested_at = now() WHERE id = ${backupId}`);
     bench.hosts.script = ({ op }) =>
       op?.$case === "deleteBackup" ? { state: "failed", errorCode: "STORAGE_UNAVAILABLE", retryable: true } : undefined;
-    expect(await errands(new Date())).toMatchObject({ failed: 1 });
+    const now = new Date();
+    // Also who has seen it before it was tried waits until it is due again.
+    const late = lateDoors(async () => {
+      expect(await errands(now)).toMatchObject({ failed: 1 });
+    });
+    expect(await sendErrands(late, now)).toEqual([]);
     expect((await backupsOf(pod))[0]).toMatchObject({ state: "available", errorCode: "STORAGE_UNAVAILABLE" });
     bench.hosts.script = () => undefined;
     expect(await errands(new Date())).toMatchObject({ pruned: 0 });

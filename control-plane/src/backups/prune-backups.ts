@@ -1,7 +1,7 @@
 import type { Logger } from "pino";
-import type { Database } from "../platform/database.ts";
+import type { Database, Queryable, Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { isInUse } from "./backup.ts";
 import { backupsToPrune, type KeptBackup } from "./backups-to-prune.ts";
 import type { BackupRules } from "./backup-policy.ts";
@@ -33,9 +33,9 @@ export async function pruneBackups(
   const telling = { log, message, fields: ({ podId }: PodRow) => ({ podId }) };
   let pruned = 0;
   for (let after: string | undefined; ;) {
-    const pods = await readPods(db, now, after);
+    const pods = await readPods(db, now, after === undefined ? sql`true` : sql`p.id > ${after}::uuid`);
     await eachByItself(pods, telling, async (pod) => {
-      pruned += await pruneOf(db, pod, now);
+      if (idsToPrune(pod, now).length > 0) pruned += await db.transaction((tx) => pruneOf(tx, pod.podId, now));
     });
     after = pods.at(-1)?.podId;
     if (after === undefined || pods.length < podsAtOnce) return pruned;
@@ -43,7 +43,7 @@ export async function pruneBackups(
 }
 
 /** Those that have a backup that could go. */
-async function readPods(db: Database, now: Date, after: string | undefined): Promise<PodRow[]> {
+async function readPods(db: Queryable, now: Date, which: Sql): Promise<PodRow[]> {
   const end = sql`coalesce(b.expires_at, p.deleted_at + ${goneDays} * interval '1 day')`;
   return await db.query<PodRow>(sql`
     SELECT p.id AS "podId", p.status = 'deleted' AS "isPodGone",
@@ -52,20 +52,30 @@ async function readPods(db: Database, now: Date, after: string | undefined): Pro
       json_agg(json_build_object('id', b.id, 'startedAt', b.started_at, 'isScheduled', b.kind = 'scheduled', 'isDamaged', b.damaged_at IS NOT NULL,
         'isInUse', ${isInUse}, 'expiresAt', ${end})) AS backups
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id
-    WHERE b.state = 'available' AND b.delete_requested_at IS NULL ${after === undefined ? sql`` : sql`AND p.id > ${after}::uuid`}
+    WHERE b.state = 'available' AND b.delete_requested_at IS NULL AND ${which}
     GROUP BY p.id HAVING count(*) > 1 OR bool_or(${end} <= ${now}) ORDER BY p.id LIMIT ${podsAtOnce}`);
 }
 
-async function pruneOf(db: Database, { rules, isPodGone, backups }: PodRow, now: Date): Promise<number> {
+function idsToPrune({ rules, isPodGone, backups }: PodRow, now: Date): string[] {
   const retention = rules?.enabled === true ? rules : undefined;
   const kept = backups.map((backup) => ({
     ...backup,
     startedAt: new Date(backup.startedAt),
     expiresAt: backup.expiresAt === null ? null : new Date(backup.expiresAt),
   }));
-  const ids = backupsToPrune(kept, { retention, isPodGone }, now);
-  if (ids.length === 0) return 0;
-  return await db.execute(sql`
-    UPDATE cloud_pod_backups b SET delete_requested_at = ${now}, delete_reason = 'retention'
-    WHERE b.id = ANY(${ids}::uuid[]) AND b.state = 'available' AND b.delete_requested_at IS NULL AND NOT ${isInUse}`);
+  return backupsToPrune(kept, { retention, isPodGone }, now);
+}
+
+/** Decides with everything held that the decision rests on: the backup that another one stays for may be damaged by now. */
+async function pruneOf(tx: Transaction, podId: string, now: Date): Promise<number> {
+  // Pod before backup, as everybody who restores locks them.
+  await tx.query(sql`SELECT FROM cloud_pods WHERE id = ${podId} FOR SHARE`);
+  await tx.query(
+    sql`SELECT FROM cloud_pod_backups WHERE pod_id = ${podId} AND state = 'available' ORDER BY id FOR NO KEY UPDATE`,
+  );
+  const [pod] = await readPods(tx, now, sql`p.id = ${podId}`);
+  if (pod === undefined) return 0;
+  return await tx.execute(sql`
+    UPDATE cloud_pod_backups SET delete_requested_at = ${now}, delete_reason = 'retention'
+    WHERE id = ANY(${idsToPrune(pod, now)}::uuid[])`);
 }

@@ -1,7 +1,7 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
 import type { Logger } from "pino";
-import type { Database, Transaction } from "../platform/database.ts";
+import { violatedConstraint, type Database, type Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
 import type { PodHints } from "../pods/pod-hints.ts";
@@ -53,8 +53,9 @@ export async function runSchedules(
       begun += 1;
       hints.workQueued(task.id, null);
     } catch (error) {
-      // Other work has come first.
+      // Other work has come first, or another backup of the host.
       if (error instanceof DomainError && error.code === "POD_BUSY") return;
+      if (violatedConstraint(error) === "one_scheduled_backup_per_node") return;
       await putOff(db, podId, now);
       if (!(error instanceof DomainError) || error.code !== "NO_BACKUP_STORAGE") throw error;
       withoutStorage += 1;

@@ -57,7 +57,21 @@ export async function sendErrands(doors: ErrandDoors, now: Date): Promise<string
 }
 
 async function sendAll({ db, log }: ErrandDoors, errand: Errand, which: Sql, now: Date): Promise<string[]> {
-  const rows = await db.query<ErrandRow>(sql`
+  const due = selectDue(errand, which, now);
+  const rows = await db.query<ErrandRow>(sql`${due} ORDER BY b.errand_after LIMIT ${batchMax}`);
+  const told: string[] = [];
+  const message = "an errand about an archive could not be sent";
+  const telling = { log, message, fields: ({ id }: ErrandRow) => ({ backupId: id, errand }) };
+  await eachByItself(errand === "delete" ? rows : onePerHost(rows), telling, async (row) => {
+    const nodeId = await db.transaction((tx) => send(tx, errand, row, due));
+    if (nodeId !== undefined) told.push(nodeId);
+  });
+  return told;
+}
+
+/** Archives about which a host can be asked now, and that host. */
+function selectDue(errand: Errand, which: Sql, now: Date): Sql {
+  return sql`
     SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", b.vmid, p.revision,
       -- A move that came to nothing has left its generation on the host: below that it refuses everything.
       1 + greatest(p.generation, (SELECT max(m.to_generation) FROM cloud_pod_moves m WHERE m.pod_id = p.id)) AS generation, b.volume_id AS "volumeId", host.id AS "nodeId"
@@ -66,15 +80,7 @@ async function sendAll({ db, log }: ErrandDoors, errand: Errand, which: Sql, now
       WHERE v.available AND ${seesBackup} AND s.state IN ('online', 'degraded') AND s.session_connected AND ${`${errand}_backup`} = ANY(s.capabilities)
       ORDER BY v.node_id IS NOT DISTINCT FROM b.errand_failed_node_id, v.node_id = b.node_id DESC, v.node_id LIMIT 1) host
     WHERE ${which} AND b.volume_id IS NOT NULL AND b.errand IS NULL AND b.errand_after <= ${now}
-      ${errand === "verify" ? sql`AND NOT ${isReading(sql`host.id`)}` : sql``}
-    ORDER BY b.errand_after LIMIT ${batchMax}`);
-  const told: string[] = [];
-  const message = "an errand about an archive could not be sent";
-  const telling = { log, message, fields: ({ id }: ErrandRow) => ({ backupId: id, errand }) };
-  await eachByItself(errand === "delete" ? rows : onePerHost(rows), telling, async (row) => {
-    if (await db.transaction((tx) => send(tx, errand, row, which))) told.push(row.nodeId);
-  });
-  return told;
+      ${errand === "verify" ? sql`AND NOT ${isReading(sql`host.id`)}` : sql``}`;
 }
 
 function onePerHost(rows: readonly ErrandRow[]): ErrandRow[] {
@@ -83,16 +89,20 @@ function onePerHost(rows: readonly ErrandRow[]): ErrandRow[] {
   );
 }
 
-/** @returns false when it is wanted no more, or the host reads another archive */
-async function send(tx: Transaction, errand: Errand, row: ErrandRow, which: Sql): Promise<boolean> {
-  const { id, nodeId, tenantId, podId, vmid, generation, revision, volumeId } = row;
-  // Pod before backup, as everybody who restores locks them.
+/** @returns the host; undefined when it is not due any more, or the host reads another archive */
+async function send(
+  tx: Transaction,
+  errand: Errand,
+  { id, podId, nodeId: chosenId }: ErrandRow,
+  due: Sql,
+): Promise<string | undefined> {
+  // Pod before backup, as everybody who restores locks them. The host's row: one archive after the other.
   await tx.query(sql`SELECT FROM cloud_pods WHERE id = ${podId} FOR SHARE`);
-  const wanted = await tx.query(sql`
-    SELECT FROM cloud_pod_backups b WHERE b.id = ${id} AND b.errand IS NULL AND ${which} FOR UPDATE OF b`);
-  if (wanted.length === 0) return false;
-  const [host] = await tx.query<{ isBusy: boolean }>(sql`SELECT ${isReading(sql`${nodeId}`)} AS "isBusy"`);
-  if (errand === "verify" && host?.isBusy === true) return false;
+  await tx.query(sql`SELECT FROM cloud_pod_backups WHERE id = ${id} FOR UPDATE`);
+  if (errand === "verify") await tx.query(sql`SELECT FROM nodes WHERE id = ${chosenId} FOR NO KEY UPDATE`);
+  const [row] = await tx.query<ErrandRow>(sql`${due} AND b.id = ${id} AND host.id = ${chosenId}`);
+  if (row === undefined) return undefined;
+  const { nodeId, tenantId, vmid, generation, revision, volumeId } = row;
   const op: NonNullable<Command["op"]> =
     errand === "verify"
       ? { $case: "verifyBackup", value: { volumeId, atOnce: false } }
@@ -103,5 +113,5 @@ async function send(tx: Transaction, errand: Errand, row: ErrandRow, which: Sql)
   await tx.execute(
     sql`UPDATE cloud_pod_backups SET errand = ${errand}, errand_command_id = ${commandId} WHERE id = ${id}`,
   );
-  return true;
+  return nodeId;
 }
