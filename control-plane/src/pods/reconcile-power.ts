@@ -1,6 +1,6 @@
 import { newId } from "@cloudpods/shared/ids";
 import type { Database } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { createTask } from "../tasks/create-task.ts";
 import type { TaskType } from "../tasks/task.ts";
 import { powerDeadlineMs } from "./change-power.saga.ts";
@@ -9,6 +9,9 @@ import { lockPodById } from "./pod.ts";
 
 /** Pods that one pass takes up. */
 const batchMax = 50;
+
+/** Whether a task `t` of pod `p` is under way, or ended so lately that the host has said nothing since or shall have a rest. */
+const isRecent: Sql = sql`(t.state NOT IN ('succeeded', 'failed', 'cancelled') OR t.finished_at > least(p.observed_at, now() - interval '5 minutes'))`;
 
 /**
  * Queues work for pods whose host sees another power than is wanted: a container that did not come up after
@@ -24,7 +27,7 @@ export async function reconcilePower(db: Database): Promise<number> {
       AND NOT (p.desired_power = 'running' AND EXISTS (
         SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect <> 'throttle'))
       AND NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id
-        AND (t.state NOT IN ('succeeded', 'failed', 'cancelled') OR t.finished_at > least(p.observed_at, now() - interval '5 minutes')))
+        AND ${isRecent})
     ORDER BY p.observed_at LIMIT ${batchMax}`);
   let queued = 0;
   for (const { id } of pods) if (await takeUp(db, id)) queued += 1;
@@ -35,9 +38,9 @@ async function takeUp(db: Database, podId: string): Promise<boolean> {
   return await db.transaction(async (tx) => {
     const pod = await lockPodById(tx, podId);
     const differs = pod.observedPower !== "unknown" && pod.observedPower !== pod.desiredPower;
-    const open = await tx.query(sql`
-      SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${podId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
-    if (!differs || open.length > 0 || (pod.status !== "active" && pod.status !== "suspended")) return false;
+    const recent = await tx.query(sql`
+      SELECT FROM cloud_pod_provisioning_tasks t JOIN cloud_pods p ON p.id = t.pod_id WHERE t.pod_id = ${podId} AND ${isRecent} LIMIT 1`);
+    if (!differs || recent.length > 0 || (pod.status !== "active" && pod.status !== "suspended")) return false;
     if (pod.desiredPower === "running" && !(await isFreeToRun(tx, pod))) return false;
     const type: TaskType = pod.status === "suspended" ? "suspend" : pod.desiredPower === "running" ? "start" : "stop";
     const task = await createTask(tx, {

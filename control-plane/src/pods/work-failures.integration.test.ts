@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { failing, failingOnce, PodWorkbench } from "../../../test/support/pod-workbench.ts";
+import { standingStill } from "../../../test/support/standing-still.ts";
 import { newId } from "@cloudpods/shared/ids";
 import { sql } from "../platform/sql.ts";
 import { cancelTask, findTask, requeueTask } from "../tasks/change-task.ts";
@@ -169,4 +170,25 @@ test("a pod that its host sees stopped is started again, and one on hold is not"
   await bench.db.system.execute(sql`
     INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor) VALUES (${newId()}, ${bench.tenantId}, ${pod.id}, 'abuse', 'stop', 'test')`);
   expect(await reconcilePower(bench.db.system)).toBe(0);
+});
+
+test("a pod whose start has just failed is left alone also by who has seen it before", async () => {
+  const pod = await bench.activePod();
+  await bench.db.system.execute(
+    sql`UPDATE cloud_pods SET observed_power = 'stopped', observed_at = now() WHERE id = ${pod.id}`,
+  );
+  await bench.db.system.execute(
+    sql`UPDATE cloud_pod_provisioning_tasks SET finished_at = now() - interval '10 minutes' WHERE pod_id = ${pod.id}`,
+  );
+  bench.script = failing("ensurePower", "START_FAILED");
+  const starts = () =>
+    bench.db.system.query<{ state: string }>(
+      sql`SELECT state FROM cloud_pod_provisioning_tasks WHERE pod_id = ${pod.id} AND type = 'start'`,
+    );
+  const late = standingStill(bench.db.system, 1, async () => {
+    expect(await reconcilePower(bench.db.system)).toBe(1);
+    await expect.poll(starts, { timeout: 10_000, interval: 10 }).toEqual([{ state: "failed" }]);
+  });
+  expect(await reconcilePower(late)).toBe(0);
+  expect(await starts()).toHaveLength(1);
 });
