@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import type { Database } from "./database.ts";
 import { sql } from "./sql.ts";
 
-/** Work that brings the tables in order; takes no input and is safe to run at any moment. */
+/** Work that brings the tables in order; takes no input and is safe to run at any moment, also beside itself. */
 export interface Loop {
   readonly name: string;
   readonly everyMs: number;
@@ -20,6 +20,11 @@ export interface RunningLoops {
 /**
  * Runs each loop at its interval, on one replica at a time: a pass is skipped while another replica holds
  * the loop's advisory lock. A pass that throws is logged and tried again at the next interval.
+ *
+ * The lock spares work and is no guard. It is gone with its connection, as when the database restarts, and the pass that
+ * had it does not notice: it goes on beside that of another replica, with what it read before. A pass must be right
+ * beside another one, however long it stands still between reading and writing: what it writes looks again, in the same
+ * transaction, at what the decision rested on.
  */
 export function startLoops(db: Database, log: Logger, loops: readonly Loop[]): RunningLoops {
   const stopping = new AbortController();
