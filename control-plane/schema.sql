@@ -245,6 +245,7 @@ TABLE cloud_pod_budgets ROW LEVEL SECURITY (
   notification_emails text[] NOT NULL DEFAULT '{}'::text[]
   webhook_url text
   exhausted_month character(7)
+  exhaustion_judged_at timestamp with time zone
   version integer NOT NULL DEFAULT 1
   created_at timestamp with time zone NOT NULL DEFAULT now()
   updated_at timestamp with time zone NOT NULL DEFAULT now()

@@ -46,6 +46,8 @@ CREATE TABLE cloud_pod_budgets (
   webhook_url text,
   -- The UTC month in which the hard limit was reached and pods are stopped; NULL: they may run.
   exhausted_month char(7),
+  -- Of which moment the figures were by which that was last changed; older ones have no say. Never ahead of this clock.
+  exhaustion_judged_at timestamptz,
   version integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),

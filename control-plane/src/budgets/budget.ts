@@ -10,6 +10,8 @@ export interface Budget extends BudgetLimits {
   readonly webhookUrl: string | null;
   /** Month (UTC) in which the hard limit was reached and pods are stopped. */
   readonly exhaustedMonth: string | null;
+  /** Of which moment the figures were by which that was last changed. */
+  readonly exhaustionJudgedAt: Date | null;
   readonly version: number;
   readonly updatedAt: Date;
 }
@@ -32,7 +34,7 @@ export async function readBudget(tx: Queryable, tenantId: string, lock = false):
     SELECT tenant_id AS "tenantId", trim_scale(monthly_limit_amount)::text AS amount, currency,
       ARRAY[alert_threshold_1, alert_threshold_2, alert_threshold_3] AS thresholds, hard_limit_enabled AS "hardLimitEnabled",
       hard_limit_action AS "hardLimitAction", notification_emails AS emails, webhook_url AS "webhookUrl",
-      exhausted_month AS "exhaustedMonth", version, updated_at AS "updatedAt"
+      exhausted_month AS "exhaustedMonth", exhaustion_judged_at AS "exhaustionJudgedAt", version, updated_at AS "updatedAt"
     FROM cloud_pod_budgets WHERE tenant_id = ${tenantId} ${lock ? sql`FOR UPDATE` : sql``}`);
   if (row === undefined) return undefined;
   const { amount, currency, ...rest } = row;

@@ -19,7 +19,8 @@ export interface Judgement {
 
 /**
  * Judges what a tenant has accrued against his budget: alerts with their messages, and whether pods may run, in one
- * transaction. Each alert is given by the constraint alone, so that any number of evaluators may do this at once.
+ * transaction. Each alert is given by the constraint alone, and figures that are older than those by which pods were
+ * last stopped or given back change nothing about that, so that any number of evaluators may do this at once.
  * @returns undefined when the tenant has no budget
  */
 export async function judgeTenant(
@@ -32,7 +33,9 @@ export async function judgeTenant(
   const verdict = decideBudget(budget, accrued.total);
   const alerted = await alertReached(tx, budget, accrued);
   const standing = { yearMonth: accrued.yearMonth, spend: accrued.total, percentUsed: verdict.percentUsed };
-  await markExhausted(tx, budget, standing, verdict.stopPods);
+  if (budget.exhaustionJudgedAt !== null && accrued.at < budget.exhaustionJudgedAt)
+    return { alerted, stopPods: budget.exhaustedMonth !== null };
+  await markExhausted(tx, budget, standing, { at: accrued.at, stopPods: verdict.stopPods });
   return { alerted, stopPods: verdict.stopPods };
 }
 
@@ -70,11 +73,13 @@ async function markExhausted(
   tx: Transaction,
   budget: Budget,
   standing: BudgetStanding,
-  stopPods: boolean,
+  { at, stopPods }: { readonly at: Date; readonly stopPods: boolean },
 ): Promise<void> {
   const month = stopPods ? standing.yearMonth : null;
   if (budget.exhaustedMonth === month) return;
-  await tx.execute(sql`UPDATE cloud_pod_budgets SET exhausted_month = ${month} WHERE tenant_id = ${budget.tenantId}`);
+  await tx.execute(
+    sql`UPDATE cloud_pod_budgets SET exhausted_month = ${month}, exhaustion_judged_at = least(${at}, now()) WHERE tenant_id = ${budget.tenantId}`,
+  );
   await recordAudit(tx, {
     actor: systemActor("budgets"),
     requestId: undefined,

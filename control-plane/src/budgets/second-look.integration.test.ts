@@ -161,3 +161,23 @@ describe("between the list and the giving back", () => {
     expect(await outcome()).toEqual({ isHeld: false, asked });
   });
 });
+
+test("figures from before the budget was spent give nothing back", async () => {
+  const told = accrueAsTold((id) => (id === tenantId ? { spend: "9" } : {}));
+  const deps = {
+    db: db.system,
+    log: pino({ level: "silent" }),
+    hints: { workQueued: () => {} },
+    // It stands still with them while another replica has newer ones.
+    accrue: async (...asked: Parameters<typeof told>) => {
+      const figures = await told(...asked);
+      await evaluate();
+      return figures;
+    },
+  };
+  expect(await evaluateBudgets(deps, new Date(Date.now() - 1_000))).toMatchObject({ givenBack: 0, failed: 0 });
+  const held = await db.system.query(
+    sql`SELECT FROM cloud_pod_holds WHERE pod_id = ${podId} AND kind = 'budget' AND until IS NULL`,
+  );
+  expect(held).toHaveLength(1);
+});
