@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest
 import { accrueAsTold } from "../../../test/support/accrued.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { aTenant, anOnlineNode } from "../../../test/support/rows.ts";
+import { standingStill } from "../../../test/support/standing-still.ts";
 import { startScriptedHost, type ScriptedEnd, type ScriptedHost } from "../../../test/support/scripted-host.ts";
 import { sql } from "../platform/sql.ts";
 import { changePower, resumePod, suspendPod } from "../pods/change-power.ts";
@@ -57,13 +58,13 @@ afterEach(async () => {
   await host.stop();
 });
 
-const evaluate = (now = new Date()): Promise<BandwidthReport> => {
+const evaluate = (now = new Date(), database = db.system): Promise<BandwidthReport> => {
   const told = accrueAsTold(() => ({ outBytes: used }));
   const accrue: typeof told = async (...asked) => {
     await new Promise((resolve) => setTimeout(resolve, slowMs));
     return await told(...asked);
   };
-  return evaluateBandwidth({ db: db.system, log, hints: { workQueued: () => {} }, accrue }, now);
+  return evaluateBandwidth({ db: database, log, hints: { workQueued: () => {} }, accrue }, now);
 };
 const quiet = { notices: 0, throttled: 0, freed: 0, failed: 0 };
 const nextMonth = (): Date => {
@@ -102,6 +103,18 @@ async function told(): Promise<string[]> {
   );
   return rows.map(({ key }) => key.split(":").at(-1) ?? "");
 }
+
+test("a pod that has come to a larger allowance since its traffic was read is not made slow", async () => {
+  const pod = await aPod();
+  used = { [pod.id]: bytesOfGb(50) };
+  // The notices come before.
+  const late = standingStill(db.system, 2, () =>
+    db.system.execute(sql`UPDATE cloud_pod_plans SET bandwidth_gb = 100 WHERE code = 'CLOUD_POD_STUDENT'`),
+  );
+  expect(await evaluate(new Date(), late)).toEqual({ ...quiet, notices: 2 });
+  await settled();
+  expect(await podNow(pod.id)).toMatchObject({ rateLimitKibPerSecond: pod.rateLimitKibPerSecond });
+});
 
 test("80 and 100 % are told once each, and beyond the allowance the pod's network is slow on its host", async () => {
   const pod = await aPod();

@@ -1,8 +1,9 @@
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import { DomainError } from "@cloudpods/shared/errors";
 import { notifyTenant } from "../notifications/notify-tenant.ts";
 import type { Database, Transaction } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import type { PodHints } from "../pods/pod-hints.ts";
 import { lockPodById } from "../pods/pod.ts";
 import type { accrueMonth } from "../rating/accrual.ts";
@@ -59,7 +60,7 @@ export async function evaluateBandwidth(deps: BandwidthDeps, now: Date): Promise
       if (isOver()) return report;
       const usedBytes = month.perPod.find(({ podId }) => podId === pod.id)?.planOutBytes ?? 0n;
       try {
-        const done = await actOn(deps, pod, usedBytes, month.yearMonth);
+        const done = await actOn(deps, pod, usedBytes, { yearMonth: month.yearMonth, isOver });
         for (const [what, count] of Object.entries(done)) report[what as keyof typeof done] += count; // its own keys
       } catch (error) {
         // Work began in between: the next pass finds it finished.
@@ -73,7 +74,14 @@ export async function evaluateBandwidth(deps: BandwidthDeps, now: Date): Promise
 }
 
 async function podsAfter(db: Database, after: string | null): Promise<WatchedPod[]> {
-  return await db.query<WatchedPod>(sql`
+  return await db.query<WatchedPod>(
+    sql`${watched(sql`${after}::uuid IS NULL OR p.id > ${after}::uuid`)} ORDER BY id LIMIT ${podsAtOnce}`,
+  );
+}
+
+/** Those of active pods that are looked at. */
+function watched(which: Sql): Sql {
+  return sql`
     SELECT * FROM (
       SELECT p.id, p.tenant_id AS "tenantId", CASE WHEN p.billing_mode = 'plan' THEN plan.bandwidth_gb END AS "allowanceGb",
         coalesce(plan.overage_policy, 'none') AS "overagePolicy",
@@ -81,15 +89,15 @@ async function podsAfter(db: Database, after: string | null): Promise<WatchedPod
         EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.type = 'set-rate' AND t.state = 'failed'
           AND t.finished_at > now() - interval '1 day') AS "hasFailed"
       FROM cloud_pods p LEFT JOIN cloud_pod_plans plan ON plan.code = p.plan_code
-      WHERE (${after}::uuid IS NULL OR p.id > ${after}::uuid) AND p.status = 'active') AS active
-    WHERE "allowanceGb" IS NOT NULL OR "isThrottled" OR "hasFailed" ORDER BY id LIMIT ${podsAtOnce}`);
+      WHERE (${which}) AND p.status = 'active') AS active
+    WHERE "allowanceGb" IS NOT NULL OR "isThrottled" OR "hasFailed"`;
 }
 
 async function actOn(
   { db, hints }: BandwidthDeps,
   pod: WatchedPod,
   usedBytes: bigint,
-  yearMonth: string,
+  { yearMonth, isOver }: { readonly yearMonth: string; readonly isOver: () => boolean },
 ): Promise<{ notices: number; throttled: number; freed: number }> {
   const verdict = decideBandwidth({ ...pod, usedBytes });
   // Apart from the throttle, which waits for other work on the pod.
@@ -97,9 +105,12 @@ async function actOn(
     verdict.reached.length === 0 ? 0 : await db.transaction((tx) => tell(tx, pod, usedBytes, yearMonth, verdict));
   // Most pods are as they shall be: their rows are not locked every minute for it.
   if (verdict.throttle === pod.isThrottled && !pod.hasFailed) return { notices, throttled: 0, freed: 0 };
-  const change = await db.transaction(
-    async (tx) => await setThrottle(tx, await lockPodById(tx, pod.id), verdict.throttle),
-  );
+  const change = await db.transaction(async (tx) => {
+    const locked = await lockPodById(tx, pod.id);
+    // Another plan, another month or another replica may have come first: the next pass decides on what is then.
+    const [still] = await tx.query<WatchedPod>(watched(sql`p.id = ${pod.id}`));
+    return isOver() || !isDeepStrictEqual(still, pod) ? undefined : await setThrottle(tx, locked, verdict.throttle);
+  });
   if (change !== undefined) hints.workQueued(change.task.id, null);
   return {
     notices,
