@@ -1,13 +1,13 @@
 import { cp, mkdir, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { build } from "esbuild";
 
 /**
  * Makes `dist/agent/cloudpods-agent.mjs` (nothing else needed but Node.js) and `dist/control-plane`
- * (with the packages that carry files of their own beside it).
+ * (with the packages that carry files of their own beside it): `build.ts [FOLDER INSTEAD OF dist]`.
  */
 const root = join(import.meta.dirname, "..");
-const dist = join(root, "dist");
+const dist = resolve(process.argv[2] ?? join(root, "dist"));
 await rm(dist, { recursive: true, force: true });
 await mkdir(join(dist, "agent"), { recursive: true });
 await mkdir(join(dist, "control-plane/src"), { recursive: true });

@@ -7,12 +7,13 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { completionScripts } from "../../control-plane/cli/completion/shells.ts";
+import { builtPrograms } from "../support/built-programs.ts";
 import { compileCache } from "../support/compile-cache.ts";
 import { freePort } from "../support/free-port.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
 
-const program = join(import.meta.dirname, "../../control-plane/bin/cloudpods");
+const program = builtPrograms().controlPlane;
 let database: TestDatabase;
 let stack: Stack;
 let home: string;
@@ -119,7 +120,8 @@ const refusals = [
   ["pods create a --cores 41 --memory 1G --disk 8G --dry-run", 6, "(QUOTA_EXCEEDED)"],
   ["nodes ls", 5, "(PLATFORM_ROLE_REQUIRED)"],
   ["pods create a", 2, "--plan"],
-  ["pods scale one --plan PREMIUM", 2, "VMID"],
+  ["pods scale one --plan PREMIUM", 3, "No pod has the hostname one"],
+  ["pods scale a_b --plan PREMIUM", 2, "VMID"],
 ] as const;
 
 test("work that fails is told with its own words, and can be watched and tried again", async () => {

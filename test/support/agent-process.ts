@@ -3,15 +3,13 @@ import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { SigningAuthority } from "../../control-plane/src/nodes/certificate-authority.ts";
 import { makePrivateKey } from "../../node-agent/src/enrolment/certificate-request.ts";
 import { saveIdentity } from "../../node-agent/src/enrolment/identity-files.ts";
 import { type SimulatedHost, type SimulatedHostOptions, createSimulatedHost } from "../simulated-host/host.ts";
+import { builtPrograms } from "./built-programs.ts";
 import { certifyKey } from "./test-authority.ts";
 import { until } from "./until.ts";
-
-const programPath = fileURLToPath(new URL("../../node-agent/bin/cloudpods-agent", import.meta.url));
 
 /** A simulated host with a real agent process on it. */
 export interface AgentOnHost {
@@ -96,12 +94,12 @@ export async function createAgentOnHost(options: AgentOnHostOptions = {}): Promi
     host,
     stateDir,
     start() {
-      child = spawn(programPath, ["run"], { env: environment, stdio: ["ignore", "pipe", "pipe"] });
+      child = spawn(builtPrograms().agent, ["run"], { env: environment, stdio: ["ignore", "pipe", "pipe"] });
       collect(child);
     },
     kill,
     async run(...argv) {
-      const process_ = spawn(programPath, argv, {
+      const process_ = spawn(builtPrograms().agent, argv, {
         env: environment,
         stdio: ["ignore", "pipe", "pipe"],
       });

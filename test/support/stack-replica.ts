@@ -1,11 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { open, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { builtPrograms } from "./built-programs.ts";
 import { compileCache } from "./compile-cache.ts";
 import { exitOf } from "./processes.ts";
 import { until } from "./until.ts";
 
-const program = join(import.meta.dirname, "../../control-plane/bin/cloudpods");
 const usualStartMs = 60_000;
 
 /** A control plane of its own process: `cloudpods serve`. */
@@ -48,7 +47,7 @@ export function createReplica(options: ReplicaOptions): Replica {
     pid: () => child?.pid ?? -1,
     async start() {
       const log = await open(options.logPath, "a");
-      const started = spawn(process.execPath, [program, "serve"], {
+      const started = spawn(process.execPath, [builtPrograms().controlPlane, "serve"], {
         env: {
           PATH: process.env["PATH"],
           NODE_COMPILE_CACHE: compileCache,

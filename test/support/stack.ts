@@ -9,6 +9,7 @@ import { type Invariants, checkInvariants, faultsOf } from "../../tools/demo/che
 import type { SimulatedHostOptions } from "../simulated-host/host.ts";
 import { type DemoHost, createDemoHost } from "../../tools/demo/demo-hosts.ts";
 import { type Credentials, seed, signIn } from "../../tools/demo/seed.ts";
+import { builtPrograms } from "./built-programs.ts";
 import { type StackFront, describeReplicas, startFront } from "./stack-front.ts";
 import type { Replica } from "./stack-replica.ts";
 import { processesAbout } from "./processes.ts";
@@ -156,7 +157,7 @@ interface NewHost {
 
 /** Makes a host, labels it with its name, so that orders can ask for it, and starts its agent. */
 async function addHost(name: string, { directory, hosts, serverUrl, admin, changes }: NewHost): Promise<void> {
-  const host = await createDemoHost(join(directory, "hosts"), name, hostSpeed, changes);
+  const host = await createDemoHost(join(directory, "hosts"), name, hostSpeed, changes, builtPrograms().agent);
   hosts.push(host);
   const wish = { name, role: "hypervisor", region: "local" };
   const { token } = await admin.request<{ token: string }>("POST", "/api/nodes/join-tokens", wish);

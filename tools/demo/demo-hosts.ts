@@ -29,12 +29,14 @@ export interface DemoHost {
  * Makes the host's tree (or opens the one that is there) and starts its kernel.
  * @param speed factor on every duration of a real host
  * @param changes what is different about this host
+ * @param program the agent's
  */
 export async function createDemoHost(
   directory: string,
   name: string,
   speed = 0.1,
   changes: Partial<SimulatedHostOptions> = {},
+  program = agentProgram,
 ): Promise<DemoHost> {
   const root = join(directory, name, "root");
   const stateDirectory = join(directory, name, "agent");
@@ -62,7 +64,7 @@ export async function createDemoHost(
 
   const run = async (argv: readonly string[]): Promise<ChildProcess> => {
     const log = await open(logPath, "a");
-    const child = spawn(agentProgram, argv, { env: environment, stdio: ["ignore", log.fd, log.fd] });
+    const child = spawn(program, argv, { env: environment, stdio: ["ignore", log.fd, log.fd] });
     await log.close();
     return child;
   };
