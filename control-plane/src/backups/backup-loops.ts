@@ -31,7 +31,7 @@ export function backupLoops({
     {
       name: "backup-rules",
       everyMs: minuteMs,
-      run: async () => told({ changed: await followPlans({ db, log }, new Date()) }),
+      run: async () => told({ changed: await followPlans({ db, log }) }),
     },
     {
       name: "backup-retention",

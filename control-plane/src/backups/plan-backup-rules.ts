@@ -42,10 +42,7 @@ export async function writePlanRules(tx: Transaction, planCode: string, rules: B
  * more than it comes with now.
  * @returns how many have other rules now
  */
-export async function followPlans(
-  { db, log }: { readonly db: Database; readonly log: Logger },
-  now: Date,
-): Promise<number> {
+export async function followPlans({ db, log }: { readonly db: Database; readonly log: Logger }): Promise<number> {
   const behind = await db.query<{ podId: string }>(sql`
     SELECT q.pod_id AS "podId" FROM cloud_pod_backup_policies q JOIN cloud_pods p ON p.id = q.pod_id
       JOIN plan_backup_policies r ON r.plan_code = p.plan_code
@@ -60,7 +57,8 @@ export async function followPlans(
     fields: ({ podId }: { podId: string }) => ({ podId }),
   };
   const failed = await eachByItself(behind, telling, ({ podId }) =>
-    db.transaction(async (tx) => await followPlan(tx, await lockPodById(tx, podId), now)),
+    // The time when it is done: a backup whose time has passed since the list was made shall not be due once more.
+    db.transaction(async (tx) => await followPlan(tx, await lockPodById(tx, podId), new Date())),
   );
   return behind.length - failed;
 }
