@@ -3,8 +3,15 @@ import { compileCache } from "./test/support/compile-cache.ts";
 import { keepTemporaryFilesInMemory } from "./test/support/memory-folder.ts";
 
 keepTemporaryFilesInMemory();
+
 /** Read by workers and by every program that they start. */
 const env = { NODE_COMPILE_CACHE: compileCache };
+
+/**
+ * Half of the time they wait: for leases, retries and hosts. Each file has its own processes, ports and folders. In
+ * one group, end to end first, so that nobody waits for the last of a kind.
+ */
+const together = { maxWorkers: 4, sequence: { groupOrder: 1 } };
 
 /**
  * Three projects by what a test needs: `unit` needs nothing, `integration` a real PostgreSQL or
@@ -35,10 +42,9 @@ export default defineConfig({
           // Retention makes and drops months of partitions; a busy machine takes a minute for it.
           testTimeout: 120_000,
           hookTimeout: 60_000,
-          // Half of the time they wait for hosts that take theirs.
-          maxWorkers: 3,
-          // Projects with another number of workers run in a group of their own.
-          sequence: { groupOrder: 1 },
+          // As above.
+          isolate: false,
+          ...together,
         },
       },
       {
@@ -49,9 +55,7 @@ export default defineConfig({
           globalSetup: ["test/support/postgres.global.ts"],
           testTimeout: 180_000,
           hookTimeout: 120_000,
-          // Mostly waiting: for leases, retries and hosts. Each file has its own processes, ports and folders.
-          maxWorkers: 3,
-          sequence: { groupOrder: 2 },
+          ...together,
         },
       },
     ],
