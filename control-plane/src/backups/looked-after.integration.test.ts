@@ -1,11 +1,10 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { describe, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { standingStill } from "../../../test/support/standing-still.ts";
 import { requestMove } from "../moves/request-move.ts";
-import type { Database, Transaction } from "../platform/database.ts";
+import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { destroyPodNow } from "../pods/destroy-pod.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
@@ -135,7 +134,7 @@ describe("the schedule", () => {
     if (node === undefined) throw new Error("no host");
     await bench.podOn(node);
     await bench.db.system.execute(
-      sql`UPDATE cloud_pod_backup_policies SET next_at = now() WHERE tenant_id = ${bench.tenantId}`,
+      sql`UPDATE cloud_pod_backup_policies SET next_at = now() - interval '1 s' WHERE tenant_id = ${bench.tenantId}`,
     );
     const run = () => runSchedules({ ...doors(), hints }, new Date());
     expect(await run()).toEqual({ begun: 0, withoutStorage: 1 });
@@ -269,48 +268,6 @@ describe("backups that there are", () => {
     bench.hosts.unreadable.clear();
     await errands(later(24));
     expect((await backupsOf(pod))[0]?.damagedAt).toBeNull();
-  });
-
-  test("are read one at a time by a host, also where two ask it at once", async () => {
-    const { pod, backupId } = await ready();
-    await copies(backupId, 1);
-    await bench.db.system.execute(
-      sql`UPDATE cloud_pod_backups SET errand_after = now() - interval '1 day' WHERE id = ${backupId}`,
-    );
-    bench.hosts.away.add(pod.nodeId ?? "");
-    let second: Promise<string[]> | undefined;
-    const otherFirst = () =>
-      bench.db.system.execute(
-        sql`UPDATE cloud_pod_backups SET errand_after = '-infinity' WHERE pod_id = ${pod.id} AND id <> ${backupId}`,
-      );
-    // The first has looked and not committed yet; the second ends by itself or waits for it.
-    const hasLookedOrWaits = async () => {
-      second ??= otherFirst().then(() => sendErrands(doors(), later(8)));
-      const waiting = bench.db.system.query(
-        sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
-      );
-      const ended = second.then(() => true);
-      return (await waiting).length > 0 || (await Promise.race([ended, sleep(20, false)]));
-    };
-    const slow: Database = {
-      ...bench.db.system,
-      transaction: (work, how) =>
-        bench.db.system.transaction(
-          (tx) =>
-            work({
-              ...tx,
-              async execute(statement) {
-                if (second === undefined) await expect.poll(hasLookedOrWaits, { timeout: 10_000 }).toBe(true);
-                return await tx.execute(statement);
-              },
-            }),
-          how,
-        ),
-    };
-    const first = await sendErrands({ ...doors(), db: slow }, later(8));
-    expect([...first, ...((await second) ?? [])]).toEqual([pod.nodeId]);
-    bench.hosts.away.clear();
-    await errands(later(8));
   });
 
   test("are looked after by a host that a move in vain has told of a newer place", async () => {
