@@ -67,6 +67,29 @@ test("is refused for a host that may live, and without the word that it is cut o
   expect(await drains.call("POST", `${where}?dryRun=true`, unconfirmed)).toMatchObject({ status: 200 });
 });
 
+test("takes over from the drain that the host died in", async () => {
+  const [dead, to] = two(await bench.nodes(2));
+  const [moving, waiting] = [await bench.podOn(dead), await bench.podOn(dead)];
+  for (const pod of [moving, waiting]) await backUp(pod, dead, 600);
+  await drains.call("POST", `/api/nodes/${dead.name}/drain`, { reason: "memory is replaced", maxParallel: 1 });
+  await vanish(dead);
+  await drains.drive();
+  expect((await drains.call("GET", `/api/nodes/${dead.name}/drain`)).json).toMatchObject({
+    counts: { moving: 1, claimed: 1 },
+  });
+  expect(await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order)).toMatchObject({ status: 202 });
+  const { json } = await drains.call("GET", "/api/nodes/drains?limit=2");
+  expect(json["data"]).toMatchObject([
+    { kind: "evacuation", finishedAt: null },
+    { kind: "drain", state: "cancelled", outcome: expect.stringContaining("evacuation") },
+  ]);
+  expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", counts: { moved: 2 } });
+  for (const pod of [moving, waiting]) {
+    expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: to.id, status: "active" });
+    expect(bench.hosts.at(to.id, pod.vmid)).toMatchObject({ power: Power.POWER_RUNNING });
+  }
+});
+
 test("brings pods back from their newest backups, shows how old those are, and keeps the rest", async () => {
   const [dead, to] = two(await bench.nodes(2));
   const [pod, bare] = [await bench.podOn(dead), await bench.podOn(dead)];

@@ -4,6 +4,7 @@ import { cordonNode, lockNode, recordChange, type NodeChangeBy } from "../nodes/
 import { violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { selectDrains, type Drain } from "./drain.ts";
+import { endDrainOfLostHost } from "./end-drain-of-lost-host.ts";
 
 /** What an operator decides about the emptying of a host. */
 export interface DrainOrder {
@@ -66,16 +67,14 @@ export async function startEvacuation(
   order: EvacuationOrder,
   by: NodeChangeBy,
 ): Promise<Drain> {
+  // Before the host's row, as a driver locks them.
+  await endDrainOfLostHost(tx, nodeId, by);
   const { name } = await lockNode(tx, nodeId);
   await requireGone(tx, nodeId, name);
   await tx.execute(
     sql`UPDATE node_status SET state = 'lost', state_since = CASE WHEN state = 'lost' THEN state_since ELSE now() END WHERE node_id = ${nodeId}`,
   );
   await cordonNode(tx, nodeId, { reason: `evacuated: ${order.reason}`, until: undefined }, by);
-  // A drain that was under way there cannot be: its moves need the host.
-  await tx.execute(
-    sql`UPDATE node_drains SET cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE node_id = ${nodeId} AND finished_at IS NULL AND kind = 'drain'`,
-  );
   const drain = await insertDrain(
     tx,
     nodeId,
