@@ -40,6 +40,10 @@ export type ContainerFailureCode =
   | "BACKUP_FORMAT_UNSUPPORTED"
   /** The volume is no archive of this container. */
   | "NOT_AN_ARCHIVE"
+  /** The container has volumes, interfaces or ways to the host that no pod has. */
+  | "MORE_THAN_A_POD"
+  /** The container has limits or a disk that no pod can have. */
+  | "NOT_SIZED_LIKE_A_POD"
   /** A container is there and was not to be replaced. */
   | "CONTAINER_EXISTS"
   /** The disk of a dead member cannot be seen from here, and no archive was named. */

@@ -44,6 +44,27 @@ export function isNamelessHalf(config: ContainerConfig): boolean {
   );
 }
 
+/**
+ * Keys of volumes besides the root disk, sorted: no archive of ours holds them, and they go with the container that has
+ * them. Also those that the next start brings.
+ */
+export function extraVolumes(config: ContainerConfig): string[] {
+  return keysOf(config).filter((key) => /^(?:mp|unused)\d+$/u.test(key));
+}
+
+/**
+ * Keys of what no pod has, sorted: volumes besides the root disk, interfaces besides eth0's that nothing filters, and
+ * what reaches the host.
+ */
+export function partsOfNoPod(config: ContainerConfig): string[] {
+  const others = keysOf(config).filter((key) => /^(?:net[1-9]\d*|dev\d+|hookscript)$/u.test(key));
+  return [...new Set([...extraVolumes(config), ...others, ...config.raw.map(([key]) => key)])].toSorted();
+}
+
+function keysOf({ options, pending }: ContainerConfig): string[] {
+  return [...new Set([...options.keys(), ...pending.options.keys()])].toSorted();
+}
+
 /** What Proxmox assumes where a configuration is silent (pct.conf(5)). */
 export const CONFIG_DEFAULTS = { cores: 0, memoryMb: 512, swapMb: 512 } as const;
 

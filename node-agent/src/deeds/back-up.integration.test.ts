@@ -140,6 +140,29 @@ describe("a backup", () => {
     expect([archives(), await isRunning()]).toEqual([[], true]);
   });
 
+  it("of a container whose other volumes it would not hold is refused before anything stops", async () => {
+    const file = join(fixture.paths.pveRoot, "nodes/pve1/lxc", `${VMID}.conf`);
+    const before = readFileSync(file, "utf8");
+    const refused = { code: "MORE_THAN_A_POD", retryable: false };
+    try {
+      writeFileSync(file, before.replace("rootfs:", "mp0: local-lvm:vm-7-disk-1,mp=/data,size=200G\nrootfs:"));
+      for (const mode of ["stop", "snapshot", "shut-down"]) {
+        await expect(fixture.containers.backUp(order({ mode }), options())).rejects.toMatchObject(refused);
+      }
+      writeFileSync(file, before.replace("rootfs:", "unused0: local-lvm:vm-7-disk-1\nrootfs:"));
+      const move = order({ mode: "shut-down" });
+      await expect(fixture.containers.backUp(move, options())).rejects.toMatchObject(refused);
+      const command = Command.fromPartial({ ...pod, op: { $case: "backup", value: move } });
+      const [plan] = await fixture.containers.planCommands([command]);
+      expect(plan?.error).toMatchObject(refused);
+      expect([finalSamples, await dumps(), dumpFiles(), await isRunning()]).toEqual([0, 0, [], true]);
+      await fixture.containers.backUp(order({ mode: "snapshot" }), options());
+      expect(archives()).toHaveLength(1);
+    } finally {
+      writeFileSync(file, before);
+    }
+  });
+
   it("on a full storage fails with that reason and leaves the container running", async () => {
     fixture.host.setFaults([{ storageFull: "local" }]);
     await expect(fixture.containers.backUp(order(), options())).rejects.toMatchObject({ code: "STORAGE_FULL" });

@@ -6,6 +6,8 @@ import type { ConvergeDoors } from "../containers/doors.ts";
 import { beginExecution } from "../containers/execution.ts";
 import type { Execution, InvocationEnd } from "../containers/execution.ts";
 import { requireQuorum } from "../containers/host-view.ts";
+import { extraVolumes } from "../containers/observed-container.ts";
+import type { ObservedContainer } from "../containers/observed-container.ts";
 import { step } from "../containers/plan-step.ts";
 import { classifyPctError } from "../pct/classify-pct-error.ts";
 import { halfMadeFiles, parseArchiveVolume, parseDumpLog } from "../pct/parse-archives.ts";
@@ -31,6 +33,18 @@ const LOOK_MS = 60_000;
 /** Whether a container is stopped after its backup. */
 export function leavesStopped({ mode }: Pick<BackupOrder, "mode">): boolean {
   return mode === SHUT_DOWN;
+}
+
+/**
+ * An archive holds the root disk and no other volume. What is stopped for its archive is destroyed after it, with unused
+ * volumes too; else only what the guest sees matters. @throws ContainerFailure MORE_THAN_A_POD
+ */
+export function refusePartial(order: Pick<BackupOrder, "vmid" | "mode">, observed: ObservedContainer): void {
+  if (observed.where !== "here") return;
+  const volumes = extraVolumes(observed.config).filter((key) => leavesStopped(order) || key.startsWith("mp"));
+  if (volumes.length === 0) return;
+  const message = `container ${order.vmid} has ${volumes.join(", ")}, which an archive of a pod would not hold`;
+  throw new ContainerFailure("MORE_THAN_A_POD", message, { retryable: false });
 }
 
 /** The programs of a backup of a container that runs or not. */
@@ -61,6 +75,7 @@ export async function backUp(
     const former = await lastDump(order, doors);
     const made = await patiently(execution, doors, () => madeArchive(order, former, execution));
     if (former !== undefined) await clearUp(order, former, execution, doors);
+    if (leavesStopped(order)) refusePartial(order, await doors.view.observe(order.vmid));
     if (made !== undefined && !(await isOutdated(order, doors))) return { backup: observationOfArchive(made) };
     if (made !== undefined) await execution.look(pvesmFree(made.name.volumeId));
     if (former !== undefined) throw interrupted("a backup");
@@ -87,7 +102,9 @@ async function dump(
     return await patiently(execution, doors, async () => {
       await requireQuorum(doors.view);
       try {
-        const { running } = await requireFree(order, execution, doors);
+        const here = await requireFree(order, execution, doors);
+        refusePartial(order, here);
+        const { running } = here;
         if (running && leavesStopped(order)) {
           await requireNoOtherDump(doors);
           // From here on it is no longer only waiting.

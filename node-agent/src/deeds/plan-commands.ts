@@ -11,8 +11,9 @@ import { linesOf, wishLines } from "../containers/plan-lines.ts";
 import { OWNER_TAG, replaceMarker } from "../containers/marker.ts";
 import { pvesmFree, zstdTest } from "../pct/pct-arguments.ts";
 import { pathOf, requireArchive, requireArchiveOf } from "./archives.ts";
-import { backupInvocations, leavesStopped } from "./back-up.ts";
+import { backupInvocations, leavesStopped, refusePartial } from "./back-up.ts";
 import { migrateInvocation, refuseMigration } from "./migrate.ts";
+import { refuseOverwriting } from "./plan-restore.ts";
 import { UNKNOWN_KEYS, restoreInvocation } from "./restore.ts";
 
 /** How long a storage may take to say where an archive would lie. */
@@ -76,6 +77,7 @@ async function planOne(
     case "backup": {
       const order = { ...pod, ...op.value };
       const here = requireHere(pod, seen);
+      refusePartial(order, here);
       const lines = linesOf(backupInvocations(order, here.running), paths);
       return { lines, seen: { ...here, running: here.running && !leavesStopped(order) } };
     }
@@ -110,7 +112,10 @@ function planRestoring(
   { paths }: ConvergeDoors,
 ): Assumed & { readonly lines: string[] } {
   const isHere = seen.where === "here";
-  if (isHere) requireOwnership(order, seen);
+  if (isHere) {
+    requireOwnership(order, seen);
+    refuseOverwriting(order.vmid, seen);
+  }
   const { volumeId } = requireArchive(order.volumeId);
   const how = { present: seen, overwrite: isHere && order.overwrite };
   const lines = linesOf([restoreInvocation(order, volumeId, commandId, how)], paths);

@@ -31,6 +31,8 @@ interface Present {
   readonly running: boolean;
   readonly lockIsStale: boolean;
   readonly restoredBy: string;
+  /** A line of the configuration besides those of every pod. */
+  readonly more: string;
 }
 
 function here(change: Partial<Present> = {}): ContainerHere {
@@ -41,6 +43,7 @@ function here(change: Partial<Present> = {}): ContainerHere {
     running: false,
     lockIsStale: true,
     restoredBy: "",
+    more: "",
     ...change,
   };
   const marker = {
@@ -56,6 +59,7 @@ function here(change: Partial<Present> = {}): ContainerHere {
     ...description.split("\n").map((line) => `#${line}`),
     "hostname: x",
     "rootfs: shared:102/x.raw,size=4G",
+    present.more,
   ];
   const text = [...lines, ...(present.lock === "" ? [] : [`lock: ${present.lock}`])].join("\n");
   const { running, lockIsStale } = present;
@@ -79,6 +83,7 @@ const anyPresent = fc.record({
   running: fc.boolean(),
   lockIsStale: fc.boolean(),
   restoredBy: fc.constantFrom("", commandId, "0193a5b0-4444-7abc-8def-000000000002"),
+  more: fc.constantFrom("", "net1: name=eth1", "mp0: shared:102/y.raw,mp=/y", "unused0: shared:102/z.raw"),
 });
 const anyOrder = fc
   .record({
@@ -107,6 +112,7 @@ function checkNothingIsLost(plan: typeof planRestore): void {
       expect(present.generation).toBeLessThanOrEqual(2n);
       expect(present).toMatchObject({ running: false, lock: "" });
       expect(present.restoredBy).not.toBe(commandId);
+      expect(present.more).not.toMatch(/^(?:mp|unused)/u);
       expect(wanted.volumeId).toBe(volumeId);
       expect(wanted.overwrite || wanted.takeOverFrom !== "").toBe(true);
       expect(wanted.takeOverFrom !== "" && diskIsShared).toBe(false);
@@ -122,6 +128,13 @@ describe("a restore replaces only the pod's own stopped container that it may, a
     const forgetful: typeof planRestore = (wanted, given) => planRestore(wanted, { ...given, commandId: "" });
     expect(() => checkNothingIsLost(forgetful)).toThrow("Property failed");
   });
+});
+
+test("a restore over volumes that no archive holds is refused by their names, also before a lock is broken", () => {
+  for (const lock of ["", "backup"]) {
+    const observed = here({ more: "mp3: /srv/x,mp=/x", lock });
+    expect(() => planRestore(order({ overwrite: true }), facts({ observed }))).toThrow("has mp3");
+  }
 });
 
 test("what runs after it was restored by the same command is not stopped or replaced", () => {
@@ -154,6 +167,7 @@ describe("a container of another member", () => {
     expect(takeOver({ volumeId: "" }, { diskIsShared: true })).toEqual({ kind: "take-over", from: "pve1" });
   });
   test("is left there otherwise", () => {
+    expect(() => takeOver({}, { dead: here({ more: "mp0: shared:102/y.raw,mp=/y" }) })).toThrow("has mp0");
     expect(() => takeOver({}, { deadIsOnline: true })).toThrow("is seen by the cluster");
     expect(() => takeOver({ volumeId: "" })).toThrow("is local to node");
     expect(() => takeOver({ takeOverFrom: "pve3" })).toThrow("is on node pve1");

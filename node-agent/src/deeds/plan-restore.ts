@@ -2,7 +2,7 @@ import { ContainerFailure } from "../containers/container-failure.ts";
 import type { ContainerFailureCode } from "../containers/container-failure.ts";
 import type { RestoreOrder } from "../containers/containers.ts";
 import { wasRestoredBy } from "../containers/marker.ts";
-import { isNamelessHalf, lockOf } from "../containers/observed-container.ts";
+import { extraVolumes, isNamelessHalf, lockOf } from "../containers/observed-container.ts";
 import type { ContainerHere, ObservedContainer } from "../containers/observed-container.ts";
 import { requireOwnership } from "../containers/plan-container.ts";
 
@@ -67,6 +67,7 @@ function planTakeOver(
   if (!diskIsShared && volumeId === "") {
     throw refused("DISK_NOT_SHARED", `the disk of container ${vmid} is local to node ${node}`);
   }
+  if (!diskIsShared) refuseOverwriting(vmid, dead);
   return { kind: "take-over", from: node };
 }
 
@@ -91,7 +92,16 @@ function planHere(order: RestoreOrder, observed: ContainerHere, facts: RestoreFa
   if (running) throw refused("STILL_RUNNING", `container ${vmid} is running`);
   if (!isTakenOver && !order.overwrite) throw refused("CONTAINER_EXISTS", `container ${vmid} is there already`);
   if (volumeId === "") throw refused("DISK_NOT_SHARED", `the disk of container ${vmid} is not on shared storage`);
+  refuseOverwriting(vmid, observed);
   return lock === "" ? { kind: "restore", overwrite: true } : { kind: "unlock" };
+}
+
+/** pct restore removes every volume of the container that it replaces. @throws ContainerFailure MORE_THAN_A_POD */
+export function refuseOverwriting(vmid: number, { config }: Pick<ContainerHere, "config">): void {
+  const volumes = extraVolumes(config);
+  if (volumes.length === 0) return;
+  const message = `container ${vmid} has ${volumes.join(", ")}, which no archive of a pod holds and a restore would remove`;
+  throw refused("MORE_THAN_A_POD", message);
 }
 
 function locked(vmid: number, lock: string): ContainerFailure {
