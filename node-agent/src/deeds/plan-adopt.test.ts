@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { ContainerFailure } from "../containers/container-failure.ts";
 import type { AdoptOrder } from "../containers/containers.ts";
 import { parseMarker } from "../containers/marker.ts";
 import type { ContainerHere } from "../containers/observed-container.ts";
@@ -45,4 +46,42 @@ test("nothing but an unmarked container as agreed is changed", () => {
   expect(planAdopt(order, here(marked, { configSha256: "other" }))).toBeUndefined();
   expect(() => planAdopt({ ...order, generation: 3n }, here(marked))).toThrow("generation 4");
   expect(() => planAdopt({ ...order, podId: podId.replace(/1$/u, "2") }, here(marked))).toThrow("belongs to pod");
+});
+
+test("a container that is more than a pod is refused, by the names of what it has", () => {
+  const refusal = (...lines: string[]): string => {
+    const config = parseContainerConfig(
+      ["hostname: x", "rootfs: local-lvm:vm-102-disk-0,size=8G", ...lines].join("\n"),
+    );
+    try {
+      planAdopt(order, here("", { config }));
+      return "";
+    } catch (error) {
+      return `${(error as ContainerFailure).code} ${(error as ContainerFailure).message}`;
+    }
+  };
+  expect(refusal("net0: name=eth0,bridge=vmbr0", "cpulimit: 0", "cpuunits: 100", "unprivileged: 1")).toBe("");
+  for (const [key, line] of Object.entries({
+    mp0: "mp0: local-lvm:vm-102-disk-1,mp=/data,size=200G",
+    mp12: "mp12: /srv/x,mp=/x",
+    unused3: "unused3: local-lvm:vm-102-disk-3",
+    net1: "net1: name=eth1,bridge=vmbr0",
+    net10: "net10: name=eth10,bridge=vmbr0",
+    dev0: "dev0: /dev/kvm",
+    hookscript: "hookscript: local:snippets/h.pl",
+    "lxc.mount.entry": "lxc.mount.entry: /srv srv none bind 0 0",
+    mp1: "[pve:pending]\nmp1: /srv/x,mp=/x",
+  })) {
+    expect(refusal(line)).toMatch(new RegExp(`^MORE_THAN_A_POD .* has ${key.replaceAll(".", "\\.")},`, "u"));
+  }
+  expect(refusal("mp0: /a,mp=/a", "lxc.x: 1", "dev0: /dev/kvm")).toContain("dev0, lxc.x, mp0");
+});
+
+test("what no pod has and the first wish would change is refused", () => {
+  const of = (...lines: string[]) => here("", { config: parseContainerConfig(["hostname: x", ...lines].join("\n")) });
+  const disk = (size: string) => of(`rootfs: local-lvm:vm-102-disk-0,size=${size}`);
+  expect(() => planAdopt(order, disk("8704M"))).toThrow("8.50 GiB");
+  expect(planAdopt(order, disk("8192M"))).toBeDefined();
+  expect(() => planAdopt(order, of("cpulimit: 1.5"))).toThrow("cpulimit");
+  expect(() => planAdopt(order, of("cpuunits: 50"))).toThrow("cpuunits");
 });
