@@ -42,18 +42,15 @@ interface ListOptions extends ClientOptions {
 
 function addReading(pods: Command): void {
   clientCommand(pods, "ls", "pods of the tenant")
-    .option("--all", "of all tenants, for operators")
+    .addOption(new Option("--all", "of all tenants, for operators").conflicts("tenant"))
     .addOption(new Option("--status <status>", "only those").choices(podStatuses))
     .option("--plan <code>", "only those of a plan")
     .option("--region <name>", "only those of a region")
     .option("--limit <number>", "show so many at most", count, 1_000)
     .action(async (options: ListOptions) => {
       await withCli(options, async (cli) => {
-        const { status, plan, region } = options;
-        const answer =
-          options.all === true
-            ? await listAll(cli, "listAllPods", { query: { status } }, options.limit)
-            : await listAll(cli, "listPods", { query: { status, planCode: plan, region } }, options.limit);
+        const query = { status: options.status, planCode: options.plan, region: options.region };
+        const answer = await listAll(cli, options.all === true ? "listAllPods" : "listPods", { query }, options.limit);
         cli.show(answer, ({ data }) => renderPods(data, options.all === true, Date.now()));
       });
     });

@@ -30,7 +30,13 @@ const states = ["queued", "running", "waiting", "compensating", "succeeded", "fa
 export function addTaskCommands(program: Command): void {
   const tasks = program.command("tasks").description("long work: list, watch, cancel, try again");
   clientCommand(tasks, "ls", "work of the tenant, newest first")
-    .option("--all", "unfinished work of all tenants, oldest first, for operators")
+    .addOption(
+      new Option("--all", "unfinished work of all tenants, oldest first, for operators").conflicts([
+        "state",
+        "type",
+        "tenant",
+      ]),
+    )
     .addOption(new Option("--state <state>", "only those").choices(states))
     .option("--type <type>", "only those, e.g. create")
     .addOption(

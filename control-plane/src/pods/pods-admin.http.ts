@@ -5,6 +5,7 @@ import { timestamp, uuid } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
+import { meantPlanCode } from "../plans/resolve-plan.ts";
 import { joinSql, sql } from "../platform/sql.ts";
 import { taskView, toTaskView } from "../tasks/task-view.ts";
 import { changePower } from "./change-power.ts";
@@ -57,6 +58,8 @@ function registerAll(routes: RouteTable): void {
     request: {
       query: listQuery.extend({
         status: z.enum(podStatuses).optional(),
+        planCode: z.string().max(64).optional(),
+        region: z.string().max(64).optional(),
         tenantId: z.uuid().optional(),
         nodeId: z.uuid().optional(),
         hostname: hostname.optional(),
@@ -65,8 +68,11 @@ function registerAll(routes: RouteTable): void {
     responses: { 200: listOf(podView) },
     async handler({ query }, ctx) {
       const after = decodeCursor(query.cursor, 1)?.[0];
+      const planCode = query.planCode === undefined ? undefined : await meantPlanCode(ctx.system, query.planCode);
       const conditions = [
         query.status === undefined ? sql`p.status <> 'deleted'` : sql`p.status = ${query.status}`,
+        ...(planCode === undefined ? [] : [sql`p.plan_code = ${planCode}`]),
+        ...(query.region === undefined ? [] : [sql`p.region = ${query.region}`]),
         ...(query.tenantId === undefined ? [] : [sql`p.tenant_id = ${query.tenantId}`]),
         ...(query.nodeId === undefined ? [] : [sql`p.node_id = ${query.nodeId}`]),
         ...(query.hostname === undefined ? [] : [sql`p.hostname = ${query.hostname}`]),

@@ -121,11 +121,15 @@ test("an operator who is a member of the tenant acts as its customer", async () 
 
 test("operators list the pods of all tenants and restart them", async () => {
   const shop = await bench.running();
-  const blog = await bench.running({ hostname: "blog" });
+  const blog = await bench.running({ hostname: "blog", planCode: "PREMIUM" });
   const mine = `/admin/all?tenantId=${bench.tenantId}&nodeId=${bench.nodeId}`;
   expect(await pagesOf(bench.operator, `${mine}&status=active`)).toEqual([blog.id, shop.id]);
   expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&status=failed`))).toEqual([]);
   expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&hostname=blog`))).toEqual([blog.id]);
+  expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&planCode=PREMIUM`))).toEqual([blog.id]);
+  const { region } = await bench.podNow(shop.id);
+  expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&region=${region}`))).toEqual([blog.id, shop.id]);
+  expect(idsOf(await bench.ask(bench.operator, "GET", `${mine}&region=elsewhere`))).toEqual([]);
   expect(idsOf(await bench.ask(bench.customer, "GET", "?hostname=blog"))).toContain(blog.id);
   expect(idsOf(await bench.ask(bench.customer, "GET", "?hostname=nobody"))).toEqual([]);
   expect(idsOf(await bench.ask(bench.operator, "GET", "/admin/all"))).toEqual(
