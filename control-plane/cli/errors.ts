@@ -46,6 +46,11 @@ export class NotSignedInError extends Error {
   override readonly name = "NotSignedInError";
 }
 
+/** Whoever ran the command has pressed Ctrl-C; the message says what becomes of what was begun. */
+export class InterruptedError extends Error {
+  override readonly name = "InterruptedError";
+}
+
 /** A task that was waited for failed or was cancelled. */
 export class TaskFailedError extends Error {
   override readonly name = "TaskFailedError";

@@ -1,5 +1,12 @@
 import { DomainError, type ErrorKind } from "@cloudpods/shared/errors";
-import { ApiRefusal, NotSignedInError, TaskFailedError, UnreachableError, UsageError } from "./errors.ts";
+import {
+  ApiRefusal,
+  InterruptedError,
+  NotSignedInError,
+  TaskFailedError,
+  UnreachableError,
+  UsageError,
+} from "./errors.ts";
 
 /** What each exit code of the program says; the table of the help. */
 export const exitCodes = {
@@ -39,6 +46,7 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return exitCodes.usage.code;
   if (error instanceof NotSignedInError) return exitCodes.notAllowed.code;
   if (error instanceof UnreachableError) return exitCodes.unreachable.code;
+  if (error instanceof InterruptedError) return exitCodes.interrupted.code;
   if (error instanceof TaskFailedError) return exitCodes.taskFailed.code;
   // Its class comes with the server, which most commands do not load.
   if (error instanceof Error && error.name === "ConfigError") return exitCodes.configuration.code;

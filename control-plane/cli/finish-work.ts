@@ -2,6 +2,7 @@ import type { Answer } from "./api/client.ts";
 import type { AnswerOf } from "./api/endpoints.ts";
 import type { WaitOptions } from "./client-command.ts";
 import { TaskFailedError } from "./errors.ts";
+import { exitCodes } from "./exit-codes.ts";
 import { followTask } from "./follow-task.ts";
 import type { OpenedCli } from "./open-cli.ts";
 import { createProgress } from "./terminal/progress.ts";
@@ -26,24 +27,36 @@ export async function finishWork(cli: OpenedCli, accepted: Answer<Accepted>, opt
   if (!cli.isJson) cli.out.print(`${nameOf(after.body)}: ${task.type} done; ${standingOf(after.body)}`);
 }
 
-/** Follows a task with a bar or lines at the standard error. */
+/**
+ * Follows a task with a bar or lines at the standard error. Ctrl-C leaves the work alone and ends the program, unless
+ * the caller has `interrupted`, whose rejection ends the following.
+ */
 export async function followTo(
   { api }: OpenedCli,
   task: { readonly id: string; readonly type: string },
   name: string,
   deadlineMs: number,
+  interrupted?: Promise<never>,
 ): Promise<Answer<AnswerOf<"showTask">>> {
   const progress = createProgress(process.stderr, `${name} ${task.type}`);
-  const interrupted = (): void => {
+  let isOver = false;
+  const leave = (): void => {
     progress.end();
     process.stderr.write(`The work goes on; watch it with: cloudpods tasks watch ${task.id}\n`);
-    process.exit(130);
+    process.exit(exitCodes.interrupted.code);
   };
-  process.once("SIGINT", interrupted);
+  if (interrupted === undefined) process.once("SIGINT", leave);
   try {
-    return await followTask(api, task.id, { deadlineMs, onProgress: (line) => progress.show(line) });
+    const following = followTask(api, task.id, {
+      deadlineMs,
+      onProgress(line) {
+        if (!isOver) progress.show(line);
+      },
+    });
+    return await (interrupted === undefined ? following : Promise.race([following, interrupted]));
   } finally {
-    process.off("SIGINT", interrupted);
+    isOver = true;
+    process.off("SIGINT", leave);
     progress.end();
   }
 }
