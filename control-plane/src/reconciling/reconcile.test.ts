@@ -107,6 +107,25 @@ describe("a pod's own container", () => {
     expect(again(locked, 1).deeds).toEqual([]);
     expect(again(locked, 2).deeds).toEqual([{ deed: "repair", kind: "lock", vmid: 105, podId: "pod" }]);
   });
+
+  test.each([
+    ["resized", { cores: 4 }, "cores 4"],
+    ["drift", { hostname: "other" }, "hostname other"],
+  ] as const)("with a lock and %s is left to people, also once that was dismissed", (kind, changes, subject) => {
+    const locked = { containers: [aContainer({ lock: "backup", ...changes })], pods: [aPod()] };
+    const found = again(locked, 30);
+    expect(found.deeds).toEqual([]);
+    expect(found.seen.find((fact) => fact.kind === "lock")?.offered).toEqual(["repair", "dismiss"]);
+    const history = [
+      known({ kind, subject, state: "dismissed" }),
+      known({ kind: "lock", subject: "backup", sightings: 9 }),
+    ];
+    expect(compare({ ...locked, history }).deeds).toEqual([]);
+    const other = aContainer({ vmid: 106, podId: "other", ...changes });
+    const neighbours = { containers: [...locked.containers, other], pods: [aPod(), aPod({ id: "other", vmid: 106 })] };
+    const containers = [aContainer({ lock: "backup" }), other];
+    expect(again({ ...neighbours, containers }, 2).deeds).toMatchObject([{ kind: "lock", vmid: 105 }]);
+  });
 });
 
 describe("a container whose pod is elsewhere", () => {

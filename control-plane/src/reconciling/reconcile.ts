@@ -69,12 +69,25 @@ export function reconcile(comparison: Comparison, rules: Rules): Reconciliation 
     fact: place(fact, history.get(keyOf(fact)), rules),
     stranger,
   }));
+  const changed = new Set(all.flatMap(({ fact }) => (isChange(fact) ? [fact.vmid] : [])));
   const keys = new Set(all.map(({ fact }) => keyOf(fact)));
   return {
     seen: all.map(({ fact }) => fact),
     gone: comparison.history.filter((finding) => !keys.has(keyOf(finding)) && !judged.undecided.has(finding.vmid)),
-    deeds: rules.mayAct ? all.flatMap(({ fact, stranger }) => deedsFor(fact, stranger, rules)) : [],
+    deeds: rules.mayAct
+      ? all.flatMap(({ fact, stranger }) => deedsFor(fact, stranger, rules)).filter((deed) => !undoes(deed, changed))
+      : [],
   };
+}
+
+/** Somebody made the container other than the pod, and only people say which of the two shall follow. */
+function isChange({ kind }: Fact): boolean {
+  return kind === "resized" || kind === "drift";
+}
+
+/** A repair makes the whole container as the pod is, whatever it is for. */
+function undoes({ deed, vmid }: Deed, changed: ReadonlySet<number>): boolean {
+  return deed === "repair" && changed.has(vmid);
 }
 
 interface Judged {
