@@ -205,6 +205,7 @@ export const finding = z.object({
   podId: z.string().nullable(),
   kind: z.string(),
   subject: z.string(),
+  evidence: z.record(z.string(), z.unknown()),
   offered: z.array(z.string()),
   state: z.string(),
   firstSeenAt: timestamp,

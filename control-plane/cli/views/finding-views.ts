@@ -1,6 +1,7 @@
 import type { AnswerOf } from "../api/endpoints.ts";
 import { formatAge } from "../terminal/format.ts";
 import { renderTable } from "../terminal/table.ts";
+import { describeEvidence } from "./evidence-view.ts";
 
 type Finding = AnswerOf<"listFindings">["data"][number];
 
@@ -17,6 +18,7 @@ export function renderFindings(findings: readonly Finding[], nowMs: number): str
       { name: "seen", value: ({ sightings }) => sightings },
       { name: "done", value: doneOf },
       { name: "offered", value: ({ offered }) => offered.join(", ") },
+      { name: "evidence", value: ({ evidence }) => describeEvidence(evidence) },
     ],
     findings,
   );
