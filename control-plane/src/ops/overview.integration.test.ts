@@ -240,6 +240,30 @@ describe("GET /api/ops/platform-overview", () => {
   });
 });
 
+test("a pod that a hold stops is where it is wanted while it stands still, and only then", async () => {
+  const tenantId = await makeTenant(db);
+  const nodeIds = await insertFleet(db.system, { nodes: 1, cores: 8, memoryMb: 8_192, diskGb: 100 });
+  await insertPlacedPods(db.system, nodeIds, [tenantId], 4);
+  const ids = (await db.system.query<{ id: string }>(sql`SELECT id FROM cloud_pods ORDER BY id`)).map(({ id }) => id);
+  const [stopped, running, slowed] = ids;
+  await run(sql`
+    UPDATE cloud_pods p SET node_id = c.node_id, storage = 'local', bridge = 'vmbr0', template = 'ct:9000', status = 'active',
+      observed_power = CASE WHEN p.id IN (${stopped}, ${slowed}) THEN 'stopped' ELSE 'running' END FROM node_claims c WHERE c.pod_id = p.id`);
+  const hold = (podId: string | undefined, kind: string, effect: string): Promise<number> =>
+    run(sql`
+      INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor) VALUES (${newId()}, ${tenantId}, ${podId}, ${kind}, ${effect}, 'test')`);
+  const drift = async (): Promise<number> => (await overview()).pods.powerDrift;
+  expect(await drift()).toBe(2);
+  await hold(stopped, "budget", "stop");
+  await hold(slowed, "bandwidth", "throttle");
+  expect(await drift()).toBe(1);
+  await hold(running, "budget", "stop");
+  await hold(running, "abuse", "suspend");
+  expect(await drift()).toBe(2);
+  await run(sql`UPDATE cloud_pod_holds SET until = now()`);
+  expect(await drift()).toBe(2);
+});
+
 describe("the overview's figures", () => {
   /** A database whose transactions see a pod and a task come and a host go after their first question. */
   async function disturbed(isolate: boolean): Promise<Database> {

@@ -1,5 +1,6 @@
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { isKeptStopped } from "../pods/holds.ts";
 
 /** Pods that are not deleted. */
 export interface PodCounts {
@@ -7,7 +8,7 @@ export interface PodCounts {
   /** All statuses but `active`, which is the rest: of 50,000 pods only few need be looked at. */
   readonly notActive: readonly { readonly status: string; readonly pods: number }[];
   readonly onSilentHosts: number;
-  /** Active pods seen in another power state than is wanted. */
+  /** Active pods seen in another power state than is wanted; one that a hold stops is wanted stopped. */
   readonly powerDrift: number;
 }
 
@@ -35,8 +36,10 @@ export async function countPods(db: Queryable): Promise<PodCounts> {
       SELECT (SELECT count(*)::integer FROM cloud_pods WHERE status <> 'deleted') AS total,
         (SELECT count(*)::integer FROM cloud_pods p JOIN node_status s ON s.node_id = p.node_id
          WHERE p.status <> 'deleted' AND s.state IN ('offline', 'lost')) AS "onSilentHosts",
-        (SELECT count(*)::integer FROM cloud_pods
-         WHERE status = 'active' AND observed_power <> desired_power AND observed_power <> 'unknown') AS "powerDrift"`),
+        (SELECT count(*)::integer FROM cloud_pods p WHERE p.status = 'active' AND p.observed_power <> p.desired_power
+           AND p.observed_power <> 'unknown' AND NOT (p.desired_power = 'running' AND ${isKeptStopped}))
+        + (SELECT count(*)::integer FROM cloud_pods p WHERE p.status = 'active' AND p.observed_power = 'running'
+           AND p.desired_power = 'running' AND ${isKeptStopped}) AS "powerDrift"`),
     db.query<PodCounts["notActive"][number]>(sql`
       SELECT status, count(*)::integer AS pods FROM cloud_pods WHERE status NOT IN ('active', 'deleted') GROUP BY status ORDER BY status`),
   ]);

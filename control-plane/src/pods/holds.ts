@@ -2,7 +2,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
 import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import type { Pod } from "./pod.ts";
 
 /** Who holds a pod back; only the same authority lifts it. */
@@ -76,6 +76,9 @@ export async function requireStartable(tx: Queryable, pod: Pod): Promise<void> {
 export async function isFreeToRun(tx: Queryable, pod: Pod): Promise<boolean> {
   return !(await openHolds(tx, pod)).some(keepsStopped);
 }
+
+/** Whether a hold forbids pod `p` to run; what is wanted of its power stays as it was meanwhile. */
+export const isKeptStopped: Sql = sql`EXISTS (SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect <> 'throttle')`;
 
 function keepsStopped(hold: Hold): boolean {
   return hold.effect !== "throttle";

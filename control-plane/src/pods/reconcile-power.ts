@@ -4,7 +4,7 @@ import { sql, type Sql } from "../platform/sql.ts";
 import { createTask } from "../tasks/create-task.ts";
 import type { TaskType } from "../tasks/task.ts";
 import { powerDeadlineMs } from "./change-power.saga.ts";
-import { isFreeToRun } from "./holds.ts";
+import { isFreeToRun, isKeptStopped } from "./holds.ts";
 import { lockPodById } from "./pod.ts";
 
 /** Pods that one pass takes up. */
@@ -46,8 +46,7 @@ export async function reconcilePower(db: Database): Promise<number> {
     SELECT p.id FROM cloud_pods p JOIN node_status s ON s.node_id = p.node_id
     WHERE p.status IN ('active', 'suspended') AND p.observed_power <> 'unknown' AND p.observed_power <> p.desired_power
       AND s.state IN ('online', 'degraded') AND s.session_connected
-      AND NOT (p.desired_power = 'running' AND EXISTS (
-        SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect <> 'throttle'))
+      AND NOT (p.desired_power = 'running' AND ${isKeptStopped})
       AND ${isDue}
     ORDER BY p.observed_at LIMIT ${batchMax}`);
   let queued = 0;

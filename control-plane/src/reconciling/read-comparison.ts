@@ -3,6 +3,7 @@ import { isUuid } from "@cloudpods/shared/ids";
 import { readLatestInventory } from "../nodes/latest-inventory.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { isKeptStopped } from "../pods/holds.ts";
 import type { KnownFinding, StuckArchive } from "./finding.ts";
 import type { KnownPod } from "./known-pod.ts";
 import type { Comparison } from "./reconcile.ts";
@@ -68,8 +69,7 @@ async function readPods(
     SELECT p.id, p.vmid, p.status, p.node_id AS "nodeId", n.name AS node, p.generation,
       greatest(p.generation, (SELECT max(m.to_generation) FROM cloud_pod_moves m WHERE m.pod_id = p.id),
         (SELECT max(l.generation) FROM cloud_pod_placements l WHERE l.pod_id = p.id)) AS "highestGeneration",
-      CASE WHEN p.status = 'active' AND p.desired_power = 'running' AND NOT EXISTS (
-        SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect <> 'throttle') THEN 'running' ELSE 'stopped' END AS power,
+      CASE WHEN p.status = 'active' AND p.desired_power = 'running' AND NOT ${isKeptStopped} THEN 'running' ELSE 'stopped' END AS power,
       p.cores, p.memory_mb AS "memoryMb", p.swap_mb AS "swapMb", p.disk_gb AS "diskGb", p.hostname, p.mac, p.storage,
       p.rate_limit_kib_per_second AS "rateLimitKibPerSecond",
       NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND (t.finished_at IS NULL OR t.finished_at >= ${observedAt}))
