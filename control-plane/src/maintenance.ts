@@ -7,7 +7,7 @@ import { pruneHistory } from "./prune-history.ts";
 import { recountQuotas } from "./quotas/recount-quotas.ts";
 import { recountClaims } from "./scheduling/recount-claims.ts";
 import { pruneIdentity } from "./security/prune-identity.ts";
-import { sealAudit } from "./security/seal-audit.ts";
+import { sealAuditLoop } from "./security/seal-audit-loop.ts";
 
 const minuteMs = 60_000;
 
@@ -42,14 +42,7 @@ export function maintenanceLoops(db: Database): Loop[] {
         return opened.length === 0 ? undefined : { opened };
       },
     },
-    {
-      name: "seal-audit",
-      everyMs: 1_000,
-      async run() {
-        await sealAudit(db);
-        return undefined;
-      },
-    },
+    sealAuditLoop(db),
     {
       name: "prune-history",
       everyMs: minuteMs,

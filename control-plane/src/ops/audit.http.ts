@@ -165,7 +165,7 @@ async function verify(ctx: UserContext, range: AuditRange) {
     action: "audit.verify",
     targetType: "audit-log",
     targetId: undefined,
-    detail: { from: fromSeq, verifiedRows, ...(fault === undefined ? {} : { fault }) },
+    detail: { from: fromSeq, verifiedRows, root, ...(fault === undefined ? {} : { fault }) },
   });
   return {
     intact: fault === undefined,

@@ -148,6 +148,10 @@ describe("GET /api/ops/audit/verify", () => {
     const next = first["next"] as { from: string; root: string };
     const rest = await verify(`from=${next.from}&root=${next.root}`);
     expect(rest).toMatchObject({ intact: true, from: next.from, verifiedRows: "4", next: null });
+    const [deed] = await db.system.query<{ root: string }>(
+      sql`SELECT detail ->> 'root' AS root FROM audit_log WHERE action = 'audit.verify' ORDER BY at DESC, id DESC LIMIT 1`,
+    );
+    expect(deed?.root).toBe(rest["root"]);
     // Itself a deed; it is sealed later.
     expect(await verify()).toMatchObject({ intact: true, unsealedRows: "2", root: rest["root"] });
   });

@@ -83,7 +83,7 @@ async function runOnce(db: Database, log: Logger, loop: Loop): Promise<void> {
       await tx.query(endsSnapshot);
       const report = await loop.run();
       if (report !== undefined && Object.keys(report).length > 0)
-        log.info({ loop: loop.name, ...report }, "loop corrected something");
+        log.info({ loop: loop.name, ...report }, "loop reports");
     });
   } catch (error) {
     log.warn({ err: error, loop: loop.name }, "loop failed");

@@ -5,6 +5,7 @@ import { sql } from "../platform/sql.ts";
 import { systemActor } from "./actor.ts";
 import { recordAudit } from "./audit.ts";
 import { sealAudit } from "./seal-audit.ts";
+import { sealAuditLoop } from "./seal-audit-loop.ts";
 import { verifyAuditChain } from "./verify-audit-chain.ts";
 
 let db: TestDatabase;
@@ -31,7 +32,7 @@ async function change(action: string, targetId = newId()): Promise<void> {
 async function sealedLog(): Promise<void> {
   for (let round = 0; round < 3; round += 1) {
     for (let index = 0; index < 3; index += 1) await change(`thing.${round * 3 + index + 1}`);
-    expect(await sealAudit(db.system)).toBe(3);
+    expect(await sealAudit(db.system)).toMatchObject({ rows: 3, last: { toSeq: BigInt(round * 3 + 3) } });
   }
 }
 
@@ -65,9 +66,10 @@ describe("the chain of the audit log", () => {
     await late.query("COMMIT");
     late.release();
     expect(await verifyAuditChain(db.system)).toMatchObject({ verifiedRows: 9n, unsealedRows: 1n, fault: undefined });
-    expect(await sealAudit(db.system)).toBe(1);
-    expect(await sealAudit(db.system)).toBe(0);
+    const sealed = await sealAudit(db.system);
+    expect(await sealAudit(db.system)).toEqual({ rows: 0, last: undefined });
     const verdict = await verifyAuditChain(db.system);
+    expect(sealed).toEqual({ rows: 1, last: { toSeq: 10n, root: verdict.root } });
     expect(verdict).toMatchObject({ verifiedRows: 10n, unsealedRows: 0n, fault: undefined });
     expect(verdict.root).toMatch(/^[0-9a-f]{64}$/);
     const [last] = await db.system.query(sql`SELECT action FROM audit_log WHERE chain_seq = 10`);
@@ -77,7 +79,7 @@ describe("the chain of the audit log", () => {
   test("is one, however many seal at the same time", async () => {
     for (let index = 0; index < 20; index += 1) await change(`thing.${index}`);
     const sealed = await Promise.all(Array.from({ length: 4 }, () => sealAudit(db.system)));
-    expect(sealed.reduce((sum, rows) => sum + rows)).toBe(20);
+    expect(sealed.reduce((sum, { rows }) => sum + rows, 0)).toBe(20);
     expect(await verifyAuditChain(db.system)).toMatchObject({ verifiedRows: 20n, fault: undefined });
   });
 
@@ -157,6 +159,27 @@ describe("the chain of the audit log", () => {
     await sealAudit(db.system);
     expect(await fault()).toBeUndefined();
     expect((await verifyAuditChain(db.system, noted)).fault).toEqual({ seq: 10n, code: "ROOT_DIFFERS" });
+  });
+
+  test("has its root logged once an hour, which shows an end that was cut off", async () => {
+    let nowMs = 0;
+    const loop = sealAuditLoop(db.system, () => nowMs);
+    expect(await loop.run()).toBeUndefined();
+    for (let index = 0; index < 3; index += 1) await change(`thing.${index}`);
+    const first = await loop.run();
+    expect(first).toEqual({ toSeq: "3", root: (await verifyAuditChain(db.system)).root });
+    await change("thing.more");
+    nowMs = 3_599_999;
+    expect(await loop.run()).toBeUndefined();
+    nowMs = 3_600_000;
+    // Also when nothing has come since.
+    const { root } = await verifyAuditChain(db.system);
+    expect(await loop.run()).toEqual({ toSeq: "4", root });
+    const noted = { fromSeq: 5n, rootBefore: root };
+    expect((await verifyAuditChain(db.system, noted)).fault).toBeUndefined();
+    await tamper("DELETE FROM audit_log WHERE chain_seq > 3; DELETE FROM audit_seals WHERE from_seq > 3");
+    expect(await fault()).toBeUndefined();
+    expect((await verifyAuditChain(db.system, noted)).fault).toEqual({ seq: 5n, code: "ROOT_DIFFERS" });
   });
 
   test("shows a row whose hash was made to fit: the next one does not", async () => {
