@@ -7,7 +7,7 @@ import type { FinishedCommand, Step, StepOutcome } from "../tasks/saga.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
 import { beginStay } from "./switch-place.ts";
-import { targetFault, watchTarget } from "./watch-target.ts";
+import { goneTarget, targetFault, watchTarget } from "./watch-target.ts";
 
 const minuteMs = 60_000;
 /** Disks of hundreds of GB over a slow network. */
@@ -67,7 +67,9 @@ export const transferStep = moveStep({
     if (there !== undefined) return there;
     const isStuckToHost =
       command.errorCode === "LINKED_CLONE_NOT_MOVABLE" || command.errorCode === "SNAPSHOT_NOT_MOVABLE";
-    if (!isStuckToHost || context.move.archiveStorage === null) return undefined;
+    // Proxmox leaves the pod where it runs, and another host may have a place for it.
+    if (!isStuckToHost) return await goneTarget(context.tx, context.move, 0);
+    if (context.move.archiveStorage === null) return undefined;
     await context.tx.execute(sql`UPDATE cloud_pod_moves SET strategy = 'backup-restore' WHERE id = ${context.move.id}`);
     return { kind: "done", message: "Proxmox cannot move this disk; it goes by an archive instead" };
   },

@@ -228,6 +228,20 @@ describe("inside a cluster", () => {
     expect(storage).toEqual({ gb: pod.diskGb });
   });
 
+  test("a migration that fails because its target is gone is not tried again: the pod runs on where it was", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    bench.hosts.script = failing("migrate", from, { state: "failed", errorCode: "MEMBER_OFFLINE", retryable: true });
+    const task = await move(pod, to);
+    const failed = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'migrate' AND state = 'failed'`;
+    await expect.poll(async () => (await bench.db.system.query(failed)).length, { timeout: 10_000 }).toBeGreaterThan(0);
+    await bench.db.system.execute(sql`
+      UPDATE node_status SET state = 'offline', session_connected = false, state_since = now() WHERE node_id = ${to.id}`);
+    await bench.db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE id = ${task}`);
+    expect(await bench.end(task)).toEqual({ state: "failed", errorCode: "TARGET_NOT_ONLINE" });
+    await expectAt(from, pod, "running", 1);
+  });
+
   test("a linked clone goes by archive, and the id is given free for it", async () => {
     const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
     const pod = await bench.podOn(from);

@@ -32,9 +32,18 @@ export async function targetFault(
 export async function watchTarget({ tx, move }: MoveContext): ReturnType<NonNullable<Step["watch"]>> {
   // There is nothing to go back to but what the target may hold.
   if (move.sourceFreedAt !== null && move.isInCluster) return undefined;
+  return await goneTarget(tx, move, silenceSeconds);
+}
+
+/** Why nothing more is to be tried with the target: it is offline, and has been for so long. Undefined: it is not. */
+export async function goneTarget(
+  tx: Queryable,
+  move: Move,
+  forSeconds: number,
+): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
   const gone = await tx.query(sql`
     SELECT FROM node_status WHERE node_id = ${move.toNodeId} AND state IN ('offline', 'lost', 'removed')
-      AND state_since < now() - ${silenceSeconds} * interval '1 s'`);
+      AND state_since <= now() - ${forSeconds} * interval '1 s'`);
   if (gone.length === 0) return undefined;
   return { kind: "fail", code: "TARGET_NOT_ONLINE", message: `${move.toNode} does not answer any more` };
 }
