@@ -4,7 +4,7 @@ import { sql } from "../platform/sql.ts";
 /**
  * Ends what a host that was given up is still asked for, so that the work that waits for it ends by its own rules: what
  * was to be done there has failed, what was to be taken back or removed there is gone with it. A later word of the host
- * finds its commands ended. Nothing is answered for a host of which anything was heard.
+ * finds its commands ended. Nothing is answered for a host of which anything was heard, nor once its evacuation has ended.
  * @returns how many commands were ended
  */
 export async function answerForLostHost(db: Database, nodeId: string): Promise<number> {
@@ -15,5 +15,6 @@ export async function answerForLostHost(db: Database, nodeId: string): Promise<n
         FROM cloud_pod_provisioning_tasks t WHERE t.command_id = c.id AND t.state IN ('running', 'waiting', 'compensating')), 'cancelled'),
       command = command #- '{ensureContainer,spec,sshAuthorizedKeys}' #- '{restore,spec,sshAuthorizedKeys}'
     FROM node_status s
-    WHERE c.node_id = ${nodeId} AND s.node_id = c.node_id AND s.state = 'lost' AND c.state IN ('pending', 'sent', 'accepted', 'running')`);
+    WHERE c.node_id = ${nodeId} AND s.node_id = c.node_id AND s.state = 'lost' AND c.state IN ('pending', 'sent', 'accepted', 'running')
+      AND EXISTS (SELECT FROM node_drains d WHERE d.node_id = c.node_id AND d.kind = 'evacuation' AND d.finished_at IS NULL)`);
 }

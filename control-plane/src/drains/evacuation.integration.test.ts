@@ -7,6 +7,7 @@ import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbe
 import { clearLeftCopies } from "../moves/left-copies.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
+import { answerForLostHost } from "./answer-for-lost-host.ts";
 
 const bench = new MoveWorkbench();
 const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
@@ -186,6 +187,15 @@ test("work that waited for the host ends by its own rules", async () => {
   expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", counts: { moved: 1, gone: 1 } });
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: to.id });
   expect((await bench.podNow(leaving.id)).status).toBe("deleted");
+
+  // Whoever has read the evacuation before its end answers for the host no more, lost as it still is.
+  await bench.db.system.execute(sql`
+    INSERT INTO node_commands (id, node_id, op, command, fleet_epoch, generation, revision) VALUES (${newId()}, ${dead.id}, 'inspect', '{}', 1, 1, 1)`);
+  expect(await answerForLostHost(bench.db.system, dead.id)).toBe(0);
+  await bench.db.system.execute(
+    sql`UPDATE node_drains SET state = 'moving', finished_at = NULL WHERE node_id = ${dead.id}`,
+  );
+  expect(await answerForLostHost(bench.db.system, dead.id)).toBe(1);
 });
 
 test("in a cluster the dead member's entry is taken over, and a shared disk loses nothing", async () => {
