@@ -24,13 +24,13 @@ function nameOf(name: string): string {
 
 function valueOf(name: string, value: unknown): string {
   if (value === null || value === undefined || value === "") return "none";
+  if (typeof value === "string") return value;
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value === "number") return amountOf(name, value);
   // Members of lists are told by the name of the list.
   if (Array.isArray(value)) return value.map((item) => valueOf(name, item)).join(" and ") || "none";
   // What is left of JSON is an object.
-  if (typeof value === "object") return `(${describeEvidence(value as Readonly<Record<string, unknown>>)})`;
-  return String(value);
+  return `(${describeEvidence(value as Readonly<Record<string, unknown>>)})`;
 }
 
 function amountOf(name: string, value: number): string {
