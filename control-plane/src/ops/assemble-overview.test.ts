@@ -111,6 +111,24 @@ describe("assembleOverview", () => {
     });
   });
 
+  test("capacity: what does not take orders has no room, and keeps what it promised", () => {
+    const ceph = { id: "ceph", name: "ceph", shared: true, allocatableGb: 100, allocatedGb: 40 };
+    const own = { id: "own", name: "local", shared: false, allocatableGb: 10, allocatedGb: 3 };
+    const cores = { cpuAllocatable: 4, cpuAllocated: 1 };
+    const snapshot = fleetOf(
+      nodeWith({ id: "a", storages: [ceph], ...cores }),
+      nodeWith({ id: "b", storages: [ceph, own], state: "lost", ...cores }),
+      nodeWith({ id: "c", storages: [ceph], schedulable: false, ...cores }),
+    );
+    const [region] = assembleOverview({ ...nothing, snapshot }).capacity;
+    expect(region).toMatchObject({
+      hosts: 3,
+      hostsOpen: 1,
+      cpuCores: { allocatable: 12, allocated: 3, free: 3 },
+      diskGb: { allocatable: 110, allocated: 43, free: 60 },
+    });
+  });
+
   test("capacity: one region each, a shared storage once, no room lent from one host to another", () => {
     const ceph = { id: "ceph", name: "ceph", shared: true, allocatableGb: 100, allocatedGb: 40 };
     const own = { id: "own", name: "local", shared: false, allocatableGb: 10, allocatedGb: 30 };

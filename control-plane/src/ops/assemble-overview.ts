@@ -120,7 +120,7 @@ function capacity({ nodes, readAt }: FleetSnapshot, plans: OverviewParts["plans"
   return regions.map(([region, members]) => ({
     region,
     hosts: members.length,
-    hostsOpen: members.filter((node) => node.schedulable && node.state === "online").length,
+    hostsOpen: members.filter(isOpen).length,
     hostsOverallocated: members.filter(isOverallocated).length,
     ...resources(members),
     headroom: plans.map(({ code, cores, memoryMb, diskGb }) => ({
@@ -128,6 +128,11 @@ function capacity({ nodes, readAt }: FleetSnapshot, plans: OverviewParts["plans"
       pods: countFitting({ cores, memoryMb, diskGb }, { readAt, nodes: members }),
     })),
   }));
+}
+
+/** It takes orders now. */
+function isOpen(node: NodeSnapshot): boolean {
+  return node.schedulable && node.state === "online";
 }
 
 function isOverallocated(node: NodeSnapshot): boolean {
@@ -139,21 +144,31 @@ function isOverallocated(node: NodeSnapshot): boolean {
 }
 
 function resources(nodes: readonly NodeSnapshot[]) {
-  const storages = new Map(nodes.flatMap((node) => node.storages.map((storage) => [storage.id, storage])));
+  const open = nodes.filter(isOpen);
+  const storagesOf = (those: readonly NodeSnapshot[]) => [
+    ...new Map(those.flatMap((node) => node.storages.map((storage) => [storage.id, storage]))).values(),
+  ];
   return {
-    cpuCores: resource(nodes, (node) => [node.cpuAllocatable, node.cpuAllocated]),
-    memoryMb: resource(nodes, (node) => [node.memoryAllocatableMb, node.memoryAllocatedMb]),
-    diskGb: resource([...storages.values()], (storage) => [storage.allocatableGb, storage.allocatedGb]),
+    cpuCores: resource(nodes, open, (node) => [node.cpuAllocatable, node.cpuAllocated]),
+    memoryMb: resource(nodes, open, (node) => [node.memoryAllocatableMb, node.memoryAllocatedMb]),
+    diskGb: resource(storagesOf(nodes), storagesOf(open), (storage) => [storage.allocatableGb, storage.allocatedGb]),
   };
 }
 
-/** What one owner has too little is no other's room: free is added up owner by owner. */
-function resource<Owner>(owners: readonly Owner[], of: (owner: Owner) => readonly [number, number]) {
+/**
+ * What one owner has too little is no other's room: free is added up owner by owner. What is left on a host that takes
+ * no orders is nobody's room either.
+ */
+function resource<Owner>(
+  owners: readonly Owner[],
+  open: readonly Owner[],
+  of: (owner: Owner) => readonly [number, number],
+) {
   const figures = owners.map(of);
   return {
     allocatable: sum(figures, ([allocatable]) => allocatable),
     allocated: sum(figures, ([, allocated]) => allocated),
-    free: sum(figures, ([allocatable, allocated]) => Math.max(0, allocatable - allocated)),
+    free: sum(open.map(of), ([allocatable, allocated]) => Math.max(0, allocatable - allocated)),
   };
 }
 

@@ -148,7 +148,11 @@ const security = z.object({
   audit: z.object({ unsealedRows: count, sealLagSeconds: seconds, lastSealAt: timestamp.nullable() }),
 });
 
-const resource = z.object({ allocatable: count, allocated: count, free: count });
+const resource = z.object({
+  allocatable: count.openapi({ description: "Of all hosts in the fleet." }),
+  allocated: count,
+  free: count.openapi({ description: "On hosts that take orders now; not the difference of the other two." }),
+});
 
 const capacity = z.array(
   z.object({

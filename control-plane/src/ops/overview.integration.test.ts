@@ -102,7 +102,9 @@ describe("GET /api/ops/platform-overview", () => {
     ]);
     expect(second).toMatchObject({ role: "mail", total: 1, nodes: [{ id: mail, region: "eu" }] });
     expect(conditions).toMatchObject([{ kind: "NoQuorum", nodes: 1 }]);
-    expect(capacity).toMatchObject([{ region: "eu", hosts: 24, hostsOpen: 23, cpuCores: { free: 96 } }]);
+    expect(capacity).toMatchObject([
+      { region: "eu", hosts: 24, hostsOpen: 23, cpuCores: { allocatable: 96, free: 92 } },
+    ]);
     expect(capacity[0]?.headroom.find(({ planCode }) => planCode === "BUSINESS")?.pods).toBeGreaterThan(0);
   });
 
