@@ -82,6 +82,7 @@ export function obstacles(seen: ContainerObservation, isStorageKnown: boolean): 
     ...when(seen.lock !== "", `it is locked (${seen.lock})`),
     // Whoever is root in it would be root on the host.
     ...when(!seen.unprivileged, "it is privileged"),
+    ...when(seen.partsOfNoPod.length > 0, `it has what no pod has: ${seen.partsOfNoPod.join(", ")}`),
     ...when(seen.cores < 1, "it has no limit of cores"),
     ...when(seen.memoryMb < 16, "it has too little memory"),
     ...when(seen.diskGb < 1, "its root disk has no size"),

@@ -3,7 +3,7 @@
  * - `missing`: the container of a pod is not on the pod's host. Nothing is made in its place.
  * - `power`: it runs although it should not, or the other way round. The loop that compares powers sets it right.
  * - `resized`: it has other cores, memory, swap or disk than the pod. Shown and never billed.
- * - `drift`: another name, MAC, rate, storage or mark.
+ * - `drift`: another name, MAC, rate, storage or mark, or parts that no pod has.
  * - `lock`: a lock on a container of ours while no work of ours is under way.
  * - `orphan`: it has our mark, and its pod has no place anywhere.
  * - `stale-copy`: it has our mark, and its pod lives elsewhere. Where the pod's own host has lost it, the copy may become

@@ -331,6 +331,7 @@ describe("a container that nobody manages", () => {
   test.each([
     ["it is privileged", { unprivileged: false }, {}, [409, "CONTAINER_NOT_ADOPTABLE"]],
     ["it is locked", { lock: "backup" }, {}, [409, "CONTAINER_NOT_ADOPTABLE"]],
+    ["it has another volume", { partsOfNoPod: ["mp0"] }, {}, [409, "CONTAINER_NOT_ADOPTABLE"]],
     ["it has no limit of cores", { cores: 0 }, {}, [409, "CONTAINER_NOT_ADOPTABLE"]],
     ["the host has promised its memory to others", { memoryMb: 64_000_000 }, {}, [503, "NO_CAPACITY"]],
     ["it is of another size than the plan", {}, { planCode: "STARTER" }, [422, "PLAN_DOES_NOT_MATCH"]],

@@ -49,11 +49,14 @@ function judgeRest(pod: KnownPod, seen: ContainerObservation): Fact[] {
     rateLimitKibPerSecond: [String(seen.rateLimitKibPerSecond), String(pod.rateLimitKibPerSecond)],
     storage: [seen.storage, pod.storage ?? ""],
     generation: [String(seen.generation), String(pod.generation)],
+    partsOfNoPod: [seen.partsOfNoPod.join(" "), ""],
   };
   const differs = Object.entries(pairs).filter(([, [has, wanted]]) => has !== wanted);
   if (differs.length === 0) return [];
-  // A disk on another storage cannot be put back, and a mark above ours says that our books are behind.
-  const canBeRepaired = differs.every(([key]) => key !== "storage") && seen.generation <= pod.generation;
+  // A disk on another storage cannot be put back, nobody takes away what somebody added, and a mark above ours says that
+  // our books are behind.
+  const canBeRepaired =
+    differs.every(([key]) => key !== "storage" && key !== "partsOfNoPod") && seen.generation <= pod.generation;
   return [
     {
       ...about(pod),

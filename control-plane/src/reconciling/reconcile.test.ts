@@ -78,6 +78,7 @@ function again(changes: Partial<Comparison>, times: number, how: Partial<Rules> 
 }
 
 describe("a pod's own container", () => {
+  const parts = ["mp0", "net1"];
   test("as it should be is nothing to speak of", () => {
     expect(compare({ containers: [aContainer()], pods: [aPod()] })).toEqual({ seen: [], gone: [], deeds: [] });
   });
@@ -96,6 +97,7 @@ describe("a pod's own container", () => {
     ["drift", { hostname: "other" }, ["repair", "dismiss"]],
     ["drift", { storage: "elsewhere" }, ["dismiss"]],
     ["drift", { generation: 2n }, ["dismiss"]],
+    ["drift", { partsOfNoPod: parts }, ["dismiss"]],
     ["lock", { lock: "snapshot" }, ["repair", "dismiss"]],
   ] as const)("that differs is %s: %o", (kind, changes, offered) => {
     const { seen } = compare({ containers: [aContainer(changes)], pods: [aPod()] });

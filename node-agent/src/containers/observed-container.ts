@@ -137,5 +137,6 @@ export function observationOf(
     nesting: parseProperties(config.options.get("features") ?? "", "").get("nesting") === "1",
     nameserver: config.options.get("nameserver") ?? "",
     searchDomain: config.options.get("searchdomain") ?? "",
+    partsOfNoPod: partsOfNoPod(config),
   };
 }

@@ -729,6 +729,8 @@ export interface ContainerObservation {
   nameserver: string;
   /** Search domain; empty = the host's. */
   searchDomain: string;
+  /** Keys of what no pod has, sorted: further volumes and interfaces, and what reaches the host. */
+  partsOfNoPod: string[];
 }
 
 /** Inventory is everything on the host. */
@@ -5646,6 +5648,7 @@ function createBaseContainerObservation(): ContainerObservation {
     nesting: false,
     nameserver: "",
     searchDomain: "",
+    partsOfNoPod: [],
   };
 }
 
@@ -5716,6 +5719,9 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     }
     if (message.searchDomain !== "") {
       writer.uint32(170).string(message.searchDomain);
+    }
+    for (const v of message.partsOfNoPod) {
+      writer.uint32(178).string(v!);
     }
     return writer;
   },
@@ -5901,6 +5907,14 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
             message.searchDomain = reader.string();
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.partsOfNoPod.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5964,6 +5978,11 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
         : isSet(object.search_domain)
         ? globalThis.String(object.search_domain)
         : "",
+      partsOfNoPod: globalThis.Array.isArray(object?.partsOfNoPod)
+        ? object.partsOfNoPod.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.parts_of_no_pod)
+        ? object.parts_of_no_pod.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -6032,6 +6051,9 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     if (message.searchDomain !== "") {
       obj.searchDomain = message.searchDomain;
     }
+    if (message.partsOfNoPod?.length) {
+      obj.partsOfNoPod = message.partsOfNoPod;
+    }
     return obj;
   },
 
@@ -6065,6 +6087,7 @@ export const ContainerObservation: MessageFns<ContainerObservation> = {
     message.nesting = object.nesting ?? false;
     message.nameserver = object.nameserver ?? "";
     message.searchDomain = object.searchDomain ?? "";
+    message.partsOfNoPod = object.partsOfNoPod?.map((e) => e) || [];
     return message;
   },
 };
