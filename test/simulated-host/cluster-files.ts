@@ -5,7 +5,7 @@ import type { ContainerConfig } from "./container-config.ts";
 import { CommandFailure } from "./failure.ts";
 import { hasFault } from "./faults.ts";
 import { namesIn, readIfPresent, readState, replaceFile, writeState } from "./files.ts";
-import { pveContent } from "./layout.ts";
+import { isWithoutPower, layoutOf, openHost, pveContent } from "./layout.ts";
 import type { Host } from "./layout.ts";
 import { withMutex } from "./mutex.ts";
 
@@ -61,8 +61,9 @@ export function writeMembers(host: Host): void {
   const quorate = hasFault(host.layout, "noQuorum") ? 0 : 1;
   const members = membership?.members ?? { [nodeName]: { id: 1, ip: "10.99.0.1", root: "" } };
   const nodes = Object.entries(members);
-  const online = (name: string): number =>
-    name === nodeName || (quorate === 1 && !hasFault(host.layout, "memberOffline", name)) ? 1 : 0;
+  const isThere = (name: string): boolean =>
+    !hasFault(host.layout, "memberOffline", name) && !isWithoutPower(layoutOf(members[name]?.root ?? ""));
+  const online = (name: string): number => (name === nodeName || (quorate === 1 && isThere(name)) ? 1 : 0);
   const lone = membership === undefined && quorate === 1;
   const content = lone
     ? { nodename: nodeName, version: 1 }
@@ -75,6 +76,14 @@ export function writeMembers(host: Host): void {
   const path = join(pveContent(host), ".members");
   const text = `${JSON.stringify(content, undefined, 1)}\n`;
   if (readIfPresent(path) !== text) replaceFile(path, text);
+}
+
+/** Tells the whole cluster of a member that went or came. */
+export function tellMembers(host: Host): void {
+  for (const { root } of Object.values(readMembership(host)?.members ?? {})) {
+    const member = openHost(root);
+    if (!isWithoutPower(member.layout)) writeMembers(member);
+  }
 }
 
 /** @throws CommandFailure `cluster not ready - no quorum?` */

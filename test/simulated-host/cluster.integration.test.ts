@@ -90,6 +90,28 @@ test("a failure behind the rename leaves the container on the target", async () 
   await second.fine("start", "204");
 });
 
+test("a member without power runs nothing, and nothing moves there until it boots", async () => {
+  const [first, second] = await aCluster();
+  await first.fine("clone", "9000", "205", "--full", "--storage", "shared");
+  await first.fine("start", "205");
+  await second.fine("clone", "9001", "206", "--full");
+  await second.fine("start", "206");
+  const online = (): unknown =>
+    JSON.parse(readFileSync(join(first.host.paths.pveRoot, ".members"), "utf8")).nodelist.pve2.online;
+  await second.host.cutPower();
+  expect(online()).toBe(0);
+  expect((await second.host.containers()).map(({ running }) => running)).not.toContain(true);
+  const refused = await first.pct("migrate", "205", "pve2", "--restart");
+  expect(refused).toMatchObject({ exitCode: 255, stderr: "migration aborted\n" });
+  expect(refused.stdout).toContain("Can't connect to destination address");
+  expect(await first.fine("status", "205")).toBe("status: running\n");
+  await second.host.boot();
+  expect(online()).toBe(1);
+  expect(await second.fine("status", "206")).toBe("status: stopped\n");
+  await first.fine("migrate", "205", "pve2", "--restart");
+  expect(await second.fine("status", "205")).toBe("status: running\n");
+});
+
 test("words that name a wrong node have the real texts", async () => {
   const [first] = await aCluster();
   const said = async (node: string): Promise<string> => (await first.pct("migrate", "9000", node)).stderr;

@@ -1,8 +1,7 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { buildHost, writeBoot } from "./build-host.ts";
+import { buildHost } from "./build-host.ts";
 import type { SimulatedHostOptions } from "./build-host.ts";
 import { ownVmids, readConfig, writeConfig, writeMembers } from "./cluster-files.ts";
 import { lockConfig } from "./config-lock.ts";
@@ -11,13 +10,12 @@ import type { FaultRule } from "./faults.ts";
 import { readIfPresent } from "./files.ts";
 import { layoutOf, openHost } from "./layout.ts";
 import type { Host } from "./layout.ts";
-import { bringDown, bringUp } from "./pct/power.ts";
+import { bringDown } from "./pct/power.ts";
+import { bootHost, cutPower, rebootHost } from "./power-supply.ts";
 import { simulatedPrograms } from "./programs.ts";
-import { publishHost } from "./publish.ts";
-import { allRunning, readBoot, readRunning } from "./running-record.ts";
+import { readBoot, readRunning } from "./running-record.ts";
 import type { GuestLoad, Truth } from "./running-record.ts";
-import { changeLoad, endLife, machineBootId, readTruth, unmountRootfs } from "./running.ts";
-import { readTasks, sweepTasks } from "./task-log.ts";
+import { changeLoad, machineBootId, readTruth } from "./running.ts";
 
 export type { SimulatedHostOptions } from "./build-host.ts";
 export type { FaultRule } from "./faults.ts";
@@ -72,7 +70,11 @@ export interface SimulatedHost {
   setFaults: (faults: FaultRule[]) => void;
   clearFaults: () => void;
   invocations: () => Promise<Invocation[]>;
-  /** Cuts the power and boots again: all tools die, all containers stop, `onboot: 1` ones start. */
+  /** All tools die, all containers stop, and the other members of a cluster see it gone. End its kernel as well. */
+  cutPower: () => Promise<void>;
+  /** What begins with the power: `onboot: 1` containers start. */
+  boot: () => Promise<void>;
+  /** Cuts the power and boots again at once. */
   reboot: () => Promise<void>;
   /** Spawns the process that advances the counters; it dies with this process. */
   startKernel: () => Promise<{ stop: () => Promise<void> }>;
@@ -114,6 +116,8 @@ async function openSimulatedHost(root: string): Promise<SimulatedHost> {
       writeMembers(host);
     },
     invocations: async () => readInvocations(host),
+    cutPower: () => cutPower(host),
+    boot: () => bootHost(host),
     reboot: () => rebootHost(host),
     startKernel: () => startKernel(layout.root),
     setLoad: (vmid, load) => changeLoad(host, vmid, load),
@@ -169,50 +173,6 @@ function readInvocations({ layout }: Host): Invocation[] {
     found.set(id, { argv: [], startedAt: 0, ...found.get(id), ...entry });
   }
   return [...found.values()];
-}
-
-async function rebootHost(host: Host): Promise<void> {
-  const { layout } = host;
-  killTools(host);
-  for (const { vmid } of allRunning(layout)) {
-    await endLife(host, vmid);
-    unmountRootfs(layout, vmid);
-  }
-  writeBoot(layout);
-  await sweepTasks(host);
-  await publishHost(host);
-  for (const vmid of ownVmids(host)) {
-    const config = readConfig(host, vmid);
-    const { onboot, template, lock } = config.keys;
-    if (onboot !== "1" || template === "1" || lock !== undefined) continue;
-    const quiet = { say: () => {}, warn: () => {}, reach: async () => {} };
-    await bringUp({ host, payload: {}, effects: [], ...quiet }, vmid, config);
-  }
-}
-
-/** Ends the tools that run on a host whose power is cut: they are known by the root they were given. */
-function killTools(host: Host): void {
-  const text = readIfPresent(join(host.layout.stateRoot, "invocations.jsonl")) ?? "";
-  const fronts = [...text.matchAll(/"id":"(\d+)-\d+"/gu)].map((match) => Number(match[1]));
-  const workers = readTasks(host)
-    .filter(({ status }) => status === undefined)
-    .map(({ upid }) => Number.parseInt(upid.split(":")[2] ?? "0", 16));
-  for (const pid of new Set([...fronts, ...workers])) {
-    if (!commandLine(pid).includes(host.layout.root)) continue;
-    try {
-      process.kill(pid, "SIGKILL");
-    } catch {
-      // It ended by itself in this moment.
-    }
-  }
-}
-
-function commandLine(pid: number): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-  } catch {
-    return [];
-  }
 }
 
 async function startKernel(root: string): Promise<{ stop: () => Promise<void> }> {

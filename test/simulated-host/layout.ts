@@ -81,6 +81,16 @@ export function openHost(root: string): Host {
   return { layout, settings };
 }
 
+/** Where it is written that the host has no power. */
+export function powerCutFile(layout: HostLayout): string {
+  return join(layout.stateRoot, "power-cut");
+}
+
+/** True from a cut of the host's power until it boots. */
+export function isWithoutPower(layout: HostLayout): boolean {
+  return existsSync(powerCutFile(layout));
+}
+
 /**
  * The folder that holds the cluster file system's content. It is `etc/pve` except while the
  * simulated pmxcfs is down, when `etc/pve` is an empty plain folder.

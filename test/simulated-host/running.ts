@@ -1,7 +1,9 @@
 import { mkdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import type { ConfigSection } from "./container-config.ts";
+import { CommandFailure } from "./failure.ts";
 import { readIfPresent, readState, writeState } from "./files.ts";
+import { isWithoutPower } from "./layout.ts";
 import type { Host, HostLayout } from "./layout.ts";
 import { addAmounts, changeRates, readMeter, startMeter, zeroAmounts } from "./meter.ts";
 import type { Amounts } from "./meter.ts";
@@ -25,18 +27,22 @@ export async function beginLife(host: Host, vmid: number, config: ConfigSection,
   const nics = nicKeys(config).map((key, index) =>
     newNic(host, key, config.keys[key] ?? "", before.nextIfindex + index, nowNs, zeroAmounts()),
   );
-  await changeRunning(host, vmid, () => ({
-    vmid,
-    hostname: config.keys["hostname"] ?? `CT${vmid}`,
-    initPid: before.nextPid,
-    startNs: nowNs,
-    startTicks: (nowNs - before.bootNs) / 10_000_000n,
-    meter: startMeter(effectiveRates(load, limits), nowNs),
-    load,
-    limits,
-    nics,
-    rootfs,
-  }));
+  await changeRunning(host, vmid, () => {
+    // A migration of another member may have come so far in the moment of the cut.
+    if (isWithoutPower(layout)) throw new CommandFailure("No route to host", 255);
+    return {
+      vmid,
+      hostname: config.keys["hostname"] ?? `CT${vmid}`,
+      initPid: before.nextPid,
+      startNs: nowNs,
+      startTicks: (nowNs - before.bootNs) / 10_000_000n,
+      meter: startMeter(effectiveRates(load, limits), nowNs),
+      load,
+      limits,
+      nics,
+      rootfs,
+    };
+  });
 }
 
 /** Ends a life and adds what it consumed to the container's truth. A no-op when it does not run. */

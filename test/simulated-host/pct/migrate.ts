@@ -6,7 +6,7 @@ import { moveConfig, readConfig, readMembership, requireQuorum, writeConfig } fr
 import { requireUnlocked, withConfigLock } from "../config-lock.ts";
 import type { ContainerConfig } from "../container-config.ts";
 import { CommandFailure, messageOf } from "../failure.ts";
-import { openHost } from "../layout.ts";
+import { isWithoutPower, openHost } from "../layout.ts";
 import type { Host } from "../layout.ts";
 import { localTime } from "../local-time.ts";
 import { pause } from "../pace.ts";
@@ -94,6 +94,9 @@ async function leave(
 ): Promise<void> {
   const { host, payload } = task;
   const { vmid, target } = payload;
+  if (isWithoutPower(remote.layout)) {
+    throw new CommandFailure("Can't connect to destination address using public key");
+  }
   if (wasRunning && !payload.restart) {
     throw new CommandFailure("lxc live migration is currently not implemented");
   }
@@ -115,6 +118,7 @@ async function leave(
   const ip = readMembership(host)?.members[target]?.ip ?? "";
   say(`starting migration of CT ${vmid} to node '${target}' (${ip})`);
   await pause(host, 300);
+  requirePower(remote, "pvesm import");
   const moved = sendVolume(task, remote, volume, say);
   const rootfs = parseProperties(keys["rootfs"] ?? "", "volume");
   rootfs.set("volume", moved.volid);
@@ -136,6 +140,8 @@ async function arrive(
     await task.reach("after-move");
     say("start final cleanup");
     await pause(task.host, 500);
+    // It keeps the lock then, and comes up stopped on the node that it belongs to now.
+    requirePower(remote, `pct unlock ${vmid}`);
     const there = readConfig(remote, vmid);
     delete there.keys["lock"];
     writeConfig(remote, vmid, { ...config, keys: there.keys });
@@ -186,6 +192,12 @@ function requireMovable({ storage, parent, snapshots, volid }: Volume, config: C
 function requireStorageThere(remote: Host, storage: string): void {
   if (remote.settings.storages.some(({ id }) => id === storage)) return;
   throw new CommandFailure(`storage '${storage}' is not available on node '${remote.settings.nodeName}'`);
+}
+
+/** @throws CommandFailure as of a command over ssh, when the other node has lost its power meanwhile */
+function requirePower({ layout, settings }: Host, command: string): void {
+  if (!isWithoutPower(layout)) return;
+  throw new CommandFailure(`command '/usr/bin/ssh root@${settings.nodeName} -- ${command}' failed: exit code 255`);
 }
 
 function targetHost(host: Host, name: string): Host {
