@@ -21,6 +21,10 @@ export interface DemoHost {
   startAgent(): Promise<void>;
   /** kill -9, as a crash would. */
   killAgent(): Promise<void>;
+  /** Everything of the host dies at once: agent, kernel, programs and guests. */
+  cutPower(): Promise<void>;
+  /** The power is back: kernel, guests that start with their host, agent. */
+  boot(): Promise<void>;
   /** Ends agent, kernel and what the agent left running. */
   stop(): Promise<void>;
 }
@@ -54,7 +58,7 @@ export async function createDemoHost(
     ],
     ...changes,
   });
-  const kernel = await simulated.startKernel();
+  let kernel = await simulated.startKernel();
   const environment = {
     // The node that runs this, whatever else the machine has.
     PATH: [dirname(process.execPath), process.env["PATH"]].join(delimiter),
@@ -69,6 +73,14 @@ export async function createDemoHost(
     return child;
   };
 
+  const killAgent = async (): Promise<void> => {
+    agent?.kill("SIGKILL");
+    if (agent !== undefined) await exitOf(agent);
+  };
+  const startAgent = async (): Promise<void> => {
+    agent = await run(["run"]);
+  };
+
   return {
     name,
     stateDirectory,
@@ -80,12 +92,17 @@ export async function createDemoHost(
       if ((await exitOf(child)) !== 0)
         throw new Error(`the agent of ${name} could not join: ${await lastLines(logPath)}`);
     },
-    async startAgent() {
-      agent = await run(["run"]);
+    startAgent,
+    killAgent,
+    async cutPower() {
+      await Promise.all([killAgent(), kernel.stop(), simulated.cutPower()]);
+      // Programs that the agent had begun in that moment.
+      for (const { pid } of await programsOf(root)) signal(pid, "SIGKILL");
     },
-    async killAgent() {
-      agent?.kill("SIGKILL");
-      if (agent !== undefined) await exitOf(agent);
+    async boot() {
+      await simulated.boot();
+      kernel = await simulated.startKernel();
+      await startAgent();
     },
     async stop() {
       if (agent !== undefined && agent.exitCode === null && agent.signalCode === null) {

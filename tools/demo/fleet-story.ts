@@ -1,9 +1,11 @@
 import { workingLoad } from "../../test/support/metered-truth.ts";
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import { ApiError, type ApiClient, until } from "./api-client.ts";
+import { type ApiClient, ApiError, until } from "./api-client.ts";
 import { checkInvariants, faultsOf, type Invariants } from "./check-invariants.ts";
 import type { DemoHost } from "./demo-hosts.ts";
+import { whyNot } from "./fleet-drain.ts";
+import { type DrainThroughOutage, drainThroughOutage, type OutageStage } from "./fleet-outage.ts";
 import { watchDoubleRuns, type DoubleRuns } from "./watch-double-runs.ts";
 
 /** The last line of the fleet's story; every promise is a figure that is to be zero. */
@@ -12,8 +14,12 @@ export interface FleetReport extends Invariants {
   readonly hosts: number;
   readonly pods: number;
   readonly drained: string;
-  /** The host whose agent was killed meanwhile. */
+  /** The host that failed meanwhile. */
   readonly killed: string;
+  /** From the cut of its power until it was called offline; null where only its agent was killed. */
+  readonly killedOfflineAfterMs: number | null;
+  /** Places that the drain held on it and has found elsewhere. */
+  readonly replanned: number;
   readonly podsMoved: number;
   /** How they moved: inside their cluster, or by an archive. */
   readonly strategies: Readonly<Record<string, number>>;
@@ -29,50 +35,31 @@ export interface FleetReport extends Invariants {
 }
 
 /** What the story is played with. */
-export interface FleetStage {
+export interface FleetStage extends OutageStage {
   readonly api: ApiClient;
-  readonly admin: ApiClient;
   readonly db: Database;
-  readonly hosts: readonly DemoHost[];
   readonly pods: number;
-  readonly say: (line: string) => void;
-}
-
-interface DrainAnswer {
-  readonly state: string;
-  readonly outcome: string | null;
-  readonly startedAt: string;
-  readonly finishedAt: string | null;
-  readonly downtimeMs: { readonly p50: number; readonly p95: number; readonly max: number } | null;
-  readonly pods: readonly {
-    readonly name: string;
-    readonly state: string;
-    readonly target: string | null;
-    readonly strategy: string | null;
-    readonly blocker: { readonly message: string } | null;
-  }[];
 }
 
 /** Archives that new hosts have; containers that were unpacked from it own all of their disk and can be migrated. */
 const archive = "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst";
 const orderTimeoutMs = 900_000;
-const drainTimeoutMs = 900_000;
 const settleTimeoutMs = 180_000;
-/** The killed agent is away for so long; its host is not offline yet then. */
-const agentAwayMs = 5_000;
+/** A host that says nothing is offline by then. */
+const offlineWithinMs = 35_000;
 const ordersAtOnce = 4;
 
-/** Fills the fleet, puts it under load, drains a host, kills the agent of another one meanwhile, and checks. */
+/** Fills the fleet, puts it under load, drains a host while another one fails, and checks. */
 export async function playFleetStory(stage: FleetStage): Promise<FleetReport> {
   const watch = watchDoubleRuns(stage.hosts);
   try {
     await fill(stage);
     stage.say(`${stage.pods} pods are active on ${stage.hosts.length} hosts, under load and metered`);
     const drained = await fullest(stage);
-    const { drain, killed } = await drainWhileAgentDies(stage, drained);
-    stage.say(`drain of ${drained.name}: ${drain.state} (${drain.outcome ?? ""})`);
-    const found = await settled(stage);
-    return judge(stage, { drained, killed, drain, found, doubleRuns: watch.stop(), away: await notRunning(stage) });
+    const outage = await drainThroughOutage(stage, drained);
+    stage.say(`drain of ${drained.name}: ${outage.drain.state} (${outage.drain.outcome ?? ""})`);
+    const { found, away } = await settled(stage);
+    return judge(stage, { drained, outage, found, away, doubleRuns: watch.stop() });
   } finally {
     watch.stop();
   }
@@ -126,48 +113,16 @@ async function fullest({ db, hosts }: FleetStage): Promise<DemoHost> {
   return hosts.find(({ name }) => name === row?.name) ?? noHost();
 }
 
-/** Drains a host; as soon as the first pod is on its way, the agent of its target is killed, and comes back. */
-async function drainWhileAgentDies(
-  stage: FleetStage,
-  drained: DemoHost,
-): Promise<{ drain: DrainAnswer; killed: DemoHost }> {
-  const path = `/api/nodes/${drained.name}/drain`;
-  await stage.admin.request("POST", path, { reason: "memory is replaced", deadlineSeconds: 1_800, maxParallel: 4 });
-  const look = (): Promise<DrainAnswer> => stage.admin.request<DrainAnswer>("GET", path);
-  const target = await until("the first pod moves", drainTimeoutMs, async () => {
-    const drain = await look();
-    if (isOver(drain)) throw new Error(`the drain ended before anything moved: ${drain.state}, ${whyNot(drain)}`);
-    return drain.pods.find(({ state, target: to }) => state === "moving" && to !== null)?.target ?? undefined;
-  });
-  const killed = stage.hosts.find(({ name }) => name === target) ?? noHost();
-  await killed.killAgent();
-  stage.say(`kill -9 of the agent of ${killed.name}, which pods are on their way to`);
-  await new Promise((resolve) => setTimeout(resolve, agentAwayMs));
-  await killed.startAgent();
-  const drain = await until(`the drain of ${drained.name} ends`, drainTimeoutMs, async () => {
-    const now = await look();
-    return isOver(now) ? now : undefined;
-  });
-  return { drain, killed };
-}
-
-function isOver({ state }: DrainAnswer): boolean {
-  return state !== "planning" && state !== "moving";
-}
-
-function whyNot({ outcome, pods }: DrainAnswer): string {
-  return [
-    outcome,
-    ...pods.flatMap(({ name, blocker }) => (blocker === null ? [] : [`${name}: ${blocker.message}`])),
-  ].join("; ");
-}
-
-/** The invariants once every spool has been acknowledged and every copy that was left behind is gone. */
-async function settled(stage: FleetStage): Promise<Invariants> {
+/**
+ * The invariants once every spool has been acknowledged, every copy that was left behind is gone, and what stood still
+ * with its host runs again.
+ */
+async function settled(stage: FleetStage): Promise<{ found: Invariants; away: string[] }> {
   const deadline = Date.now() + settleTimeoutMs;
   for (;;) {
     const found = await checkInvariants(stage.db, stage.hosts);
-    if (faultsOf(found).length === 0 || Date.now() > deadline) return found;
+    const away = await notRunning(stage);
+    if ((faultsOf(found).length === 0 && away.length === 0) || Date.now() > deadline) return { found, away };
     await new Promise((resolve) => setTimeout(resolve, 1_000));
   }
 }
@@ -187,14 +142,14 @@ function judge(
   stage: FleetStage,
   facts: {
     readonly drained: DemoHost;
-    readonly killed: DemoHost;
-    readonly drain: DrainAnswer;
+    readonly outage: DrainThroughOutage;
     readonly found: Invariants;
     readonly doubleRuns: DoubleRuns;
     readonly away: readonly string[];
   },
 ): FleetReport {
-  const { drained, killed, drain, found, doubleRuns, away } = facts;
+  const { drained, outage, found, doubleRuns, away } = facts;
+  const { drain, killed, offlineAfterMs } = outage;
   const moved = drain.pods.filter(({ state }) => state === "moved");
   const strategies = Object.fromEntries(
     Map.groupBy(moved, ({ strategy }) => strategy ?? "none")
@@ -208,6 +163,9 @@ function judge(
     ...(drain.state === "drained" && moved.length === drain.pods.length
       ? []
       : [`the drain is ${drain.state}: ${whyNot(drain)}`]),
+    ...(offlineAfterMs !== null && offlineAfterMs > offlineWithinMs
+      ? [`${killed.name} was offline only after ${offlineAfterMs} ms`]
+      : []),
     ...(away.length > 0 ? [`do not run: ${away.join(", ")}`] : []),
   ];
   return {
@@ -216,6 +174,8 @@ function judge(
     pods: stage.pods,
     drained: drained.name,
     killed: killed.name,
+    killedOfflineAfterMs: offlineAfterMs,
+    replanned: outage.replanned,
     podsMoved: moved.length,
     strategies,
     downtimeP50Ms: drain.downtimeMs?.p50 ?? Number.NaN,

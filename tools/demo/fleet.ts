@@ -2,13 +2,14 @@ import { createWriteStream } from "node:fs";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { startControlPlane, type ControlPlane } from "../../control-plane/src/compose.ts";
 import { readConfig } from "../../control-plane/src/config.ts";
 import { createLog } from "../../control-plane/src/platform/log.ts";
 import { freePort } from "../../test/support/free-port.ts";
 import { createApiClient, until, type ApiClient } from "./api-client.ts";
 import { createDemoHost, type DemoHost } from "./demo-hosts.ts";
+import type { Killed } from "./fleet-outage.ts";
 import { playFleetStory, type FleetReport } from "./fleet-story.ts";
 import { whole } from "./options.ts";
 import { seed, signIn } from "./seed.ts";
@@ -16,14 +17,19 @@ import { seed, signIn } from "./seed.ts";
 /** Five hosts in two Proxmox clusters; storage for archives is the only thing that all of them see. */
 const clusters = { north: ["pve1", "pve2", "pve3"], south: ["pve4", "pve5"] };
 
-const { pods, speed } = new Command("npm run demo:fleet --")
+const { pods, speed, kill } = new Command("npm run demo:fleet --")
   .description(
-    "A host of a simulated fleet is drained while the agent of another one is killed; prints the figures as one JSON line.",
+    "A host of a simulated fleet is drained while another one is killed; prints the figures as one JSON line.",
   )
   .option("--pods <n>", "pods on the fleet", whole(5, 200), 60)
   .option("--speed <percent>", "durations of the hosts' programs, percent of real ones", whole(1, 100), 10)
+  .addOption(
+    new Option("--kill <what>", "what dies meanwhile: a whole host, or only its agent for a moment")
+      .choices(["host", "agent"])
+      .default("host"),
+  )
   .parse(process.argv.slice(2), { from: "user" })
-  .opts<{ pods: number; speed: number }>();
+  .opts<{ pods: number; speed: number; kill: Killed }>();
 
 const directory = await mkdtemp(join(tmpdir(), "cloudpods-fleet-"));
 const hosts: DemoHost[] = [];
@@ -70,7 +76,7 @@ async function run(): Promise<FleetReport> {
     return data.filter(({ state }) => state === "online").length === hosts.length ? true : undefined;
   });
   console.log(`${hosts.length} hosts in ${Object.keys(clusters).length} clusters are online; ${url}`);
-  return await playFleetStory({ api, admin, db: system, hosts, pods, say: (line) => console.log(line) });
+  return await playFleetStory({ api, admin, db: system, hosts, pods, kill, say: (line) => console.log(line) });
 }
 
 async function addHost(name: string, cluster: string, serverUrl: string, admin: ApiClient): Promise<void> {
