@@ -11,11 +11,20 @@ const words: Readonly<Record<string, string>> = {
   underItsId: "under its id",
 };
 
+/** The order in which people look at it; the database has an order of its own. What is not named comes last. */
+const order = "pod node seen wanted power cores memoryMb swapMb diskGb hostname ip storage lock".split(" ");
+
 /** What a finding rests on in one line, e.g. `cores 2, memory 768 MB, disk 8 GB, address none`. */
 export function describeEvidence(evidence: Readonly<Record<string, unknown>>): string {
   return Object.entries(evidence)
+    .toSorted(([one], [other]) => placeOf(one) - placeOf(other))
     .map(([name, value]) => `${nameOf(name)} ${valueOf(name, value)}`)
     .join(", ");
+}
+
+function placeOf(name: string): number {
+  const place = order.indexOf(name);
+  return place === -1 ? order.length : place;
 }
 
 function nameOf(name: string): string {

@@ -6,12 +6,12 @@ describe("what a finding rests on", () => {
   test.each([
     [
       {
+        ip: "10.9.8.7",
         power: "stopped",
         cores: 2,
         memoryMb: 768,
         diskGb: 8,
         hostname: "shop",
-        ip: "10.9.8.7",
         storage: "zfs",
         lock: "",
       },
