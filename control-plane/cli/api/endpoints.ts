@@ -101,7 +101,7 @@ export const endpoints = {
   showOverview: { method: "get", path: "/api/ops/platform-overview", status: 200, answer: overview },
   showHeadroom: { method: "get", path: "/api/scheduler/headroom", status: 200, answer: shapes.headroom },
   listPlans: { method: "get", path: "/api/cloud-pods/plans", status: 200, answer: shapes.plans },
-  showQuota: { method: "get", path: "/api/cloud-pods/tenants/:tenant/quota", status: 200, answer: shapes.quota },
+  showQuota: { method: "get", path: "/api/cloud-pods/quota", status: 200, answer: shapes.quota },
   showUsage: { method: "get", path: "/api/cloud-pods/usage/current", status: 200, answer: shapes.currentUsage },
   showPodUsage: { method: "get", path: "/api/cloud-pods/:pod/usage", status: 200, answer: shapes.usageHistory },
   showBudget: { method: "get", path: "/api/cloud-pods/budget", status: 200, answer: shapes.budget },

@@ -7,8 +7,6 @@ import {
   addClientOptions,
   type ClientOptions,
 } from "../client-command.ts";
-import { UsageError } from "../errors.ts";
-import type { OpenedCli } from "../open-cli.ts";
 import { renderBudget, renderPlans, renderPodUsage, renderQuota, renderUsage } from "../views/account-views.ts";
 
 /** Adds what can be ordered, how much of it, and what it costs. Gives the group `usage`, to which others add. */
@@ -19,9 +17,7 @@ export function addAccountCommands(program: Command): Command {
     });
   });
   clientCommand(program, "quota", "how much the tenant may have and has").action(async (options: ClientOptions) => {
-    await withCli(options, async (cli) => {
-      cli.show(await cli.api.call("showQuota", { tenant: await tenantOf(cli) }), renderQuota);
-    });
+    await withCli(options, async (cli) => cli.show(await cli.api.call("showQuota", {}), renderQuota));
   });
   clientCommand(program, "budget", "the monthly budget and where it stands").action(async (options: ClientOptions) => {
     await withCli(options, async (cli) => cli.show(await cli.api.call("showBudget", {}), renderBudget));
@@ -39,16 +35,4 @@ export function addAccountCommands(program: Command): Command {
       });
     });
   return usage;
-}
-
-/** The tenant that is acted in, where a path needs its id. */
-async function tenantOf({ api, connection }: OpenedCli): Promise<string> {
-  if (connection.tenantId !== undefined) return connection.tenantId;
-  // An API token may not ask for its user's tenants; its pods know their own.
-  const known = connection.token?.startsWith("cpt_")
-    ? (await api.call("listPods", { query: { limit: 1 } })).body.data.map(({ tenantId }) => tenantId)
-    : (await api.call("showProfile", {})).body.tenants.map(({ id }) => id);
-  const [only, ...others] = known;
-  if (only === undefined || others.length > 0) throw new UsageError("Name the tenant with --tenant.");
-  return only;
 }

@@ -58,13 +58,13 @@ export function addAdoptCommand(pods: Command): void {
   addWaitOptions(clientCommand(pods, "adopt", "make a container on a host a tenant's pod, as it is"))
     .argument("<vmid>", "of the container", count)
     .requiredOption("--node <node>", "name or id of its host")
-    .requiredOption("--to <tenant>", "id of the tenant")
+    .requiredOption("--to <tenant>", "id of the tenant; of one's own also the slug")
     .option("--plan <code>", "where it has a plan's size; else it is paid by use")
     .option("--name <text>", "for people; default: the host name")
     .action(async (vmid: number, { node, to, plan, name, ...options }: AdoptOptions) => {
-      // The pod is looked at in its tenant.
-      await withCli({ tenant: to, ...options }, async (cli) => {
-        const body = { node, vmid, tenantId: to, planCode: plan, name };
+      // The pod is looked at in its tenant, which is also where a slug becomes an id.
+      await withCli({ ...options, tenant: to }, async (cli) => {
+        const body = { node, vmid, tenantId: cli.connection.tenantId, planCode: plan, name };
         await finishWork(cli, await cli.api.call("adoptPod", { body }), options);
       });
     });

@@ -1,5 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { z } from "@hono/zod-openapi";
+import type { TenantContext } from "../http/context.ts";
 import { uuid } from "../http/fields.ts";
 import { route } from "../http/route.ts";
 import type { RouteTable } from "../http/route-table.ts";
@@ -32,6 +33,15 @@ const change = z.discriminatedUnion("source", [
 
 const tags = ["quotas"];
 
+async function show(ctx: TenantContext) {
+  const state = await ctx.inTenant((tx) => readQuota(tx, ctx.tenantId));
+  return {
+    status: 200 as const,
+    headers: { etag: etagOf(state.version) },
+    body: quotaView(ctx.tenantId, state),
+  };
+}
+
 /** Adds the routes of tenants' quotas. */
 export function registerQuotaRoutes(routes: RouteTable): void {
   route(routes, {
@@ -43,9 +53,17 @@ export function registerQuotaRoutes(routes: RouteTable): void {
     responses: { 200: quota },
     handler: async ({ params }, ctx) => {
       if (ctx.tenantId !== params.tenant) throw tenantUnknown();
-      const state = await ctx.inTenant((tx) => readQuota(tx, ctx.tenantId));
-      return { status: 200, headers: { etag: etagOf(state.version) }, body: quotaView(ctx.tenantId, state) };
+      return await show(ctx);
     },
+  });
+  route(routes, {
+    method: "get",
+    path: "/api/cloud-pods/quota",
+    summary: "Limits and use of the tenant that is acted in",
+    tags,
+    access: { scope: "READ" },
+    responses: { 200: quota },
+    handler: async (_, ctx) => await show(ctx),
   });
   route(routes, {
     method: "put",

@@ -53,6 +53,14 @@ it("shows the default limits to members and operators", async () => {
   });
 });
 
+it("shows one's own without its id, also to an API token of a tenant without pods", async () => {
+  const own = (person: Pick<Person, "headers">) =>
+    send(app, "GET", "/api/cloud-pods/quota", { headers: person.headers });
+  const token = await makeApiToken(app, viewer, { scopes: ["READ"], tenantId });
+  for (const person of [viewer, token]) expect(await own(person)).toMatchObject({ status: 200, json: { tenantId } });
+  expect(await own(operator)).toMatchObject({ json: { error: "TENANT_REQUIRED" } });
+});
+
 it("does not know other tenants", async () => {
   for (const id of [foreignId, "00000000-0000-7000-8000-000000000000"]) {
     expect(await read(viewer, id)).toMatchObject({ status: 404, json: { error: "TENANT_UNKNOWN" } });
