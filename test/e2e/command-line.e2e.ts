@@ -1,14 +1,13 @@
-import { execFile, spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { readFile, stat } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { completionScripts } from "../../control-plane/cli/completion/shells.ts";
 import { builtPrograms } from "../support/built-programs.ts";
-import { compileCache } from "../support/compile-cache.ts";
+import { type CommandLine, openCommandLine } from "../support/command-line.ts";
 import { freePort } from "../support/free-port.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
@@ -16,54 +15,20 @@ import { type Stack, startStack } from "../support/stack.ts";
 const program = builtPrograms().controlPlane;
 let database: TestDatabase;
 let stack: Stack;
-let home: string;
+let commands: CommandLine;
 beforeAll(async () => {
   database = await createTestDatabase();
   stack = await startStack({ logins: database, hosts: ["pve1"] });
-  home = await mkdtemp(join(tmpdir(), "command-line-"));
+  commands = await openCommandLine();
 });
 afterAll(async () => {
   await stack.finish();
   await database.close();
-  await rm(home, { recursive: true });
+  await commands.close();
 });
 
-/** What a command said and how it ended. */
-interface Ended {
-  readonly code: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs a command as its user would, with the stack's address. */
-async function run(
-  args: string,
-  { input = "", env = {} }: { input?: string; env?: Record<string, string> } = {},
-): Promise<Ended> {
-  const child = spawn(process.execPath, [program, ...args.split(" ")], {
-    env: {
-      PATH: process.env["PATH"],
-      XDG_CONFIG_HOME: home,
-      NODE_COMPILE_CACHE: compileCache,
-      ...env,
-    },
-    stdio: ["pipe", "pipe", "pipe"],
-  });
-  let out = "";
-  let err = "";
-  child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
-  child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
-  child.stdin.end(input);
-  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  return { code, out, err };
-}
-
-/** Runs a command that must succeed and gives its JSON. */
-async function json(args: string, env: Record<string, string> = {}) {
-  const ended = await run(`${args} --json`, { env });
-  expect(ended.code, ended.err).toBe(0);
-  return JSON.parse(ended.out);
-}
+const run = (...args: Parameters<CommandLine["run"]>) => commands.run(...args);
+const json = (...args: Parameters<CommandLine["json"]>) => commands.json(...args);
 
 test("a customer signs in, orders, looks, is refused, and signs out", async () => {
   const url = stack.replicas[0].url;
@@ -75,7 +40,7 @@ test("a customer signs in, orders, looks, is refused, and signs out", async () =
     err: expect.stringContaining("(SIGN_IN_FAILED)"),
   });
   expect(await run(login, { input: `${password}\n` })).toMatchObject({ code: 0 });
-  const profiles = join(home, "cloudpods/profiles.json");
+  const profiles = join(commands.home, "cloudpods/profiles.json");
   expect((await stat(profiles)).mode & 0o777).toBe(0o600);
   expect(await readFile(profiles, "utf8")).not.toContain(password);
   expect((await run("whoami")).out).toContain(customerEmail);
@@ -120,6 +85,9 @@ const refusals = [
   ["pods create a --cores 41 --memory 1G --disk 8G --dry-run", 6, "(QUOTA_EXCEEDED)"],
   ["nodes ls", 5, "(PLATFORM_ROLE_REQUIRED)"],
   ["pods create a", 2, "--plan"],
+  ["pods ls --all --tenant acme", 2, "cannot be used with"],
+  ["tasks ls --all --state queued", 2, "cannot be used with"],
+  ["tasks ls --all --type create", 2, "cannot be used with"],
   ["pods scale one --plan PREMIUM", 3, "No pod has the hostname one"],
   ["pods scale a_b --plan PREMIUM", 2, "VMID"],
 ] as const;

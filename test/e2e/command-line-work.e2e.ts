@@ -1,0 +1,107 @@
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type CommandLine, openCommandLine } from "../support/command-line.ts";
+import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
+import { type Stack, startStack } from "../support/stack.ts";
+import { until } from "../support/until.ts";
+
+let database: TestDatabase;
+let stack: Stack;
+let commands: CommandLine;
+let customer: Record<string, string>;
+let operator: Record<string, string>;
+beforeAll(async () => {
+  database = await createTestDatabase();
+  stack = await startStack({
+    logins: database,
+    hosts: ["pve1"],
+    environment: { CLOUDPODS_INVENTORY_INTERVAL_SECONDS: "1" },
+  });
+  commands = await openCommandLine();
+  customer = { CLOUDPODS_API_URL: stack.replicas[0].url, CLOUDPODS_TOKEN: stack.customerToken };
+  operator = { CLOUDPODS_PROFILE: "ops" };
+  await signIn();
+});
+afterAll(async () => {
+  await stack.finish();
+  await commands.close();
+  await database.close();
+});
+
+async function signIn(): Promise<void> {
+  const { adminEmail, password } = stack.credentials;
+  const login = `login --url ${stack.replicas[0].url} --email ${adminEmail} --password-stdin --profile ops`;
+  expect(await commands.run(login, { input: `${password}\n` })).toMatchObject({ code: 0 });
+}
+
+/** Runs a command that must succeed and gives what it says. */
+async function said(args: string, env: Record<string, string>): Promise<string> {
+  const ended = await commands.run(args, { env });
+  expect(ended.code, `${args}: ${ended.err}`).toBe(0);
+  return ended.out;
+}
+
+test("a pod, named by its hostname, is stopped, started, scaled, backed up and put back", async () => {
+  const { pod } = await commands.json("pods create work-1 --plan STARTER --wait", customer);
+  expect(await said("pods show work-1", customer)).toContain(pod.id);
+  expect(await said("pods stop work-1 --wait", customer)).toMatch(
+    /^work-1 \(\d+\): stop done; active, stopped on pve1/,
+  );
+  expect(await said("pods start work-1 --wait", customer)).toMatch(/: start done; active, running on pve1/);
+  const scaled = await commands.json("pods scale work-1 --plan PREMIUM --wait", customer);
+  expect(scaled).toMatchObject({ pod: { planCode: "CLOUD_POD_PREMIUM" }, task: { state: "succeeded" } });
+  expect(await said("pods backup work-1 --note evening --wait", customer)).toMatch(/: backup done; /);
+  const [backup] = (await commands.json("backups ls work-1", customer)).data;
+  expect(backup).toMatchObject({ kind: "manual", state: "available", note: "evening" });
+  expect(await said(`pods restore work-1 ${backup.id} --yes --wait`, customer)).toMatch(
+    /: restore done; active, running/,
+  );
+});
+
+test("an operator's list of all pods heeds every filter", async () => {
+  const hostnames = async (filters: string): Promise<string[]> =>
+    (await commands.json(`pods ls --all ${filters}`, operator)).data.map((pod: { hostname: string }) => pod.hostname);
+  expect(await hostnames("--plan PREMIUM --region local --status active")).toEqual(["work-1"]);
+  expect(await hostnames("--plan STARTER")).toEqual([]);
+  expect(await hostnames("--region elsewhere")).toEqual([]);
+  expect(await said("nodes show pve1", operator)).toMatch(/work-1[^]*active/);
+});
+
+test("a test of provisioning leaves nothing, also when it is interrupted", async () => {
+  const proof = await commands.json("provision-test STARTER", customer);
+  expect(proof).toMatchObject({
+    pod: { node: "pve1" },
+    health: { healthy: true },
+    steps: [{ step: "create" }, { step: "destroy" }],
+  });
+  const ended = await commands.run("provision-test STARTER", { env: customer, interruptAt: / create \d+ % / });
+  expect(ended).toMatchObject({ code: 130, out: "" });
+  expect(ended.err).toMatch(/^cloudpods: Interrupted; provision-test-\S+ \(\d+\) is being destroyed, watch it with: /m);
+  await until("the pod is gone", async () => {
+    const { data } = await commands.json("pods ls", customer);
+    return data.every(({ hostname }: { hostname: string }) => !hostname.startsWith("provision-test"));
+  });
+});
+
+test("an operator is shown what a container is, and gives it to a tenant by name", async () => {
+  const pct = async (...argv: string[]) => promisify(execFile)(stack.host("pve1").simulated.paths.pct, argv);
+  await pct("clone", "9000", "555", "--hostname", "legacy");
+  await pct("set", "555", "--net0", "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:0A:0B:0C,ip=10.9.8.7/24,gw=10.9.8.1");
+  await pct("start", "555");
+  const told = await until("the container is noticed", async () => {
+    const lines = (await said("nodes findings --kind unmanaged", operator)).split("\n");
+    return lines.find((line) => line.includes(" 555 ") && line.includes("power running"));
+  });
+  expect(told).toMatch(/unmanaged .* adopt, dismiss .* disk \d+ GB, hostname legacy, address 10\.9\.8\.7/);
+  const adopt = "pods adopt 555 --node pve1 --wait --to";
+  expect(await commands.run(`${adopt} nobody`, { env: operator })).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("nobody is neither the id of a tenant nor the slug of one of yours"),
+  });
+  const { tenantId, adminEmail: email } = stack.credentials;
+  await stack.customer().request("POST", `/api/tenants/${tenantId}/members`, { email, role: "viewer" });
+  await signIn();
+  expect(await said(`${adopt} demo`, operator)).toMatch(/^legacy \(555\): adopt done; active, running on pve1/);
+  expect(await commands.json("quota", operator)).toMatchObject({ tenantId, usage: { pods: 2 } });
+});
