@@ -16,12 +16,15 @@ import { printBenchResult } from "./bench-result.ts";
 
 /**
  * The whole overview as a request: admission, one snapshot of the database, headroom of every plan, JSON. 1,000
- * hosts, 50,000 pods, a day of 5,000 tasks. Beside it the bare engine: `SELECT count(*)` of each table that the
+ * hosts, 50,000 pods with a week of backups, a day of 5,000 tasks. Beside it the bare engine: `SELECT count(*)` of each table that the
  * overview reads, in one transaction on one connection.
  */
 const nodes = 1_000;
 const podsOfNode = 50;
 const tasksOfDay = 5_000;
+const backupsOfPod = 7;
+const openFindings = 2_000;
+const resolvedFindings = 20_000;
 const rounds = Number(process.env["BENCH_ROUNDS"] ?? 300);
 const warmUp = 20;
 const countedTables = [
@@ -34,6 +37,8 @@ const countedTables = [
   "storages",
   "cloud_pods",
   "cloud_pod_plans",
+  "cloud_pod_backups",
+  "cloud_pod_backup_policies",
   "cloud_pod_provisioning_tasks",
   "node_commands",
   "notifications",
@@ -43,7 +48,10 @@ const countedTables = [
   "node_spools",
   "node_spool_gaps",
   "usage_dirty_hours",
+  "usage_dirty_days",
+  "usage_dirty_months",
   "usage_hours",
+  "usage_verifications",
   "users",
   "sessions",
   "api_tokens",
@@ -51,6 +59,7 @@ const countedTables = [
   "node_certificates",
   "audit_seals",
   "unmanaged_containers",
+  "node_findings",
   "control_plane_replicas",
 ];
 
@@ -79,6 +88,8 @@ async function measure(system: Database, api: Database): Promise<void> {
   await insertPlacedPods(system, nodeIds, tenantIds, podsOfNode);
   await system.transaction((tx) => seedPlans(tx));
   await fillHistory(system);
+  await fillBackups(system);
+  await fillFindings(system);
   // Inventories touch every pod each minute: a table between two of its vacuums, no page of which counts as seen by all.
   for (let minute = 0; minute < 3; minute++) {
     await system.execute(sql`VACUUM ANALYZE`);
@@ -167,6 +178,47 @@ async function fillHistory(db: Database): Promise<void> {
     INSERT INTO unmanaged_containers (node_id, vmid, observation) SELECT node_id, 100, '{}' FROM node_status LIMIT 300`);
   await db.execute(sql`
     INSERT INTO control_plane_replicas (id, hostname, roles) VALUES (${newId()}, 'cp-1', '{api}'), (${newId()}, 'cp-2', '{worker}')`);
+}
+
+/** A daily backup of each pod for a week, spread over the day as their schedules are. */
+async function fillBackups(db: Database): Promise<void> {
+  await db.execute(sql`
+    INSERT INTO cloud_pod_backup_policies (pod_id, tenant_id, enabled, every_hours, keep_last, keep_daily, keep_weekly, next_at)
+    SELECT id, tenant_id, true, 24, 3, 7, 4, now() + random() * interval '1 day' FROM cloud_pods`);
+  // Each day of them takes as long as a statement may.
+  for (let day = 0; day < backupsOfPod; day++)
+    await db.execute(sql`
+      INSERT INTO cloud_pod_backups (id, tenant_id, pod_id, node_id, storage_id, storage, kind, mode, state, volume_id, size_bytes, generation, vmid,
+        spec, started_at, finished_at, checked_at)
+      SELECT gen_random_uuid(), tenant_id, id, node_id, storage_id, 'local', 'scheduled', 'snapshot', state,
+        CASE WHEN state = 'available' THEN 'local:backup/vzdump-lxc-' || vmid || '-' || ${day}::integer END, 500000000, 1, vmid,
+        '{}', finished_at - interval '40 seconds', finished_at, finished_at
+      FROM (SELECT p.id, p.tenant_id, p.node_id, p.vmid, s.id AS storage_id, CASE WHEN random() < 0.005 THEN 'failed' ELSE 'available' END AS state,
+          now() - (${day}::integer + random()) * interval '1 day' AS finished_at
+        FROM cloud_pods p JOIN storages s ON s.node_id = p.node_id) AS backups`);
+}
+
+/** What hosts were found to have that they should not: most of it is long over. */
+async function fillFindings(db: Database): Promise<void> {
+  for (const [state, findings] of [
+    ["open", openFindings],
+    ["resolved", resolvedFindings],
+  ] as const)
+    await db.execute(sql`
+      INSERT INTO node_findings (id, node_id, vmid, pod_id, kind, subject, evidence, offered, state, first_seen_at, last_seen_at, sightings, resolved_at)
+      SELECT gen_random_uuid(), node_id, vmid, id, (ARRAY['power', 'drift', 'resized', 'lock', 'orphan', 'unmanaged'])[1 + n % 6], hostname, '{"power": "stopped"}',
+        '{repair,dismiss}', ${state}, now() - n * interval '1 minute', now(), 3, CASE WHEN ${state} = 'resolved' THEN now() END
+      FROM (SELECT *, row_number() OVER () AS n FROM cloud_pods LIMIT ${findings}) AS pods`);
+  await db.execute(sql`
+    INSERT INTO node_conditions (node_id, kind, message, since)
+    SELECT node_id, (ARRAY['DiskPressure', 'MemoryPressure', 'ClockSkew', 'MeteringGap'])[1 + n % 4], 'since the morning', now() - n * interval '1 minute'
+    FROM (SELECT node_id, row_number() OVER () AS n FROM node_status LIMIT 100) AS hosts`);
+  await db.execute(
+    sql`INSERT INTO usage_hours (hour_start) SELECT date_trunc('hour', now()) - n * interval '1 hour' FROM generate_series(1, 2160) AS n`,
+  );
+  await db.execute(sql`
+    INSERT INTO usage_verifications (year_month, verified_at, findings_count, disagreements_count, findings)
+    SELECT to_char(now(), 'YYYY-MM'), now() - n * interval '1 day', 0, 0, '[]' FROM generate_series(1, 90) AS n`);
 }
 
 /** Times in ms of the rounds after the warm-up. */
