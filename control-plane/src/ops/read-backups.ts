@@ -21,7 +21,7 @@ export async function countBackups(db: Queryable): Promise<BackupCounts> {
     SELECT (SELECT count(*)::integer FROM cloud_pod_backups WHERE state = 'running') AS running, ended.*,
       (SELECT max(finished_at) FROM cloud_pod_backups WHERE state IN ('available', 'pruned') AND finished_at IS NOT NULL) AS "lastSuccessAt",
       due.*, (SELECT count(*)::integer FROM cloud_pod_backups WHERE state = 'available' AND damaged_at IS NOT NULL) AS damaged
-    FROM (SELECT count(*) FILTER (WHERE state <> 'failed')::integer AS succeeded, count(*) FILTER (WHERE state = 'failed')::integer AS failed
+    FROM (SELECT (count(*) - count(*) FILTER (WHERE state = 'failed'))::integer AS succeeded, count(*) FILTER (WHERE state = 'failed')::integer AS failed
         FROM cloud_pod_backups WHERE finished_at >= now() - interval '24 hours') AS ended,
       (SELECT count(*)::integer AS due, min(q.next_at) AS "oldestDueAt" FROM cloud_pod_backup_policies q JOIN cloud_pods p ON p.id = q.pod_id
         WHERE q.enabled AND q.next_at <= now() AND p.status = 'active') AS due`);
