@@ -11,7 +11,7 @@ const env = { NODE_COMPILE_CACHE: compileCache };
  * Half of the time they wait: for leases, retries and hosts. Each file has its own processes, ports and folders. In
  * one group, end to end first, so that nobody waits for the last of a kind.
  */
-const together = { maxWorkers: 4, sequence: { groupOrder: 1 } };
+const together = { maxWorkers: 3, sequence: { groupOrder: 1 } };
 
 /**
  * Three projects by what a test needs: `unit` needs nothing, `integration` a real PostgreSQL or

@@ -1,3 +1,5 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import { checkInvariants } from "../../tools/demo/check-invariants.ts";
@@ -32,6 +34,16 @@ export async function consumption(
   pod: { readonly id: string; readonly vmid: number },
 ): Promise<{ readonly stored: Consumption; readonly truth: Consumption }> {
   await host.simulated.setLoad(pod.vmid, silence);
+  // The simulated kernel brings its files up to the present when it can; a sample counts from then on.
+  const used = join(host.simulated.paths.cgroupRoot, "lxc", String(pod.vmid), "cpu.stat");
+  await until(
+    `counters of ${pod.vmid} that stand still`,
+    async () => {
+      const { cpuUsec } = await host.simulated.truth(pod.vmid);
+      return (await readFile(used, "utf8")).includes(`usage_usec ${cpuUsec}\n`);
+    },
+    60_000,
+  );
   const silentSince = new Date();
   await until(
     `samples of ${pod.id} after ${silentSince.toISOString()}`,
