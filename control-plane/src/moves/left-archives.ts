@@ -6,13 +6,11 @@ import type { Database, Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { lockMove, noteInstants } from "./move.ts";
+import { pauseAfter } from "./retry-pause.ts";
 
 /** A move deletes its archive itself as long as it is under way; what it left is looked at this long after its end. */
 const graceMs = 600_000;
-/** Between two tries at one archive, twice as long after each. */
-const retryFirstMs = 60_000;
-const retryMaxMs = 6 * 3_600_000;
-/** With these pauses more than a day. */
+/** With the pauses between them more than a day. */
 const triesMax = 12;
 const deleteTimeoutMs = 1_800_000;
 const batchMax = 50;
@@ -113,7 +111,7 @@ function selectLeft(grace: number): Sql {
       AND (m.source_freed_at IS NULL OR m.switched_at IS NOT NULL OR p.status = 'deleted'
         OR (p.observed_power <> 'unknown' AND p.container_missing_since IS NULL AND p.observed_at > m.ended_at))
       AND (past.is_gone OR seen.by_nobody OR (NOT past.is_open AND (host.id IS NOT NULL OR m.archive_tries >= ${triesMax}) AND (past.tried_at IS NULL
-        OR past.tried_at < now() - least(${retryMaxMs}, ${retryFirstMs} * 2 ^ least(m.archive_tries, 20)) * interval '1 ms')))`;
+        OR past.tried_at < now() - ${pauseAfter(sql`m.archive_tries`)})))`;
 }
 
 /** @returns undefined when there is nothing to do any more */

@@ -7,15 +7,13 @@ import { sql, type Sql } from "../platform/sql.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
 import { isNothingOfOurs } from "./switch-steps.ts";
+import { pauseAfter } from "./retry-pause.ts";
 
 /**
  * How long a host that was given up must be back before its stale copies are removed: they were stopped at once, and what
  * was written after the backup is on them alone.
  */
 const graceMs = 3_600_000;
-/** Between two tries at one copy, twice as long after each. What is there for more than a day is a finding besides. */
-const retryFirstMs = 60_000;
-const retryMaxMs = 6 * 3_600_000;
 const batchMax = 50;
 
 interface LeftCopy {
@@ -82,7 +80,7 @@ function selectLeft(grace: number): Sql {
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.from_generation = k.generation AND m.purpose = 'evacuate'
         AND s.state_since > now() - ${grace} * interval '1 ms')
       AND (c.id IS NULL OR c.state = 'succeeded'
-        OR c.finished_at < now() - least(${retryMaxMs}, ${retryFirstMs} * 2 ^ least(past.tries - 1, 20)) * interval '1 ms'
+        OR c.finished_at < now() - ${pauseAfter(sql`past.tries - 1`)}
         OR c.error_code IN ('VMID_CONFLICT', 'ON_OTHER_NODE'))`;
 }
 
