@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { cachedFolder, keepMade } from "./cached-folder.ts";
 
 /** The programs behind a host's executables and its kernel, and where the compiler keeps what it made of them. */
 interface Programs {
@@ -24,7 +24,7 @@ export function simulatedPrograms(): Promise<Programs> {
 }
 
 async function makePrograms(): Promise<Programs> {
-  const folder = join(cache, hashOfSources());
+  const folder = cachedFolder(cache, sourceFiles());
   if (!existsSync(folder)) await bundle(folder);
   return {
     main: join(folder, "main.cjs"),
@@ -33,7 +33,6 @@ async function makePrograms(): Promise<Programs> {
   };
 }
 
-/** Of two processes that make the same bundles at once, the one that ends last uses the other's. */
 async function bundle(folder: string): Promise<void> {
   const { buildSync } = await import("esbuild");
   const half = `${folder}.${process.pid}`;
@@ -49,19 +48,11 @@ async function bundle(folder: string): Promise<void> {
     target: "node24",
     logLevel: "warning",
   });
-  try {
-    renameSync(half, folder);
-  } catch (error) {
-    rmSync(half, { recursive: true, force: true });
-    if (!existsSync(folder)) throw error;
-  }
+  keepMade(half, folder);
 }
 
-function hashOfSources(): string {
-  const hash = createHash("sha256").update(process.version);
-  const names = readdirSync(sources, { recursive: true, encoding: "utf8" }).filter(
-    (name) => name.endsWith(".ts") && !name.endsWith(".test.ts"),
-  );
-  for (const name of names.toSorted()) hash.update(`${name}\0`).update(readFileSync(join(sources, name)));
-  return hash.digest("hex").slice(0, 24);
+function sourceFiles(): string[] {
+  return readdirSync(sources, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"))
+    .map((name) => join(sources, name));
 }

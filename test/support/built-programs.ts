@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { cachedFolder, keepMade } from "../simulated-host/cached-folder.ts";
 
 /** The programs as they are shipped. */
 interface BuiltPrograms {
@@ -33,7 +33,7 @@ export function builtPrograms(): BuiltPrograms {
 }
 
 function makePrograms(): BuiltPrograms {
-  const folder = join(cache, hashOfSources());
+  const folder = cachedFolder(cache, sourceFiles());
   if (!existsSync(folder)) build(folder);
   return {
     controlPlane: join(folder, "control-plane/cloudpods.mjs"),
@@ -41,29 +41,20 @@ function makePrograms(): BuiltPrograms {
   };
 }
 
-/** Of two processes that build the same at once, the one that ends last uses the other's. */
 function build(folder: string): void {
   const half = `${folder}.${process.pid}`;
   mkdirSync(cache, { recursive: true });
   execFileSync(process.execPath, [join(root, "tools/build.ts"), half], { stdio: "inherit", timeout: 60_000 });
-  try {
-    renameSync(half, folder);
-  } catch (error) {
-    rmSync(half, { recursive: true, force: true });
-    if (!existsSync(folder)) throw error;
-  }
+  keepMade(half, folder);
 }
 
-function hashOfSources(): string {
-  const hash = createHash("sha256").update(process.version);
-  const names = sources.flatMap((folder) =>
+function sourceFiles(): string[] {
+  const found = sources.flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
       .filter(
         (entry) => entry.isFile() && !entry.name.endsWith(".test.ts") && !entry.parentPath.includes("node_modules"),
       )
       .map((entry) => join(entry.parentPath, entry.name)),
   );
-  for (const path of [...names.toSorted(), ...files.map((name) => join(root, name))])
-    hash.update(`${path}\0`).update(readFileSync(path));
-  return hash.digest("hex").slice(0, 24);
+  return [...found, ...files.map((name) => join(root, name))];
 }
