@@ -98,6 +98,7 @@ async function leave(
     throw new CommandFailure("Can't connect to destination address using public key");
   }
   if (wasRunning && !payload.restart) {
+    // The words of Proxmox itself, which takes --online and then cannot do it.
     throw new CommandFailure("lxc live migration is currently not implemented");
   }
   const volume = openVolume(host, volidOf(config, "rootfs"));
