@@ -43,7 +43,7 @@ export function registerPlanBackupRoutes(routes: RouteTable): void {
     method: "put",
     path,
     summary: "Change the backups that come with a plan; its pods follow within minutes. What is left out stays",
-    tags: ["Plans"],
+    tags: ["plans"],
     access: { platform: "ADMINISTRATOR" },
     checksVersion: true,
     request: { body: change, example: { everyHours: 24, keepDaily: 7 } },

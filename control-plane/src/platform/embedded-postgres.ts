@@ -113,6 +113,7 @@ function keepRunning(
       stopping.abort();
       await stopServer(current);
       await supervised;
+      // One that was being started meanwhile.
       await stopServer(current);
     },
   };
