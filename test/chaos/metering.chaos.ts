@@ -48,7 +48,7 @@ const shortForm: Form = {
     pods: 12,
     sampleMs: 60_000,
     offlineMs: 8 * hourMs,
-    smallSpoolBytes: 120_000,
+    smallSpoolBytes: 80_000,
     eventMs: 4 * hourMs,
     absenceMs: 8 * hourMs,
   },
