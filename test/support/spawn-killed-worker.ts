@@ -16,7 +16,11 @@ export async function spawnKilledWorker(
   child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
   const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   for (const deadline = Date.now() + 30_000; child.exitCode === null && child.signalCode === null; await sleep(20)) {
-    if (await isDone()) child.kill("SIGKILL");
+    if (await isDone()) {
+      // It may be at the boundary after the last commit, and just about to say so and die.
+      await Promise.race([ended, sleep(2_000)]);
+      child.kill("SIGKILL");
+    }
     if (Date.now() > deadline) throw new Error(`the worker neither died at boundary ${nth} nor finished`);
   }
   await ended;
