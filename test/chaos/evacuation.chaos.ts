@@ -1,11 +1,9 @@
-import { execFile } from "node:child_process";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
 import { checkInvariants } from "../../tools/demo/check-invariants.ts";
 import { type Accepted, type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
+import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { processesAbout, signal } from "../support/processes.ts";
 import { ownsPort } from "../support/socket-owner.ts";
@@ -33,10 +31,6 @@ afterAll(async () => {
   await database.close();
 });
 
-async function pct(host: DemoHost, ...argv: string[]): Promise<string> {
-  return (await promisify(execFile)(host.simulated.paths.pct, argv)).stdout;
-}
-
 /** Names of the hosts that have the pod's container, and of those on which it runs. */
 async function copies(pod: PodAnswer): Promise<{ here: string[]; running: string[] }> {
   const found = await Promise.all(
@@ -61,13 +55,13 @@ async function runningPod(host: DemoHost): Promise<PodAnswer> {
   const pod = await succeeded(api, await order(api, `on-${host.name}`, host.name));
   // It was ordered on this host, but its customer does not insist on it.
   await stack.db.execute(sql`UPDATE cloud_pods SET placement_request = '{}' WHERE id = ${pod.id}`);
-  await pct(host, "exec", String(pod.vmid), "--", "mkdir", "/kept");
+  await pctByHand(host, "exec", String(pod.vmid), "--", "mkdir", "/kept");
   return pod;
 }
 
 async function foldersOf(pod: PodAnswer): Promise<string> {
   const { running } = await copies(pod);
-  return await pct(stack.host(running[0] ?? ""), "exec", String(pod.vmid), "--", "ls", "/");
+  return await pctByHand(stack.host(running[0] ?? ""), "exec", String(pod.vmid), "--", "ls", "/");
 }
 
 const migrate = (pod: PodAnswer, target: string): Promise<Accepted> =>
@@ -176,6 +170,6 @@ test("hosts that freeze, are cut off or lose power are given up on a person's wo
   // And it stays so: nothing that comes late starts a stale copy.
   for (const pod of pods) expect((await copies(pod)).running).toEqual(["pve4"]);
   for (const pod of pods)
-    expect(await pct(stack.host("pve4"), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
+    expect(await pctByHand(stack.host("pve4"), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
   expect((await checkInvariants(stack.db, stack.hosts)).oversell).toBe(0);
 }, 300_000);

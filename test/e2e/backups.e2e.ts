@@ -1,9 +1,8 @@
-import { execFile } from "node:child_process";
 import { readdir, truncate } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Accepted, type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
+import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
 import { until } from "../support/until.ts";
@@ -29,7 +28,7 @@ interface BackupAnswer {
 }
 
 async function pct(...argv: string[]): Promise<string> {
-  return (await promisify(execFile)(stack.host("pve1").simulated.paths.pct, argv)).stdout;
+  return await pctByHand(stack.host("pve1"), ...argv);
 }
 
 async function foldersIn(pod: PodAnswer): Promise<string[]> {

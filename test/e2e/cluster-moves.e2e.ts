@@ -1,10 +1,8 @@
-import { execFile } from "node:child_process";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
 import { type Accepted, type PodAnswer, look, order, succeeded } from "../support/customer.ts";
+import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
 import { until } from "../support/until.ts";
@@ -30,16 +28,12 @@ afterAll(async () => {
   await database.close();
 });
 
-async function pct(host: DemoHost, ...argv: string[]): Promise<string> {
-  return (await promisify(execFile)(host.simulated.paths.pct, argv)).stdout;
-}
-
 async function podOn(name: string, storage: string): Promise<PodAnswer> {
   await stack.admin().request("PUT", `/api/nodes/${name}`, { defaultStorage: storage });
   const api = stack.customer();
   const pod = await succeeded(api, await order(api, `on-${storage}`, name));
   await stack.db.execute(sql`UPDATE cloud_pods SET placement_request = '{}' WHERE id = ${pod.id}`);
-  await pct(stack.host(name), "exec", String(pod.vmid), "--", "mkdir", "/kept");
+  await pctByHand(stack.host(name), "exec", String(pod.vmid), "--", "mkdir", "/kept");
   return pod;
 }
 
@@ -60,7 +54,7 @@ async function expectOn(pod: PodAnswer, name: string): Promise<void> {
   );
   expect(found.flat()).toEqual([`${name} running`]);
   expect((await look(stack.customer(), pod)).node).toBe(name);
-  expect(await pct(stack.host(name), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
+  expect(await pctByHand(stack.host(name), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
 }
 
 /** What a dry run shows of a drain. */

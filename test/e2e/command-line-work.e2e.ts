@@ -1,7 +1,6 @@
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type CommandLine, openCommandLine } from "../support/command-line.ts";
+import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
 import { until } from "../support/until.ts";
@@ -85,7 +84,7 @@ test("a test of provisioning leaves nothing, also when it is interrupted", async
 });
 
 test("an operator is shown what a container is, and gives it to a tenant by name", async () => {
-  const pct = async (...argv: string[]) => promisify(execFile)(stack.host("pve1").simulated.paths.pct, argv);
+  const pct = async (...argv: string[]) => pctByHand(stack.host("pve1"), ...argv);
   await pct("clone", "9000", "555", "--hostname", "legacy");
   await pct("set", "555", "--net0", "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:0A:0B:0C,ip=10.9.8.7/24,gw=10.9.8.1");
   await pct("start", "555");

@@ -1,5 +1,4 @@
-import { execFile } from "node:child_process";
-import { isDeepStrictEqual, promisify } from "node:util";
+import { isDeepStrictEqual } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import { createApiClient } from "../../tools/demo/api-client.ts";
@@ -7,6 +6,7 @@ import { type Invariants, checkInvariants } from "../../tools/demo/check-invaria
 import { signIn } from "../../tools/demo/seed.ts";
 import { type Accepted, type PodAnswer, ask, look, metered, order, succeeded } from "../support/customer.ts";
 import { consumption, workingLoad } from "../support/metered-truth.ts";
+import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { readEvents } from "../support/read-events.ts";
 import { type Stack, startStack } from "../support/stack.ts";
@@ -270,7 +270,7 @@ function faults({ samplesLost, samplesDuplicated, oversell, orphans }: Invariant
 }
 
 async function pct(...argv: string[]): Promise<void> {
-  await promisify(execFile)(stack.host("pve2").simulated.paths.pct, argv);
+  await pctByHand(stack.host("pve2"), ...argv);
 }
 
 async function moveFirstSample(by: string): Promise<void> {

@@ -1,8 +1,7 @@
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Accepted, type PodAnswer, ask, look, metered, order, succeeded } from "../support/customer.ts";
 import { workingLoad } from "../support/metered-truth.ts";
+import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
 import { until } from "../support/until.ts";
@@ -33,7 +32,7 @@ interface Finding {
 
 /** Somebody on the host. */
 async function pct(...argv: string[]): Promise<void> {
-  await promisify(execFile)(stack.host("pve1").simulated.paths.pct, argv);
+  await pctByHand(stack.host("pve1"), ...argv);
 }
 
 async function findings(state: string): Promise<readonly Finding[]> {
