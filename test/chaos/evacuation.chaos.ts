@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
+import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
 import { checkInvariants } from "../../tools/demo/check-invariants.ts";
 import { type Accepted, type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
 import { pctByHand } from "../support/pct-by-hand.ts";
