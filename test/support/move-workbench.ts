@@ -1,6 +1,8 @@
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
+import { ContainerObservation, Inventory } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import { newId } from "../../shared/src/ids.ts";
+import { keepInventory } from "../../control-plane/src/nodes/latest-inventory.ts";
 import type { Transaction } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import { destroyPodNow } from "../../control-plane/src/pods/destroy-pod.ts";
@@ -148,6 +150,17 @@ export class MoveWorkbench {
       this.hosts.containers.get(node.id)?.set(pod.vmid, { ...container, power: power === "running" ? 1 : 2 });
     this.hosts.write(pod.vmid);
     return await this.podNow(pod.id);
+  }
+
+  /** The host's newest inventory shows volumes that somebody gave the pod's container by hand. */
+  async giveVolumes(node: BenchNode, { id: podId, vmid }: Pod, partsOfNoPod: string[]): Promise<void> {
+    const container = ContainerObservation.fromPartial({ vmid, podId, partsOfNoPod });
+    const inventory = Inventory.fromPartial({
+      quorate: true,
+      observedAtMs: BigInt(Date.now()),
+      containers: [container],
+    });
+    await this.inSystem((tx) => keepInventory(tx, node.id, inventory));
   }
 
   /** Asks for the removal of a pod. */

@@ -1,7 +1,9 @@
 import { seesBackup } from "../backups/backup-storage.ts";
 import type { MoveStrategy } from "../moves/move.ts";
+import type { Blocker } from "../moves/plan-moves.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { namesOf, readExtraVolumes } from "../pods/extra-volumes.ts";
 import type { Pod } from "../pods/pod.ts";
 
 /** An archive that a pod can be brought back from. */
@@ -23,6 +25,8 @@ export interface Rescue {
   readonly hosts: readonly RescueHost[];
   /** Undefined: its disk is still there, on storage that the cluster shares. */
   readonly archive: RescueArchive | undefined;
+  /** Why none of the hosts that could would do it; then `hosts` is empty. */
+  readonly blocker?: Blocker;
 }
 
 /**
@@ -51,9 +55,16 @@ export async function chooseRescue(tx: Queryable, pod: Pod): Promise<Rescue | un
   const [newest] = seen.toSorted((a, b) => b.madeAt.getTime() - a.madeAt.getTime());
   if (newest === undefined) return undefined;
   const isMember = (nodeId: string): boolean => members.some((member) => member.nodeId === nodeId);
-  const hosts = seen
-    .filter(({ backupId }) => backupId === newest.backupId)
-    .map(({ nodeId }): RescueHost => ({ nodeId, strategy: isMember(nodeId) ? "take-over" : "restore-newest" }));
   const { backupId, volumeId, storage, madeAt } = newest;
-  return { hosts, archive: { backupId, volumeId, storage, madeAt } };
+  const archive = { backupId, volumeId, storage, madeAt };
+  const able = seen
+    .filter((one) => one.backupId === backupId)
+    .map(({ nodeId }): RescueHost => ({ nodeId, strategy: isMember(nodeId) ? "take-over" : "restore-newest" }));
+  const extra = (await readExtraVolumes(tx, [pod.id])).get(pod.id);
+  if (extra === undefined) return { hosts: able, archive };
+  // Restored over the entry that is taken over, the archive would take the place of volumes that it does not hold.
+  const hosts = able.filter(({ strategy }) => strategy !== "take-over");
+  if (hosts.length > 0) return { hosts, archive };
+  const message = `Its container has ${namesOf(extra)}, which no archive of a pod holds and a restore in its cluster would remove.`;
+  return { hosts, archive, blocker: { code: "MORE_THAN_A_POD", message } };
 }

@@ -102,6 +102,27 @@ describe("where there is no place for all", () => {
   });
 });
 
+test("a pod with a volume that no archive holds is named before anything begins, and stays", async () => {
+  const [from] = three(await bench.nodes(3));
+  const [, more] = [await bench.podOn(from), await bench.podOn(from)];
+  await bench.giveVolumes(from, more, ["mp0"]);
+  const blocker = { code: "MORE_THAN_A_POD", message: expect.stringContaining("mp0 (seen at ") };
+  const plan = await drains.call("POST", `/api/nodes/${from.name}/drain?dryRun=true`, order);
+  expect(plan).toMatchObject({ json: { movable: 1, blocked: 1 } });
+  expect(plan.json["moves"]).toContainEqual(expect.objectContaining({ podId: more.id, target: null, blocker }));
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, { ...order, onNoCapacity: "partial" });
+  const end = await drains.driveToEnd(from);
+  expect(end).toMatchObject({ state: "incomplete", counts: { moved: 1, blocked: 1 } });
+  expect(end["pods"]).toContainEqual(expect.objectContaining({ podId: more.id, blocker }));
+  expect(await places([more])).toEqual([from.id]);
+  expect(bench.hosts.carriedOut.filter((one) => one === `backup@${from.name}`)).toHaveLength(1);
+  // As soon as its host shows it as a pod it goes like the others.
+  await bench.giveVolumes(from, more, []);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  expect(await drains.driveToEnd(from)).toMatchObject({ state: "drained", counts: { moved: 1 } });
+  expect(await places([more])).not.toEqual([from.id]);
+});
+
 test("a target that is cordoned meanwhile is replaced before any pod goes there", async () => {
   const [from] = await bench.nodes(1);
   const [first] = await bench.nodes(1);
@@ -138,6 +159,8 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   await drains.drive();
   await tell("pending");
   bench.hosts.away.clear();
+  // Until its host has taken it up it would be one that waits.
+  await expect.poll(async () => (await commands()).map(({ id }) => id), { timeout: 10_000 }).not.toContain(first?.id);
   const end = await drains.driveToEnd(from);
   expect(end).toMatchObject({ state: "cancelled", counts: { moved: 1, left: 2 } });
   expect((await places(pods)).filter((place) => place === to.id)).toHaveLength(1);

@@ -221,6 +221,31 @@ test("in a cluster the dead member's entry is taken over, and a shared disk lose
   expect(storage).toEqual({ gb: pod.diskGb });
 });
 
+test("in a cluster no archive takes the place of a volume that it does not hold, and nothing is called lost", async () => {
+  const [dead, to] = two(await bench.nodes(2, { cluster: true }));
+  const pod = await bench.podOn(dead);
+  await backUp(pod, dead, 60);
+  await bench.giveVolumes(dead, pod, ["mp0"]);
+  // Hosts of other tests would see the archive too.
+  await bench.db.system.execute(sql`
+    UPDATE node_storages SET available = false WHERE node_id NOT IN (${dead.id}, ${to.id})`);
+  await vanish(dead);
+  const where = `/api/nodes/${dead.name}/evacuate`;
+  const blocker = { code: "MORE_THAN_A_POD", message: expect.stringContaining("mp0 (seen at ") };
+  expect((await drains.call("POST", `${where}?dryRun=true`, order)).json).toMatchObject({
+    moves: [{ target: null, blocker }],
+  });
+  await drains.call("POST", where, { ...order, onNoBackup: "mark-lost" });
+  const end = await drains.driveToEnd(dead);
+  expect(end).toMatchObject({ state: "incomplete", counts: { blocked: 1 }, pods: [{ blocker }] });
+  expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, status: "active" });
+  // Without it the entry is a pod again.
+  await bench.giveVolumes(dead, pod, []);
+  expect((await drains.call("POST", `${where}?dryRun=true`, order)).json).toMatchObject({
+    moves: [{ target: { node: to.name }, strategy: "take-over", blocker: null }],
+  });
+});
+
 async function moveState(pod: Pod): Promise<string | undefined> {
   const [row] = await bench.db.system.query<{ state: string }>(
     sql`SELECT state FROM cloud_pod_moves WHERE pod_id = ${pod.id} ORDER BY id DESC LIMIT 1`,

@@ -67,6 +67,10 @@ export async function planEvacuation(
       moves.push({ ...nothing, blocker });
       continue;
     }
+    if (rescue.blocker !== undefined) {
+      moves.push({ ...nothing, blocker: rescue.blocker });
+      continue;
+    }
     const request = rescueRequest(pod, rescue);
     const ranking = rankNodes(request, snapshot, { podsByNode: new Map(), conflictingNodes: new Set() });
     const [candidate] = [...Iterator.from(ranking.candidates).take(1)];

@@ -36,6 +36,10 @@ export async function rescuePod(
     } else await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blocker ?? noBackup });
     return undefined;
   }
+  if (rescue.blocker !== undefined) {
+    await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: rescue.blocker });
+    return undefined;
+  }
   try {
     const generation = await nextGeneration(tx, pod);
     const place = await placePod(tx, fleet, {

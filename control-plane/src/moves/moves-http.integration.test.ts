@@ -74,6 +74,30 @@ test("an operator sees first what a move would do, then has it done and sees wha
   });
 });
 
+test("a pod with volumes that no archive holds is not moved by one", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  const call = await operatorsDoor();
+  const path = `/api/cloud-pods/admin/${pod.vmid}/migrate`;
+  const wish = { target: to.name, reason: "the disk is failing" };
+  // Another interface goes with the configuration, and what is marked as another pod's says nothing of this one.
+  for (const [of, parts] of [
+    [pod, ["net1"]],
+    [{ ...pod, id: bench.tenantId }, ["mp0"]],
+  ] as const) {
+    await bench.giveVolumes(from, of, [...parts]);
+    expect((await call("POST", `${path}?dryRun=true`, wish)).json).toMatchObject({ blocker: null });
+  }
+  await bench.giveVolumes(from, pod, ["mp0", "net1", "unused1"]);
+  const message = expect.stringContaining("has mp0, unused1 (seen at ");
+  expect((await call("POST", `${path}?dryRun=true`, wish)).json).toMatchObject({
+    target: null,
+    blocker: { code: "MORE_THAN_A_POD", message },
+  });
+  expect(await call("POST", path, wish)).toMatchObject({ status: 409, json: { error: "MORE_THAN_A_POD", message } });
+  expect((await bench.books(pod.id)).claims).toHaveLength(1);
+});
+
 describe("a copy that was left behind", () => {
   /** A source that fell silent holds one. */
   async function leftBehind(): Promise<{ from: BenchNode; to: BenchNode; pod: Pod }> {

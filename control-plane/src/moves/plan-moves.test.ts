@@ -121,6 +121,25 @@ describe("a plan", () => {
     const [stuck] = planMoves([pod({ disk: linked })], around(snapshot, { reach: reach.slice(1) }), 1).moves;
     expect(stuck?.blocker?.code).toBe("NO_WAY");
   });
+
+  test("names volumes that no archive would hold, where an archive is the only way", () => {
+    const snapshot = fleetOf(nodeWith({ id: "a" }));
+    const extraVolumes = { keys: ["mp0", "unused1"], seenAt: new Date("2026-11-21T10:00:00.500Z") };
+    const disk = { storage: "local", isShared: false, isLinkedClone: false, extraVolumes };
+    const planned = (reach: Partial<Reach>) =>
+      planMoves([pod({ disk })], around(snapshot, { reach: [{ ...byArchive, ...reach }] }), 1).moves[0];
+    const byArchive: Reach = { nodeId: "a", canMigrate: false, archiveStorage: "backups" };
+    expect(planned({})).toMatchObject({
+      target: null,
+      blocker: {
+        code: "MORE_THAN_A_POD",
+        message: "Its container has mp0, unused1 (seen at 2026-11-21T10:00:00Z), which no archive of a pod would hold.",
+      },
+    });
+    // A migration takes them along, and without a common storage they are not the reason.
+    expect(planned({ canMigrate: true })).toMatchObject({ strategy: "cluster-migrate", blocker: null });
+    expect(planned({ archiveStorage: null })).toMatchObject({ blocker: { code: "NO_WAY" } });
+  });
 });
 
 describe("what moves cost", () => {

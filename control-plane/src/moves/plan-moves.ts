@@ -5,7 +5,7 @@ import { rankNodes, type Candidate } from "../scheduling/rank-nodes.ts";
 import { summaryOf } from "../scheduling/verdict.ts";
 import { expectedCost, totalDurationMs, type PastMove } from "./expected-downtime.ts";
 import type { MoveStrategy } from "./move.ts";
-import { strategyFor, type Reach, type SourceDisk } from "./reach.ts";
+import { blockedByVolumes, strategyFor, type Reach, type SourceDisk } from "./reach.ts";
 import { moveRequest } from "./move-request.ts";
 
 /** Why a pod cannot move, by name and in words. */
@@ -126,6 +126,8 @@ function findTarget(
   }
   if (summary !== undefined)
     return { blocker: { code: "NO_CAPACITY", message: `No reachable host has room: ${summary}.` } };
+  const volumes = blockedByVolumes(pod.disk, reach);
+  if (volumes !== undefined) return { blocker: volumes };
   const message = "No other host is in the same Proxmox cluster or sees a storage for backups that this one sees too.";
   return { blocker: { code: "NO_WAY", message } };
 }

@@ -1,5 +1,7 @@
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { namesOf, readExtraVolumes, type ExtraVolumes } from "../pods/extra-volumes.ts";
+import type { Blocker } from "./plan-moves.ts";
 
 /** How pods of one host can get to another. */
 export interface Reach {
@@ -17,12 +19,26 @@ export interface SourceDisk {
   readonly isShared: boolean;
   /** Proxmox refuses to migrate it: the template's disk is on the source alone. */
   readonly isLinkedClone: boolean;
+  /** What its container has besides: no archive of a pod holds it. */
+  readonly extraVolumes?: ExtraVolumes | undefined;
 }
 
 /** The way of a pod to a target; undefined: there is none. */
 export function strategyFor(disk: SourceDisk, reach: Reach): "cluster-migrate" | "backup-restore" | undefined {
   if (reach.canMigrate && !disk.isLinkedClone) return "cluster-migrate";
-  return reach.archiveStorage === null ? undefined : "backup-restore";
+  return archiveStorageFor(disk, reach) === null ? undefined : "backup-restore";
+}
+
+/** Where an archive of the pod could go; null: nowhere, or it would not hold all that the container has. */
+export function archiveStorageFor({ extraVolumes }: SourceDisk, { archiveStorage }: Reach): string | null {
+  return extraVolumes === undefined ? archiveStorage : null;
+}
+
+/** What is told of a pod that could move by an archive but for its further volumes; undefined: those are not the reason. */
+export function blockedByVolumes({ extraVolumes }: SourceDisk, reach: readonly Reach[]): Blocker | undefined {
+  if (extraVolumes === undefined || reach.every(({ archiveStorage }) => archiveStorage === null)) return undefined;
+  const message = `Its container has ${namesOf(extraVolumes)}, which no archive of a pod would hold.`;
+  return { code: "MORE_THAN_A_POD", message };
 }
 
 /**
@@ -49,11 +65,12 @@ export async function readReach(tx: Queryable, fromNodeId: string): Promise<Reac
  * restored since; where that is wrong the host says so and the move goes the other way.
  */
 export async function readSourceDisks(tx: Queryable, podIds: readonly string[]): Promise<Map<string, SourceDisk>> {
+  const volumes = await readExtraVolumes(tx, podIds);
   const rows = await tx.query<SourceDisk & { podId: string }>(sql`
     SELECT p.id AS "podId", s.name AS storage, s.cluster_id IS NOT NULL AS "isShared",
       s.cluster_id IS NULL AND p.template LIKE 'ct:%' AND s.type IN ('lvmthin', 'zfspool', 'btrfs') AND NOT EXISTS (
         SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moved' AND m.strategy IN ('backup-restore', 'restore-newest')) AS "isLinkedClone"
     FROM cloud_pods p JOIN node_claims k ON k.pod_id = p.id AND k.generation = p.generation JOIN storages s ON s.id = k.storage_id
     WHERE p.id = ANY(${[...podIds]}::uuid[])`);
-  return new Map(rows.map(({ podId, ...disk }) => [podId, disk]));
+  return new Map(rows.map(({ podId, ...disk }) => [podId, { ...disk, extraVolumes: volumes.get(podId) }]));
 }

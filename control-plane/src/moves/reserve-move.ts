@@ -9,7 +9,8 @@ import { NoCapacityError } from "../scheduling/no-capacity.ts";
 import { placePod, type Placement } from "../scheduling/place-pod.ts";
 import { lockMove, type Move, type MovePurpose, type MoveStrategy } from "./move.ts";
 import { moveRequest } from "./move-request.ts";
-import { readReach, readSourceDisks, strategyFor } from "./reach.ts";
+import type { Blocker } from "./plan-moves.ts";
+import { archiveStorageFor, blockedByVolumes, readReach, readSourceDisks, strategyFor } from "./reach.ts";
 
 /** What a move is for. */
 export interface MoveOrder {
@@ -29,7 +30,7 @@ export interface MoveOrder {
  * Claims a place on another host for a pod, before anything else is done: inside the cluster where it can, since
  * that moves least, else where an archive can go. The pod's row is locked; this comes after every other lock of the
  * transaction.
- * @throws DomainError `MOVE_IMPOSSIBLE` when no host can be reached; NoCapacityError when none of those has room
+ * @throws DomainError `MOVE_IMPOSSIBLE` when no host can be reached, `MORE_THAN_A_POD`; NoCapacityError when none of those has room
  */
 export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, order: MoveOrder): Promise<Move> {
   if (pod.nodeId === null) throw impossible("The pod has no place that it could leave.");
@@ -55,14 +56,16 @@ export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, ord
         purpose: "move",
         request,
       });
-      const archiveStorage = reach.find(({ nodeId }) => nodeId === place.nodeId)?.archiveStorage ?? null;
+      const chosen = reach.find(({ nodeId }) => nodeId === place.nodeId);
+      const archiveStorage = chosen === undefined ? null : archiveStorageFor(disk, chosen);
       return await insertMove(tx, pod, order, { strategy, generation, place, archiveStorage });
     } catch (error) {
       if (!(error instanceof NoCapacityError)) throw error;
       full = error;
     }
   }
-  throw full ?? impossible(whyUnreachable(pod, targetNodeId));
+  const volumes = blockedByVolumes(disk, wanted);
+  throw full ?? (volumes === undefined ? impossible(whyUnreachable(pod, targetNodeId)) : refusedFor(volumes));
 }
 
 /** Above everything that any host has heard of for this pod, also in moves that came to nothing. */
@@ -112,5 +115,9 @@ function whyUnreachable(pod: Pod, targetNodeId: string | undefined): string {
 }
 
 function impossible(message: string): DomainError {
-  return new DomainError("wrong-state", "MOVE_IMPOSSIBLE", message);
+  return refusedFor({ code: "MOVE_IMPOSSIBLE", message });
+}
+
+function refusedFor({ code, message }: Blocker): DomainError {
+  return new DomainError("wrong-state", code, message);
 }

@@ -1,0 +1,32 @@
+import type { Queryable } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
+
+/** Volumes besides the root disk that somebody gave a pod's container by hand. */
+export interface ExtraVolumes {
+  /** Keys of the configuration, sorted: mount points ("mp0") and volumes that are not used ("unused0"). */
+  readonly keys: readonly string[];
+  /** When the host saw them. */
+  readonly seenAt: Date;
+}
+
+/** Words for people: "mp0, unused0 (seen at 2026-11-21T10:00:00Z)". */
+export function namesOf({ keys, seenAt }: ExtraVolumes): string {
+  return `${keys.join(", ")} (seen at ${seenAt.toISOString().slice(0, 19)}Z)`;
+}
+
+/**
+ * The pods whose containers have volumes that no pod has, by the newest inventories of the hosts of their places. What was
+ * added since is seen by the host itself, which refuses.
+ */
+export async function readExtraVolumes(db: Queryable, podIds: readonly string[]): Promise<Map<string, ExtraVolumes>> {
+  // Each inventory is taken apart once, however many pods are asked about.
+  const rows = await db.query<{ podId: string; keys: string[]; seenAt: Date }>(sql`
+    SELECT p.id AS "podId", array_agg(part ORDER BY part) AS keys, i.observed_at AS "seenAt"
+    FROM node_inventories i,
+      jsonb_path_query(i.containers, '$[*] ? (exists(@.partsOfNoPod[*] ? (@ like_regex "^(mp|unused)[0-9]+$")))') container,
+      jsonb_array_elements_text(container->'partsOfNoPod') part, cloud_pods p
+    WHERE i.node_id IN (SELECT node_id FROM cloud_pods WHERE id = ANY(${[...podIds]}::uuid[])) AND part ~ '^(mp|unused)[0-9]+$'
+      AND p.id = ANY(${[...podIds]}::uuid[]) AND p.node_id = i.node_id AND p.vmid = (container->>'vmid')::integer AND p.id::text = container->>'podId'
+    GROUP BY p.id, i.observed_at`);
+  return new Map(rows.map(({ podId, ...volumes }) => [podId, volumes]));
+}
