@@ -2,12 +2,11 @@ import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Server } from "@grpc/grpc-js";
+import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { agentGatewayService } from "@cloudpods/proto/agent-gateway-service";
 import { Command, type ConnectResponse } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import pg from "pg";
-import { renewableCredentials } from "../../control-plane/src/agent-gateway/server-credentials.ts";
 import { issueServerCertificate } from "../../control-plane/src/nodes/certificate-authority.ts";
 import type { IssuingDeps } from "../../control-plane/src/nodes/node-certificates.ts";
 import { insertCommand } from "../../control-plane/src/nodes/send-command.ts";
@@ -141,20 +140,18 @@ async function underLoad(pairs: readonly Pair[], send: (pair: Pair) => Promise<n
 async function measureBare(systemUrl: string, deps: IssuingDeps, host: EnrolledHost | undefined): Promise<number[]> {
   if (host === undefined) throw new Error("no host");
   const certificate = await issueServerCertificate(deps.authorities.active, ["127.0.0.1"], new Date());
-  const tls = renewableCredentials({
-    cert: certificate.pem,
-    key: certificate.privateKeyPem,
-    ca: deps.authorities.pems,
-  });
+  const credentials = ServerCredentials.createSsl(
+    Buffer.from(deps.authorities.pems.join("")),
+    [{ cert_chain: Buffer.from(certificate.pem), private_key: Buffer.from(certificate.privateKeyPem) }],
+    true,
+  );
   let write: ((message: ConnectResponse) => void) | undefined;
   const server = new Server();
   server.addService(agentGatewayService, {
     connect: (call: { write(message: ConnectResponse): void }) => void (write = (message) => call.write(message)),
   });
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync("127.0.0.1:0", tls.credentials, (error, bound) =>
-      error === null ? resolve(bound) : reject(error),
-    );
+    server.bindAsync("127.0.0.1:0", credentials, (error, bound) => (error === null ? resolve(bound) : reject(error)));
   });
   const [writer, notifier, listener] = [1, 2, 3].map(() => new pg.Client({ connectionString: systemUrl }));
   if (writer === undefined || notifier === undefined || listener === undefined) throw new Error("no clients");

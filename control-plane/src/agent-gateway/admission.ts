@@ -10,6 +10,8 @@ export interface Admission {
    * refused do not come back together.
    */
   enter(): Promise<() => void>;
+  /** Whether so many wait already that nobody else should go to the expense of a handshake. */
+  isCrowded(): boolean;
 }
 
 /** Bounds of an admission. */
@@ -22,6 +24,8 @@ export interface AdmissionLimits {
   readonly waitMs: number;
 }
 
+/** The part of the places to wait at which it is crowded: those whose handshake is under way need the others. */
+const crowdedShare = 0.25;
 const retryMinMs = 500;
 const retrySpreadMs = 4_500;
 
@@ -60,6 +64,7 @@ export function createAdmission(limits: AdmissionLimits, random: () => number): 
     }
   };
   return {
+    isCrowded: () => waiting.size > crowdedShare * limits.waitingMax,
     async enter() {
       if (opening < limits.openingMax) opening++;
       else await turn();

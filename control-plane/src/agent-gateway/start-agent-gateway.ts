@@ -1,9 +1,10 @@
-import { Server, status } from "@grpc/grpc-js";
+import { Server, ServerCredentials, status } from "@grpc/grpc-js";
 import { agentGatewayService } from "@cloudpods/proto/agent-gateway-service";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Database } from "../platform/database.ts";
 import type { Hints } from "../platform/hints.ts";
+import { listenTls, type ServerTls } from "../platform/tls-listener.ts";
 import { createAdmission } from "./admission.ts";
 import { gatewayMetrics } from "./gateway-metrics.ts";
 import type { LiveSession } from "./live-session.ts";
@@ -11,7 +12,6 @@ import type { SessionSettings } from "./open-session.ts";
 import { readRequest } from "./read-request.ts";
 import { createRounds } from "./run-rounds.ts";
 import { serveSession, type AgentCall, type SessionDeps } from "./serve-session.ts";
-import { renewableCredentials, type GatewayTls } from "./server-credentials.ts";
 import { SessionEnd } from "./session-end.ts";
 import type { ReportHooks } from "./store-report.ts";
 
@@ -22,7 +22,7 @@ export interface AgentGatewayOptions {
   readonly hints: Hints;
   readonly log: Logger;
   readonly registry: Registry;
-  readonly tls: GatewayTls;
+  readonly tls: ServerTls;
   /** Address to listen on. */
   readonly host: string;
   /** 0 takes a free one. */
@@ -31,7 +31,7 @@ export interface AgentGatewayOptions {
   readonly hooks: ReportHooks;
   /** How many sessions may begin at once, default 10: each holds a connection of the database, which others need too. */
   readonly openingMax?: number;
-  /** How many agents may wait for that, default 2,000. */
+  /** How many agents may wait for that, default 200. */
   readonly waitingMax?: number;
   /** Between two looks for what no hint announced, default 5 s. */
   readonly pollMs?: number;
@@ -43,7 +43,7 @@ export interface AgentGateway {
   /** Agents connected here. */
   sessionCount(): number;
   /** Uses a new certificate or new authorities for connections made from now on. */
-  updateTls(tls: GatewayTls): void;
+  updateTls(tls: ServerTls): void;
   /** Sends all agents to other replicas and stops listening, within 5 s. */
   stop(): Promise<void>;
 }
@@ -68,6 +68,10 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
   const onDropped = (reason: string, count: number): void => metrics.reportsDropped.inc({ reason }, count);
   const { brokerUrl } = settings;
   const rounds = createRounds({ db, hints, log, metrics, sessions, brokerUrl, pollMs: options.pollMs ?? 5_000 });
+  const admission = createAdmission(
+    { openingMax: options.openingMax ?? 10, waitingMax: options.waitingMax ?? 200, waitMs: admissionWaitMs },
+    Math.random,
+  );
   const deps: SessionDeps = {
     db,
     hints,
@@ -76,10 +80,7 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
     settings,
     hooks: { ...options.hooks, onDropped },
     sessions,
-    admission: createAdmission(
-      { openingMax: options.openingMax ?? 10, waitingMax: options.waitingMax ?? 2_000, waitMs: admissionWaitMs },
-      Math.random,
-    ),
+    admission,
     wake: rounds.wake,
     silenceMs: keepaliveMs + keepaliveTimeoutMs,
   };
@@ -90,22 +91,28 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
     "grpc.max_send_message_length": messageBytesMax,
   });
   server.addService(service, { connect: (call: AgentCall) => serveSession(deps, call) });
-  const renewable = renewableCredentials(options.tls);
-  const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${bracketed(options.host)}:${options.port}`, renewable.credentials, (error, bound) =>
-      error === null ? resolve(bound) : reject(error),
-    );
+  // TLS is ours, so that its handshakes have their turns; gRPC is given what came of them.
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = await listenTls({
+    tls: options.tls,
+    host: options.host,
+    port: options.port,
+    alpnProtocol: "h2",
+    onConnection: (socket) => injector.injectConnection(socket),
+    onRefused: (reason) => metrics.sessionsRefused.inc({ reason }),
+    mayBegin: () => !admission.isCrowded(),
   });
   rounds.start();
   return {
-    port,
+    port: listener.port,
     sessionCount: () => sessions.size,
-    updateTls: renewable.update,
+    updateTls: listener.updateTls,
     async stop() {
       await rounds.stop();
       for (const session of sessions.values()) {
         session.end(new SessionEnd(status.UNAVAILABLE, "GATEWAY_STOPPING", "this gateway stops; dial again"));
       }
+      listener.close();
       await new Promise<void>((resolve) => {
         const force = setTimeout(() => server.forceShutdown(), stopDeadlineMs);
         server.tryShutdown(() => {
@@ -115,8 +122,4 @@ export async function startAgentGateway(options: AgentGatewayOptions): Promise<A
       });
     },
   };
-}
-
-function bracketed(host: string): string {
-  return host.includes(":") ? `[${host}]` : host;
 }

@@ -1,25 +1,17 @@
-import type { AddressInfo } from "node:net";
 import type { Readable } from "node:stream";
-import { createServer, type PeerCertificate, type TLSSocket } from "node:tls";
+import type { PeerCertificate, TLSSocket } from "node:tls";
 import { Aedes, type AedesPublishPacket, type Client, type PublishPacket } from "aedes";
 import type { Logger } from "pino";
 import { Counter, Gauge, type Registry } from "prom-client";
 import { MAX_MESSAGE_BYTES, parseNodeTopic } from "@cloudpods/shared/topics";
+import { listenTls, type ServerTls } from "../platform/tls-listener.ts";
 import { mayPublish, maySubscribe, parseIdentity } from "./access-rules.ts";
 import { ConnectedClients } from "./connected-clients.ts";
 import { limitPacketBytes } from "./limit-packet-bytes.ts";
 
-/** A server certificate with its key, and the authorities whose clients are let in; all PEM. */
-export interface BrokerTls {
-  readonly cert: string;
-  readonly key: string;
-  /** One PEM block for each authority that is not retired. */
-  readonly ca: readonly string[];
-}
-
 /** What the embedded broker needs. */
 export interface BrokerOptions {
-  readonly tls: BrokerTls;
+  readonly tls: ServerTls;
   /** Address to listen on. */
   readonly host: string;
   /** 0 takes a free one. */
@@ -42,7 +34,7 @@ export interface Broker {
    */
   reviewNodes(nodeId?: string): Promise<number>;
   /** Uses a new certificate or new authorities for connections made from now on. */
-  updateTls(tls: BrokerTls): void;
+  updateTls(tls: ServerTls): void;
   /** Closes all connections and stops listening. */
   close(): Promise<void>;
 }
@@ -86,35 +78,30 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   aedes.on("clientDisconnect", (client) => sessions.delete(client));
   aedes.on("connectionError", (_client, error) => options.log.debug({ err: error }, "broker connection failed"));
 
-  const server = createServer(tlsOptions(options.tls), (socket) => {
-    limitPacketBytes(socket, packetBytesMax, () => refuse("MESSAGE_TOO_LARGE", commonNameOf(socket)));
-    aedes.handle(socket);
-  });
-  server.on("tlsClientError", (error) => {
-    refusals.inc({ reason: "TLS" });
-    options.log.debug({ err: error }, "broker refused a TLS handshake");
-  });
-  const close = async (): Promise<void> => {
+  const forgetMetrics = (): void => {
     // The broker moves between replicas, and may come back to this one.
     for (const name of Object.values(metricNames)) options.registry.removeSingleMetric(name);
-    const closed = new Promise((resolve) => server.close(resolve));
-    await new Promise<void>((resolve) => aedes.close(resolve));
-    await closed;
   };
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(options.port, options.host, resolve);
-    });
-  } catch (error) {
-    await close();
+  const listener = await listenTls({
+    tls: options.tls,
+    host: options.host,
+    port: options.port,
+    onConnection(socket) {
+      limitPacketBytes(socket, packetBytesMax, () => refuse("MESSAGE_TOO_LARGE", commonNameOf(socket)));
+      aedes.handle(socket);
+    },
+    onRefused(reason, error) {
+      refusals.inc({ reason });
+      options.log.debug({ err: error, reason }, "broker refused a connection");
+    },
+  }).catch(async (error: unknown) => {
+    forgetMetrics();
+    await new Promise<void>((resolve) => aedes.close(resolve));
     throw error;
-  }
-  // A TLS server that listens on a port has an address with one.
-  const { port } = server.address() as AddressInfo;
+  });
   return {
-    port,
-    updateTls: (tls) => server.setSecureContext(tlsOptions(tls)),
+    port: listener.port,
+    updateTls: listener.updateTls,
     async reviewNodes(nodeId) {
       let closed = 0;
       for (const { client, identity, serial } of sessions.ofNodes(nodeId)) {
@@ -125,7 +112,11 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
       }
       return closed;
     },
-    close,
+    async close() {
+      forgetMetrics();
+      listener.close();
+      await new Promise<void>((resolve) => aedes.close(resolve));
+    },
   };
 }
 
@@ -143,17 +134,6 @@ function skipVainLooks(aedes: Aedes): void {
   const look = persistence.createRetainedStreamCombi.bind(persistence);
   persistence.createRetainedStreamCombi = (filters) =>
     look(filters.filter((filter) => parseNodeTopic(filter)?.channel !== "acks"));
-}
-
-function tlsOptions(tls: BrokerTls) {
-  return {
-    cert: tls.cert,
-    key: tls.key,
-    ca: [...tls.ca],
-    requestCert: true,
-    rejectUnauthorized: true,
-    minVersion: "TLSv1.3" as const,
-  };
 }
 
 function commonNameOf(socket: TLSSocket): string {

@@ -85,11 +85,14 @@ export function vanishedTogether(silentSinceMs: readonly number[], fleetSize: nu
   const order = silentSinceMs.map((atMs, index) => ({ atMs, index })).toSorted((a, b) => a.atMs - b.atMs);
   const together = new Set<number>();
   let first = 0;
+  // Windows overlap: each absence is noted once, or a fleet of thousands would cost seconds.
+  let noted = 0;
   for (const [last, { atMs }] of order.entries()) {
     while (atMs - (order[first]?.atMs ?? atMs) > vanishWindowMs) first++;
     const count = last - first + 1;
     if (count < vanishCountMin || count * 3 <= fleetSize) continue;
-    for (const { index } of order.slice(first, last + 1)) together.add(index);
+    for (const { index } of order.slice(Math.max(first, noted), last + 1)) together.add(index);
+    noted = last + 1;
   }
   return together;
 }

@@ -6,7 +6,7 @@ import { fullJitterMs } from "../backoff.ts";
 import type { AgentMessage } from "../commands/command-schedule.ts";
 import { checkCertificate } from "../enrolment/check-certificate.ts";
 import type { Identity } from "../enrolment/identity-files.ts";
-import { diagnoseDial } from "./diagnose-dial.ts";
+import { type DialFault, diagnoseDial } from "./diagnose-dial.ts";
 import { type Session, type SessionDoors, SessionFailure, openSession } from "./session.ts";
 
 /** What the link needs. */
@@ -44,6 +44,8 @@ const soundSessionMs = 30_000;
 /** A gateway may ask a host to wait, but not to stay away. */
 const maxAskedWaitMs = 300_000;
 const hourMs = 3_600_000;
+/** A diagnosis is a second dial: a fleet that cannot reach a busy gateway must not double its work. */
+const diagnosisIntervalMs = 60_000;
 
 const channelOptions = {
   "grpc.keepalive_time_ms": 20_000,
@@ -62,6 +64,7 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
   let session: Session | undefined;
   let loop = Promise.resolve();
   const prepareIdentity = createIdentityPreparer(options);
+  const explain = createExplainer();
 
   const runSession = async (): Promise<{ readonly reason: AgentError; readonly wasSound: boolean }> => {
     const identity = await prepareIdentity();
@@ -151,9 +154,17 @@ function waitAfter(fault: AgentError, failures: number): number {
   return Math.max(askedMs, fullJitterMs(failures, Math.random(), backoff));
 }
 
-async function explain(identity: Identity, reason: AgentError): Promise<AgentError> {
-  const fault = await diagnoseDial(identity);
-  return fault === undefined ? reason : new AgentError(fault.code, fault.message, { retryable: true, cause: reason });
+/** Says why no session came about, by a dial of its own; what was found holds for a minute. */
+function createExplainer(): (identity: Identity, reason: AgentError) => Promise<AgentError> {
+  let diagnosedAtMs = Number.NEGATIVE_INFINITY;
+  let fault: DialFault | undefined;
+  return async (identity, reason) => {
+    if (performance.now() - diagnosedAtMs >= diagnosisIntervalMs) {
+      diagnosedAtMs = performance.now();
+      fault = await diagnoseDial(identity);
+    }
+    return fault === undefined ? reason : new AgentError(fault.code, fault.message, { retryable: true, cause: reason });
+  };
 }
 
 function stopped(): AgentError {

@@ -14,7 +14,8 @@ import { type MqttClient, connectAsync } from "mqtt";
 import { pino } from "pino";
 import { Registry } from "prom-client";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { type Broker, type BrokerTls, startBroker } from "../../../control-plane/src/broker/start-broker.ts";
+import { type Broker, startBroker } from "../../../control-plane/src/broker/start-broker.ts";
+import type { ServerTls } from "../../../control-plane/src/platform/tls-listener.ts";
 import type { SigningAuthority } from "../../../control-plane/src/nodes/certificate-authority.ts";
 import { brokerTls, hostTls, replicaTls } from "../../../test/support/broker-identities.ts";
 import { makeTestAuthority } from "../../../test/support/test-authority.ts";
@@ -31,7 +32,7 @@ const silent = pino({ level: "silent" });
 const closers: (() => unknown)[] = [];
 
 let authority: SigningAuthority;
-let serverTls: BrokerTls;
+let serverTls: ServerTls;
 let broker: Broker;
 let clock: DisciplinedClock;
 let spool: Spool;
