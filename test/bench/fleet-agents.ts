@@ -13,6 +13,7 @@ const hosts: EnrolledHost[] = [];
 const held: TLSSocket[] = [];
 let agents: LightAgent[] = [];
 let beats = 0;
+const faults = new Map<string, number>();
 
 /** Highest value of a priority, which is the least of them. */
 const lowestPriority = 19;
@@ -44,7 +45,11 @@ async function enrol(order: CrewOrder & { kind: "enrol" }): Promise<void> {
   } finally {
     await db.close();
   }
-  agents = hosts.map((host) => createLightAgent(host, order.addresses, () => void beats++));
+  const counts = {
+    onBeat: () => void beats++,
+    onFault: (code: string) => void faults.set(code, (faults.get(code) ?? 0) + 1),
+  };
+  agents = hosts.map((host) => createLightAgent(host, order.addresses, counts));
 }
 
 /** Starts the agents, each as soon as few enough of the earlier ones are on their way. */
@@ -90,6 +95,7 @@ function report(): CrewReport {
     brokers: agents.filter((agent) => agent.hasBroker()).length,
     beats,
     dials: [...dials],
+    faults: [...faults],
     nodeIds: hosts.map(({ nodeId }) => nodeId),
   };
 }

@@ -25,6 +25,8 @@ export interface CrewReport {
   readonly beats: number;
   /** Attempts to connect, by second since 1970. */
   readonly dials: readonly (readonly [second: number, count: number])[];
+  /** Sessions that ended or did not come about since the start, by code. */
+  readonly faults: readonly (readonly [code: string, count: number])[];
   readonly nodeIds: readonly string[];
 }
 

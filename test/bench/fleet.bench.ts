@@ -186,7 +186,8 @@ async function measureSteady({ replica, crews }: Bench, db: Database) {
 
 /** kill -9 of the control plane and a start at once. */
 async function measureRestart(bench: Bench) {
-  const { replica } = bench;
+  const { replica, crews } = bench;
+  const before = countFaults(await Promise.all(crews.map((crew) => crew.report())));
   const [killedMs, startedMs] = [Date.now(), performance.now()];
   await replica.kill();
   await replica.start();
@@ -200,6 +201,8 @@ async function measureRestart(bench: Bench) {
   }
   const readySecond = Math.floor((killedMs + readyMs) / 1_000);
   const counts = [...perSecond].toSorted(([a], [b]) => a - b);
+  const faults = [...countFaults(reports)].map(([code, count]) => `${code} ${count - (before.get(code) ?? 0)}`);
+  console.log(`without a session since the kill: ${faults.join(", ")}`);
   console.log(`attempts each second since the kill: ${counts.map(([, count]) => count).join(" ")}`);
   return {
     db,
@@ -211,6 +214,13 @@ async function measureRestart(bench: Bench) {
       dialsPeakOnceReady: Math.max(0, ...counts.flatMap(([second, count]) => (second >= readySecond ? [count] : []))),
     },
   };
+}
+
+function countFaults(reports: readonly CrewReport[]): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const [code, count] of reports.flatMap(({ faults }) => faults))
+    counts.set(code, (counts.get(code) ?? 0) + count);
+  return counts;
 }
 
 /** Kills the process of some agents. */

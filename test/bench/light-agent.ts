@@ -30,8 +30,16 @@ const agentVersion = "0.1.0";
 const firstHeartbeatIntervalMs = 10_000;
 const log = pino({ level: "silent" });
 
-/** Makes the agent of an enrolled host; `onBeat` is called for each heartbeat that is sent. */
-export function createLightAgent(host: EnrolledHost, addresses: FleetAddresses, onBeat: () => void): LightAgent {
+/** What is counted of all agents together. */
+export interface LightAgentCounts {
+  /** A heartbeat is sent. */
+  readonly onBeat: () => void;
+  /** A session ended or did not come about, with the code that an operator on the host sees. */
+  readonly onFault: (code: string) => void;
+}
+
+/** Makes the agent of an enrolled host. */
+export function createLightAgent(host: EnrolledHost, addresses: FleetAddresses, counts: LightAgentCounts): LightAgent {
   const [bootId, spoolId] = [randomUUID(), newId()];
   const clock = createDisciplinedClock({ bootId });
   const identity = { ...host, ...addresses, serverUrl: "" };
@@ -43,7 +51,7 @@ export function createLightAgent(host: EnrolledHost, addresses: FleetAddresses, 
     credentials: { certificatePem: host.certificatePem, privateKeyPem: host.keyPem, caBundlePem: host.caPem },
     heartbeatIntervalMs: firstHeartbeatIntervalMs,
     collectHeartbeat() {
-      onBeat();
+      counts.onBeat();
       const wallClockMs = BigInt(Date.now());
       const beat = { bootId, spoolId, agentVersion, wallClockMs, certificateSerial: host.serial };
       return Promise.resolve(Heartbeat.fromPartial({ ...beat, memoryTotalMb: 65_536, memoryAvailableMb: 32_768 }));
@@ -55,7 +63,10 @@ export function createLightAgent(host: EnrolledHost, addresses: FleetAddresses, 
   const link = createGatewayLink({
     loadIdentity: () => identity,
     renewCertificate: () => Promise.resolve(),
-    onState: ({ isConnected }) => void (hasSession = isConnected),
+    onState({ isConnected, faultCode }) {
+      hasSession = isConnected;
+      if (faultCode !== undefined) counts.onFault(faultCode);
+    },
     buildHello: async () =>
       Hello.fromPartial({
         protocolVersion: 1,
