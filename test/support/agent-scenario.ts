@@ -74,7 +74,7 @@ export function podCommands(host: SimulatedHost, vmid = 100_001) {
     create: (change: Partial<Command> = {}) => command({ $case: "ensureContainer", value: { spec } }, change),
     start: (change: Partial<Command> = {}) => command(power(Power.POWER_RUNNING), change),
     stop: (change: Partial<Command> = {}) => command(power(Power.POWER_STOPPED), change),
-    remove: (change: Partial<Command> = {}) => command({ $case: "ensureAbsent", value: {} }, change),
+    remove: (change: Partial<Command> = {}) => command({ $case: "ensureAbsent", value: { volumes: [] } }, change),
     reboot: (change: Partial<Command> = {}) =>
       command({ $case: "reboot", value: { shutdownTimeoutSeconds: 5 } }, change),
     inspect: (awaitAddressMs = 0) => command({ $case: "inspect", value: { awaitAddressMs } }),

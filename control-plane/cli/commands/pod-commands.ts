@@ -103,18 +103,21 @@ interface DestroyOptions extends ClientOptions, WaitOptions {
   readonly dryRun?: true;
   readonly yes?: true;
   readonly finalBackup?: true;
+  readonly removeVolumes?: true;
 }
 
 function addDestroy(pods: Command): void {
   addWaitOptions(clientCommand(pods, "destroy", "destroy a pod with its disk"))
     .option("--dry-run", "tell what would happen and change nothing")
     .option("--final-backup", "make a backup first, which stays for 30 days")
+    .option("--remove-volumes", "also what somebody added to the pod's container by hand")
     .option("-y, --yes", "do not ask", false)
     .argument("<pod>", "hostname, VMID or id", podReference)
     .action(async (reference: string, options: DestroyOptions) => {
       await withCli(options, async (cli) => {
+        const removeVolumes = options.removeVolumes === true ? "true" : undefined;
         if (options.dryRun === true) {
-          cli.show(await cli.api.call("previewDestroy", { pod: reference }), renderDryRun);
+          cli.show(await cli.api.call("previewDestroy", { pod: reference, query: { removeVolumes } }), renderDryRun);
           return;
         }
         const pod = (await cli.api.call("showPod", { pod: reference })).body;
@@ -124,7 +127,7 @@ function addDestroy(pods: Command): void {
           cli,
           await cli.api.call("destroyPod", {
             pod: pod.id,
-            query: { finalBackup: options.finalBackup === true ? "true" : undefined },
+            query: { finalBackup: options.finalBackup === true ? "true" : undefined, removeVolumes },
           }),
           options,
         );

@@ -42,6 +42,7 @@ const question: PlanQuestion = {
   spec: undefined,
   power: Power.POWER_RUNNING,
   absent: false,
+  volumes: [],
 };
 
 test("questions are answered by the host, whichever replica has its session", async () => {
@@ -60,7 +61,9 @@ test("questions are answered by the host, whichever replica has its session", as
 test("commands that nobody sends are answered one by one; an agent that does not know the question says nothing", async () => {
   const host = await enrolHost(db.system, deps);
   const agent = await connect(host, two);
-  const commands = [1, 2, 3].map((vmid) => Command.fromPartial({ vmid, op: { $case: "ensureAbsent", value: { volumes: [] } } }));
+  const commands = [1, 2, 3].map((vmid) =>
+    Command.fromPartial({ vmid, op: { $case: "ensureAbsent", value: { volumes: [] } } }),
+  );
   const asked = askCommands({ db: db.system, hints: one.hints }, host.nodeId, commands);
   const query = await until("the question", () => agent.heard.find((message) => message.$case === "query"));
   expect(query.value.question).toMatchObject({ $case: "commands", value: { commands: [{ vmid: 1 }, {}, {}] } });

@@ -174,7 +174,7 @@ export const freeIdStep = moveStep({
   at: "source",
   waitingFor: "Giving the id free inside the cluster",
   applies: (move) => move.strategy === "backup-restore" && move.isInCluster,
-  wish: () => ({ op: { $case: "ensureAbsent", value: {} }, timeoutMs: copyTimeoutMs }),
+  wish: () => ({ op: { $case: "ensureAbsent", value: { volumes: [] } }, timeoutMs: copyTimeoutMs }),
   // Whether it was done need not be heard: what is undone from here on is restored.
   before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "source-freed"),
   async onSuccess({ tx, move, now }) {

@@ -125,6 +125,6 @@ async function askForRemoval(tx: Transaction, pod: Pod, { nodeId, generation }: 
     generation: pod.generation > generation ? pod.generation : generation,
     revision: row?.revision ?? pod.revision,
     timeoutMs: 600_000,
-    op: { $case: "ensureAbsent", value: {} },
+    op: { $case: "ensureAbsent", value: { volumes: [] } },
   });
 }

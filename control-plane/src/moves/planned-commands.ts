@@ -61,7 +61,7 @@ export function plannedCommands(way: PlannedWay): PlannedCommand[] {
     }),
     canBeAsked,
   });
-  const gone: Operation = { $case: "ensureAbsent", value: {} };
+  const gone: Operation = { $case: "ensureAbsent", value: { volumes: [] } };
   const spec = targetSpec(pod, { storage: way.storage, bridge: to.bridge, pool: to.pool });
   if (strategy === "cluster-migrate") {
     const targetStorage = pod.storage === way.storage ? "" : way.storage;

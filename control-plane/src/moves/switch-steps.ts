@@ -62,7 +62,7 @@ export const removeStep: Step = {
       tx,
       pod,
       task.id,
-      { op: { $case: "ensureAbsent", value: {} }, timeoutMs: removeTimeoutMs },
+      { op: { $case: "ensureAbsent", value: { volumes: [] } }, timeoutMs: removeTimeoutMs },
       // In force there from now on: every wish of the former place is older than this.
       { nodeId: move.fromNodeId, generation: pod.generation },
     );

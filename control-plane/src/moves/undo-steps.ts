@@ -122,7 +122,7 @@ const removal = moveStep({
   at: "target",
   waitingFor: "Removing the copy on the target",
   applies: () => true,
-  wish: () => ({ op: { $case: "ensureAbsent", value: {} }, timeoutMs: 600_000 }),
+  wish: () => ({ op: { $case: "ensureAbsent", value: { volumes: [] } }, timeoutMs: 600_000 }),
   async onSuccess({ tx, move, now }) {
     await noteInstants(tx, move.id, now, "target-cleared");
     return { kind: "done", message: "The copy on the target is gone" };

@@ -1,3 +1,4 @@
+import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
 import { makeArchiveStep } from "../backups/archive-steps.ts";
 import { insertBackup, requireBackable } from "../backups/request-backup.ts";
@@ -8,24 +9,58 @@ import { appendTaskEvent } from "../tasks/task-events.ts";
 import { taskColumns, type Task } from "../tasks/task.ts";
 import type { Accepted } from "./change-power.ts";
 import { destroyDeadlineMs } from "./destroy-pod.saga.ts";
+import { namesOf, type ExtraVolumes } from "./extra-volumes.ts";
 import { lockPod, type Pod } from "./pod.ts";
 import { beginRemoval } from "./release-pod.ts";
 import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
 
+/** What is known of volumes that would go with a pod although no pod has them. */
+export interface DestroyOptions {
+  /** Undefined: there are none. */
+  readonly volumes?: ExtraVolumes | undefined;
+  /** Whoever asks knows that they go too. */
+  readonly removeVolumes?: boolean;
+}
+
+/**
+ * Nobody's data goes without a word. What is added after this was asked the host refuses.
+ * @returns keys of volumes that may go with the pod
+ * @throws DomainError `MORE_THAN_A_POD`
+ */
+export function requireNothingElse({ volumes, removeVolumes = false }: DestroyOptions): readonly string[] {
+  if (volumes === undefined) return [];
+  if (removeVolumes) return volumes.keys;
+  throw moreThanAPod(volumes, "which would be removed too: ask again with removeVolumes=true if that is meant");
+}
+
+function moreThanAPod(volumes: ExtraVolumes, why: string): DomainError {
+  const message = `The pod's container has ${namesOf(volumes)}, ${why}.`;
+  return new DomainError("wrong-state", "MORE_THAN_A_POD", message, { details: { volumes: volumes.keys } });
+}
+
 /**
  * Destroys a pod in whatever state it is. Work that is under way ends as cancelled: removal supersedes it
  * on the host as well. The bill ends now, however long the host takes.
- * @throws DomainError `VERSION_MISMATCH`, `POD_WRONG_STATE` for a pod that is being deleted already
+ * @throws DomainError `VERSION_MISMATCH`, `MORE_THAN_A_POD`, `POD_WRONG_STATE` for a pod that is being deleted already
  */
-export async function destroyPodNow(tx: Transaction, who: Requester, reference: string, now: Date): Promise<Accepted> {
+export async function destroyPodNow(
+  tx: Transaction,
+  who: Requester,
+  reference: string,
+  now: Date,
+  options: DestroyOptions = {},
+): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
+  const volumes = requireNothingElse(options);
   await beginRemoval(tx, pod, now);
   await endOpenWork(tx, pod);
   const task = await requestWork(tx, who, pod, {
     type: "destroy",
     step: "remove",
     deadlineMs: destroyDeadlineMs,
+    input: { volumes },
     message: "Accepted",
+    ...(volumes.length === 0 ? {} : { detail: { volumes } }),
   });
   return { pod: await lockPod(tx, who.tenantId, pod.id), task };
 }
@@ -33,19 +68,27 @@ export async function destroyPodNow(tx: Transaction, who: Requester, reference: 
 /**
  * Destroys a pod once a last backup of it is there and was read. Until then the pod is what it was, and stays so when
  * there will be none.
- * @throws DomainError `POD_WRONG_STATE`, `NO_BACKUP_STORAGE`, `POD_BUSY`, `VERSION_MISMATCH`
+ * @throws DomainError `POD_WRONG_STATE`, `NO_BACKUP_STORAGE`, `POD_BUSY`, `VERSION_MISMATCH`, `MORE_THAN_A_POD`
  */
-export async function destroyAfterBackup(tx: Transaction, who: Requester, reference: string): Promise<Accepted> {
+export async function destroyAfterBackup(
+  tx: Transaction,
+  who: Requester,
+  reference: string,
+  options: DestroyOptions = {},
+): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
+  const volumes = requireNothingElse(options);
+  if (options.volumes !== undefined && volumes.some((key) => key.startsWith("mp")))
+    throw moreThanAPod(options.volumes, "which a last backup would not hold");
   requireBackable(pod);
   const backupId = newId();
   const task = await requestWork(tx, who, pod, {
     type: "destroy",
     step: makeArchiveStep.name,
     deadlineMs: destroyDeadlineMs,
-    input: { backupId },
+    input: { backupId, volumes },
     message: "Accepted; a last backup is made first",
-    detail: { backupId },
+    detail: { backupId, ...(volumes.length === 0 ? {} : { volumes }) },
   });
   await insertBackup(tx, pod, { id: backupId, kind: "final", taskId: task.id });
   return { pod: await lockPod(tx, who.tenantId, pod.id), task };

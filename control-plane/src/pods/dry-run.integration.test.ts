@@ -1,7 +1,9 @@
 import { newId } from "@cloudpods/shared/ids";
+import { ContainerObservation, Inventory } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { expect, test } from "vitest";
 import { insertFleet } from "../../../test/support/placement-fleet.ts";
 import { PodsOverHttp } from "../../../test/support/pods-over-http.ts";
+import { keepInventory } from "../nodes/latest-inventory.ts";
 import { sql } from "../platform/sql.ts";
 
 const bench = new PodsOverHttp();
@@ -79,6 +81,51 @@ test("a dry run refuses what the deed would refuse, for the same reason", async 
   await refuse("", order, 503, "RESTORE_IN_PROGRESS");
   await bench.db.system.execute(sql`UPDATE control_plane_epoch SET holds_orders = false`);
 });
+
+test("a pod with volumes that no pod has is destroyed only by who says so, and never after a backup without them", async () => {
+  const pod = await bench.running();
+  const { nodeId, vmid } = await bench.podNow(pod.id);
+  const seen = async (...partsOfNoPod: string[]) => {
+    const container = ContainerObservation.fromPartial({ vmid, podId: pod.id, partsOfNoPod });
+    const inventory = Inventory.fromPartial({
+      quorate: true,
+      observedAtMs: BigInt(Date.now()),
+      containers: [container],
+    });
+    await bench.db.system.transaction((tx) => keepInventory(tx, nodeId ?? "", inventory));
+  };
+  const ask = (query: string) => bench.ask(bench.customer, "DELETE", `/${pod.id}?${query}`);
+  await seen("mp0", "net1", "unused1");
+  const before = await traces();
+  const told = {
+    error: "MORE_THAN_A_POD",
+    message: expect.stringContaining("has mp0, unused1 (seen at "),
+    details: { volumes: ["mp0", "unused1"] },
+  };
+  const finalToo = "removeVolumes=true&finalBackup=true";
+  for (const query of ["dryRun=true", "", "finalBackup=true", finalToo])
+    expect(await ask(query), query).toMatchObject({ status: 409, json: told });
+  expect(await traces()).toEqual(before);
+  expect(await ask("dryRun=true&removeVolumes=true")).toMatchObject({ status: 200, json: { dryRun: true } });
+  expect(await bench.done(await ask("removeVolumes=true"))).toMatchObject({ status: "deleted" });
+  expect(await commandsOf(pod.id)).toEqual([{ volumes: ["mp0", "unused1"] }]);
+
+  const other = await bench.running();
+  bench.script = (one) =>
+    one.op?.$case === "ensureAbsent" ? { state: "failed", errorCode: "MORE_THAN_A_POD", retryable: false } : undefined;
+  const asked = await bench.ask(bench.customer, "DELETE", `/${other.id}`);
+  expect(asked.status).toBe(202);
+  // Something was added after the host had looked: it is no reason to ask again by itself.
+  await expect.poll(async () => (await bench.podNow(other.id)).lastErrorCode).toBe("MORE_THAN_A_POD");
+  expect(await commandsOf(other.id)).toEqual([{ volumes: [] }]);
+});
+
+async function commandsOf(podId: string): Promise<unknown[]> {
+  const rows = await bench.db.system.query<{ value: { volumes?: string[] } }>(
+    sql`SELECT command->'ensureAbsent' AS value FROM node_commands WHERE pod_id = ${podId} AND op = 'ensure_absent'`,
+  );
+  return rows.map(({ value }) => ({ volumes: value.volumes ?? [] }));
+}
 
 test("an unknown region or template is told with what there is", async () => {
   const order = (wish: object) =>

@@ -16,6 +16,7 @@ import { previewPlacement } from "../scheduling/place-pod.ts";
 import type { PlacementVerdict } from "../scheduling/verdict.ts";
 import { checkOrder } from "./check-order.ts";
 import { containerSpecOf } from "./container-spec.ts";
+import { requireNothingElse, type DestroyOptions } from "./destroy-pod.ts";
 import { newMacAddress } from "./mac-address.ts";
 import type { PodOrder } from "./order-pod.ts";
 import type { Pod } from "./pod.ts";
@@ -111,13 +112,14 @@ export async function dryRunScale(tx: Queryable, who: DryRunAsker, pod: Pod, ord
       verdict: taken.verdict,
     },
     price: await priceFor(tx, who, size, plan),
-    question: aboutPod(pod, { spec: containerSpecOf({ ...pod, ...size }), absent: false }),
+    question: aboutPod(pod, { spec: containerSpecOf({ ...pod, ...size }), absent: false, volumes: [] }),
   };
 }
 
-/** What destroying a pod would do on its host. */
-export function dryRunDestroy(pod: Pod): DryRun {
-  return { quota: null, placement: null, price: null, question: aboutPod(pod, { spec: undefined, absent: true }) };
+/** What destroying a pod would do on its host. @throws DomainError `MORE_THAN_A_POD`, as the destroy would */
+export function dryRunDestroy(pod: Pod, options: DestroyOptions): DryRun {
+  const wish = { spec: undefined, absent: true, volumes: [...requireNothingElse(options)] };
+  return { quota: null, placement: null, price: null, question: aboutPod(pod, wish) };
 }
 
 /** The host puts a name in the place of the VMID, which the wish does not have, by itself. */
@@ -125,12 +127,12 @@ function aboutNewPod(nodeId: string, spec: ContainerSpec): DryRun["question"] {
   const podId = newId();
   return {
     nodeId,
-    plan: { podId, vmid: 0, generation: 1n, spec, power: Power.POWER_RUNNING, absent: false },
+    plan: { podId, vmid: 0, generation: 1n, spec, power: Power.POWER_RUNNING, absent: false, volumes: [] },
     madeUp: { [podId]: "<pod>", ...(spec.network === undefined ? {} : { [spec.network.mac]: "<mac>" }) },
   };
 }
 
-function aboutPod(pod: Pod, wish: Pick<PlanQuestion, "spec" | "absent">): DryRun["question"] {
+function aboutPod(pod: Pod, wish: Pick<PlanQuestion, "spec" | "absent" | "volumes">): DryRun["question"] {
   if (pod.nodeId === null) return undefined;
   const { id: podId, vmid, generation } = pod;
   return { nodeId: pod.nodeId, plan: { podId, vmid, generation, power: Power.POWER_UNSPECIFIED, ...wish }, madeUp: {} };

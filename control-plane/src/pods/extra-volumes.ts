@@ -9,6 +9,11 @@ export interface ExtraVolumes {
   readonly seenAt: Date;
 }
 
+/** Which of a container's parts are volumes. */
+export function volumesAmong(partsOfNoPod: readonly string[]): string[] {
+  return partsOfNoPod.filter((key) => /^(?:mp|unused)\d+$/u.test(key));
+}
+
 /** Words for people: "mp0, unused0 (seen at 2026-11-21T10:00:00Z)". */
 export function namesOf({ keys, seenAt }: ExtraVolumes): string {
   return `${keys.join(", ")} (seen at ${seenAt.toISOString().slice(0, 19)}Z)`;

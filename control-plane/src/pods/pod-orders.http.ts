@@ -12,6 +12,7 @@ import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError, recordPlacementFailure } from "../scheduling/no-capacity.ts";
 import { destroyAfterBackup, destroyPodNow } from "./destroy-pod.ts";
 import { askHost, dryRunDestroy, dryRunOrder, dryRunScale, type DryRun } from "./dry-run.ts";
+import { readExtraVolumes } from "./extra-volumes.ts";
 import { domain, hostname, labels, sshKey } from "./hostnames.ts";
 import { orderPod } from "./order-pod.ts";
 import { hostsFor, hostsView } from "./placement-hosts.ts";
@@ -111,6 +112,17 @@ const finalBackup = z
     type: "string",
     enum: ["true", "false"],
     description: "Make a backup first, which stays for 30 days; without it nothing is removed.",
+  });
+
+const removeVolumes = z
+  .enum(["true", "false"])
+  .optional()
+  .transform((text) => text === "true")
+  .openapi({
+    type: "string",
+    enum: ["true", "false"],
+    description:
+      "Volumes besides the root disk that somebody gave the container by hand go too; without it a pod with any is not destroyed (409 MORE_THAN_A_POD).",
   });
 
 /** Order, scale and destroy. */
@@ -245,17 +257,20 @@ function registerDestroy(routes: RouteTable, options: PodOrderOptions): void {
       access: { scope: "PROVISIONING" },
       ...(method === "post" ? { idempotent: true as const } : {}),
       checksVersion: true,
-      request: { query: z.object({ dryRun, finalBackup }) },
+      request: { query: z.object({ dryRun, finalBackup, removeVolumes }) },
       responses: { 202: acceptedView, 200: dryRunView },
       async handler({ params, query, ifMatch }, ctx) {
+        const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
+        // Inventories hold the containers of all tenants.
+        const volumes = (await readExtraVolumes(ctx.system, [pod.id])).get(pod.id);
+        const how = { volumes, removeVolumes: query.removeVolumes };
         if (query.dryRun) {
-          const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
           checkVersion(ifMatch, pod.version);
-          return await answerDryRun(ctx, options, dryRunDestroy(pod));
+          return await answerDryRun(ctx, options, dryRunDestroy(pod, how));
         }
         const who = requester(ctx, ifMatch);
         const destroyed = await ctx.inTenant((tx) =>
-          query.finalBackup ? destroyAfterBackup(tx, who, params.pod) : destroyPodNow(tx, who, params.pod, ctx.now),
+          query.finalBackup ? destroyAfterBackup(tx, who, pod.id, how) : destroyPodNow(tx, who, pod.id, ctx.now, how),
         );
         return accepted(destroyed, ctx, options.hints);
       },

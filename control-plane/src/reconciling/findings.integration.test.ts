@@ -25,11 +25,16 @@ beforeAll(async () => {
 });
 afterAll(() => app.close());
 
-/** The host tells what it has; then everything is compared. @returns what was done */
-async function tellAndCompare(changes: Partial<Inventory> = {}) {
+/** The host tells what it has. */
+async function recordOnly(changes: Partial<Inventory> = {}): Promise<void> {
   const template = ContainerObservation.fromPartial({ vmid: 9_000, template: true });
   const inventory = smallInventory({ containers: [template, ...bench.host.containers.values()], ...changes });
   await recordInventory(bench.db.system, { nodeId: bench.nodeId, epoch: 1n }, inventory, { onAddress: recordAddress });
+}
+
+/** The host tells what it has; then everything is compared. @returns what was done */
+async function tellAndCompare(changes: Partial<Inventory> = {}) {
+  await recordOnly(changes);
   const commands: string[] = [];
   const log = pino({ level: "silent" });
   const deeds = await reconcileNodes({ db: bench.db.system, log, graceMs: 0, onCommand: (id) => commands.push(id) });
@@ -226,6 +231,25 @@ describe("a container without a place", () => {
       await bench.db.system.execute(end);
     }
     await tellUntil(async () => !bench.host.containers.has(pod.vmid));
+  });
+
+  test("with a volume that no pod has is removed when an operator says so, with that volume", async () => {
+    const pod = await orphan();
+    bench.host.meddle({ ...seenOf(pod), partsOfNoPod: ["mp0"] });
+    await tellUntil(async () => ((await findings(pod.vmid))[0]?.sightings ?? 0) > 3);
+    const [finding] = await findings(pod.vmid);
+    expect(finding).toMatchObject({ kind: "orphan", action: null, evidence: { volumes: ["mp0"] } });
+    // What was added meanwhile is not what he has decided about.
+    bench.host.meddle({ ...seenOf(pod), partsOfNoPod: ["mp0", "mp1"] });
+    await recordOnly();
+    expect(await resolve(finding, "remove")).toMatchObject({ status: 409, json: { error: "FINDING_OUTDATED" } });
+    bench.host.meddle({ ...seenOf(pod), partsOfNoPod: ["mp0"] });
+    await tellAndCompare();
+    expect((await resolve(finding, "remove")).status).toBe(200);
+    await tellUntil(async () => !bench.host.containers.has(pod.vmid));
+    const [sent] = await bench.db.system.query(sql`
+      SELECT command->'ensureAbsent' AS op FROM node_commands WHERE pod_id = ${pod.id} AND op = 'ensure_absent' ORDER BY id DESC LIMIT 1`);
+    expect(sent).toEqual({ op: { volumes: ["mp0"] } });
   });
 
   test("of a pod that nobody knows is removed only when an operator says so", async () => {

@@ -1,4 +1,5 @@
 import { Power, type ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { volumesAmong } from "../pods/extra-volumes.ts";
 import type { AutomaticDeed, Fact, Remedy } from "./finding.ts";
 import type { KnownPod } from "./known-pod.ts";
 
@@ -47,11 +48,13 @@ export function judgeUnmarked(seen: ContainerObservation, ofItsId: KnownPod | un
  * - of a pod that was deleted or that its owner never got (an adoption that failed has left somebody's own container);
  * - a copy older than the pod's place, while the pod's own host shows the pod.
  * What has another id than its pod was made by hand, what carries the generation in force was moved by hand, and a mark
- * above all that we ever told is of a time that our books have lost. A copy that a move in vain has left where a place is
+ * above all that we ever told is of a time that our books have lost. Volumes that no pod has are data that nobody moved or
+ * backed up with the pod: a container with any goes on an operator's word only, and with the volumes that the finding shows. A copy that a move in vain has left where a place is
  * still kept for it becomes the pod, if an operator says so, once the pod's own host has lost it.
  */
 export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefined): Stranger {
   if (pod === undefined) return { fact: marked("orphan", seen, { pod: "unknown" }), stop: false, remove: false };
+  const hasMore = volumesAmong(seen.partsOfNoPod).length > 0;
   const livesElsewhere = pod.nodeId !== null && pod.status !== "deleted";
   const isOurDoing = seen.vmid === pod.vmid && seen.generation <= pod.highestGeneration;
   const evidence = {
@@ -65,7 +68,7 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
   if (!livesElsewhere) {
     const isOver =
       pod.status === "deleted" ? pod.wasActivated || !pod.wasAdopted : !pod.wasActivated && !pod.wasAdopted;
-    return { fact: marked("orphan", seen, evidence, offered), stop: false, remove: isOurDoing && isOver };
+    return { fact: marked("orphan", seen, evidence, offered), stop: false, remove: isOurDoing && isOver && !hasMore };
   }
   const isLeftBehind = isOurDoing && seen.generation !== pod.generation && pod.isSeenAtHome;
   const isOnlyOne = seen.generation === pod.generation || !pod.isSeenAtHome;
@@ -75,7 +78,7 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
   return {
     fact: marked("stale-copy", seen, where, remedies),
     stop: isLeftBehind && seen.generation < pod.generation && seen.power === Power.POWER_RUNNING,
-    remove: isLeftBehind,
+    remove: isLeftBehind && !hasMore,
   };
 }
 
@@ -92,12 +95,14 @@ function marked(
   offered: readonly Remedy[] = ["remove", "dismiss"],
 ): Fact {
   const { vmid, podId, generation, hostname, lock } = seen;
+  const volumes = volumesAmong(seen.partsOfNoPod);
   return {
     vmid,
     podId,
     kind,
-    subject: `${podId} ${generation}`,
-    evidence: { ...evidence, generation: String(generation), power: powerOf(seen), hostname, lock },
+    // With other volumes it is another decision.
+    subject: [podId, generation, ...volumes].join(" "),
+    evidence: { ...evidence, generation: String(generation), power: powerOf(seen), hostname, lock, volumes },
     offered,
   };
 }

@@ -145,6 +145,17 @@ describe("a container whose pod is elsewhere", () => {
     expect(compare({ ...copy, history: old }).deeds).toMatchObject([{ deed: "stop" }]);
   });
 
+  test("that has volumes of its own is stopped, and removed by people only, who decide anew when those are others", () => {
+    const copy = (...partsOfNoPod: string[]) => ({ ...moved, containers: [aContainer({ partsOfNoPod })] });
+    const { seen, deeds } = again(copy("mp0", "net1"), 30);
+    expect(deeds).toMatchObject([{ deed: "stop" }]);
+    expect(seen).toMatchObject([
+      { subject: "pod 1 mp0", evidence: { volumes: ["mp0"] }, offered: ["remove", "dismiss"] },
+    ]);
+    expect(again(copy("net1"), 11).deeds).toMatchObject([{ deed: "remove" }]);
+    expect(again(copy("mp0", "unused0"), 1).seen).toMatchObject([{ subject: "pod 1 mp0 unused0", sightings: 1 }]);
+  });
+
   test.each([
     ["the pod's own host does not show it: this may be all that is left", { isSeenAtHome: false }, {}],
     ["it carries the generation in force: somebody moved it by hand", {}, { generation: 2n }],
@@ -168,6 +179,8 @@ describe("a container whose pod has no place", () => {
   test("is removed after the grace when the pod was deleted or was never its owner's", () => {
     expect(again(orphan({ status: "deleted" }), 11).deeds).toMatchObject([{ deed: "remove", kind: "orphan" }]);
     expect(again(orphan({ status: "failed", wasActivated: false }), 11).deeds).toMatchObject([{ deed: "remove" }]);
+    const containers = [aContainer({ partsOfNoPod: ["unused0"] })];
+    expect(again({ ...orphan({ status: "deleted" }), containers }, 30).deeds).toEqual([]);
   });
 
   test("is only shown when it may be the last of somebody's data", () => {

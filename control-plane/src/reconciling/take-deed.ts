@@ -3,6 +3,7 @@ import { insertCommand } from "../nodes/send-command.ts";
 import { appendNodeEvents } from "../nodes/node-events.ts";
 import type { Database, Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { volumesAmong } from "../pods/extra-volumes.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
 import { createWish } from "../pods/provision-pod.saga.ts";
 import { systemActor, type Actor } from "../security/actor.ts";
@@ -62,7 +63,7 @@ export async function sendDeed(
     sql`UPDATE cloud_pods SET revision = revision + 1 WHERE id = ${pod.id} RETURNING revision`,
   );
   if (row === undefined || known === undefined) throw new Error(`pod ${pod.id} vanished`);
-  const { op, timeoutMs } = operationOf(deed, pod);
+  const { op, timeoutMs } = operationOf(deed, pod, seen);
   const commandId = await insertCommand(tx, {
     nodeId: comparison.nodeId,
     tenantId: pod.tenantId,
@@ -87,28 +88,39 @@ function generationOf(deed: AutomaticDeed, pod: KnownPod, seen: ContainerObserva
   return deed === "stop" && seen !== undefined ? seen.generation : pod.generation;
 }
 
-function operationOf(deed: AutomaticDeed, pod: Pod): { op: NonNullable<Command["op"]>; timeoutMs: number } {
+function operationOf(
+  deed: AutomaticDeed,
+  pod: Pod,
+  seen: ContainerObservation | undefined,
+): { op: NonNullable<Command["op"]>; timeoutMs: number } {
   switch (deed) {
     case "stop": {
       const value = { power: Power.POWER_STOPPED, shutdownTimeoutSeconds: 0 };
       return { op: { $case: "ensurePower", value }, timeoutMs: stopTimeoutMs };
     }
     case "remove":
-      return { op: { $case: "ensureAbsent", value: {} }, timeoutMs: removeTimeoutMs };
+      return { op: absent(seen?.partsOfNoPod ?? []), timeoutMs: removeTimeoutMs };
     case "repair":
       return createWish(pod);
   }
+}
+
+/** Gone with what the finding shows, and with nothing that came after it. */
+function absent(partsOfNoPod: readonly string[]): NonNullable<Command["op"]> {
+  return { $case: "ensureAbsent", value: { volumes: volumesAmong(partsOfNoPod) } };
 }
 
 /** Removes a container with the mark of a pod that nobody knows; only when an operator says so. */
 export async function removeUnknown(
   tx: Queryable,
   nodeId: string,
-  container: { readonly vmid: number; readonly podId: string; readonly generation: bigint; readonly kind: FindingKind },
+  container: Pick<ContainerObservation, "vmid" | "podId" | "generation" | "partsOfNoPod"> & {
+    readonly kind: FindingKind;
+  },
   order: DeedOrder,
   now: Date,
 ): Promise<string> {
-  const { vmid, podId, generation, kind } = container;
+  const { vmid, podId, generation, partsOfNoPod, kind } = container;
   const commandId = await insertCommand(tx, {
     nodeId,
     podId,
@@ -117,7 +129,7 @@ export async function removeUnknown(
     // Nobody counts the wishes for this pod any more; the clock is above every count.
     revision: BigInt(now.getTime()),
     timeoutMs: removeTimeoutMs,
-    op: { $case: "ensureAbsent", value: {} },
+    op: absent(partsOfNoPod),
   });
   await noteDeed(tx, nodeId, { deed: "remove", vmid, kind, podId, commandId, tenantId: undefined }, order);
   return commandId;

@@ -59,7 +59,7 @@ const anyOp = fc.constantFrom<NonNullable<Command["op"]>>(
   { $case: "ensurePower", value: { power: Power.POWER_RUNNING, shutdownTimeoutSeconds: 1 } },
   { $case: "ensurePower", value: { power: Power.POWER_STOPPED, shutdownTimeoutSeconds: 1 } },
   { $case: "ensureContainer", value: { spec } },
-  { $case: "ensureAbsent", value: {} },
+  { $case: "ensureAbsent", value: { volumes: [] } },
 );
 
 /** Wishes as a control plane writes them: each newer than the one before. */
@@ -207,7 +207,7 @@ describe("the fence", () => {
   test("forgets both with a new placement and after the container was wished away", () => {
     const before = fenceAt(1n, 1n, { spec, power: Power.POWER_RUNNING });
     expect(fenceAfter(wish(2, { generation: 2n }), before)?.spec).toBeUndefined();
-    const absent = fenceAfter(wish(2, { op: { $case: "ensureAbsent", value: {} } }), before);
+    const absent = fenceAfter(wish(2, { op: { $case: "ensureAbsent", value: { volumes: [] } } }), before);
     expect(absent).toMatchObject({ present: false, spec: undefined, power: Power.POWER_UNSPECIFIED });
     expect(fenceAfter(container, absent)).toMatchObject({ present: true, power: Power.POWER_UNSPECIFIED });
   });

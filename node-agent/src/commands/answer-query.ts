@@ -14,7 +14,7 @@ export async function answerQuery(
     return { queryId, commandLines: [], error, plans: [] };
   }
   if (question.$case === "commands") return answerCommands(queryId, question.value, containers, fleetEpoch);
-  const { podId, vmid, generation, spec, power, absent } = question.value;
+  const { podId, vmid, generation, spec, power, absent, volumes } = question.value;
   try {
     const wish = {
       podId,
@@ -22,6 +22,7 @@ export async function answerQuery(
       fleetEpoch,
       generation,
       present: !absent,
+      volumes,
       power,
       ...(spec === undefined ? {} : { spec }),
     };

@@ -161,7 +161,7 @@ test("a command can be cancelled while it waits and while it runs", async () => 
 test("the plan of a wish is told without doing anything", async () => {
   const { gateway, agent } = await connectedScenario();
   const { podId, spec } = podCommands(agent.host);
-  const plan = { podId, vmid: 0, generation: 1n, spec, power: Power.POWER_RUNNING, absent: false };
+  const plan = { podId, vmid: 0, generation: 1n, spec, power: Power.POWER_RUNNING, absent: false, volumes: [] };
   const queryId = randomUUID();
   gateway.say({ $case: "query", value: { queryId, question: { $case: "plan", value: plan } } });
   const answer = await until("the answer", () =>

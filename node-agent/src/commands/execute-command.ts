@@ -52,7 +52,7 @@ export async function executeCommand(
     }
     case "ensureAbsent":
       await doors.sampleFinal(vmid);
-      return converge({ present: false });
+      return converge({ present: false, volumes: op.value.volumes });
     case "reboot": {
       await doors.sampleFinal(vmid);
       const { shutdownTimeoutSeconds } = op.value;

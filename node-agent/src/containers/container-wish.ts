@@ -11,6 +11,8 @@ export interface ContainerWish {
   readonly generation: bigint;
   /** False: the container and its disks are gone. */
   readonly present: boolean;
+  /** Of one that shall be gone: keys of volumes besides the root disk that may go with it; absent: none may. */
+  readonly volumes?: readonly string[];
   /** The whole container; absent when only its power is wished. */
   readonly spec?: ContainerSpec;
   /** Absent or POWER_UNSPECIFIED: as it is. */

@@ -22,7 +22,7 @@ import type { ContainerFailureCode } from "./container-failure.ts";
 import type { ContainerWish } from "./container-wish.ts";
 import { parseMarker, replaceMarker } from "./marker.ts";
 import type { Marker } from "./marker.ts";
-import { isNamelessHalf, lockOf } from "./observed-container.ts";
+import { extraVolumes, isNamelessHalf, lockOf } from "./observed-container.ts";
 import type { ContainerHere, ObservedContainer } from "./observed-container.ts";
 import { configSteps, newContainerOptions, refuseImpossible } from "./plan-config.ts";
 import { step } from "./plan-step.ts";
@@ -68,6 +68,7 @@ export function planContainer(wish: ContainerWish, observed: ObservedContainer, 
     return [cleanUp(wish.vmid, host), ...(wish.present ? planNew(wish, host) : [])];
   }
   const marker = requireOwnership(wish, observed);
+  if (!wish.present) refuseMoreThanAPod(wish, observed);
   const unlock = unlockSteps(wish, observed);
   const steps = wish.present
     ? planPresent(wish, observed.config, observed.running, marker, host)
@@ -112,6 +113,14 @@ export function requireOwnership(
     throw refused("STALE_GENERATION", message);
   }
   return marker;
+}
+
+/** pct destroy removes every volume of a container, also what somebody has added by hand since it was decided. */
+function refuseMoreThanAPod({ vmid, volumes = [] }: ContainerWish, { config }: ContainerHere): void {
+  const others = extraVolumes(config).filter((key) => !volumes.includes(key));
+  if (others.length === 0) return;
+  const message = `container ${vmid} has ${others.join(", ")}, which no pod has and which would be removed with it`;
+  throw refused("MORE_THAN_A_POD", message);
 }
 
 function isNewer(marker: Marker, wish: Pick<ContainerWish, "fleetEpoch" | "generation">): boolean {

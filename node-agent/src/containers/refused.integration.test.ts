@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
@@ -102,6 +102,29 @@ describe("what is refused", () => {
       retryable: false,
     });
     await byHand("set", String(VMID), "--protection", "0");
+  });
+
+  it("a container with volumes that nobody spoke of, before it is stopped", async () => {
+    await fixture.containers.converge(runningWish(cloneSpec(fixture.host)), bounds());
+    const file = join(fixture.paths.pveRoot, "nodes/pve1/lxc", `${VMID}.conf`);
+    const added = "mp0: local-lvm:vm-7-disk-1,mp=/data,size=8G\nunused1: local-lvm:vm-7-disk-2\nrootfs:";
+    writeFileSync(file, readFileSync(file, "utf8").replace("rootfs:", added));
+    const before = readFileSync(file, "utf8");
+    const calls = await callCount();
+    for (const [volumes, told] of [
+      [undefined, "mp0, unused1,"],
+      [["mp0", "mp1"], "has unused1,"],
+    ] as const) {
+      const wish = wishFor({ present: false, ...(volumes === undefined ? {} : { volumes }) });
+      const refused = { code: "MORE_THAN_A_POD", retryable: false, message: expect.stringContaining(told) };
+      await expect(fixture.containers.converge(wish, bounds())).rejects.toMatchObject(refused);
+      await expect(fixture.containers.planLines(wish)).rejects.toMatchObject(refused);
+    }
+    expect(await commandsSince(calls)).toEqual([]);
+    expect(readFileSync(file, "utf8")).toBe(before);
+    const wish = wishFor({ present: false, volumes: ["mp0", "unused1"] });
+    expect((await fixture.containers.converge(wish, bounds())).observation).toBeUndefined();
+    expect(configOf(fixture, VMID)).toBeUndefined();
   });
 
   it.each([

@@ -32,7 +32,7 @@ it("a move's commands are planned one after the other, as they would be carried 
   const plans = await one.containers.planCommands([
     told({ $case: "backup", value: backup }),
     power(Power.POWER_STOPPED),
-    told({ $case: "ensureAbsent", value: {} }),
+    told({ $case: "ensureAbsent", value: { volumes: [] } }),
     told({ $case: "migrate", value: { target: "nowhere", targetStorage: "", shutdownTimeoutSeconds: 0 } }),
     Command.fromPartial(FIRST),
   ]);

@@ -73,7 +73,10 @@ async function planOne(
       return { lines, seen: seen.where === "here" ? { ...seen, running } : seen };
     }
     case "ensureAbsent":
-      return { lines: await wishLines({ ...pod, present: false }, seen, doors), seen: { where: "nowhere" } };
+      return {
+        lines: await wishLines({ ...pod, present: false, ...op.value }, seen, doors),
+        seen: { where: "nowhere" },
+      };
     case "backup": {
       const order = { ...pod, ...op.value };
       const here = requireHere(pod, seen);

@@ -476,8 +476,13 @@ export interface EnsurePower {
   shutdownTimeoutSeconds: number;
 }
 
-/** EnsureAbsent wants the container gone with all its disks. */
+/**
+ * EnsureAbsent wants the container gone with all its disks. One with other volumes besides its root disk than the
+ * named ones stays as it is.
+ */
 export interface EnsureAbsent {
+  /** Keys of volumes that may go too, as in parts_of_no_pod. */
+  volumes: string[];
 }
 
 /** Reboot restarts the container. */
@@ -817,6 +822,8 @@ export interface PlanQuestion {
   power: Power;
   /** True when the container is wanted gone; specification and power say nothing then. */
   absent: boolean;
+  /** As in EnsureAbsent. */
+  volumes: string[];
 }
 
 /** CommandsQuestion asks for the plans of commands that nobody sends. */
@@ -3663,11 +3670,14 @@ export const EnsurePower: MessageFns<EnsurePower> = {
 };
 
 function createBaseEnsureAbsent(): EnsureAbsent {
-  return {};
+  return { volumes: [] };
 }
 
 export const EnsureAbsent: MessageFns<EnsureAbsent> = {
-  encode(_: EnsureAbsent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: EnsureAbsent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.volumes) {
+      writer.uint32(10).string(v!);
+    }
     return writer;
   },
 
@@ -3684,6 +3694,14 @@ export const EnsureAbsent: MessageFns<EnsureAbsent> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.volumes.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3696,20 +3714,26 @@ export const EnsureAbsent: MessageFns<EnsureAbsent> = {
     }
   },
 
-  fromJSON(_: any): EnsureAbsent {
-    return {};
+  fromJSON(object: any): EnsureAbsent {
+    return {
+      volumes: globalThis.Array.isArray(object?.volumes) ? object.volumes.map((e: any) => globalThis.String(e)) : [],
+    };
   },
 
-  toJSON(_: EnsureAbsent): unknown {
+  toJSON(message: EnsureAbsent): unknown {
     const obj: any = {};
+    if (message.volumes?.length) {
+      obj.volumes = message.volumes;
+    }
     return obj;
   },
 
   create(base?: DeepPartial<EnsureAbsent>): EnsureAbsent {
     return EnsureAbsent.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<EnsureAbsent>): EnsureAbsent {
+  fromPartial(object: DeepPartial<EnsureAbsent>): EnsureAbsent {
     const message = createBaseEnsureAbsent();
+    message.volumes = object.volumes?.map((e) => e) || [];
     return message;
   },
 };
@@ -6762,7 +6786,7 @@ export const Query: MessageFns<Query> = {
 };
 
 function createBasePlanQuestion(): PlanQuestion {
-  return { podId: "", vmid: 0, generation: 0n, spec: undefined, power: 0, absent: false };
+  return { podId: "", vmid: 0, generation: 0n, spec: undefined, power: 0, absent: false, volumes: [] };
 }
 
 export const PlanQuestion: MessageFns<PlanQuestion> = {
@@ -6787,6 +6811,9 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
     }
     if (message.absent !== false) {
       writer.uint32(48).bool(message.absent);
+    }
+    for (const v of message.volumes) {
+      writer.uint32(58).string(v!);
     }
     return writer;
   },
@@ -6852,6 +6879,14 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
             message.absent = reader.bool();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.volumes.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6876,6 +6911,7 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
       spec: isSet(object.spec) ? ContainerSpec.fromJSON(object.spec) : undefined,
       power: isSet(object.power) ? powerFromJSON(object.power) : 0,
       absent: isSet(object.absent) ? globalThis.Boolean(object.absent) : false,
+      volumes: globalThis.Array.isArray(object?.volumes) ? object.volumes.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -6899,6 +6935,9 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
     if (message.absent !== false) {
       obj.absent = message.absent;
     }
+    if (message.volumes?.length) {
+      obj.volumes = message.volumes;
+    }
     return obj;
   },
 
@@ -6917,6 +6956,7 @@ export const PlanQuestion: MessageFns<PlanQuestion> = {
       : undefined;
     message.power = object.power ?? 0;
     message.absent = object.absent ?? false;
+    message.volumes = object.volumes?.map((e) => e) || [];
     return message;
   },
 };
