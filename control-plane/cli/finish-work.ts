@@ -6,6 +6,7 @@ import { exitCodes } from "./exit-codes.ts";
 import { followTask } from "./follow-task.ts";
 import type { OpenedCli } from "./open-cli.ts";
 import { createProgress } from "./terminal/progress.ts";
+import { whenToldToEnd } from "./terminal/when-told-to-end.ts";
 
 type Accepted = AnswerOf<"createPod">;
 
@@ -28,7 +29,7 @@ export async function finishWork(cli: OpenedCli, accepted: Answer<Accepted>, opt
 }
 
 /**
- * Follows a task with a bar or lines at the standard error. Ctrl-C leaves the work alone and ends the program, unless
+ * Follows a task with a bar or lines at the standard error. Ctrl-C or SIGTERM leaves the work alone and ends the program, unless
  * the caller has `interrupted`, whose rejection ends the following.
  */
 export async function followTo(
@@ -45,7 +46,7 @@ export async function followTo(
     process.stderr.write(`The work goes on; watch it with: cloudpods tasks watch ${task.id}\n`);
     process.exit(exitCodes.interrupted.code);
   };
-  if (interrupted === undefined) process.once("SIGINT", leave);
+  const forget = interrupted === undefined ? whenToldToEnd(leave) : undefined;
   try {
     const following = followTask(api, task.id, {
       deadlineMs,
@@ -56,7 +57,7 @@ export async function followTo(
     return await (interrupted === undefined ? following : Promise.race([following, interrupted]));
   } finally {
     isOver = true;
-    process.off("SIGINT", leave);
+    forget?.();
     progress.end();
   }
 }

@@ -7,6 +7,7 @@ import { exitCodes } from "./exit-codes.ts";
 import { isPassing } from "./follow-task.ts";
 import type { OpenedCli } from "./open-cli.ts";
 import { createLiveLines } from "./terminal/live-lines.ts";
+import { whenToldToEnd } from "./terminal/when-told-to-end.ts";
 import { drainLines, renderDrain, requireEnd } from "./views/drain-views.ts";
 
 type DrainAnswer = Answer<AnswerOf<"showDrain">>;
@@ -34,11 +35,10 @@ export async function finishDrain(
   const { id, node, nodeId } = begun.body;
   const showLines = createLiveLines(process.stderr);
   showLines(drainLines(begun.body));
-  const interrupted = (): void => {
+  const forget = whenToldToEnd(() => {
     process.stderr.write(`The work goes on; ${howToWatch(node)}\n`);
     process.exit(exitCodes.interrupted.code);
-  };
-  process.once("SIGINT", interrupted);
+  });
   try {
     const ended = await followDrain(
       cli.api,
@@ -51,7 +51,7 @@ export async function finishDrain(
     cli.show(ended, (drain) => renderDrain(drain, Date.now()));
     requireEnd(ended.body, options.wanted);
   } finally {
-    process.off("SIGINT", interrupted);
+    forget();
   }
 }
 

@@ -3,6 +3,7 @@ import { InterruptedError, TaskFailedError } from "./errors.ts";
 import { followTo, nameOf, requireSuccess } from "./finish-work.ts";
 import type { OpenedCli } from "./open-cli.ts";
 import { formatDuration } from "./terminal/format.ts";
+import { whenToldToEnd } from "./terminal/when-told-to-end.ts";
 import { describeError } from "./views/error-view.ts";
 import { describeHealth } from "./views/pod-views.ts";
 import { renderDryRun, requirePossible } from "./views/dry-run-view.ts";
@@ -27,20 +28,19 @@ interface Step {
 }
 
 /**
- * Orders a pod, waits until it runs, looks at its health and destroys it, also when something failed. A first Ctrl-C
- * destroys it too, without waiting for its end; a second one ends the program at once.
+ * Orders a pod, waits until it runs, looks at its health and destroys it, also when something failed. A first Ctrl-C or
+ * SIGTERM destroys it too, without waiting for its end; a second one ends the program at once.
  * @throws TaskFailedError, InterruptedError
  */
 export async function proveProvisioning(cli: OpenedCli, order: TestOrder, deadlineMs: number): Promise<void> {
   const { promise: interrupted, reject } = Promise.withResolvers<never>();
   // It may come while nobody waits for it.
   interrupted.catch(() => undefined);
-  const interrupt = (): void => reject(new InterruptedError("Interrupted"));
-  process.once("SIGINT", interrupt);
+  const forget = whenToldToEnd(() => reject(new InterruptedError("Interrupted")));
   try {
     await prove(cli, order, deadlineMs, interrupted);
   } finally {
-    process.off("SIGINT", interrupt);
+    forget();
   }
 }
 

@@ -74,9 +74,14 @@ test("a test of provisioning leaves nothing, also when it is interrupted", async
     health: { healthy: true },
     steps: [{ step: "create" }, { step: "destroy" }],
   });
-  const ended = await commands.run("provision-test STARTER", { env: customer, interruptAt: / create \d+ % / });
-  expect(ended).toMatchObject({ code: 130, out: "" });
-  expect(ended.err).toMatch(/^cloudpods: Interrupted; provision-test-\S+ \(\d+\) is being destroyed, watch it with: /m);
+  for (const interruptWith of ["SIGINT", "SIGTERM"] as const) {
+    const interruption = { interruptAt: / create \d+ % /, interruptWith };
+    const ended = await commands.run("provision-test STARTER", { env: customer, ...interruption });
+    expect(ended).toMatchObject({ code: 130, out: "" });
+    expect(ended.err).toMatch(
+      /^cloudpods: Interrupted; provision-test-\S+ \(\d+\) is being destroyed, watch it with: /m,
+    );
+  }
   await until("the pod is gone", async () => {
     const { data } = await commands.json("pods ls", customer);
     return data.every(({ hostname }: { hostname: string }) => !hostname.startsWith("provision-test"));

@@ -16,8 +16,9 @@ export interface Ended {
 interface RunOptions {
   readonly input?: string;
   readonly env?: Readonly<Record<string, string>>;
-  /** Presses Ctrl-C once the standard error has this. */
+  /** Tells it to end, as Ctrl-C does, once the standard error has this. */
   readonly interruptAt?: RegExp | undefined;
+  readonly interruptWith?: "SIGINT" | "SIGTERM";
 }
 
 /** The program `cloudpods` as its user has it, with a home of its own. */
@@ -27,7 +28,10 @@ export type CommandLine = Awaited<ReturnType<typeof openCommandLine>>;
 export async function openCommandLine() {
   const program = builtPrograms().controlPlane;
   const home = await mkdtemp(join(tmpdir(), "command-line-"));
-  async function run(args: string, { input = "", env = {}, interruptAt }: RunOptions = {}): Promise<Ended> {
+  async function run(
+    args: string,
+    { input = "", env = {}, interruptAt, interruptWith = "SIGINT" }: RunOptions = {},
+  ): Promise<Ended> {
     const child = spawn(process.execPath, [program, ...args.split(" ")], {
       env: { PATH: process.env["PATH"], XDG_CONFIG_HOME: home, NODE_COMPILE_CACHE: compileCache, ...env },
       stdio: ["pipe", "pipe", "pipe"],
@@ -40,7 +44,7 @@ export async function openCommandLine() {
       err += chunk.toString();
       if (isInterrupted || interruptAt?.test(err) !== true) return;
       isInterrupted = true;
-      child.kill("SIGINT");
+      child.kill(interruptWith);
     });
     child.stdin.end(input);
     const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
