@@ -115,7 +115,7 @@ function endMisled(sessions: Iterable<LiveSession>, brokerUrl: string): void {
   }
 }
 
-/** Marks the sessions as alive. Locks in the order of ids, as the intake of heartbeats does. */
+/** Marks the sessions as alive. Who is at work on a host need not be waited for: its next mark is near. */
 async function markAlive(db: Database, sessions: readonly LiveSession[]): Promise<void> {
   if (sessions.length === 0) return;
   const held = JSON.stringify(sessions.map(({ nodeId, epoch }) => ({ node_id: nodeId, epoch: String(epoch) })));
@@ -123,6 +123,6 @@ async function markAlive(db: Database, sessions: readonly LiveSession[]): Promis
     WITH mine AS (
       SELECT s.node_id FROM node_status s JOIN jsonb_to_recordset(${held}::jsonb) AS x(node_id uuid, epoch bigint)
         ON x.node_id = s.node_id AND x.epoch = s.session_epoch
-      ORDER BY s.node_id FOR NO KEY UPDATE OF s)
+      FOR NO KEY UPDATE OF s SKIP LOCKED)
     UPDATE node_status s SET session_seen_at = now(), session_connected = true FROM mine WHERE s.node_id = mine.node_id`);
 }

@@ -42,21 +42,20 @@ export async function recordInventory(
     return false;
   }
   return await db.transaction(async (tx) => {
+    if (inventory.known) {
+      await recordStorages(tx, session.nodeId, inventory.storages);
+      await recordTemplates(tx, session.nodeId, inventory);
+      await chooseDefaults(tx, session.nodeId, inventory);
+      await recordPods(tx, session.nodeId, inventory, hooks);
+      await recordStrangers(tx, session.nodeId, inventory);
+      await keepInventory(tx, session.nodeId, inventory);
+    } else hooks.onDropped?.("not_trusted_by_host", 1);
+    // At last, so that a host's status is not held for all of it. Should a newer session have begun, nothing of it stays.
     const held = await tx.execute(sql`
       UPDATE node_status SET quorate = ${inventory.quorate}, inventory_at = CASE WHEN ${inventory.known} THEN now() ELSE inventory_at END
       WHERE node_id = ${session.nodeId} AND session_epoch = ${session.epoch}`);
     if (held === 0) throw new SessionSuperseded();
-    if (!inventory.known) {
-      hooks.onDropped?.("not_trusted_by_host", 1);
-      return false;
-    }
-    await recordStorages(tx, session.nodeId, inventory.storages);
-    await recordTemplates(tx, session.nodeId, inventory);
-    await chooseDefaults(tx, session.nodeId, inventory);
-    await recordPods(tx, session.nodeId, inventory, hooks);
-    await recordStrangers(tx, session.nodeId, inventory);
-    await keepInventory(tx, session.nodeId, inventory);
-    return true;
+    return inventory.known;
   });
 }
 

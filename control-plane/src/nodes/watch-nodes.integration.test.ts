@@ -72,6 +72,18 @@ describe("states", () => {
     expect(alarms).toEqual([]);
   });
 
+  test("a host on which others are at work keeps no other waiting, and has its turn at the next look", async () => {
+    const [busy = "", other = ""] = fleet;
+    await seen([busy, other], 35);
+    await db.system.transaction(async (tx) => {
+      await tx.query(sql`SELECT FROM node_status WHERE node_id = ${busy} FOR NO KEY UPDATE`);
+      await look();
+      expect(await states()).toEqual({ online: 5, offline: 1 });
+    });
+    await look();
+    expect(await states()).toEqual({ online: 4, offline: 2 });
+  });
+
   test("one replica looks at a time", async () => {
     await seen(fleet.slice(0, 1), 35);
     await db.system.transaction(async (tx) => {

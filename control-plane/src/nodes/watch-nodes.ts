@@ -150,12 +150,12 @@ async function storeStates(
     return to === row.state ? [] : [{ node_id: row.nodeId, from: row.state, to }];
   });
   if (changes.length === 0) return;
-  // Locked in the order of ids, as everyone does who changes many hosts at once.
+  // A host on which others are at work has its turn at the next look: waiting for it would keep all others waiting.
   const stored = await tx.query<{ nodeId: string; from: string; to: string }>(sql`
     WITH changes AS (
       SELECT s.node_id, x.from, x.to FROM node_status s
       JOIN jsonb_to_recordset(${JSON.stringify(changes)}::jsonb) AS x(node_id uuid, "from" text, "to" text) ON x.node_id = s.node_id AND x.from = s.state
-      ORDER BY s.node_id FOR NO KEY UPDATE OF s)
+      FOR NO KEY UPDATE OF s SKIP LOCKED)
     UPDATE node_status s SET state = c.to, state_since = now() FROM changes c
     WHERE s.node_id = c.node_id RETURNING s.node_id AS "nodeId", c.from, c.to`);
   await appendNodeEvents(

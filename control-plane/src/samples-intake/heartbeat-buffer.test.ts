@@ -8,17 +8,19 @@ const beat = (nodeId: string, receivedAtMs: number) => ({
   heartbeat: Heartbeat.decode(new Uint8Array()),
 });
 
-/** A buffer whose writes fail as `failures` says, and what was written. */
-function bufferWith(failures: Error[] = []) {
+/** A buffer whose writes fail as `failures` says or leave out the busy ones, and what was written. */
+function bufferWith(failures: Error[] = [], busy: ReadonlySet<string>[] = []) {
   const written: string[][] = [];
   const buffer = heartbeatBuffer(
     async (beats, presences) => {
       const failure = failures.shift();
       if (failure !== undefined) throw failure;
+      const leftOut = busy.shift() ?? new Set<string>();
       written.push([
-        ...beats.map((b) => `${b.nodeId}@${b.receivedAtMs}`),
-        ...presences.map((p) => `${p.nodeId} ${p.online ? "on" : "off"}`),
+        ...beats.flatMap((b) => (leftOut.has(b.nodeId) ? [] : [`${b.nodeId}@${b.receivedAtMs}`])),
+        ...presences.flatMap((p) => (leftOut.has(p.nodeId) ? [] : [`${p.nodeId} ${p.online ? "on" : "off"}`])),
       ]);
+      return { busy: leftOut };
     },
     () => {},
   );
@@ -54,6 +56,19 @@ describe("heartbeatBuffer", () => {
     buffer.addPresence({ nodeId: "b", online: false });
     await buffer.flush();
     expect(written).toEqual([["a@1", "b@1", "b off"]]);
+  });
+
+  test("keeps what is of a host that is busy, and only that, unless something newer came", async () => {
+    const { buffer, written } = bufferWith([], [new Set(["a", "b", "c"])]);
+    for (const nodeId of ["a", "b", "d"]) buffer.addHeartbeat(beat(nodeId, 1));
+    for (const nodeId of ["b", "c"]) buffer.addPresence({ nodeId, online: false });
+    const flushing = buffer.flush();
+    buffer.addHeartbeat(beat("a", 2));
+    buffer.addHeartbeat(beat("c", 2));
+    await flushing;
+    await buffer.flush();
+    await buffer.flush();
+    expect(written).toEqual([["d@1"], ["a@2", "b@1", "c@2", "b off"]]);
   });
 
   test("what the database refuses is not offered to it for ever", async () => {

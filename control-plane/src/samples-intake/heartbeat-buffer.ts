@@ -1,4 +1,4 @@
-import type { ReceivedPresence } from "./heartbeats.ts";
+import type { HeartbeatsWritten, ReceivedPresence } from "./heartbeats.ts";
 import type { ReceivedHeartbeat } from "./read-heartbeat.ts";
 import { isAboutContent } from "./store-patiently.ts";
 
@@ -6,7 +6,7 @@ import { isAboutContent } from "./store-patiently.ts";
 export interface HeartbeatBuffer {
   addHeartbeat(beat: ReceivedHeartbeat): void;
   addPresence(presence: ReceivedPresence): void;
-  /** Writes what there is; a failure keeps it for the next time. */
+  /** Writes what there is; what fails or is of a busy host is kept for the next time. */
   flush(): Promise<void>;
 }
 
@@ -18,26 +18,36 @@ const nodesMax = 50_000;
  * was away is not flooded with the past.
  */
 export function heartbeatBuffer(
-  write: (heartbeats: readonly ReceivedHeartbeat[], presences: readonly ReceivedPresence[]) => Promise<void>,
+  write: (
+    heartbeats: readonly ReceivedHeartbeat[],
+    presences: readonly ReceivedPresence[],
+  ) => Promise<Pick<HeartbeatsWritten, "busy">>,
   failed: (error: unknown) => void,
 ): HeartbeatBuffer {
   let beats = new Map<string, ReceivedHeartbeat>();
   let presences = new Map<string, ReceivedPresence>();
   let writing: Promise<void> | undefined;
 
+  /** Takes back what was not written, unless something newer came meanwhile. */
+  function keep(
+    oldBeats: readonly (readonly [string, ReceivedHeartbeat])[],
+    oldPresences: readonly (readonly [string, ReceivedPresence])[],
+  ): void {
+    presences = new Map([...oldPresences.filter(([nodeId]) => !beats.has(nodeId)), ...presences]);
+    beats = new Map([...oldBeats, ...beats]);
+  }
+
   async function writeAll(): Promise<void> {
     const [takenBeats, takenPresences] = [beats, presences];
     [beats, presences] = [new Map(), new Map()];
     try {
-      await write([...takenBeats.values()], [...takenPresences.values()]);
+      const { busy } = await write([...takenBeats.values()], [...takenPresences.values()]);
+      const isBusy = ([nodeId]: readonly [string, unknown]): boolean => busy.has(nodeId);
+      if (busy.size > 0) keep([...takenBeats].filter(isBusy), [...takenPresences].filter(isBusy));
     } catch (error) {
       failed(error);
       // What the database refuses is not offered to it again; the next heartbeats are on their way.
-      if (isAboutContent(error)) return;
-      beats = new Map([...takenBeats, ...beats]);
-      presences = new Map([...takenPresences, ...presences]);
-      for (const nodeId of beats.keys())
-        if (takenPresences.has(nodeId) && !takenBeats.has(nodeId)) presences.delete(nodeId);
+      if (!isAboutContent(error)) keep([...takenBeats], [...takenPresences]);
     }
   }
 

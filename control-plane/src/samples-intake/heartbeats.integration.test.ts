@@ -3,39 +3,49 @@ import { Heartbeat } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { enrolHost, issuingDeps } from "../../../test/support/enrolled-host.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
-import { until } from "../../../test/support/until.ts";
 import { sql } from "../platform/sql.ts";
 import { writeHeartbeats } from "./heartbeats.ts";
 import { trustSpools } from "./trusted-spools.ts";
 
 let db: TestDatabase;
+let deps: Awaited<ReturnType<typeof issuingDeps>>;
 beforeAll(async () => {
   db = await createTestDatabase();
+  deps = await issuingDeps(db.system);
 });
 afterAll(() => db.close());
 
-test("a first heartbeat and a session that begins name the same new spool, and neither is in the other's way", async () => {
-  const host = await enrolHost(db.system, await issuingDeps(db.system));
-  const key = { nodeId: host.nodeId, spoolId: newId() };
-  const heartbeat = Heartbeat.fromPartial({ spoolId: key.spoolId, certificateSerial: host.serial });
-  let written: Promise<number> | undefined;
+/** A heartbeat of a new host, which names its spool. */
+async function firstHeartbeat() {
+  const host = await enrolHost(db.system, deps);
+  const spoolId = newId();
+  const heartbeat = Heartbeat.fromPartial({ spoolId, certificateSerial: host.serial });
+  return { nodeId: host.nodeId, spoolId, receivedAtMs: Date.now(), heartbeat };
+}
+
+test("who waits for nobody: a host whose session begins is left for later, all others are written", async () => {
+  const [busy, free] = [await firstHeartbeat(), await firstHeartbeat()];
   await db.system.transaction(
     async (tx) => {
-      await tx.execute(sql`SELECT FROM node_status WHERE node_id = ${host.nodeId} FOR NO KEY UPDATE`);
-      written = writeHeartbeats(db.system, [{ nodeId: host.nodeId, receivedAtMs: Date.now(), heartbeat }], []);
-      await until("the heartbeat waits", async () => {
-        const waiting = await db.system.query(
-          sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
-        );
-        return waiting.length > 0;
+      await tx.execute(sql`SELECT FROM node_status WHERE node_id = ${busy.nodeId} FOR NO KEY UPDATE`);
+      const presence = { nodeId: busy.nodeId, online: false };
+      expect(await writeHeartbeats(db.system, [busy, free], [presence])).toEqual({
+        refused: 0,
+        busy: new Set([busy.nodeId]),
       });
-      // Waiting for the heartbeat, which waits for us, would end only when the database finds the deadlock.
+      // The session's first words name the spool too, and the heartbeats keep nobody from it.
       await tx.execute(sql`SET LOCAL lock_timeout = '500ms'`);
-      await trustSpools(tx, [key]);
+      await trustSpools(tx, [busy]);
     },
     { retriesMax: 0 },
   );
-  expect(await written).toBe(0);
-  const spools = await db.system.query(sql`SELECT FROM node_spools WHERE node_id = ${host.nodeId}`);
-  expect(spools).toHaveLength(1);
+  expect(await writeHeartbeats(db.system, [busy], [])).toEqual({ refused: 0, busy: new Set() });
+  const spools = await db.system.query(sql`
+    SELECT FROM node_spools s JOIN node_status t ON t.node_id = s.node_id WHERE s.node_id = ANY(${[busy.nodeId, free.nodeId]}::uuid[]) AND t.presence_online`);
+  expect(spools).toHaveLength(2);
+});
+
+test("a heartbeat of a host that nobody knows is refused, not kept", async () => {
+  const unknown = { ...(await firstHeartbeat()), nodeId: newId() };
+  expect(await writeHeartbeats(db.system, [unknown], [])).toEqual({ refused: 1, busy: new Set() });
 });

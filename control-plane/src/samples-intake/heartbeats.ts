@@ -11,41 +11,55 @@ export interface ReceivedPresence {
   readonly online: boolean;
 }
 
+/** What became of heartbeats and presences. */
+export interface HeartbeatsWritten {
+  /** Heartbeats that were not believed. */
+  readonly refused: number;
+  /** Hosts whose row somebody holds at the moment: nothing of them was written. */
+  readonly busy: ReadonlySet<string>;
+}
+
 /**
  * Writes the newest heartbeat of each node, one row a minute for the curves, the conditions that
  * heartbeats show, and presence. A heartbeat of a removed node or under a certificate that is revoked or not
  * this node's is not believed; under a revoked one the samples of its spool are not either, until a valid
- * one names it.
- *
- * @returns how many heartbeats were not believed.
+ * one names it. No host waits for another one: who is busy is left out.
  */
 export async function writeHeartbeats(
   database: Database,
   heartbeats: readonly ReceivedHeartbeat[],
   presences: readonly ReceivedPresence[],
-): Promise<number> {
+): Promise<HeartbeatsWritten> {
   return await database.transaction(async (tx) => {
-    await lockStatuses(tx, [...heartbeats, ...presences]);
-    const { accepted, revoked } = await judgeHeartbeats(tx, heartbeats);
+    const busy = await lockStatuses(tx, [...heartbeats, ...presences]);
+    const isFree = ({ nodeId }: { readonly nodeId: string }): boolean => !busy.has(nodeId);
+    const [free, freePresences] = [heartbeats.filter(isFree), presences.filter(isFree)];
+    const { accepted, revoked } = await judgeHeartbeats(tx, free);
     if (accepted.length > 0) {
       await writeStatus(tx, accepted);
       await writeNodeSamples(tx, accepted);
       await writeConditions(tx, accepted);
     }
-    if (presences.length > 0) await writePresences(tx, presences);
+    if (freePresences.length > 0) await writePresences(tx, freePresences);
     await refuseSpools(tx, spoolsOf(revoked));
     await trustSpools(tx, spoolsOf(accepted));
-    return heartbeats.length - accepted.length;
+    return { refused: free.length - accepted.length, busy };
   });
 }
 
 /**
- * The order of all who change hosts: statuses by id before anything else. Whoever begins a session holds the host's status
- * when it names its spool.
+ * The order of all who change hosts: statuses before anything else. Whoever begins a session holds the host's status
+ * when it names its spool. A batch that waited for one host would keep all its others locked meanwhile, and whoever waits
+ * for those: thousands of hosts come to a standstill that way. Returns the hosts whose status is held by others.
  */
-async function lockStatuses(tx: Queryable, of: readonly { readonly nodeId: string }[]): Promise<void> {
-  await tx.execute(sql`
-    SELECT FROM node_status WHERE node_id = ANY(${of.map(({ nodeId }) => nodeId)}::uuid[]) ORDER BY node_id FOR NO KEY UPDATE`);
+async function lockStatuses(tx: Queryable, of: readonly { readonly nodeId: string }[]): Promise<ReadonlySet<string>> {
+  const nodeIds = of.map(({ nodeId }) => nodeId);
+  const busy = await tx.query<{ nodeId: string }>(sql`
+    WITH held AS MATERIALIZED (
+      SELECT node_id FROM node_status WHERE node_id = ANY(${nodeIds}::uuid[]) FOR NO KEY UPDATE SKIP LOCKED)
+    SELECT s.node_id AS "nodeId" FROM node_status s
+    WHERE s.node_id = ANY(${nodeIds}::uuid[]) AND NOT EXISTS (SELECT FROM held h WHERE h.node_id = s.node_id)`);
+  return new Set(busy.map(({ nodeId }) => nodeId));
 }
 
 async function judgeHeartbeats(

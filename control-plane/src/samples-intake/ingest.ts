@@ -82,8 +82,9 @@ export function startIngest(options: IngestOptions): Ingest {
   });
   const beats = heartbeatBuffer(
     async (heartbeats, presences) => {
-      const refused = await writeHeartbeats(options.database, heartbeats, presences);
-      metrics.dropped("HEARTBEAT_REFUSED", refused);
+      const written = await writeHeartbeats(options.database, heartbeats, presences);
+      metrics.dropped("HEARTBEAT_REFUSED", written.refused);
+      return written;
     },
     (error) => log.warn({ err: error }, "heartbeats could not be written; trying again"),
   );
