@@ -6,6 +6,7 @@ import { registerNodeRoutes } from "../../control-plane/src/nodes/nodes.http.ts"
 import { openHints } from "../../control-plane/src/platform/hints.ts";
 import { createLog } from "../../control-plane/src/platform/log.ts";
 import { registerSecurityRoutes } from "../../control-plane/src/security/security.http.ts";
+import { bellOf } from "./bell.ts";
 import { issuingDeps } from "./enrolled-host.ts";
 import type { BenchNode, MoveWorkbench } from "./move-workbench.ts";
 import { makePerson, send, type Sent } from "./people.ts";
@@ -23,6 +24,7 @@ export interface DrainBench {
 
 /** Makes one; close it at the end of the test. */
 export async function openDrainBench(bench: MoveWorkbench): Promise<DrainBench> {
+  const bell = bellOf(bench.db.system);
   const hints = openHints({ url: bench.db.systemUrl, log: createLog({ level: "silent" }) });
   const deps = await issuingDeps(bench.db.system, Buffer.alloc(32, 7));
   const { app } = buildTestApp(bench.db, {
@@ -30,13 +32,14 @@ export async function openDrainBench(bench: MoveWorkbench): Promise<DrainBench> 
       registerSecurityRoutes(routes, { secureCookies: true });
       registerNodeRoutes(routes, { ...deps, hints });
       registerDrainRoutes(routes, { fleet: bench.fleet });
-      registerMoveRoutes(routes, { fleet: bench.fleet, hints: { workQueued: () => {} } });
+      registerMoveRoutes(routes, { fleet: bench.fleet, hints: { workQueued: () => bell.ring() } });
     },
   });
   const operator = await makePerson(bench.db, app, { platformRole: "OPERATOR" });
   const call = (method: string, path: string, body?: unknown): Promise<Sent> =>
     send(app, method, path, { body, headers: operator.headers });
-  const drive = (): Promise<number> => driveDrains({ db: bench.db.system, fleet: bench.fleet, onQueued: () => {} });
+  const drive = (): Promise<number> =>
+    driveDrains({ db: bench.db.system, fleet: bench.fleet, onQueued: () => bell.ring() });
   return {
     call,
     drive,

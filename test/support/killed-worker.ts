@@ -8,21 +8,21 @@ import { startTaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
 /**
  * A worker in a process of its own that kills itself with SIGKILL at the n-th boundary that it reaches:
  * `node killed-worker.ts <database url> <n>`. It prints the boundary's name first, so that the test knows
- * where it died.
+ * where it died. It says when it has committed a step, or the end of a task, and looks for work when anything is said to it.
  */
 // Nothing is written at its end.
 flushCompileCache();
 const [url = "", nth = "0"] = process.argv.slice(2);
 let reached = 0;
-startTaskWorker({
+const worker = startTaskWorker({
   db: openDatabase({ url, applicationName: "killed worker", connectionsMax: 4 }),
   workerId: `killed-${process.pid}`,
   sagas: podSagas(createFleetView()),
   log: pino({ level: "silent" }),
-  onCommitted: () => {},
+  onCommitted: (_, change) => void process.stdout.write(change.end === undefined ? "committed\n" : "ended\n"),
   concurrencyMax: 1,
   leaseMs: 150,
-  pollMs: 10,
+  pollMs: 25,
   onBoundary: async (boundary, task) => {
     reached += 1;
     if (reached !== Number(nth)) return;
@@ -30,3 +30,4 @@ startTaskWorker({
     await new Promise(() => {});
   },
 });
+process.stdin.on("data", () => worker.wake());

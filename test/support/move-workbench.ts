@@ -1,4 +1,3 @@
-import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
 import { ContainerObservation, Inventory } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import { newId } from "../../shared/src/ids.ts";
@@ -8,16 +7,17 @@ import { sql } from "../../control-plane/src/platform/sql.ts";
 import { destroyPodNow } from "../../control-plane/src/pods/destroy-pod.ts";
 import { orderPod } from "../../control-plane/src/pods/order-pod.ts";
 import { lockPodById, type Pod } from "../../control-plane/src/pods/pod.ts";
-import { podSagas } from "../../control-plane/src/pods/pod-sagas.ts";
 import { createFleetView } from "../../control-plane/src/scheduling/fleet-view.ts";
 import { systemActor } from "../../control-plane/src/security/actor.ts";
 import { findTask } from "../../control-plane/src/tasks/change-task.ts";
-import { startTaskWorker, type Boundary, type TaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
+import type { Boundary, TaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
 import type { Task } from "../../control-plane/src/tasks/task.ts";
+import { bellOf, untilRung } from "./bell.ts";
 import { createTestDatabase, type TestDatabase } from "./postgres.ts";
 import { countOversold } from "./placement-fleet.ts";
 import { aTenant, anOnlineNode } from "./rows.ts";
 import { ScriptedFleet } from "./scripted-fleet.ts";
+import { startTestWorker } from "./test-worker.ts";
 
 /** What the agents of a release that can move pods say of themselves. */
 const capabilities = [
@@ -81,15 +81,7 @@ export class MoveWorkbench {
 
   /** Starts a worker; `onBoundary` may kill it. */
   work(onBoundary?: (boundary: Boundary, task: Task) => Promise<void>): TaskWorker {
-    const worker = startTaskWorker({
-      db: this.db.system,
-      workerId: newId(),
-      sagas: podSagas(this.fleet),
-      log: pino({ level: "silent" }),
-      onCommitted: () => {},
-      pollMs: 5,
-      ...(onBoundary === undefined ? {} : { onBoundary }),
-    });
+    const worker = startTestWorker(this.db.system, this.fleet, onBoundary);
     this.#workers.push(worker);
     return worker;
   }
@@ -142,6 +134,7 @@ export class MoveWorkbench {
       (tx) => orderPod(tx, who, { planCode: plan, hostname: "shop", placement: { nodeLabels: { host: node.name } } }),
       { tenantId: this.tenantId },
     );
+    bellOf(this.db.system).ring();
     await this.end(task.id);
     await this.db.system.execute(sql`
       UPDATE cloud_pods SET placement_request = '{}', desired_power = ${power}, observed_power = ${power} WHERE id = ${pod.id}`);
@@ -173,21 +166,19 @@ export class MoveWorkbench {
     return this.db.system.transaction((tx) => lockPodById(tx, id));
   }
 
-  inSystem<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
-    return this.db.system.transaction(work);
+  async inSystem<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    const result = await this.db.system.transaction(work);
+    bellOf(this.db.system).ring();
+    return result;
   }
 
   /** How a task ended, once it has. */
   async end(taskId: string): Promise<{ state: string; errorCode: string | null }> {
     const finished = ["succeeded", "failed", "cancelled"];
-    await expect
-      .poll(async () => finished.includes((await findTask(this.db.system, taskId)).state), {
-        timeout: 20_000,
-        interval: 5,
-      })
-      .toBe(true);
-    const { state, errorCode } = await findTask(this.db.system, taskId);
-    return { state, errorCode };
+    return await untilRung(`the end of task ${taskId}`, this.db.system, async () => {
+      const { state, errorCode } = await findTask(this.db.system, taskId);
+      return finished.includes(state) && { state, errorCode };
+    });
   }
 
   /** Places and claims of a pod, oldest first. */

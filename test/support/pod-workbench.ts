@@ -1,4 +1,3 @@
-import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
 import type { Command } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import { newId } from "../../shared/src/ids.ts";
@@ -7,13 +6,14 @@ import { sql } from "../../control-plane/src/platform/sql.ts";
 import type { Accepted } from "../../control-plane/src/pods/change-power.ts";
 import { orderPod, type PodOrder } from "../../control-plane/src/pods/order-pod.ts";
 import { findPod, type Pod } from "../../control-plane/src/pods/pod.ts";
-import { podSagas } from "../../control-plane/src/pods/pod-sagas.ts";
 import { createFleetView } from "../../control-plane/src/scheduling/fleet-view.ts";
 import { findTask } from "../../control-plane/src/tasks/change-task.ts";
-import { startTaskWorker, type TaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
+import type { TaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
+import { bellOf, untilRung } from "./bell.ts";
 import { createTestDatabase, type TestDatabase } from "./postgres.ts";
 import { aTenant, anOnlineNode } from "./rows.ts";
 import { startScriptedHost, type ScriptedEnd, type ScriptedHost } from "./scripted-host.ts";
+import { startTestWorker } from "./test-worker.ts";
 
 /**
  * A database with one host that follows a script, a worker, and a tenant of its own for each test. Make it
@@ -39,14 +39,7 @@ export class PodWorkbench {
       this.tenantId = (await aTenant(this.db.system)).id;
       this.script = () => undefined;
       this.#host = startScriptedHost(this.db.system, (command) => this.script(command));
-      this.#worker = startTaskWorker({
-        db: this.db.system,
-        workerId: newId(),
-        sagas: podSagas(this.fleet),
-        log: pino({ level: "silent" }),
-        onCommitted: () => {},
-        pollMs: 10,
-      });
+      this.#worker = startTestWorker(this.db.system, this.fleet);
     });
     afterEach(async () => {
       await this.worker.stop();
@@ -76,8 +69,10 @@ export class PodWorkbench {
     return { ...this.who(), isEmailVerified: () => Promise.resolve(true) };
   }
 
-  inTenant<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
-    return this.db.api.transaction(work, { tenantId: this.tenantId });
+  async inTenant<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    const result = await this.db.api.transaction(work, { tenantId: this.tenantId });
+    bellOf(this.db.system).ring();
+    return result;
   }
 
   order(wish: Partial<PodOrder> = { planCode: "STARTER" }): Promise<Accepted> {
@@ -93,12 +88,10 @@ export class PodWorkbench {
   /** How a task ended, once it has. */
   async end(taskId: string): Promise<{ state: string; errorCode: string | null }> {
     const finished = ["succeeded", "failed", "cancelled"];
-    const read = async () => await findTask(this.db.system, taskId);
-    await expect
-      .poll(async () => finished.includes((await read()).state), { timeout: 15_000, interval: 10 })
-      .toBe(true);
-    const { state, errorCode } = await read();
-    return { state, errorCode };
+    return await untilRung(`the end of task ${taskId}`, this.db.system, async () => {
+      const { state, errorCode } = await findTask(this.db.system, taskId);
+      return finished.includes(state) && { state, errorCode };
+    });
   }
 
   async activePod(): Promise<Pod> {

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import {
   Command,
   ContainerObservation,
@@ -7,6 +6,7 @@ import {
 } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
+import { bellOf, unrungMs } from "./bell.ts";
 import type { ScriptedEnd } from "./scripted-host.ts";
 
 /** How a command ends; `interrupted` with `hadEffect`: the agent died after it had done it. */
@@ -85,13 +85,16 @@ export class ScriptedFleet {
   }
 
   async #answer(): Promise<void> {
+    const bell = bellOf(this.#db);
     while (!this.#stopping.signal.aborted) {
+      const { rings } = bell;
       const row = await this.#next().catch(() => undefined);
       if (row === undefined) {
-        await sleep(3, undefined, { signal: this.#stopping.signal }).catch(() => {});
+        await bell.heard(rings, unrungMs, this.#stopping.signal);
         continue;
       }
       await this.#finish(row.id, Object.assign(Command.fromJSON(row.command), { nodeId: row.nodeId }));
+      bell.ring();
     }
   }
 

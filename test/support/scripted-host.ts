@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { Command, ContainerObservation, Power } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
+import { bellOf, unrungMs } from "./bell.ts";
 
 /** How a command of the script ends. */
 export interface ScriptedEnd {
@@ -36,13 +36,15 @@ export function startScriptedHost(
   const made = new Map<number, number>();
   const carriedOut: string[] = [];
   const stopping = new AbortController();
+  const bell = bellOf(db);
   const loop = (async () => {
     while (!stopping.signal.aborted) {
+      const { rings } = bell;
       const [row] = await db.query<{ id: string; command: unknown }>(sql`
         UPDATE node_commands SET state = 'sent', sent_at = now()
         WHERE id = (SELECT id FROM node_commands WHERE state = 'pending' ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1) RETURNING id, command`);
       if (row === undefined) {
-        await sleep(5, undefined, { signal: stopping.signal }).catch(() => {});
+        await bell.heard(rings, unrungMs, stopping.signal);
         continue;
       }
       const command = Command.fromJSON(row.command);
@@ -52,6 +54,7 @@ export function startScriptedHost(
         UPDATE node_commands SET state = ${end.state}, error_code = ${end.errorCode ?? null}, retryable = ${end.retryable ?? null},
           observation = ${observationOf(command.vmid)}::jsonb, finished_at = now()
         WHERE id = ${row.id} AND finished_at IS NULL`);
+      bell.ring();
     }
   })();
 

@@ -1,28 +1,50 @@
 import { spawn } from "node:child_process";
-import { setTimeout as sleep } from "node:timers/promises";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { bellOf, untilRung } from "./bell.ts";
 import { bundledProgram } from "./bundled-program.ts";
+import type { TestDatabase } from "./postgres.ts";
 
 let program: string | undefined;
 
-/** Runs a worker that dies at its n-th boundary; undefined when the work ended before it got there. */
+/**
+ * Runs a worker that dies at its n-th boundary; undefined when the work ended before it got there. It rings the database's
+ * bell, and hears it, through its pipes.
+ */
 export async function spawnKilledWorker(
-  databaseUrl: string,
+  { system, systemUrl }: Pick<TestDatabase, "system" | "systemUrl">,
   nth: number,
   isDone: () => Promise<boolean>,
 ): Promise<string | undefined> {
   program ??= bundledProgram("killed-worker");
-  const child = spawn(process.execPath, [program, databaseUrl, String(nth)], { stdio: ["ignore", "pipe", "inherit"] });
-  let said = "";
-  child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
-  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-  for (const deadline = Date.now() + 30_000; child.exitCode === null && child.signalCode === null; await sleep(20)) {
-    if (await isDone()) {
-      // It may be at the boundary after the last commit, and just about to say so and die.
-      await Promise.race([ended, sleep(2_000)]);
-      child.kill("SIGKILL");
-    }
-    if (Date.now() > deadline) throw new Error(`the worker neither died at boundary ${nth} nor finished`);
+  const child = spawn(process.execPath, [program, systemUrl, String(nth)], { stdio: ["pipe", "pipe", "inherit"] });
+  const bell = bellOf(system);
+  let where: string | undefined;
+  let isPastTheEnd = false;
+  // Read to its end before the process counts as ended.
+  const ended = once(child, "close").then(() => bell.ring());
+  createInterface(child.stdout).on("line", (line) => {
+    isPastTheEnd = line === "ended";
+    if (line === "ended" || line === "committed") bell.ring();
+    else where = line;
+  });
+  child.stdin.on("error", () => {}); // it is dead
+  const ignore = bell.onRing(() => void child.stdin.write("\n"));
+  try {
+    const hasEnded = (): boolean => child.exitCode !== null || child.signalCode !== null;
+    await untilRung(
+      `a worker's death at boundary ${nth}, or the end of its work`,
+      system,
+      async () => hasEnded() || (await isDone()),
+      30_000,
+    );
+    // Before it has said that it is past the last commit it may be at the boundary after it, and just about to die.
+    const patience = setTimeout(() => child.kill("SIGKILL"), isPastTheEnd ? 0 : 2_000);
+    await ended;
+    clearTimeout(patience);
+  } finally {
+    ignore();
+    child.kill("SIGKILL");
   }
-  await ended;
-  return said === "" ? undefined : said.trim();
+  return where;
 }

@@ -1,30 +1,21 @@
-import { pino } from "pino";
 import { expect } from "vitest";
-import { newId } from "../../shared/src/ids.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import { podSagas } from "../../control-plane/src/pods/pod-sagas.ts";
 import type { FleetView } from "../../control-plane/src/scheduling/fleet-view.ts";
-import { startTaskWorker } from "../../control-plane/src/tasks/task-worker.ts";
+import { untilRung } from "./bell.ts";
 import type { TestDatabase } from "./postgres.ts";
 import { spawnKilledWorker } from "./spawn-killed-worker.ts";
+import { startTestWorker } from "./test-worker.ts";
 
 /** Runs a worker that dies at its n-th boundary; undefined when the pod's work ended before it got there. */
 export async function workAndDie(db: TestDatabase, podId: string, nth: number): Promise<string | undefined> {
-  return await spawnKilledWorker(db.systemUrl, nth, () => isIdle(db, podId));
+  return await spawnKilledWorker(db, nth, () => isIdle(db, podId));
 }
 
 /** Lets a worker that nobody kills carry a pod's work to its end. */
 export async function finishWork(db: TestDatabase, fleet: FleetView, podId: string): Promise<void> {
-  const worker = startTaskWorker({
-    db: db.system,
-    workerId: `survivor-${newId()}`,
-    sagas: podSagas(fleet),
-    log: pino({ level: "silent" }),
-    onCommitted: () => {},
-    pollMs: 20,
-  });
+  const worker = startTestWorker(db.system, fleet);
   try {
-    await expect.poll(() => isIdle(db, podId), { timeout: 20_000, interval: 20 }).toBe(true);
+    await untilRung(`the end of the work of pod ${podId}`, db.system, () => isIdle(db, podId));
   } finally {
     await worker.stop();
   }

@@ -1,5 +1,6 @@
 import { newId } from "@cloudpods/shared/ids";
 import { describe, expect, test } from "vitest";
+import { untilRung } from "../../../test/support/bell.ts";
 import { dyingAt } from "../../../test/support/dying-worker.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-fleet.ts";
@@ -293,9 +294,7 @@ async function dieEverywhere(begin: () => Promise<string>, check: () => Promise<
     const taskId = await begin();
     const death = dyingAt(nth);
     const worker = bench.work(death.onBoundary);
-    await expect
-      .poll(async () => death.where() !== undefined || (await isOver(taskId)), { timeout: 20_000, interval: 5 })
-      .toBe(true);
+    await untilRung("a death or an end", bench.db.system, async () => death.where() !== undefined || isOver(taskId));
     await worker.stop();
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() WHERE id = ${taskId}`,

@@ -1,6 +1,7 @@
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { describe, expect, test } from "vitest";
+import { untilRung } from "../../../test/support/bell.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { standingStill } from "../../../test/support/standing-still.ts";
 import { requestMove } from "../moves/request-move.ts";
@@ -62,16 +63,11 @@ async function errands(now: Date): Promise<{ pruned: number; damaged: number; fa
         sql`SELECT FROM cloud_pod_backups WHERE errand IS NOT NULL AND tenant_id = ${bench.tenantId}`,
       )
     ).length > 0;
-  await expect
-    .poll(
-      async () => {
-        const report = await collectErrands(doors(), now);
-        for (const key of ["pruned", "damaged", "failed"] as const) told[key] += report[key];
-        return await isOnItsWay();
-      },
-      { timeout: 20_000, interval: 10 },
-    )
-    .toBe(false);
+  await untilRung("the end of all errands", bench.db.system, async () => {
+    const report = await collectErrands(doors(), now);
+    for (const key of ["pruned", "damaged", "failed"] as const) told[key] += report[key];
+    return !(await isOnItsWay());
+  });
   return told;
 }
 

@@ -2,18 +2,19 @@ import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { accrueAsTold } from "../../../test/support/accrued.ts";
+import { bellOf, untilRung } from "../../../test/support/bell.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { aTenant, anOnlineNode } from "../../../test/support/rows.ts";
 import { standingStill } from "../../../test/support/standing-still.ts";
 import { startScriptedHost, type ScriptedEnd, type ScriptedHost } from "../../../test/support/scripted-host.ts";
+import { startTestWorker } from "../../../test/support/test-worker.ts";
 import { sql } from "../platform/sql.ts";
 import { changePower, resumePod, suspendPod } from "../pods/change-power.ts";
 import { orderPod } from "../pods/order-pod.ts";
 import { findPod, type Pod } from "../pods/pod.ts";
-import { podSagas } from "../pods/pod-sagas.ts";
 import { createFleetView } from "../scheduling/fleet-view.ts";
 import { systemActor } from "../security/actor.ts";
-import { startTaskWorker, type TaskWorker } from "../tasks/task-worker.ts";
+import type { TaskWorker } from "../tasks/task-worker.ts";
 import { bytesOfGb } from "./decide-bandwidth.ts";
 import { evaluateBandwidth, type BandwidthReport } from "./evaluate-bandwidth.ts";
 
@@ -44,14 +45,7 @@ beforeEach(async () => {
   slowMs = 0;
   script = () => undefined;
   host = startScriptedHost(db.system, () => script());
-  worker = startTaskWorker({
-    db: db.system,
-    workerId: newId(),
-    sagas: podSagas(fleet),
-    log,
-    onCommitted: () => {},
-    pollMs: 10,
-  });
+  worker = startTestWorker(db.system, fleet);
 });
 afterEach(async () => {
   await worker.stop();
@@ -64,7 +58,7 @@ const evaluate = (now = new Date(), database = db.system): Promise<BandwidthRepo
     await new Promise((resolve) => setTimeout(resolve, slowMs));
     return await told(...asked);
   };
-  return evaluateBandwidth({ db: database, log, hints: { workQueued: () => {} }, accrue }, now);
+  return evaluateBandwidth({ db: database, log, hints: { workQueued: () => bellOf(db.system).ring() }, accrue }, now);
 };
 const quiet = { notices: 0, throttled: 0, freed: 0, failed: 0 };
 const nextMonth = (): Date => {
@@ -76,11 +70,12 @@ const podNow = (id: string): Promise<Pod> => db.api.transaction((tx) => findPod(
 const rateOnHost = (pod: Pod): number | undefined => host.containers.get(pod.vmid)?.rateLimitKibPerSecond;
 
 async function settled(): Promise<void> {
-  const open = () =>
-    db.system.query(
-      sql`SELECT type, state FROM cloud_pod_provisioning_tasks WHERE tenant_id = ${tenantId} AND finished_at IS NULL`,
+  await untilRung("the end of all work", db.system, async () => {
+    const open = await db.system.query(
+      sql`SELECT FROM cloud_pod_provisioning_tasks WHERE tenant_id = ${tenantId} AND finished_at IS NULL`,
     );
-  await expect.poll(open, { timeout: 15_000, interval: 10 }).toEqual([]);
+    return open.length === 0;
+  });
 }
 
 async function aPod(planCode = "CLOUD_POD_STUDENT"): Promise<Pod> {

@@ -4,21 +4,22 @@ import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { accrueAsTold } from "../../../test/support/accrued.ts";
+import { bellOf, untilRung } from "../../../test/support/bell.ts";
 import { makePod } from "../../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { aTenant, anOnlineNode } from "../../../test/support/rows.ts";
 import { startScriptedHost, type ScriptedHost } from "../../../test/support/scripted-host.ts";
+import { startTestWorker } from "../../../test/support/test-worker.ts";
 import { insertUsageMonth } from "../../../test/support/usage-rows.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { changePower } from "../pods/change-power.ts";
 import { orderPod } from "../pods/order-pod.ts";
 import { findPod, type Pod } from "../pods/pod.ts";
-import { podSagas } from "../pods/pod-sagas.ts";
 import { createFleetView } from "../scheduling/fleet-view.ts";
 import { systemActor } from "../security/actor.ts";
 import { findTask } from "../tasks/change-task.ts";
-import { startTaskWorker, type TaskWorker } from "../tasks/task-worker.ts";
+import type { TaskWorker } from "../tasks/task-worker.ts";
 import { writeBudget, yearMonthOf, type BudgetWish } from "./budget.ts";
 import { alertEndedMonth, evaluateBudgets, type BudgetDeps, type BudgetReport } from "./evaluate-budgets.ts";
 
@@ -41,14 +42,7 @@ beforeEach(async () => {
   spend = "0";
   await setBudget({});
   host = startScriptedHost(db.system);
-  worker = startTaskWorker({
-    db: db.system,
-    workerId: newId(),
-    sagas: podSagas(fleet),
-    log,
-    onCommitted: () => {},
-    pollMs: 10,
-  });
+  worker = startTestWorker(db.system, fleet);
 });
 afterEach(async () => {
   await worker.stop();
@@ -58,7 +52,7 @@ afterEach(async () => {
 const deps = (): BudgetDeps => ({
   db: db.system,
   log,
-  hints: { workQueued: () => {} },
+  hints: { workQueued: () => bellOf(db.system).ring() },
   accrue: accrueAsTold((id) => (id === tenantId ? { spend } : {})),
 });
 const evaluate = (now = new Date()): Promise<BudgetReport> => evaluateBudgets(deps(), now);
@@ -94,22 +88,17 @@ const order = (labels: Record<string, string> = {}) =>
   );
 
 async function settled(): Promise<void> {
-  await expect
-    .poll(
-      async () =>
-        await db.system.query(
-          sql`SELECT type, state FROM cloud_pod_provisioning_tasks WHERE tenant_id = ${tenantId} AND finished_at IS NULL`,
-        ),
-      { timeout: 15_000, interval: 10 },
-    )
-    .toEqual([]);
+  await untilRung("the end of all work", db.system, async () => {
+    const open = await db.system.query(
+      sql`SELECT FROM cloud_pod_provisioning_tasks WHERE tenant_id = ${tenantId} AND finished_at IS NULL`,
+    );
+    return open.length === 0;
+  });
 }
 
 async function activePod(labels: Record<string, string> = {}): Promise<Pod> {
   const { pod, task } = await order(labels);
-  await expect
-    .poll(async () => (await findTask(db.system, task.id)).state, { timeout: 15_000, interval: 10 })
-    .toBe("succeeded");
+  await untilRung("the pod", db.system, async () => (await findTask(db.system, task.id)).state === "succeeded");
   return await podNow(pod.id);
 }
 
@@ -319,14 +308,7 @@ test("a pod with work under way is stopped when that is done", async () => {
   await power("restart", pod);
   spend = "10";
   expect(await evaluate()).toMatchObject({ stopped: 0, failed: 0 });
-  worker = startTaskWorker({
-    db: db.system,
-    workerId: newId(),
-    sagas: podSagas(fleet),
-    log,
-    onCommitted: () => {},
-    pollMs: 10,
-  });
+  worker = startTestWorker(db.system, fleet);
   await settled();
   expect(await evaluate()).toMatchObject({ stopped: 1 });
   await settled();

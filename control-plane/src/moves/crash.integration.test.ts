@@ -1,6 +1,7 @@
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { describe, expect, test } from "vitest";
+import { untilRung } from "../../../test/support/bell.ts";
 import { dyingAt } from "../../../test/support/dying-worker.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-fleet.ts";
@@ -58,9 +59,7 @@ async function dieEverywhere(
     const task = await move(pod, target);
     const death = dyingAt(nth);
     const worker = bench.work(death.onBoundary);
-    await expect
-      .poll(async () => death.where() !== undefined || (await isOver(task)), { timeout: 20_000, interval: 5 })
-      .toBe(true);
+    await untilRung("a death or an end", bench.db.system, async () => death.where() !== undefined || isOver(task));
     await worker.stop();
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() WHERE id = ${task}`,
@@ -207,7 +206,7 @@ test("a worker in a process of its own that is killed in the middle of its trans
   for (const nth of [5, 14, 23]) {
     const now = await bench.podNow(pod.id);
     const task = await move(pod, nodes.find(({ id }) => id !== now.nodeId) ?? noHost());
-    expect(await spawnKilledWorker(bench.db.systemUrl, nth, () => isOver(task))).toMatch(/migrate/);
+    expect(await spawnKilledWorker(bench.db, nth, () => isOver(task))).toMatch(/migrate/);
     const survivor = bench.work();
     expect((await bench.end(task)).state).toBe("succeeded");
     await survivor.stop();
