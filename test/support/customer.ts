@@ -1,5 +1,5 @@
 import { type ApiClient, ApiError } from "../../tools/demo/api-client.ts";
-import { until } from "./until.ts";
+import { restBetweenRequestsMs, until } from "./until.ts";
 
 /** A pod as the API shows it. */
 export interface PodAnswer {
@@ -56,6 +56,7 @@ export async function order(api: ApiClient, hostname: string, host?: string): Pr
         throw error;
       }),
     60_000,
+    restBetweenRequestsMs,
   );
 }
 
@@ -83,6 +84,7 @@ async function ended(api: ApiClient, task: { readonly id: string }): Promise<Tas
       return now !== undefined && endStates.includes(now.state) ? now : undefined;
     },
     taskDeadlineMs,
+    restBetweenRequestsMs,
   );
 }
 
@@ -100,5 +102,6 @@ export async function metered(api: ApiClient, pod: { readonly id: string }): Pro
     async () =>
       (await api.request<{ status: string }>("GET", `/api/cloud-pods/${pod.id}/usage/realtime`)).status === "live",
     30_000,
+    restBetweenRequestsMs,
   );
 }

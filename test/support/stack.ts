@@ -13,7 +13,7 @@ import { builtPrograms } from "./built-programs.ts";
 import { type StackFront, describeReplicas, startFront } from "./stack-front.ts";
 import type { Replica } from "./stack-replica.ts";
 import { processesAbout } from "./processes.ts";
-import { until } from "./until.ts";
+import { restBetweenRequestsMs, until } from "./until.ts";
 
 /** What a stack is made of. */
 export interface StackOptions {
@@ -144,6 +144,7 @@ export async function untilOnline(admin: ApiClient, hosts: readonly { readonly n
       return hosts.every(({ name }) => online.has(name));
     },
     60_000,
+    restBetweenRequestsMs,
   );
 }
 
