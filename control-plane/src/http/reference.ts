@@ -56,10 +56,12 @@ const startScript = `SwaggerUIBundle({ url: "/openapi.json", dom_id: "#reference
 
 /** Adds `/openapi.json` and a readable page of it at `/docs`, from files of our own: no other host is asked. */
 export function addReference(app: App, routes: RouteTable, version: string): void {
-  const document = JSON.stringify(openApiDocument(routes.list(), version));
+  let document: string | undefined;
+  // Made when somebody asks for it: it is a quarter of a start, and most replicas are never asked.
+  const readDocument = (): string => (document ??= JSON.stringify(openApiDocument(routes.list(), version)));
   const directory = dirname(createRequire(import.meta.url).resolve("swagger-ui-dist/package.json"));
   const headers = { "content-security-policy": pagePolicy };
-  app.get("/openapi.json", (c) => c.body(document, 200, { "content-type": "application/json" }));
+  app.get("/openapi.json", (c) => c.body(readDocument(), 200, { "content-type": "application/json" }));
   app.get("/docs", (c) => c.html(page, 200, headers));
   app.get("/docs/start.js", (c) => c.body(startScript, 200, { "content-type": "text/javascript" }));
   app.get("/docs/:file", async (c) => {
@@ -74,7 +76,7 @@ export function addReference(app: App, routes: RouteTable, version: string): voi
 }
 
 /** The OpenAPI 3.1 document of the routes. */
-export function openApiDocument(routes: readonly Route[], version: string): object {
+function openApiDocument(routes: readonly Route[], version: string): object {
   const collector = new OpenAPIHono();
   const registry = collector.openAPIRegistry;
   registry.registerComponent("securitySchemes", "bearer", {
