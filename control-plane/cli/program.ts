@@ -8,7 +8,7 @@ import { addPodCommands } from "./commands/pod-commands.ts";
 import { addServerCommands } from "./commands/server-commands.ts";
 import { addSessionCommands } from "./commands/session-commands.ts";
 import { addTaskCommands } from "./commands/task-commands.ts";
-import { commonGroup } from "./client-command.ts";
+import { addClientOptions, commonGroup } from "./client-command.ts";
 import { exitCodes } from "./exit-codes.ts";
 
 /** Every command of the program; what a command needs is loaded when it runs. */
@@ -19,7 +19,12 @@ export function buildProgram(): Command {
     .showHelpAfterError("(cloudpods --help, or --help after any command, tells more)")
     .exitOverride()
     .configureHelp({ groupItems: commonLast })
+    // What comes after a command is the command's, so that it can be told where it was not taken.
+    .enablePositionalOptions()
+    .hook("preSubcommand", passDown)
+    .hook("preAction", refuseUnknown)
     .addHelpText("after", afterHelp());
+  addClientOptions(program);
   program.commandsGroup("Signing in:");
   addSessionCommands(program);
   program.commandsGroup("Pods and their work:");
@@ -34,6 +39,28 @@ export function buildProgram(): Command {
   program.commandsGroup("This program:").helpCommand(true);
   addCompletionCommands(program);
   return program;
+}
+
+/** Options before the command are as if they were the first after it: what it is told itself comes later. */
+function passDown(program: Command, below: Command): void {
+  for (const { name } of optionsBefore(program))
+    if (knows(below, name)) below.setOptionValueWithSource(name, program.getOptionValue(name), "cli");
+  for (const further of below.commands) passDown(program, further);
+}
+
+function refuseUnknown(program: Command, command: Command): void {
+  for (const { name, flags } of optionsBefore(program))
+    if (!knows(command, name)) command.error(`error: option '${flags}' means nothing to ${command.name()}`);
+}
+
+function optionsBefore(program: Command): { readonly name: string; readonly flags: string }[] {
+  return program.options
+    .map((option) => ({ name: option.attributeName(), flags: option.flags }))
+    .filter(({ name }) => program.getOptionValueSource(name) === "cli");
+}
+
+function knows(command: Command, name: string): boolean {
+  return command.options.some((option) => option.attributeName() === name);
 }
 
 /** What all commands have comes after what one has. */

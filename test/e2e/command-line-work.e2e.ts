@@ -58,6 +58,32 @@ test("a pod, named by its hostname, is stopped, started, scaled, backed up and p
   );
 });
 
+test("the rules for backups and their storage are looked at and changed", async () => {
+  expect(await said("backups plan-policy PREMIUM", customer)).toMatch(/CLOUD_POD_PREMIUM[^]*every 24 h/);
+  const changed = await commands.json("backups plan-policy CLOUD_POD_PREMIUM --every 12h --keep-daily 5", operator);
+  expect(changed).toMatchObject({ everyHours: 12, keepDaily: 5 });
+  expect(await commands.run("backups plan-policy CLOUD_POD_PREMIUM --every 1h", { env: customer })).toMatchObject({
+    code: 5,
+  });
+  const own = await commands.json("backups policy work-1 --keep-daily 1", customer);
+  expect(own).toMatchObject({ source: "tenant", everyHours: 12, keepDaily: 1 });
+  expect(await commands.run("backups policy work-1 --every 1h", { env: customer })).toMatchObject({
+    code: 4,
+    err: expect.stringContaining("BACKUP_POLICY_BEYOND_PLAN"),
+  });
+  expect(await said("backups policy work-1 --as-plan", customer)).toMatch(/rules of: +the plan/);
+  const { storages } = await commands.json("nodes show pve1", operator);
+  const names = storages.map(({ name }: { name: string }) => name);
+  expect(names).toContain("local");
+  // The sign-in may be told before the command.
+  expect(await said("--profile ops nodes backup-storage pve1 local", {})).toBe(
+    "pve1: backups of its pods go to local.\n",
+  );
+  expect((await commands.run("nodes backup-storage pve1")).code).toBe(2);
+  expect(await said("nodes show pve1", operator)).toMatch(/backups: +go to local/);
+  expect(await said("nodes backup-storage pve1 --auto", operator)).toBe("pve1: no storage is chosen for backups.\n");
+});
+
 test("an operator's list of all pods heeds every filter", async () => {
   const hostnames = async (filters: string): Promise<string[]> =>
     (await commands.json(`pods ls --all ${filters}`, operator)).data.map((pod: { hostname: string }) => pod.hostname);

@@ -5,7 +5,7 @@ import * as shapes from "./shapes.ts";
 
 /** A route of the API as commands use it. */
 export interface Endpoint {
-  readonly method: "get" | "post" | "delete";
+  readonly method: "get" | "post" | "put" | "delete";
   readonly path: string;
   /** Of the answer that is read. */
   readonly status: 200 | 201 | 202 | 204;
@@ -17,6 +17,8 @@ export interface Endpoint {
 }
 
 const changesPod = { method: "post", status: 202, answer: shapes.accepted, idempotent: true } as const;
+const looks = { method: "get", status: 200 } as const;
+const puts = { method: "put", status: 200 } as const;
 const beginsDrain = { method: "post", status: 202, answer: drains.drainDetail, idempotent: true } as const;
 const previews = { method: "post", status: 200, answer: shapes.dryRun, dryRun: true } as const;
 
@@ -56,6 +58,10 @@ export const endpoints = {
   },
   restoreBackup: { ...changesPod, path: "/api/cloud-pods/:pod/backups/:id/restore" },
   deleteBackup: { method: "delete", path: "/api/cloud-pods/:pod/backups/:id", status: 202, answer: shapes.backup },
+  showPodBackups: { ...looks, path: "/api/cloud-pods/:pod/backup-policy", answer: shapes.backupPolicy },
+  changePodBackups: { ...puts, path: "/api/cloud-pods/:pod/backup-policy", answer: shapes.backupPolicy },
+  showPlanBackups: { ...looks, path: "/api/cloud-pods/plans/:code/backup-policy", answer: shapes.planBackupPolicy },
+  changePlanBackups: { ...puts, path: "/api/cloud-pods/plans/:code/backup-policy", answer: shapes.planBackupPolicy },
 
   listTasks: { method: "get", path: "/api/tasks", status: 200, answer: shapes.pageOf(shapes.task) },
   listPodTasks: { method: "get", path: "/api/cloud-pods/:pod/tasks", status: 200, answer: shapes.pageOf(shapes.task) },
@@ -95,6 +101,7 @@ export const endpoints = {
     answer: shapes.finding,
     idempotent: true,
   },
+  changeNode: { ...puts, path: "/api/nodes/:node", answer: shapes.node },
   removeNode: { method: "delete", path: "/api/nodes/:node", status: 204, answer: shapes.noBody },
 
   simulatePlacement: { method: "post", path: "/api/scheduler/simulate", status: 200, answer: shapes.verdict },

@@ -165,6 +165,7 @@ export const node = z.object({
   cordonedUntil: timestamp.nullable(),
   cordonedBy: z.string().nullable(),
   maintenanceNote: z.string().nullable(),
+  backupStorage: z.string().nullable(),
   lastHeartbeatAt: timestamp.nullable(),
   agentVersion: z.string().nullable(),
   pveVersion: z.string().nullable(),
@@ -196,6 +197,20 @@ export const nodeDetail = node.extend({
       observedPower: z.string(),
     }),
   ),
+});
+
+const backupRules = z.object({
+  enabled: z.boolean(),
+  everyHours: z.number(),
+  keepLast: z.number(),
+  keepDaily: z.number(),
+  keepWeekly: z.number(),
+});
+export const planBackupPolicy = backupRules.extend({ planCode: z.string() });
+export const backupPolicy = backupRules.extend({
+  source: z.string(),
+  nextAt: timestamp.nullable(),
+  lastSuccessAt: timestamp.nullable(),
 });
 
 export const finding = z.object({

@@ -12,12 +12,15 @@ import { confirm } from "../confirm.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { renderBackups } from "../views/backup-views.ts";
+import { addBackupPolicyCommands } from "./backup-policy-commands.ts";
 
 /** Adds the backups of pods: making one, going back to one, and what there is. */
 export function addBackupCommands(program: Command, pods: Command): void {
   addMaking(pods);
   addRestore(pods);
-  const backups = program.command("backups").description("backups of pods, also of pods that are gone");
+  const backups = program
+    .command("backups")
+    .description("backups of pods, also of pods that are gone, and their rules");
   clientCommand(backups, "ls", "backups of a pod, newest first")
     .argument("<pod>", "hostname, VMID or id; of a pod that is gone its id", podReference)
     .option("--limit <number>", "show so many at most", count, 100)
@@ -27,6 +30,7 @@ export function addBackupCommands(program: Command, pods: Command): void {
         cli.show(answer, ({ data }) => renderBackups(data, Date.now()));
       }),
     );
+  addBackupPolicyCommands(backups);
   clientCommand(backups, "rm", "delete a backup")
     .argument("<pod>", "hostname, VMID or id", podReference)
     .argument("<backup>", "id")

@@ -2,6 +2,7 @@ import { Option, type Command } from "commander";
 import { clientCommand, count, duration, label, withCli, type ClientOptions } from "../client-command.ts";
 import { confirm } from "../confirm.ts";
 import { listAll } from "../open-cli.ts";
+import { addBackupStorageCommand } from "./backup-policy-commands.ts";
 import { addDrainCommands } from "./drain-commands.ts";
 import { addFindingCommands } from "./finding-commands.ts";
 import { describeJoinToken, renderNode, renderNodes } from "../views/node-views.ts";
@@ -12,6 +13,7 @@ export function addNodeCommands(program: Command): void {
   addReading(nodes);
   addJoining(nodes);
   addCordoning(nodes);
+  addBackupStorageCommand(nodes);
   addDrainCommands(nodes);
   addFindingCommands(nodes);
 }

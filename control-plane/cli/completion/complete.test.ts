@@ -25,6 +25,14 @@ test.each([
     ["bash", "zsh", "fish"],
   ],
   [["pods", "ls", "--profile", ""], []],
+  [["--prof"], ["--profile"]],
+  [["--profile", "ops", "--json", "po"], ["pods"]],
+  [["--tenant", "pods", "tas"], ["tasks"]],
+  [
+    ["backups", "policy", "shop-1", "--schedule", ""],
+    ["on", "off"],
+  ],
+  [["nodes", "backup"], ["backup-storage"]],
   [["pods", "show", "1"], []],
   [["nonsense", "x"], []],
 ])("%j continues with %j", (line, expected) => {

@@ -1,6 +1,6 @@
 import type { AnswerOf } from "../api/endpoints.ts";
 import { formatAge } from "../terminal/format.ts";
-import { renderTable, type Column } from "../terminal/table.ts";
+import { renderFields, renderTable, type Column } from "../terminal/table.ts";
 
 type Backup = AnswerOf<"listBackups">["data"][number];
 
@@ -22,6 +22,29 @@ export function renderBackups(backups: readonly Backup[], nowMs: number): string
     { name: "note", value: ({ note, error }) => error?.code ?? note },
   ];
   return renderTable(columns, backups);
+}
+
+/** When a pod is backed up and which backups stay. */
+export function renderPodPolicy(policy: AnswerOf<"showPodBackups">): string {
+  return renderFields({
+    ...rulesOf(policy),
+    "rules of": policy.source === "plan" ? "the plan" : "the pod",
+    next: policy.nextAt ?? undefined,
+    "last good one": policy.lastSuccessAt,
+  });
+}
+
+/** The backups that come with a plan. */
+export function renderPlanPolicy(policy: AnswerOf<"showPlanBackups">): string {
+  return renderFields({ plan: policy.planCode, ...rulesOf(policy) });
+}
+
+function rulesOf(policy: AnswerOf<"showPlanBackups"> | AnswerOf<"showPodBackups">) {
+  const { enabled, everyHours, keepLast, keepDaily, keepWeekly } = policy;
+  return {
+    schedule: enabled ? `every ${everyHours} h` : "off",
+    keeps: `the last ${keepLast}, one of each of ${keepDaily} days and ${keepWeekly} weeks (UTC)`,
+  };
 }
 
 function stateOf({ state, damagedAt, deleteRequestedAt }: Backup): string {

@@ -38,6 +38,7 @@ export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
     labels: labelsOf(node.labels),
     cpu: `${node.cpu.allocated} of ${node.cpu.allocatable} cores promised, ${node.cpu.free} free`,
     memory: `${formatMb(node.memoryMb.allocated)} of ${formatMb(node.memoryMb.allocatable)} promised, ${formatMb(node.memoryMb.free)} free`,
+    backups: node.backupStorage === null ? undefined : `go to ${node.backupStorage}`,
     "last heartbeat": node.lastHeartbeatAt === null ? null : `${formatAge(node.lastHeartbeatAt, nowMs)} ago`,
     "clock skew": node.clockSkewMs === null ? null : `${node.clockSkewMs} ms`,
     "samples waiting": node.spoolDepth,

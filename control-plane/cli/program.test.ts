@@ -1,0 +1,54 @@
+import type { Command } from "commander";
+import { afterEach, expect, test, vi } from "vitest";
+import { buildProgram } from "./program.ts";
+
+afterEach(() => vi.restoreAllMocks());
+
+/** What a command is given, when the program is called with these words. */
+async function given(path: readonly string[], words: readonly string[]): Promise<Record<string, unknown>> {
+  const program = buildProgram();
+  let command: Command | undefined = program;
+  for (const name of path) command = command?.commands.find((one) => one.name() === name);
+  if (command === undefined) throw new Error("there is no such command");
+  let options: Record<string, unknown> = {};
+  command.action((...args: unknown[]) => {
+    options = args.at(-2) as Record<string, unknown>;
+  });
+  vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  await program.parseAsync(words, { from: "user" });
+  return options;
+}
+
+test.each([
+  ["before", ["--profile", "x", "--json", "--timeout", "5s", "pods", "ls"]],
+  ["after", ["pods", "ls", "--profile", "x", "--json", "--timeout", "5s"]],
+  ["on both sides of", ["--json", "--timeout", "9s", "pods", "ls", "--profile", "x", "--timeout", "5s"]],
+])("options that all commands have stand %s the command", async (_, words) => {
+  expect(await given(["pods", "ls"], words)).toMatchObject({ profile: "x", json: true, timeout: 5_000 });
+});
+
+test("a command that was told nothing has its defaults", async () => {
+  const options = await given(["pods", "ls"], ["pods", "ls"]);
+  expect(options).toMatchObject({ timeout: 60_000 });
+  expect(options).not.toHaveProperty("json");
+});
+
+test.each([
+  [["backups", "policy"], ["--json", "backups", "policy", "shop", "--every", "12h", "--keep-last", "2"], {}],
+  [["usage", "show"], ["--tenant", "acme", "usage"], { tenant: "acme" }],
+])("%j takes them too", async (path, words, expected) => {
+  expect(await given(path, words)).toMatchObject(expected);
+});
+
+test.each([
+  [["--profile", "x", "migrate"], "option '--profile <name>' means nothing to migrate"],
+  [["--tenant", "acme", "pods", "ls", "--all"], "option '--all' cannot be used with option '--tenant"],
+  [["--nonsense", "pods", "ls"], "unknown option '--nonsense'"],
+  [["--timeout", "soon", "pods", "ls"], "A duration is written as"],
+  [["backups", "policy", "shop", "--every", "90m"], "Whole hours are needed"],
+  [["backups", "policy", "shop", "--as-plan", "--keep-last", "2"], "cannot be used with option"],
+])("%j is refused", async (words, message) => {
+  const written = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  await expect(buildProgram().parseAsync(words, { from: "user" })).rejects.toMatchObject({ exitCode: 1 });
+  expect(written.mock.calls.map(([text]) => String(text)).join("")).toContain(message);
+});
