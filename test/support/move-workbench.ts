@@ -26,6 +26,7 @@ const capabilities = [
   "ensure_absent",
   "reboot",
   "inspect",
+  "adopt",
   "migrate",
   "backup",
   "restore",

@@ -75,6 +75,14 @@ export class ScriptedFleet {
     return this.containers.get(nodeId)?.get(vmid);
   }
 
+  /** A container that somebody made by hand, or that came there by whatever way. */
+  put(nodeId: string, changes: Partial<ContainerObservation>): ContainerObservation {
+    const container = { ...ContainerObservation.fromPartial({ power: Power.POWER_RUNNING, ...changes }), written: 0 };
+    const here = this.containers.get(nodeId) ?? new Map<number, FleetContainer>();
+    this.containers.set(nodeId, here.set(container.vmid, container));
+    return container;
+  }
+
   /** The guest writes something, if it runs. */
   write(vmid: number): void {
     for (const containers of this.containers.values()) {
@@ -176,6 +184,10 @@ export class ScriptedFleet {
         return undefined;
       case "ensureAbsent":
         here.delete(vmid);
+        return undefined;
+      case "adopt":
+        if (container === undefined) return failed("CONTAINER_MISSING");
+        here.set(vmid, { ...container, podId: command.podId, generation: command.generation });
         return undefined;
       case "inspect":
         if (container !== undefined) here.set(vmid, { ...container, ip: `10.0.${(vmid >> 8) & 255}.${vmid & 255}` });
