@@ -7,7 +7,9 @@ import { makeTestAuthority } from "../../../test/support/test-authority.ts";
 import { until } from "../../../test/support/until.ts";
 import { listenTls, type TlsListenerOptions } from "./tls-listener.ts";
 
-const patient = { handshakesMax: 1, waitingMax: 100, waitMs: 60_000, turnMs: 60_000 };
+const patient = { handshakesMax: 1, waitingMax: 100, waitMs: 60_000, turnMs: 60_000, silentMs: 60_000 };
+/** Of a handshake's record of 512 bytes, of which the rest never comes. */
+const beginning = Buffer.of(22, 3, 1, 2, 0, 1);
 
 /** A listener, and what became of those who dialled. */
 async function listener(changes: Partial<TlsListenerOptions>) {
@@ -55,22 +57,25 @@ test("a client has its turn as soon as those before it are through", async () =>
   await until("all of them", () => taken.length === 20);
 });
 
-test("who dawdles keeps nobody from his turn for long", async () => {
-  const { dial, dialMute, taken } = await listener({ limits: { ...patient, turnMs: 50 } });
+test("who says nothing, or too little, keeps nobody from his turn for long", async () => {
+  const { dial, dialMute, taken } = await listener({ limits: { ...patient, turnMs: 100, silentMs: 50 } });
   dialMute();
-  dialMute();
+  dialMute().write(beginning);
   dial();
   await until("the one that speaks", () => taken.length === 1);
 });
 
-test("negative control: with turns that last, one who says nothing is waited for", async () => {
-  const { dial, dialMute, taken } = await listener({ limits: patient });
+test.each([
+  ["says nothing", { silentMs: 60_000, waitMs: 200 }, Buffer.alloc(0)],
+  ["says too little", { silentMs: 1_000, waitMs: 1_500 }, beginning],
+])("negative control: with turns that last, one who %s is waited for in vain", async (_, changes, words) => {
+  const { dial, dialMute, refused, taken } = await listener({ limits: { ...patient, ...changes } });
   const mute = dialMute();
+  mute.write(words);
   await until("it has its turn", () => !mute.connecting);
   dial();
+  await until("the next one is sent away", () => refused.length === 1);
   expect(taken).toEqual([]);
-  mute.destroy();
-  await until("the next one has his", () => taken.length === 1);
 });
 
 test("who waits too long, or finds too many waiting, is sent away without a handshake", async () => {

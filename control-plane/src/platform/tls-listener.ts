@@ -37,6 +37,8 @@ export interface TlsListenerLimits {
   readonly waitMs: number;
   /** How long a handshake counts: who dawdles keeps nobody from his turn. */
   readonly turnMs: number;
+  /** How long it counts while its client has said nothing; shorter, for those who only open connections. */
+  readonly silentMs: number;
 }
 
 /** A running listener. */
@@ -48,7 +50,13 @@ export interface TlsListener {
   close(): void;
 }
 
-const defaultLimits: TlsListenerLimits = { handshakesMax: 64, waitingMax: 1_000, waitMs: 4_000, turnMs: 1_000 };
+const defaultLimits: TlsListenerLimits = {
+  handshakesMax: 64,
+  waitingMax: 1_000,
+  waitMs: 4_000,
+  turnMs: 1_000,
+  silentMs: 200,
+};
 /** Between two looks at those who wait while nothing else happens. */
 const lookMs = 50;
 /** For those who wait in the kernel until they are accepted: a whole fleet may dial within a second. */
@@ -105,7 +113,7 @@ function contextOf({ cert, key, ca }: ServerTls) {
 
 /** Gives connections their turns in the order in which they came. */
 function createTurns(options: TlsListenerOptions, begin: (socket: Socket) => void) {
-  const { handshakesMax, waitingMax, waitMs, turnMs } = options.limits ?? defaultLimits;
+  const { handshakesMax, waitingMax, waitMs, turnMs, silentMs } = options.limits ?? defaultLimits;
   const waiting = new Map<Socket, number>();
   /** By client: the socket of TLS does not tell the one that it reads from. */
   const turns = new Map<string, { readonly socket: Socket; readonly end: () => void }>();
@@ -117,7 +125,10 @@ function createTurns(options: TlsListenerOptions, begin: (socket: Socket) => voi
       clearTimeout(timer);
       if (turns.delete(client)) look();
     };
-    const timer = setTimeout(end, turnMs);
+    let timer = setTimeout(() => {
+      if (socket.bytesRead === 0) return end();
+      timer = setTimeout(end, turnMs - silentMs);
+    }, silentMs);
     turns.set(client, { socket, end });
     socket.once("close", end);
     begin(socket);
