@@ -8,6 +8,7 @@ import { recordAudit } from "../security/audit.ts";
 import { archiveOf } from "./archive-steps.ts";
 import { damagedNews } from "./backup-news.ts";
 import type { Errand, ErrandDoors } from "./send-errands.ts";
+import { lockBackupsOf, takeBackRetention } from "./take-back-retention.ts";
 
 /** What the answers of hosts were. */
 export interface CollectReport {
@@ -79,6 +80,10 @@ async function putOff(tx: Transaction, id: string, now: Date): Promise<void> {
 }
 
 async function collect(tx: Transaction, id: string, now: Date): Promise<keyof CollectReport | undefined> {
+  const [known] = await tx.query<{ podId: string }>(
+    sql`SELECT pod_id AS "podId" FROM cloud_pod_backups WHERE id = ${id}`,
+  );
+  if (known !== undefined) await lockBackupsOf(tx, known.podId);
   // A statement of its own: the next one sees the command that the row has then.
   await tx.query(sql`SELECT FROM cloud_pod_backups WHERE id = ${id} FOR UPDATE`);
   const [answer] = await tx.query<Answer>(sql`
@@ -150,6 +155,7 @@ async function noteLook(
       error_code = NULL, error_message = NULL, errand = NULL, errand_command_id = NULL, errand_attempts = 0, errand_failed_node_id = NULL
     WHERE id = ${id}`);
   if (isGood || damagedAt !== null) return undefined;
+  await takeBackRetention(tx, podId);
   await notifyTenant(tx, damagedNews({ ...answer, isThere }));
   await recordAudit(tx, {
     actor: systemActor("backups"),

@@ -5,6 +5,7 @@ import { findPod } from "../pods/pod.ts";
 import type { Requester } from "../pods/request-work.ts";
 import { recordAudit } from "../security/audit.ts";
 import { lockBackup, type Backup } from "./backup.ts";
+import { lockBackupsOf, takeBackRetention } from "./take-back-retention.ts";
 
 /**
  * Wishes a backup gone, of a pod that lives or not; a host that sees it is told soon. Again is as good as once.
@@ -18,11 +19,13 @@ export async function deleteBackup(
   now: Date,
 ): Promise<Backup> {
   const pod = await findPod(tx, who.tenantId, reference);
+  await lockBackupsOf(tx, pod.id);
   const backup = await lockBackup(tx, pod, backupId);
   if (backup.state === "running")
     throw new DomainError("wrong-state", "BACKUP_NOT_AVAILABLE", "The backup is being made; cancel its task instead.");
   if (backup.state !== "available" || backup.deleteRequestedAt !== null) return backup;
   await refuseInUse(tx, backup);
+  await takeBackRetention(tx, pod.id);
   await tx.execute(sql`
     UPDATE cloud_pod_backups SET delete_requested_at = ${now}, delete_reason = ${`asked for by ${who.actor.kind}:${who.actor.id}`} WHERE id = ${backup.id}`);
   await recordAudit(tx, {

@@ -6,7 +6,7 @@ import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbe
 import { standingStill } from "../../../test/support/standing-still.ts";
 import { requestMove } from "../moves/request-move.ts";
 import type { Transaction } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { destroyPodNow } from "../pods/destroy-pod.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
 import { scalePod } from "../pods/scale-pod.ts";
@@ -14,6 +14,7 @@ import { systemActor } from "../security/actor.ts";
 import { selectBackups, type Backup } from "./backup.ts";
 import { readPolicy } from "./backup-policy.ts";
 import { collectErrands } from "./collect-errands.ts";
+import { deleteBackup } from "./delete-backup.ts";
 import { pruneBackups } from "./prune-backups.ts";
 import { requestBackup } from "./request-backup.ts";
 import { requestRestore } from "./request-restore.ts";
@@ -186,6 +187,34 @@ describe("backups that there are", () => {
     );
     expect(await pruneBackups(late, new Date())).toBe(0);
     expect((await backupsOf(pod)).filter(({ deleteRequestedAt }) => deleteRequestedAt !== null)).toEqual([]);
+  });
+
+  test("stay where another one, for which they were to go, is found damaged or is removed before a host is told", async () => {
+    const { pod, backupId: newest, volumeId } = await ready();
+    await copies(newest, 3);
+    const going = async () =>
+      (await backupsOf(pod)).filter(({ deleteRequestedAt }) => deleteRequestedAt !== null).map(({ id }) => id);
+    const [oldest = "", older = "", good = ""] = (await backupsOf(pod)).map(({ id }) => id);
+    const change = (what: Sql) => bench.db.system.execute(what);
+    await change(sql`UPDATE cloud_pod_backup_policies SET keep_last = 1, keep_daily = 0 WHERE pod_id = ${pod.id}`);
+    // The newest is being read while it is decided that the others go.
+    await change(sql`UPDATE cloud_pod_backups SET checked_at = ${later(-8)} WHERE id = ${newest}`);
+    bench.hosts.unreadable.add(volumeId);
+    bench.hosts.away.add(pod.nodeId ?? "");
+    await sendErrands(doors(), new Date());
+    expect(await pruneBackups(doors(), new Date())).toBe(3);
+    // A host was told of one already: nobody takes that back.
+    await change(sql`
+      WITH told AS (INSERT INTO node_commands (id, node_id, op, command, fleet_epoch, generation, revision, state)
+        VALUES (gen_random_uuid(), ${pod.nodeId}, 'delete_backup', '{}', 1, 1, 1, 'running') RETURNING id)
+      UPDATE cloud_pod_backups b SET errand = 'delete', errand_command_id = told.id FROM told WHERE b.id = ${oldest}`);
+    bench.hosts.away.clear();
+    await untilRung("it", bench.db.system, async () => (await collectErrands(doors(), new Date())).damaged === 1);
+    expect(await going()).toEqual([oldest]);
+    expect(await pruneBackups(doors(), new Date())).toBe(1);
+    expect(await going()).toEqual([oldest, older]);
+    await inTenant((tx) => deleteBackup(tx, who(), pod.id, good, new Date()));
+    expect(await going()).toEqual([oldest, good]);
   });
 
   test("of a pod that is gone stay for a month, and go by any host that sees them", async () => {

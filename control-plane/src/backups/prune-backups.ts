@@ -5,6 +5,7 @@ import { sql, type Sql } from "../platform/sql.ts";
 import { isInUse } from "./backup.ts";
 import { backupsToPrune, type KeptBackup } from "./backups-to-prune.ts";
 import type { BackupRules } from "./backup-policy.ts";
+import { lockBackupsOf } from "./take-back-retention.ts";
 
 /** Backups of a pod that is gone stay for so long, unless they have an end of their own. */
 const goneDays = 30;
@@ -70,9 +71,7 @@ function idsToPrune({ rules, isPodGone, backups }: PodRow, now: Date): string[] 
 async function pruneOf(tx: Transaction, podId: string, now: Date): Promise<number> {
   // Pod before backup, as everybody who restores locks them.
   await tx.query(sql`SELECT FROM cloud_pods WHERE id = ${podId} FOR SHARE`);
-  await tx.query(
-    sql`SELECT FROM cloud_pod_backups WHERE pod_id = ${podId} AND state = 'available' ORDER BY id FOR NO KEY UPDATE`,
-  );
+  await lockBackupsOf(tx, podId);
   const [pod] = await readPods(tx, now, sql`p.id = ${podId}`);
   if (pod === undefined) return 0;
   return await tx.execute(sql`
