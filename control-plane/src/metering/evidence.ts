@@ -66,7 +66,7 @@ function bucketOf(alias: string): Sql {
 /** The entries of a histogram with one for each bucket, in order. As text of the query and not as a function of the database, which would be twice as slow. */
 function histogramMerged(entries: Sql): Sql {
   return sql`(SELECT coalesce(array_agg(bucket * 4294967296 + ms ORDER BY bucket), '{}') FROM (
-    SELECT entry >> 32 AS bucket, sum((entry & 4294967295)::integer) AS ms FROM unnest(${entries}) AS entry WHERE entry IS NOT NULL GROUP BY 1) AS buckets)`;
+    SELECT entry >> 32 AS bucket, sum((entry & 4294967295)::integer) AS ms FROM (SELECT unnest(${entries}) AS entry) AS single GROUP BY 1) AS buckets WHERE bucket IS NOT NULL)`;
 }
 
 /** What the samples `g` of each pod come to, with an entry of the histogram for each. */
@@ -79,7 +79,7 @@ function sumUp(where: Sql): Sql {
     SELECT g.pod_id, ${sums}, sum(g.running_ms::bigint * greatest(1, g.cores))::bigint AS cpu_capacity_ms,
       sum(g.memory_byte_ms) AS memory_byte_ms, sum(g.disk_byte_ms) AS disk_byte_ms, ${nameColumns(greatestFigures, (name) => `max(g.${name}) AS ${name}`)},
       min(g.spool_no) = max(g.spool_no) AS is_one_spool, min(g.start_time) AS starts, max(g.sample_time) AS ends,
-      sum(date_part('epoch', g.sample_time - g.start_time)) AS length_seconds, array_agg(${bucketOf("g")} * 4294967296 + g.running_ms) AS entries
+      sum(g.sample_time - g.start_time) AS length, array_agg(${bucketOf("g")} * 4294967296 + g.running_ms) AS entries
     FROM cloud_pod_usage_samples g WHERE ${where} GROUP BY g.pod_id`;
 }
 
@@ -90,7 +90,7 @@ function sumUp(where: Sql): Sql {
 function timesOfSums(hour: HourBounds): Sql {
   const oneByOne = (what: Sql) => sql`(SELECT ${what} FROM cloud_pod_usage_samples s
     WHERE s.pod_id = g.pod_id AND s.sample_time > ${hour.from} AND s.sample_time <= ${hour.to})`;
-  const gapless = sql`(g.is_one_spool AND g.from_ms >= 0 AND g.to_ms - g.from_ms = round(g.length_seconds * 1000) AND g.to_ms - g.from_ms - g.running_ms < 1000)`;
+  const gapless = sql`(g.is_one_spool AND g.from_ms >= 0 AND g.to_ms - g.from_ms = round(date_part('epoch', g.length) * 1000) AND g.to_ms - g.from_ms - g.running_ms < 1000)`;
   return sql`
     CASE WHEN ${gapless} THEN int4multirange(int4range(g.from_ms, g.to_ms)) ELSE ${oneByOne(coveredBySamples(hour))} END AS covered,
     CASE WHEN ${gapless} THEN ${histogramMerged(sql`g.entries`)} ELSE ${histogramMerged(oneByOne(histogramOfSamples(hour)))} END AS cpu_histogram`;

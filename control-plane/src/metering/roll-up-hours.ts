@@ -195,10 +195,11 @@ function absentTime(isFrozen: boolean): Sql {
  */
 function classTables(from: Date, to: Date): Sql {
   const ms = (at: Sql) => sql`ms_in_hour(${at}, ${from})`;
+  const isWhole = sql`a.valid @> tstzrange(${from}, ${to})`;
   return sql`
     lifetimes AS (
-      SELECT d.pod_id, range_agg(CASE WHEN a.valid @> tstzrange(${from}, ${to}) THEN '{[0,3600000)}'::int4multirange
-        ELSE int4multirange(int4range(${ms(sql`lower(a.valid)`)}, ${ms(sql`coalesce(upper(a.valid), ${to})`)})) END) AS lifetime
+      SELECT d.pod_id, CASE WHEN bool_or(${isWhole}) THEN '{[0,3600000)}' ELSE
+        range_agg(int4range(${ms(sql`lower(a.valid)`)}, ${ms(sql`coalesce(upper(a.valid), ${to})`)})) FILTER (WHERE NOT ${isWhole}) END AS lifetime
       FROM due d JOIN cloud_pod_allocations a ON a.pod_id = d.pod_id AND a.valid && tstzrange(${from}, ${to}) GROUP BY d.pod_id),
     node_ends AS (
       SELECT n.node_id, CASE WHEN n.state IN ('lost', 'removed') THEN 'infinity' ELSE

@@ -127,7 +127,9 @@ export const ratedTable: Sql = sql`
         WHEN p.is_last THEN e.guest_out_bytes ELSE 0 END AS out_bytes
     FROM (SELECT pieces.*, lead(from_ms) OVER (PARTITION BY pod_id, hour_start ORDER BY from_ms) IS NULL AS is_last FROM pieces) AS p
     JOIN evidence e USING (pod_id, hour_start)
-    LEFT JOIN lost USING (pod_id, hour_start)),
+    LEFT JOIN lost USING (pod_id, hour_start)
+    -- Computed once for each piece, and not wherever it is named below.
+    OFFSET 0),
   accrued AS (
     SELECT used.*,
       CASE WHEN supplement THEN 0
