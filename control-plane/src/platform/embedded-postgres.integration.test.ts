@@ -2,6 +2,7 @@ import { chmod, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promise
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { freePort } from "../../../test/support/free-port.ts";
 import { until } from "../../../test/support/until.ts";
 import { EmbeddedPostgresInUse, startEmbeddedPostgres } from "./embedded-postgres.ts";
 import { canConnect } from "./migrate.ts";
@@ -22,6 +23,15 @@ test("a directory is one owner's until he stops", async () => {
   await first.stop();
   const second = await start("a");
   await second.stop();
+});
+
+test("a port that somebody takes before the server does is left to him", async () => {
+  const other = await start("other");
+  const ports = [other.port, await freePort()];
+  const choosePort = async () => ports.shift() ?? 0;
+  const server = await startEmbeddedPostgres({ directory: join(directory, "mine"), volatile: true, choosePort });
+  expect(await Promise.all([other, server].map(({ superuserUrl }) => canConnect(superuserUrl)))).toEqual([true, true]);
+  await Promise.all([other.stop(), server.stop()]);
 });
 
 test("a number in the file of a dead server that is another server's now does not end that one", async () => {

@@ -25,6 +25,8 @@ export interface EmbeddedPostgresOptions {
   /** Turns off what makes a commit survive a power cut. Only for tests. */
   readonly volatile?: boolean;
   readonly connectionsMax?: number;
+  /** Finds a port that may be free; asked again when it is not. */
+  readonly choosePort?: () => Promise<number>;
   /** Is told when the server ends by itself. */
   readonly log?: Pick<Logger, "error">;
 }
@@ -36,6 +38,7 @@ export class EmbeddedPostgresInUse extends Error {
 
 const startDeadlineMs = 60_000;
 const restartsMax = 10;
+const portsMax = 5;
 const longestPauseMs = 30_000;
 
 /**
@@ -50,10 +53,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     throw new EmbeddedPostgresInUse(`another process runs the embedded PostgreSQL of ${options.directory}`);
   try {
     const files = await preparePostgresFiles(options.directory);
-    const port = await freePort();
-    const superuserUrl = `postgres://postgres:${files.superuserPassword}@127.0.0.1:${port}/postgres`;
-    const start = () => startServer(files, ["-p", String(port), ...settings(options)], superuserUrl);
-    const server = keepRunning(await start(), start, options.log);
+    const { first, start, superuserUrl, port } = await startOnFreePort(files, options);
+    const server = keepRunning(first, start, options.log);
     return {
       superuserUrl,
       port,
@@ -65,6 +66,21 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   } catch (error) {
     lock.release();
     throw error;
+  }
+}
+
+/** Between the look for a free port and the server's start another program may take it. */
+async function startOnFreePort(files: PostgresFiles, options: EmbeddedPostgresOptions) {
+  for (let attempt = 1; ; attempt++) {
+    const port = await (options.choosePort ?? freePort)();
+    const superuserUrl = `postgres://postgres:${files.superuserPassword}@127.0.0.1:${port}/postgres`;
+    const start = () => startServer(files, ["-p", String(port), ...settings(options)], superuserUrl);
+    try {
+      return { first: await start(), start, superuserUrl, port };
+    } catch (error) {
+      const isTaken = error instanceof Error && error.message.includes("could not create any TCP/IP sockets");
+      if (!isTaken || attempt === portsMax) throw error;
+    }
   }
 }
 
