@@ -28,7 +28,7 @@ export async function untilRung<T>(
   what: string,
   db: Database,
   look: () => Promise<T | undefined | false>,
-  deadlineMs = 20_000,
+  deadlineMs = 60_000,
 ): Promise<T> {
   const bell = bellOf(db);
   const endMs = performance.now() + deadlineMs;

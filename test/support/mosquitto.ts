@@ -17,10 +17,10 @@ export interface Mosquitto {
   stop(): Promise<void>;
 }
 
-/** Starts Mosquitto as deploy/mosquitto says, with its files elsewhere; `port` 0 takes a free one. */
-export async function startMosquitto(tls: ExternalBrokerTls, port = 0): Promise<Mosquitto> {
+/** Starts Mosquitto as deploy/mosquitto says, with its files elsewhere, by default on a free port. */
+export async function startMosquitto(tls: ExternalBrokerTls, port?: number): Promise<Mosquitto> {
   const directory = await mkdtemp(join(tmpdir(), "cloudpods-mosquitto-"));
-  const listenPort = port === 0 ? await freePort() : port;
+  const listenPort = port ?? (await freePort());
   const file = async (name: string, content: string) => {
     await writeFile(join(directory, name), content, { mode: 0o600 });
     return join(directory, name);

@@ -10,7 +10,7 @@ const BUSY = /CT is locked|can't lock file/;
  * Runs `pct` on a host as its operator does, who tries again while the agent is at work on the same container.
  *
  * @returns what it printed
- * @throws what it ended with, but for a lock that is given back within 20 s
+ * @throws what it ended with, but for a lock that is given back within a minute
  */
 export async function pctByHand(host: DemoHost, ...argv: string[]): Promise<string> {
   return await until(`pct ${argv.join(" ")}`, async () => {

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
+import { freePort } from "./free-port.ts";
 
 /** Where a proxy passes connections on to. */
 export interface ProxyTarget {
@@ -20,8 +21,8 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
-/** Starts a proxy on 127.0.0.1; `port` 0 takes a free one. Without targets it closes what connects. */
-export async function startTcpProxy(port = 0): Promise<TcpProxy> {
+/** Starts a proxy on 127.0.0.1, by default on a free port. Without targets it closes what connects. */
+export async function startTcpProxy(port?: number): Promise<TcpProxy> {
   let targets: readonly ProxyTarget[] = [];
   let turn = 0;
   let refuses: ((clientPort: number) => boolean) | undefined;
@@ -53,7 +54,7 @@ export async function startTcpProxy(port = 0): Promise<TcpProxy> {
       incoming.pipe(outgoing).pipe(incoming);
     });
   });
-  server.listen(port, "127.0.0.1");
+  server.listen(port ?? (await freePort()), "127.0.0.1");
   await once(server, "listening");
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("the proxy has no port");

@@ -9,6 +9,7 @@ import {
   Welcome,
 } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import type { SigningAuthority } from "../../control-plane/src/nodes/certificate-authority.ts";
+import { freePort } from "./free-port.ts";
 import { certifyServer } from "./test-authority.ts";
 import { until } from "./until.ts";
 
@@ -104,9 +105,10 @@ export async function startTestGateway(options: TestGatewayOptions): Promise<Tes
   const server = new Server();
   server.addService(service, { connect });
   const { certificatePem, keyPem } = await certifyServer(authority, options.names);
+  const wantedPort = options.port ?? (await freePort());
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(
-      `127.0.0.1:${options.port ?? 0}`,
+      `127.0.0.1:${wantedPort}`,
       ServerCredentials.createSsl(
         Buffer.from((options.clientAuthority ?? authority).pem),
         [{ cert_chain: Buffer.from(certificatePem), private_key: Buffer.from(keyPem) }],

@@ -11,7 +11,7 @@ export const restBetweenRequestsMs = 120;
 export async function until<T>(
   what: string,
   look: () => T | undefined | false | Promise<T | undefined | false>,
-  deadlineMs = 20_000,
+  deadlineMs = 60_000,
   restMs = 20,
 ): Promise<T> {
   const endMs = performance.now() + deadlineMs;
