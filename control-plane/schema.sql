@@ -70,11 +70,16 @@ TABLE certificate_authorities (
   not_before timestamp with time zone NOT NULL
   not_after timestamp with time zone NOT NULL
   created_at timestamp with time zone NOT NULL DEFAULT now()
-  CONSTRAINT ca_state CHECK ((state = ANY (ARRAY['next'::text, 'active'::text, 'retired'::text])))
+  vouched_pem text
+  published_at timestamp with time zone
+  activated_at timestamp with time zone
+  left_at timestamp with time zone
+  CONSTRAINT ca_state CHECK ((state = ANY (ARRAY['next'::text, 'active'::text, 'leaving'::text, 'retired'::text])))
   CONSTRAINT certificate_authorities_pkey PRIMARY KEY (id)
   CONSTRAINT certificate_authorities_spki_sha256_key UNIQUE (spki_sha256)
 )
 CREATE UNIQUE INDEX one_active_ca ON public.certificate_authorities USING btree ((true)) WHERE (state = 'active'::text)
+CREATE UNIQUE INDEX one_next_ca ON public.certificate_authorities USING btree ((true)) WHERE (state = 'next'::text)
 
 TABLE cloud_pod_addresses ROW LEVEL SECURITY (
   id uuid NOT NULL
@@ -837,6 +842,8 @@ TABLE control_plane_replicas (
   broker_url text
   started_at timestamp with time zone NOT NULL DEFAULT now()
   seen_at timestamp with time zone NOT NULL DEFAULT now()
+  authority_ids uuid[] NOT NULL DEFAULT '{}'::uuid[]
+  signing_authority_id uuid
   CONSTRAINT control_plane_replicas_pkey PRIMARY KEY (id)
 )
 
@@ -935,6 +942,8 @@ TABLE node_certificates (
   issued_at timestamp with time zone NOT NULL DEFAULT now()
   first_used_at timestamp with time zone
   revoked_at timestamp with time zone
+  authority_id uuid
+  CONSTRAINT node_certificates_authority_id_fkey FOREIGN KEY (authority_id) REFERENCES certificate_authorities(id)
   CONSTRAINT node_certificates_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT node_certificates_pkey PRIMARY KEY (serial)
 )

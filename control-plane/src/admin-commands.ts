@@ -5,6 +5,8 @@ import { prepareDatabaseBeside, readMasterKey, type PreparedDatabase } from "./d
 import { declareRestored } from "./nodes/declare-restored.ts";
 import { ensureCertificateAuthority } from "./nodes/ensure-certificate-authority.ts";
 import { externalBrokerFiles, revocationList } from "./nodes/external-broker.ts";
+import { describeRotation } from "./nodes/describe-rotation.ts";
+import { readRotation, rotateAuthority } from "./nodes/rotate-certificate-authority.ts";
 import { openDatabase, type Database } from "./platform/database.ts";
 import { commandLine } from "./tenancy/author.ts";
 import { createUser } from "./tenancy/create-user.ts";
@@ -84,6 +86,23 @@ export async function printRevocations(): Promise<void> {
       await revocationList(system, await ensureCertificateAuthority(system, await readMasterKey(config)), new Date()),
   );
   console.log(list);
+}
+
+/** Takes the next step of a rotation of the certificate authority and tells what the one after it waits for. */
+export async function rotateCa(wish: {
+  readonly force: boolean;
+  readonly brokerIsUpToDate: boolean;
+  readonly status: boolean;
+}): Promise<void> {
+  const config = readConfig(process.env);
+  const externalBroker = config.mqttUrl === undefined ? undefined : { isUpToDate: wish.brokerIsUpToDate };
+  const lines = await withDatabase(config, async (system) => {
+    if (wish.status) return describeRotation({ ...(await readRotation(system)), done: "nothing", told: 0 });
+    return describeRotation(
+      await rotateAuthority(system, await readMasterKey(config), { force: wish.force, externalBroker }),
+    );
+  });
+  console.log(lines.join("\n"));
 }
 
 /** Says that the database was restored, so that hosts and control plane find together again. */

@@ -15,7 +15,7 @@ import { createHealthApp } from "./http/health.ts";
 import { createRouteTable } from "./http/route-table.ts";
 import { maintenanceLoops } from "./maintenance.ts";
 import { issueReplicaCertificate } from "./nodes/certificate-authority.ts";
-import type { TrustedAuthorities } from "./nodes/ensure-certificate-authority.ts";
+import type { FollowedAuthorities } from "./nodes/ensure-certificate-authority.ts";
 import { keepCertificate } from "./nodes/keep-certificate.ts";
 import { usageLoops } from "./metering/usage-loops.ts";
 import { moveLoops } from "./moves/move-loops.ts";
@@ -50,7 +50,7 @@ export interface Replica {
   readonly api: Database;
   readonly systemUrl: string;
   readonly masterKey: MasterKey;
-  readonly authorities: TrustedAuthorities;
+  readonly authorities: FollowedAuthorities;
   readonly hints: Hints;
   readonly metrics: Registry;
   readonly serverTls: () => { cert: string; key: string; ca: readonly string[] };
@@ -107,6 +107,7 @@ export async function startIngestRole(replica: Replica): Promise<void> {
     log,
   });
   replica.onStop("client certificate", () => certificate.stop());
+  authorities.onChange(() => certificate.renewNow());
   let ingest: Ingest | undefined;
   let isStopping = false;
   const starting = replica.brokerFound.then((first) => {

@@ -12,7 +12,7 @@ import {
 import type { Config } from "./config.ts";
 import { prepareSharedDatabase, readMasterKey } from "./data-directory.ts";
 import { issueServerCertificate } from "./nodes/certificate-authority.ts";
-import { ensureCertificateAuthority } from "./nodes/ensure-certificate-authority.ts";
+import { followAuthorities } from "./nodes/ensure-certificate-authority.ts";
 import { keepCertificate } from "./nodes/keep-certificate.ts";
 import { seedPlans } from "./plans/seed-plans.ts";
 import { openDatabase, type Database } from "./platform/database.ts";
@@ -63,13 +63,19 @@ async function openReplica(config: Config, log: Logger, onStop: Replica["onStop"
   const id = newId();
   const { system, api, systemUrl } = await openDatabases(config, log, onStop);
   const masterKey = await readMasterKey(config);
-  const authorities = await ensureCertificateAuthority(system, masterKey);
+  const authorities = await followAuthorities(system, masterKey, log);
+  onStop("certificate authorities", () => authorities.stop());
   const names = [...new Set([config.publicHost, "localhost", "127.0.0.1"])];
   const certificate = await keepCertificate({
     issue: (now) => issueServerCertificate(authorities.active, names, now),
     log,
   });
   onStop("server certificate", () => certificate.stop());
+  // Whoever believes other authorities, or signs by another one, starts over with a certificate of its own.
+  authorities.onChange(() => {
+    certificate.renewNow();
+    void announce().catch((error: unknown) => log.warn({ err: error }, "cannot announce this replica"));
+  });
   const hints = openHints({ url: systemUrl, log });
   onStop("hints", () => hints.close());
   const broker = await followBroker(config, system, log, onStop);
@@ -80,6 +86,8 @@ async function openReplica(config: Config, log: Logger, onStop: Replica["onStop"
       roles: config.roles,
       gatewayAddress: config.roles.has("gateway") ? gatewayAddress : null,
       brokerUrl: broker.own() ?? null,
+      authorityIds: authorities.all.map((authority) => authority.id),
+      signingAuthorityId: authorities.active.id,
     });
   await announce();
   const heartbeat = setInterval(() => {

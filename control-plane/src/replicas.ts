@@ -10,14 +10,18 @@ export interface ReplicaFacts {
   readonly gatewayAddress: string | null;
   /** Set while the embedded broker runs here. */
   readonly brokerUrl: string | null;
+  /** Certificate authorities that it believes. */
+  readonly authorityIds: readonly string[];
+  readonly signingAuthorityId: string;
 }
 
 /** Writes that the replica is alive; repeated every ten seconds. */
 export async function announceReplica(db: Queryable, replica: ReplicaFacts): Promise<void> {
   await db.execute(sql`
-    INSERT INTO control_plane_replicas (id, hostname, roles, gateway_address, broker_url)
-    VALUES (${replica.id}, ${hostname()}, ${[...replica.roles]}, ${replica.gatewayAddress}, ${replica.brokerUrl})
-    ON CONFLICT (id) DO UPDATE SET seen_at = now(), gateway_address = excluded.gateway_address, broker_url = excluded.broker_url`);
+    INSERT INTO control_plane_replicas (id, hostname, roles, gateway_address, broker_url, authority_ids, signing_authority_id)
+    VALUES (${replica.id}, ${hostname()}, ${[...replica.roles]}, ${replica.gatewayAddress}, ${replica.brokerUrl}, ${[...replica.authorityIds]}::uuid[], ${replica.signingAuthorityId})
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), gateway_address = excluded.gateway_address, broker_url = excluded.broker_url,
+      authority_ids = excluded.authority_ids, signing_authority_id = excluded.signing_authority_id`);
   await db.execute(sql`DELETE FROM control_plane_replicas WHERE seen_at < now() - interval '1 day'`);
 }
 

@@ -70,6 +70,19 @@ function addAdminCommands(program: Command): void {
     .description("print the list of revoked host certificates, for an external broker; valid for a week")
     .action(async () => (await import("../../src/admin-commands.ts")).printRevocations());
   admin
+    .command("rotate-ca")
+    .description("take the next safe step to another certificate authority; again until it says that it is done")
+    .option("--status", "only tell how far it is", false)
+    .option("--force", "go on without hosts that are not ready", false)
+    .option(
+      "--broker-is-up-to-date",
+      "the external broker has the present files of: cloudpods admin broker-files",
+      false,
+    )
+    .action(async (options: { status: boolean; force: boolean; brokerIsUpToDate: boolean }) =>
+      (await import("../../src/admin-commands.ts")).rotateCa(options),
+    );
+  admin
     .command("declare-restored")
     .description("say that the database was restored from a backup or lost commits in a failover")
     .requiredOption("--reason <text>")

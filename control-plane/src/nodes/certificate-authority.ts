@@ -70,6 +70,31 @@ export async function openAuthority(id: string, pem: string, privateKeyPem: stri
   return { id, pem, signingKey, spkiSha256: describeCertificate(new x509.X509Certificate(pem)).spkiSha256 };
 }
 
+/**
+ * The key of another authority in a certificate signed by this one: proof for whoever knows this one, until this one ends.
+ * Nobody builds a chain with it, which the path length of this one forbids.
+ */
+export async function vouchFor(authority: SigningAuthority, pem: string): Promise<string> {
+  const [parent, other] = [new x509.X509Certificate(authority.pem), new x509.X509Certificate(pem)];
+  const certificate = await x509.X509CertificateGenerator.create({
+    subject: other.subjectName,
+    issuer: parent.subjectName,
+    publicKey: other.publicKey,
+    signingKey: authority.signingKey,
+    signingAlgorithm: algorithm,
+    serialNumber: newSerial(),
+    notBefore: other.notBefore,
+    notAfter: parent.notAfter,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(other.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(parent.publicKey),
+    ],
+  });
+  return `${certificate.toString("pem")}\n`;
+}
+
 /** Certificate of a host: CN = its id, client authentication only, 30 days. */
 export async function issueNodeCertificate(
   authority: SigningAuthority,

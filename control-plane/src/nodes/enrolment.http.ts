@@ -42,6 +42,9 @@ const identity = z.object({
   nodeId: uuid,
   certificate: z.string().openapi({ description: "PEM" }),
   caBundle: z.string().openapi({ description: "PEM of every authority in force." }),
+  vouchers: z.string().openapi({
+    description: "PEM; authorities in certificates signed by those before them, for hosts that know only such a one.",
+  }),
   gatewayAddress: z.string().openapi({ example: "cloudpods.example:7443" }),
   brokerUrl: z.string().openapi({ example: "mqtts://cloudpods.example:8883" }),
 });

@@ -8,14 +8,17 @@ import { createTestDatabase, type TestDatabase } from "../../../test/support/pos
 import { anOnlineNode } from "../../../test/support/rows.ts";
 import { masterKey } from "../platform/sealing.ts";
 import { sql } from "../platform/sql.ts";
-import { ensureCertificateAuthority } from "./ensure-certificate-authority.ts";
+import { ensureCertificateAuthority, readAuthorities } from "./ensure-certificate-authority.ts";
 import { externalBrokerFiles } from "./external-broker.ts";
+import { rotateAuthority } from "./rotate-certificate-authority.ts";
 
 let db: TestDatabase;
 beforeAll(async () => {
   db = await createTestDatabase();
 });
 afterAll(() => db.close());
+
+const key = randomBytes(32);
 
 async function serverWith(
   files: Awaited<ReturnType<typeof externalBrokerFiles>>,
@@ -24,7 +27,7 @@ async function serverWith(
     cert: files["cert.pem"],
     key: files["key.pem"],
     ca: files["ca.pem"],
-    crl: files["crl.pem"],
+    crl: listsIn(files["crl.pem"]),
     requestCert: true,
     rejectUnauthorized: true,
   });
@@ -35,6 +38,11 @@ async function serverWith(
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("no port");
   return { server, port: address.port };
+}
+
+/** Brokers that give OpenSSL the file read all of it; Node takes them one by one. */
+function listsIn(pem: string): string[] {
+  return pem.split(/(?<=-----END X509 CRL-----\n)/);
 }
 
 /** Whether a host with this certificate is let in. */
@@ -50,7 +58,7 @@ async function isWelcome(port: number, tls: { cert: string; key: string; ca: rea
 }
 
 test("a broker that is not ours shuts out a removed host with the files that are written for it", async () => {
-  const authorities = await ensureCertificateAuthority(db.system, masterKey(randomBytes(32)));
+  const authorities = await ensureCertificateAuthority(db.system, masterKey(key));
   const node = await anOnlineNode(db.system);
   const host = await hostTls(authorities.active, node.id);
   await db.system.execute(sql`
@@ -73,4 +81,36 @@ test("a broker that is not ours shuts out a removed host with the files that are
   expect(await isWelcome(after.port, host)).toBe(false);
   expect(await isWelcome(after.port, await hostTls(authorities.active, node.id))).toBe(true);
   after.server.close();
+});
+
+test("while another authority takes over, hosts of both are let in, and those that are out of both are not", async () => {
+  const former = await ensureCertificateAuthority(db.system, masterKey(key));
+  const wish = { force: true, externalBroker: undefined };
+  for (const done of ["published", "activated"])
+    expect((await rotateAuthority(db.system, masterKey(key), wish)).done).toBe(done);
+  const both = await readAuthorities(db.system, masterKey(key));
+  expect(both.active.id).not.toBe(former.active.id);
+  const node = await anOnlineNode(db.system);
+  const hosts: (Awaited<ReturnType<typeof hostTls>> & { ca: readonly string[] })[] = [];
+  for (const authority of [former.active, former.active, both.active, both.active]) {
+    const host = { ...(await hostTls(authority, node.id)), ca: both.pems };
+    await db.system.execute(sql`
+      INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, authority_id, revoked_at)
+      VALUES (${host.serial}, ${node.id}, '', '', now(), now() + interval '30 days', ${authority.id}, ${hosts.length % 2 === 0 ? null : new Date()})`);
+    hosts.push(host);
+  }
+  const welcome = async (port: number) => {
+    const answers: boolean[] = [];
+    for (const host of hosts) answers.push(await isWelcome(port, host));
+    return answers;
+  };
+  const files = await externalBrokerFiles(db.system, both, ["127.0.0.1"], new Date());
+  const whole = await serverWith(files);
+  expect(await welcome(whole.port)).toEqual([true, false, true, false]);
+  whole.server.close();
+  // Negative control: a list of the one that signs says nothing of the others, and a broker lets nobody in on nothing.
+  const [own] = listsIn(files["crl.pem"]);
+  const partial = await serverWith({ ...files, "crl.pem": own ?? "" });
+  expect(await welcome(partial.port)).toEqual([false, false, true, false]);
+  partial.server.close();
 });

@@ -35,9 +35,14 @@ export async function externalBrokerFiles(
   };
 }
 
-/** PEM of the certificates of hosts that were removed or replaced and have not expired. */
+/** PEM, one list for each authority that is believed, of the certificates of hosts that were removed or replaced and have not expired. */
 export async function revocationList(db: Queryable, authorities: TrustedAuthorities, now: Date): Promise<string> {
-  const revoked = await db.query<{ serial: string; revokedAt: Date }>(sql`
-    SELECT serial, revoked_at AS "revokedAt" FROM node_certificates WHERE revoked_at IS NOT NULL AND not_after > ${now} ORDER BY revoked_at`);
-  return await makeRevocationList(authorities.active, revoked, now);
+  const revoked = await db.query<{ serial: string; revokedAt: Date; authorityId: string | null }>(sql`
+    SELECT serial, revoked_at AS "revokedAt", authority_id AS "authorityId" FROM node_certificates
+    WHERE revoked_at IS NOT NULL AND not_after > ${now} ORDER BY revoked_at`);
+  const lists = authorities.all.map((authority) => {
+    const own = revoked.filter(({ authorityId }) => (authorityId ?? authorities.active.id) === authority.id);
+    return makeRevocationList(authority, own, now);
+  });
+  return (await Promise.all(lists)).join("");
 }

@@ -34,6 +34,29 @@ test("a certificate is replaced after two thirds of its life, again and again, u
   expect(kept.current.serial).toBe("2");
 });
 
+test("another authority's is asked for at once, and what was asked of the former one does not come after it", async () => {
+  let authority = "former";
+  const waiting: PromiseWithResolvers<void>[] = [];
+  const kept = await keepCertificate({
+    async issue(now) {
+      const signedBy = authority;
+      if (waiting.length < 2) waiting.push(Promise.withResolvers());
+      if (signedBy === "former" && waiting.length === 2) await waiting[1]?.promise;
+      return certificate(now, signedBy);
+    },
+    log,
+  });
+  await vi.advanceTimersByTimeAsync(4 * dayMs + 1_000);
+  authority = "next";
+  kept.renewNow();
+  waiting[1]?.resolve();
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(kept.current.serial).toBe("next");
+  // It is kept by one clock as before.
+  expect(vi.getTimerCount()).toBe(1);
+  kept.stop();
+});
+
 test("a failure is tried again each minute; the old one stays in use meanwhile", async () => {
   let tries = 0;
   const kept = await keepCertificate({

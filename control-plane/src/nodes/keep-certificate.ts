@@ -6,6 +6,8 @@ export interface KeptCertificate {
   readonly current: KeyedCertificate;
   /** Calls back with each new certificate; new connections are to use it. */
   onRenewed(callback: (certificate: KeyedCertificate) => void): void;
+  /** Another authority signs: the next one is issued at once. */
+  renewNow(): void;
   stop(): void;
 }
 
@@ -25,10 +27,11 @@ export async function keepCertificate(options: {
 
   const renewIn = (ms: number): void => {
     if (stopped) return;
+    clearTimeout(timer);
     timer = setTimeout(() => void renew(), Math.min(timerMsMax, Math.max(0, ms)));
     timer.unref();
   };
-  const renew = async (): Promise<void> => {
+  const renewOnce = async (): Promise<void> => {
     try {
       current = await options.issue(new Date());
       for (const callback of callbacks) callback(current);
@@ -38,12 +41,18 @@ export async function keepCertificate(options: {
       renewIn(retryMs);
     }
   };
+  // One after the other: the certificate that was asked for last is the one in use.
+  let turn = Promise.resolve();
+  const renew = async (): Promise<void> => await (turn = turn.then(renewOnce));
   renewIn(renewalDueMs(current) - Date.now());
   return {
     get current() {
       return current;
     },
     onRenewed: (callback) => callbacks.add(callback),
+    renewNow() {
+      if (!stopped) void renew();
+    },
     stop() {
       stopped = true;
       clearTimeout(timer);

@@ -2,7 +2,7 @@ import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { issueNodeCertificate, type IssuedCertificate } from "./certificate-authority.ts";
 import type { CertificateRequest } from "./certificate-request.ts";
-import { readAuthorityPems, type TrustedAuthorities } from "./ensure-certificate-authority.ts";
+import { readAuthorityPems, readVouchers, type TrustedAuthorities } from "./ensure-certificate-authority.ts";
 
 /** What a host gets when it joins and when it renews. */
 export interface NodeIdentityAnswer {
@@ -11,6 +11,8 @@ export interface NodeIdentityAnswer {
   readonly certificate: string;
   /** PEM of every authority in force. */
   readonly caBundle: string;
+  /** PEM of certificates by which whoever knows a former authority can believe those of the bundle. */
+  readonly vouchers: string;
   /** `host:port` of the gateway. */
   readonly gatewayAddress: string;
   /** `mqtts://host:port` of the broker. */
@@ -40,10 +42,11 @@ export async function issueToNode(
   nodeId: string,
   request: CertificateRequest,
 ): Promise<IssuedCertificate> {
-  const certificate = await issueNodeCertificate(authorities.active, nodeId, request.publicKey, new Date());
+  const { active } = authorities;
+  const certificate = await issueNodeCertificate(active, nodeId, request.publicKey, new Date());
   await tx.execute(sql`
-    INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after)
-    VALUES (${certificate.serial}, ${nodeId}, ${certificate.spkiSha256}, ${certificate.pem}, ${certificate.notBefore}, ${certificate.notAfter})`);
+    INSERT INTO node_certificates (serial, node_id, spki_sha256, pem, not_before, not_after, authority_id)
+    VALUES (${certificate.serial}, ${nodeId}, ${certificate.spkiSha256}, ${certificate.pem}, ${certificate.notBefore}, ${certificate.notAfter}, ${active.id})`);
   return certificate;
 }
 
@@ -80,6 +83,7 @@ export async function identityAnswer(
   nodeId: string,
   certificatePem: string,
 ): Promise<NodeIdentityAnswer> {
-  const pems = await readAuthorityPems(db);
-  return { nodeId, certificate: certificatePem, caBundle: pems.join(""), ...(await deps.addresses()) };
+  const [pems, vouchers] = await Promise.all([readAuthorityPems(db), readVouchers(db)]);
+  const bundle = { caBundle: pems.join(""), vouchers: vouchers.join("") };
+  return { nodeId, certificate: certificatePem, ...bundle, ...(await deps.addresses()) };
 }

@@ -36,7 +36,7 @@ export async function renewCertificate(stateDir: string): Promise<Identity> {
     return requestCertificate(identity, nextKey, nextKey);
   });
   const bundle = certificatesIn(requireText(answer, "caBundle"));
-  const trusted = trustedAfterRenewal(identity, bundle);
+  const trusted = trustedAfterRenewal(identity, bundle, vouchersOf(answer));
   const certificatePem = requireText(answer, "certificate");
   checkIssuedCertificate(certificatePem, trusted, nextKey, identity.nodeId);
   saveTrustedAuthorities(stateDir, trusted.map((ca) => ca.toString()).join(""));
@@ -61,17 +61,44 @@ async function requestCertificate(identity: Identity, nextKeyPem: string, signin
   return expectSuccess(await callControlPlane(identity.serverUrl, "api/nodes/renew", request));
 }
 
+/** Of control planes that have some. */
+function vouchersOf(answer: unknown): X509Certificate[] {
+  const isThere = typeof answer === "object" && answer !== null && "vouchers" in answer;
+  return isThere && typeof answer.vouchers === "string" ? certificatesIn(answer.vouchers) : [];
+}
+
 /**
- * Authorities to trust afterwards. Over HTTPS the whole bundle is believed; in the clear only those
- * that are known already or that a known one has signed.
+ * Authorities to trust afterwards. Over HTTPS the whole bundle is believed; in the clear only those that are known already
+ * or whose key a known one has vouched for, itself or through others: authorities may have changed while the host was off.
  */
-function trustedAfterRenewal(identity: Identity, bundle: readonly X509Certificate[]): X509Certificate[] {
+function trustedAfterRenewal(
+  identity: Identity,
+  bundle: readonly X509Certificate[],
+  vouchers: readonly X509Certificate[],
+): X509Certificate[] {
   const known = certificatesIn(identity.caPem);
   const overHttps = new URL(identity.serverUrl).protocol === "https:";
+  const vouched = overHttps ? [] : vouchedBy(known, [...bundle, ...vouchers]);
   const added = bundle.filter(
     (ca) =>
-      !known.some((other) => other.raw.equals(ca.raw)) &&
-      (overHttps || known.some((other) => ca.checkIssued(other) && ca.verify(other.publicKey))),
+      !known.some((other) => other.raw.equals(ca.raw)) && (overHttps || vouched.some((other) => hasSameKey(ca, other))),
   );
   return [...known, ...added];
+}
+
+function vouchedBy(known: readonly X509Certificate[], offered: readonly X509Certificate[]): X509Certificate[] {
+  const believed: X509Certificate[] = [...known];
+  // Each authority adds those that it vouches for, which are looked at in their turn.
+  for (const authority of believed) {
+    for (const other of offered) {
+      if (believed.some((one) => hasSameKey(one, other))) continue;
+      if (other.ca && other.checkIssued(authority) && other.verify(authority.publicKey)) believed.push(other);
+    }
+  }
+  return believed;
+}
+
+/** With the key of a believed authority and its name it is that authority. */
+function hasSameKey(a: X509Certificate, b: X509Certificate): boolean {
+  return a.subject === b.subject && a.publicKey.equals(b.publicKey);
 }
