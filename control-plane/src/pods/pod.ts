@@ -1,7 +1,7 @@
 import type { PodStatus } from "@cloudpods/shared/pod-lifecycle";
 import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
-import { sql, type Sql } from "../platform/sql.ts";
+import { prepared, sql, type Sql } from "../platform/sql.ts";
 import type { PlacementVerdict } from "../scheduling/verdict.ts";
 import type { AdoptedNetwork } from "./container-spec.ts";
 import type { PlacementWish } from "./placement-wish.ts";
@@ -95,7 +95,7 @@ export async function findPodOfAnyTenant(tx: Queryable, reference: string): Prom
 
 /** The pod of a task, locked. Tasks outlive nothing: the pod is there. */
 export async function lockPodById(tx: Queryable, id: string): Promise<Pod> {
-  return await findOne(tx, sql`${selectPods} WHERE p.id = ${id} FOR UPDATE OF p`);
+  return await findOne(tx, prepared("lock-pod-by-id", sql`${selectPods} WHERE p.id = ${id} FOR UPDATE OF p`));
 }
 
 async function findOne(tx: Queryable, statement: Sql): Promise<Pod> {

@@ -1,5 +1,5 @@
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { prepared, sql } from "../platform/sql.ts";
 import type { Task } from "./task.ts";
 
 /** One line of a task's story; `seq` rises by one per task, in the order of commits. */
@@ -20,12 +20,13 @@ export async function appendTaskEvent(
   tx: Queryable,
   event: Pick<Task, "id" | "state" | "step" | "percent"> & { readonly message: string },
 ): Promise<void> {
-  await tx.execute(sql`
+  const statement = sql`
     WITH numbered AS (
       UPDATE cloud_pod_provisioning_tasks SET last_seq = last_seq + 1, updated_at = now() WHERE id = ${event.id}
       RETURNING id, last_seq, tenant_id)
     INSERT INTO cloud_pod_task_events (task_id, seq, tenant_id, state, step, percent, message)
-    SELECT id, last_seq, tenant_id, ${event.state}, ${event.step}, ${event.percent}, ${event.message} FROM numbered`);
+    SELECT id, last_seq, tenant_id, ${event.state}, ${event.step}, ${event.percent}, ${event.message} FROM numbered`;
+  await tx.execute(prepared("append-task-event", statement));
 }
 
 /** Events of a tenant's task after `afterSeq`, oldest first, at most 200. */
