@@ -5,7 +5,7 @@ import {
   type ContainerSpec,
 } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import type { Database } from "../../control-plane/src/platform/database.ts";
-import { sql } from "../../control-plane/src/platform/sql.ts";
+import { prepared, sql } from "../../control-plane/src/platform/sql.ts";
 import { bellOf, unrungMs } from "./bell.ts";
 import type { ScriptedEnd } from "./scripted-host.ts";
 
@@ -107,6 +107,18 @@ export class ScriptedFleet {
   }
 
   async #next(): Promise<{ id: string; nodeId: string; command: unknown } | undefined> {
+    const statement = sql`
+      UPDATE node_commands SET state = 'sent', sent_at = now()
+      WHERE id = (SELECT id FROM node_commands WHERE state = 'pending' AND node_id <> ALL(${[...this.away]}::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1)
+      RETURNING id, node_id AS "nodeId", command`;
+    const [row] = await this.#db.query<{ id: string; nodeId: string; command: unknown }>(
+      prepared("next-scripted-command", statement),
+    );
+    if (row !== undefined) await this.#learnNames();
+    return row;
+  }
+
+  async #learnNames(): Promise<void> {
     const nodes = await this.#db.query<{ id: string; name: string; clusterId: string | null }>(
       sql`SELECT id, coalesce(pve_name, name) AS name, cluster_id AS "clusterId" FROM nodes`,
     );
@@ -114,11 +126,6 @@ export class ScriptedFleet {
       this.#names.set(id, name);
       if (clusterId !== null) this.#clusters.set(id, clusterId);
     }
-    const [row] = await this.#db.query<{ id: string; nodeId: string; command: unknown }>(sql`
-      UPDATE node_commands SET state = 'sent', sent_at = now()
-      WHERE id = (SELECT id FROM node_commands WHERE state = 'pending' AND node_id <> ALL(${[...this.away]}::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1)
-      RETURNING id, node_id AS "nodeId", command`);
-    return row;
   }
 
   async #finish(id: string, command: FleetCommand): Promise<void> {

@@ -1,6 +1,6 @@
 import { Command, ContainerObservation, Power } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import type { Database } from "../../control-plane/src/platform/database.ts";
-import { sql } from "../../control-plane/src/platform/sql.ts";
+import { prepared, sql } from "../../control-plane/src/platform/sql.ts";
 import { bellOf, unrungMs } from "./bell.ts";
 
 /** How a command of the script ends. */
@@ -27,6 +27,10 @@ export interface ScriptedHost {
   stop(): Promise<void>;
 }
 
+const takeCommand = sql`
+  UPDATE node_commands SET state = 'sent', sent_at = now()
+  WHERE id = (SELECT id FROM node_commands WHERE state = 'pending' ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1) RETURNING id, command`;
+
 /** Starts to answer. `script` may end a command in another way than with success; nothing is done then. */
 export function startScriptedHost(
   db: Database,
@@ -40,9 +44,7 @@ export function startScriptedHost(
   const loop = (async () => {
     while (!stopping.signal.aborted) {
       const { rings } = bell;
-      const [row] = await db.query<{ id: string; command: unknown }>(sql`
-        UPDATE node_commands SET state = 'sent', sent_at = now()
-        WHERE id = (SELECT id FROM node_commands WHERE state = 'pending' ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1) RETURNING id, command`);
+      const [row] = await db.query<{ id: string; command: unknown }>(prepared("next-scripted-command", takeCommand));
       if (row === undefined) {
         await bell.heard(rings, unrungMs, stopping.signal);
         continue;
