@@ -52,7 +52,7 @@ export default defineConfig({
           name: "e2e",
           include: ["test/e2e/**/*.e2e.ts", "test/chaos/**/*.chaos.ts"],
           env,
-          globalSetup: ["test/support/postgres.global.ts"],
+          globalSetup: ["test/support/postgres.global.ts", "test/support/built-programs.global.ts"],
           testTimeout: 180_000,
           hookTimeout: 120_000,
           ...together,
