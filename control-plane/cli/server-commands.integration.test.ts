@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { newId } from "@cloudpods/shared/ids";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { builtPrograms } from "../../test/support/built-programs.ts";
+import { compileCache } from "../../test/support/compile-cache.ts";
 import { makeTenant } from "../../test/support/people.ts";
 import { makePod } from "../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../test/support/postgres.ts";
@@ -13,7 +13,6 @@ import { verifyPassword } from "../src/security/password.ts";
 import { newSecretToken } from "../src/security/secret-token.ts";
 import { createUser } from "../src/tenancy/create-user.ts";
 
-const program = join(import.meta.dirname, "main.ts");
 let db: TestDatabase;
 beforeAll(async () => {
   db = await createTestDatabase();
@@ -25,11 +24,10 @@ async function run(
   environment: Record<string, string>,
   input = "",
 ): Promise<{ code: number | null; said: string }> {
-  const child = spawn(process.execPath, [program, ...args], {
+  const child = spawn(process.execPath, [builtPrograms().controlPlane, ...args], {
     env: {
       PATH: process.env["PATH"],
-      // The compiler is most of a start.
-      NODE_COMPILE_CACHE: join(tmpdir(), "cloudpods-test-compile-cache"),
+      NODE_COMPILE_CACHE: compileCache,
       ...environment,
     },
     stdio: ["pipe", "pipe", "pipe"],

@@ -3,12 +3,12 @@ import { chmod, mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { builtPrograms } from "../../test/support/built-programs.ts";
 import { compileCache } from "../../test/support/compile-cache.ts";
 import { freePort } from "../../test/support/free-port.ts";
 import { exitOf, processesAbout } from "../../test/support/processes.ts";
 import { until } from "../../test/support/until.ts";
 
-const program = join(import.meta.dirname, "../cli/main.ts");
 let directory: string;
 let environment: Record<string, string>;
 let url: string;
@@ -43,7 +43,7 @@ function start(
   input = "",
   how: { readonly detached?: boolean } = {},
 ): { child: ChildProcess; said: () => string } {
-  const child = spawn(process.execPath, [program, ...args], {
+  const child = spawn(process.execPath, [builtPrograms().controlPlane, ...args], {
     env: environment,
     stdio: ["pipe", "pipe", "pipe"],
     ...how,

@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { builtPrograms } from "../../test/support/built-programs.ts";
 import { compileCache } from "../../test/support/compile-cache.ts";
 import { connectAgent } from "../../test/support/connected-agent.ts";
 import { enrolHost, type EnrolledHost, issuingDeps } from "../../test/support/enrolled-host.ts";
@@ -48,7 +49,7 @@ interface Served {
 async function startReplica(roles: string, takenPort?: number): Promise<Served> {
   const [httpPort, gatewayPort, freeBrokerPort] = await Promise.all([freePort(), freePort(), freePort()]);
   const brokerPort = takenPort ?? freeBrokerPort;
-  const child = spawn(process.execPath, [join(import.meta.dirname, "../cli/main.ts"), "serve", "--roles", roles], {
+  const child = spawn(process.execPath, [builtPrograms().controlPlane, "serve", "--roles", roles], {
     env: {
       PATH: process.env["PATH"],
       NODE_COMPILE_CACHE: compileCache,
