@@ -62,7 +62,7 @@ async function startEmbedded(port = 0): Promise<RunningBroker> {
   return { port: broker.port, stop: () => broker.close() };
 }
 
-const startExternal = async (port = 0): Promise<RunningBroker> =>
+const startExternal = async (port?: number): Promise<RunningBroker> =>
   startMosquitto(await externalBrokerTls(authority), port);
 
 async function startReplica(port: number): Promise<Ingest & { registry: Registry }> {
