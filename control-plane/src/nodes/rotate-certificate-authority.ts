@@ -42,7 +42,7 @@ const replicaCertificateDays = 7;
 /** A replica that was not seen for so long does not run any more. */
 const replicaSilence = "1 minute";
 /** Of advisory locks: the steps of a rotation, one at a time. */
-const rotationLock = 0x6361_0002;
+const rotationLock = 0x6361_0003;
 
 /**
  * Takes the next step of a rotation that is safe now, or none, and tells hosts that are in the way to fetch a certificate.
