@@ -47,10 +47,7 @@ test("a running container on shared storage moves with a restart", async () => {
   expect((await first.pct("migrate", "201", "pve2")).stderr).toBe(
     "can't migrate running container without --online or --restart\n",
   );
-  expect(await first.pct("migrate", "201", "pve2", "--online")).toMatchObject({
-    stdout: expect.stringMatching(/ERROR: migration aborted .*: lxc live migration is currently not implemented\n/u),
-    stderr: expect.stringContaining("migration aborted"),
-  });
+  expect((await first.pct("migrate", "201", "pve2", "--online")).stderr).toContain("Unknown option: online\n");
   const log = await first.fine("migrate", "201", "pve2", "--restart", "--timeout", "30");
   expect(log.replaceAll(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /gmu, "").split("\n")).toEqual([
     "shutdown CT 201",

@@ -168,7 +168,6 @@ export const PCT_COMMANDS: Record<string, Command> = {
     words: [id, ["target", nodeName]],
     options: {
       bwlimit: decimal(0),
-      online: flag,
       restart: flag,
       "target-storage": text,
       timeout: integer(0),

@@ -43,9 +43,7 @@ export async function migrate(call: Call): Promise<void> {
   }
   readConfig(host, vmid);
   const restart = isOn(call, "restart");
-  if (isRunning(host.layout, vmid) && !restart && !isOn(call, "online")) {
-    throw new CommandFailure("can't migrate running container without --online or --restart");
-  }
+  if (isRunning(host.layout, vmid) && !restart) throw stillRunning();
   const storage = call.options["target-storage"];
   const order: MigrateOrder = {
     vmid,
@@ -83,6 +81,11 @@ export async function migrateTask(task: Task<MigrateOrder>): Promise<void> {
   });
 }
 
+/** Proxmox names --online as well and cannot do it: no container moves alive, so that here nobody may ask for it. */
+function stillRunning(): CommandFailure {
+  return new CommandFailure("can't migrate running container without --online or --restart");
+}
+
 type Say = (line: string) => void;
 
 async function leave(
@@ -97,10 +100,7 @@ async function leave(
   if (isWithoutPower(remote.layout)) {
     throw new CommandFailure("Can't connect to destination address using public key");
   }
-  if (wasRunning && !payload.restart) {
-    // The words of Proxmox itself, which takes --online and then cannot do it.
-    throw new CommandFailure("lxc live migration is currently not implemented");
-  }
+  if (wasRunning && !payload.restart) throw stillRunning();
   const volume = openVolume(host, volidOf(config, "rootfs"));
   requireMovable(volume, config);
   requireStorageThere(remote, payload.storage ?? volume.storage.id);
