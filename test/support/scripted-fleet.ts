@@ -128,6 +128,17 @@ export class ScriptedFleet {
     }
   }
 
+  /** From now on a restore to the host fails, and the copy that it left cannot be removed. */
+  keepFailedCopyOn(nodeId: string): void {
+    this.script = (command) => {
+      if (command.nodeId !== nodeId) return undefined;
+      if (command.op?.$case === "restore")
+        return { state: "failed", errorCode: "STORAGE_FULL", retryable: false, hadEffect: true };
+      const isRemoval = command.op?.$case === "ensureAbsent";
+      return isRemoval ? { state: "failed", errorCode: "VMID_CONFLICT", retryable: false } : undefined;
+    };
+  }
+
   async #finish(id: string, command: FleetCommand): Promise<void> {
     const refusal = this.#refuse(command);
     const end: FleetEnd = refusal ?? this.script(command) ?? { state: "succeeded" };

@@ -21,12 +21,17 @@ export function shownMoney(amount: Money): z.infer<typeof money> {
   return { amount: amount.toString(), currency: amount.currency };
 }
 
+/** Something in the query that is off unless it says `true`. */
+export function queryFlag(description: string) {
+  return z
+    .enum(["true", "false"])
+    .optional()
+    .transform((text) => text === "true")
+    .openapi({ type: "string", enum: ["true", "false"], description });
+}
+
 /** `?dryRun=true`: nothing is written, the answer is the plan. */
-export const dryRun = z
-  .enum(["true", "false"])
-  .optional()
-  .transform((text) => text === "true")
-  .openapi({ type: "string", enum: ["true", "false"], description: "Answer what would happen and change nothing." });
+export const dryRun = queryFlag("Answer what would happen and change nothing.");
 
 /** Schema of an answer without a body (204). */
 export const noBody = z.undefined();

@@ -141,13 +141,7 @@ describe("a source inside a cluster that has given its container up", () => {
 
   test("and cannot get it back leaves the copy on the target as it is", async () => {
     const { to, pod } = await cluster();
-    bench.hosts.script = (command) => {
-      if (command.nodeId !== to.id) return undefined;
-      if (command.op?.$case === "restore")
-        return { state: "failed", errorCode: "STORAGE_FULL", retryable: false, hadEffect: true };
-      const isRemoval = command.op?.$case === "ensureAbsent";
-      return isRemoval ? { state: "failed", errorCode: "VMID_CONFLICT", retryable: false } : undefined;
-    };
+    bench.hosts.keepFailedCopyOn(to.id);
     expect((await bench.end(await move(pod, to))).state).toBe("failed");
     bench.hosts.script = () => undefined;
     expect((await clearLeftCopies(doors())).asked).not.toContain(to.id);

@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { backupWish } from "../backups/backup-policy.ts";
 import type { TenantContext } from "../http/context.ts";
-import { dryRun } from "../http/fields.ts";
+import { dryRun, queryFlag } from "../http/fields.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { checkVersion } from "../http/version-check.ts";
@@ -104,26 +104,11 @@ const dryRunView = z
   })
   .openapi("DryRun");
 
-const finalBackup = z
-  .enum(["true", "false"])
-  .optional()
-  .transform((text) => text === "true")
-  .openapi({
-    type: "string",
-    enum: ["true", "false"],
-    description: "Make a backup first, which stays for 30 days; without it nothing is removed.",
-  });
+const finalBackup = queryFlag("Make a backup first, which stays for 30 days; without it nothing is removed.");
 
-const removeVolumes = z
-  .enum(["true", "false"])
-  .optional()
-  .transform((text) => text === "true")
-  .openapi({
-    type: "string",
-    enum: ["true", "false"],
-    description:
-      "Volumes besides the root disk that somebody gave the container by hand go too; without it a pod with any is not destroyed (409 MORE_THAN_A_POD).",
-  });
+const removeVolumes = queryFlag(
+  "Volumes besides the root disk that somebody gave the container by hand go too; without it a pod with any is not destroyed (409 MORE_THAN_A_POD).",
+);
 
 /** Order, scale and destroy. */
 export function registerPodOrderRoutes(routes: RouteTable, options: PodOrderOptions): void {

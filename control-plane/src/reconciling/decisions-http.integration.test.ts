@@ -105,13 +105,7 @@ async function lostAndCopied(): Promise<{ from: BenchNode; to: BenchNode; pod: P
   await bench.db.system.execute(
     sql`UPDATE storages SET type = 'lvmthin' WHERE node_id = ${from.id} AND holds_root_disks`,
   );
-  bench.hosts.script = (command) => {
-    if (command.nodeId !== to.id) return undefined;
-    if (command.op?.$case === "restore")
-      return { state: "failed", errorCode: "STORAGE_FULL", retryable: false, hadEffect: true };
-    const isRemoval = command.op?.$case === "ensureAbsent";
-    return isRemoval ? { state: "failed", errorCode: "VMID_CONFLICT", retryable: false } : undefined;
-  };
+  bench.hosts.keepFailedCopyOn(to.id);
   const path = `/api/cloud-pods/admin/${pod.id}/migrate`;
   const { json } = await ask(operator.headers, "POST", path, { target: to.name, reason: "test" });
   expect((await bench.end((json as { task: { id: string } }).task.id)).state).toBe("failed");
