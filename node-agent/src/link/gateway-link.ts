@@ -64,7 +64,7 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
   let session: Session | undefined;
   let loop = Promise.resolve();
   const prepareIdentity = createIdentityPreparer(options);
-  const explain = createExplainer();
+  let explain = createExplainer();
 
   const runSession = async (): Promise<{ readonly reason: AgentError; readonly wasSound: boolean }> => {
     const identity = await prepareIdentity();
@@ -83,6 +83,8 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
         ...options,
         onWelcome: (welcome) => {
           options.onWelcome(welcome);
+          // What was wrong before is wrong no more.
+          explain = createExplainer();
           log.info({ sessionEpoch: String(welcome.sessionEpoch), gateway: identity.gatewayAddress }, "session opened");
           onState({ isConnected: true });
         },

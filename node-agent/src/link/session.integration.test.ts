@@ -124,6 +124,30 @@ describe("the gateway", () => {
     expect(JSON.parse((await agent.run("status")).stdout)).toMatchObject({ agent: { link: { faultCode: code } } });
   });
 
+  test("that was at fault and is away now is said to be away", async () => {
+    const nodeId = randomUUID();
+    const authority = await makeTestAuthority();
+    const faulty = await startTestGateway({
+      authority: await makeTestAuthority(),
+      nodeId,
+      clientAuthority: authority,
+    });
+    const agent = await createAgentOnHost();
+    onTestFinished(async () => {
+      await agent.dispose();
+      faulty.stop();
+    });
+    await enrolByHand(agent.stateDir, authority, { nodeId, gatewayAddress: faulty.address });
+    agent.start();
+    await agent.logged({ code: "WRONG_CA" });
+    faulty.stop();
+    const right = await startTestGateway({ authority, nodeId, port: Number(faulty.address.split(":")[1]) });
+    onTestFinished(() => right.stop());
+    await right.session(1);
+    right.stop();
+    await agent.logged({ code: "GATEWAY_UNREACHABLE" });
+  });
+
   test("refuses a host of another authority, and the host says why", async () => {
     const nodeId = randomUUID();
     const [authority, stranger] = [await makeTestAuthority(), await makeTestAuthority()];
