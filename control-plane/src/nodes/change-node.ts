@@ -106,13 +106,17 @@ export interface Cordon {
   readonly until: Date | undefined;
 }
 
-/** Stops new placements on a locked host; what runs there stays. Doing it again changes reason and end. */
+/**
+ * Stops new placements on a locked host; what runs there stays. Doing it again changes reason and end.
+ * @throws DomainError `NODE_DRAINING` for an end while the host is being emptied
+ */
 export async function cordonNode(
   tx: Transaction,
   nodeId: string,
   { reason, until }: Cordon,
   by: NodeChangeBy,
 ): Promise<void> {
+  if (until !== undefined) await refuseWhileDraining(tx, nodeId);
   await tx.execute(sql`
     UPDATE nodes SET schedulable = false, cordon_reason = ${reason}, cordoned_at = coalesce(cordoned_at, now()),
       cordoned_until = ${until ?? null}, cordoned_by = ${`${by.actor.kind}:${by.actor.id}`}, version = version + 1 WHERE id = ${nodeId}`);
@@ -134,9 +138,7 @@ export async function uncordonNode(
   reason: string | undefined,
   by: NodeChangeBy,
 ): Promise<void> {
-  const draining = await tx.query(sql`SELECT FROM node_drains WHERE node_id = ${nodeId} AND finished_at IS NULL`);
-  if (draining.length > 0)
-    throw new DomainError("wrong-state", "NODE_DRAINING", "The node is being drained or evacuated; cancel that first.");
+  await refuseWhileDraining(tx, nodeId);
   await tx.execute(sql`
     UPDATE nodes SET schedulable = true, cordon_reason = NULL, cordoned_at = NULL, cordoned_until = NULL, cordoned_by = NULL,
       version = version + 1 WHERE id = ${nodeId}`);
@@ -146,6 +148,12 @@ export async function uncordonNode(
     message: reason ?? "open for new pods",
     detail: { reason },
   });
+}
+
+async function refuseWhileDraining(tx: Transaction, nodeId: string): Promise<void> {
+  const draining = await tx.query(sql`SELECT FROM node_drains WHERE node_id = ${nodeId} AND finished_at IS NULL`);
+  if (draining.length > 0)
+    throw new DomainError("wrong-state", "NODE_DRAINING", "The node is being drained or evacuated; cancel that first.");
 }
 
 /** Writes a change into the host's history and into the audit log. */

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { newId } from "@cloudpods/shared/ids";
 import { makePrivateKey } from "../../../node-agent/src/enrolment/certificate-request.ts";
 import { smallInventory } from "../../../test/support/connected-agent.ts";
 import {
@@ -96,6 +97,30 @@ describe("a cordon with an end", () => {
       sql`SELECT actor_kind, actor_id FROM audit_log WHERE target_id = ${host.nodeId} AND action = 'node.uncordon'`,
     );
     expect(audited).toEqual({ actor_kind: "system", actor_id: "cordons" });
+  });
+
+  test("keeps closed what is being emptied, and no other host with it", async () => {
+    const draining = await namedHost("pve-emptied");
+    const other = await namedHost("pve-reopened");
+    for (const { nodeId } of [draining, other]) {
+      await db.system.execute(sql`
+        UPDATE nodes SET schedulable = false, cordon_reason = 'work', cordoned_at = now() - interval '1 h', cordoned_until = now() - interval '1 s'
+        WHERE id = ${nodeId}`);
+    }
+    const drainId = newId();
+    await db.system.execute(sql`
+      INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline)
+      VALUES (${drainId}, ${draining.nodeId}, 'drain', 'work', 'test', 'test', 1, now() + interval '1 h', 'fail', 'leave')`);
+    expect(await endCordons(db.system)).toEqual(["pve-reopened"]);
+    const end = new Date(Date.now() + 3_600_000).toISOString();
+    expect(await call("POST", "/api/nodes/pve-emptied/cordon", { reason: "longer", until: end })).toMatchObject({
+      status: 409,
+      json: { error: "NODE_DRAINING" },
+    });
+    await db.system.execute(
+      sql`UPDATE node_drains SET state = 'incomplete', finished_at = now() WHERE id = ${drainId}`,
+    );
+    expect(await endCordons(db.system)).toEqual(["pve-emptied"]);
   });
 });
 
