@@ -93,16 +93,22 @@ export function createRounds(options: RoundsOptions): Rounds {
   };
 }
 
-/** Sessions here that are no longer their node's present one, or whose certificate no longer counts. */
+/**
+ * Sessions here that are no longer their node's present one, or whose certificate no longer counts. Looked up one by one
+ * (LIMIT keeps the planner from anything else): right after many hosts have joined its statistics are of a small fleet,
+ * and it would read the whole of it for each session.
+ */
 async function findOver(db: Database, sessions: readonly LiveSession[]): Promise<SessionRef[]> {
   const held = JSON.stringify(
     sessions.map(({ nodeId, epoch, serial }) => ({ node_id: nodeId, epoch: String(epoch), serial })),
   );
   return await db.query<SessionRef>(sql`
     SELECT x.node_id AS "nodeId", x.epoch FROM jsonb_to_recordset(${held}::jsonb) AS x(node_id uuid, epoch bigint, serial text)
-    WHERE NOT EXISTS (
-      SELECT FROM node_status s JOIN nodes n ON n.id = s.node_id JOIN node_certificates c ON c.node_id = n.id
-      WHERE s.node_id = x.node_id AND s.session_epoch = x.epoch AND n.removed_at IS NULL AND c.serial = x.serial AND c.revoked_at IS NULL)`);
+    LEFT JOIN LATERAL (
+      SELECT true AS holds FROM node_status s JOIN nodes n ON n.id = s.node_id JOIN node_certificates c ON c.node_id = n.id
+      WHERE s.node_id = x.node_id AND s.session_epoch = x.epoch AND n.removed_at IS NULL AND c.serial = x.serial AND c.revoked_at IS NULL
+      LIMIT 1) AS present ON true
+    WHERE present.holds IS NULL`);
 }
 
 /** Ends sessions whose agents were told of another broker: where it is they hear only when a session begins. */
