@@ -1,11 +1,10 @@
 import { once } from "node:events";
-import { syncBuiltinESMExports } from "node:module";
-import { Socket } from "node:net";
 import { getPriority, setPriority } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import tls, { type TLSSocket } from "node:tls";
 import { openDatabase } from "../../control-plane/src/platform/database.ts";
 import { enrolHost, issuingDeps, type EnrolledHost } from "../support/enrolled-host.ts";
+import { gateDials } from "./dial-gate.ts";
 import type { CrewOrder, CrewReport } from "./fleet-crew.ts";
 import { createLightAgent, type LightAgent } from "./light-agent.ts";
 
@@ -22,65 +21,7 @@ const lowestPriority = 19;
 // Agents have machines of their own in life: here they give way to the control plane.
 setPriority(Math.min(getPriority() + 5, lowestPriority));
 
-/** Attempts to connect by second since 1970, whatever becomes of them. */
-const dials = new Map<number, number>();
-/**
- * Of these attempts so many are under way at a time, the others wait in the process. In life every agent has a processor:
- * here a thousand share one, and their handshakes, all at once, would each be slower than the agents' patience, which
- * measures nothing of the control plane.
- */
-const dialsMax = 16;
-/** How long an attempt counts at most. */
-const dialMs = 5_000;
-const waitingDials: (() => void)[] = [];
-const endsOfDials = new WeakMap<Socket, () => void>();
-let dialsUnderWay = 0;
-
-function nextDials(): void {
-  while (dialsUnderWay < dialsMax) {
-    const begin = waitingDials.shift();
-    if (begin === undefined) return;
-    begin();
-  }
-}
-
-// Under both TLS and plain sockets, so that nothing that dials is missed.
-Socket.prototype.connect = new Proxy(Socket.prototype.connect, {
-  apply(connect, socket: Socket, argv) {
-    const second = Math.floor(Date.now() / 1_000);
-    dials.set(second, (dials.get(second) ?? 0) + 1);
-    // As the real one does at once: what is written now goes out when it is connected.
-    Object.assign(socket, { connecting: true });
-    waitingDials.push(() => {
-      if (socket.destroyed) return;
-      dialsUnderWay++;
-      let isOver = false;
-      const end = (): void => {
-        if (isOver) return;
-        isOver = true;
-        dialsUnderWay--;
-        nextDials();
-      };
-      endsOfDials.set(socket, end);
-      socket.once("secureConnect", end).once("close", end);
-      // Whoever gave up before he was connected leaves a socket that nobody reads, and whose end nobody hears.
-      setTimeout(end, dialMs);
-      Reflect.apply(connect, socket, argv);
-    });
-    nextDials();
-    return socket;
-  },
-});
-// gRPC connects first and puts TLS on it then.
-tls.connect = new Proxy(tls.connect, {
-  apply(connect, self, argv: [tls.ConnectionOptions]) {
-    const secured = Reflect.apply(connect, self, argv);
-    const { socket } = argv[0];
-    if (socket instanceof Socket) secured.once("secureConnect", () => endsOfDials.get(socket)?.());
-    return secured;
-  },
-});
-syncBuiltinESMExports();
+const dials = gateDials();
 
 /** Enrolments that wait for the database together. */
 const lanes = 4;
