@@ -93,6 +93,7 @@ function settle(pod: DrainPodFacts, facts: DrainFacts, nowMs: number): DrainActi
   if (state === "moving") {
     if (move === "moved") return settled("moved");
     if (move === "reserved" || move === "moving") return [];
+    if (pod.isGone) return settled("gone");
     if (pod.wasAborted) return settled("left");
     const isLastTry = pod.failedTargets + 1 >= failedTargetsMax || facts.isCancelled || nowMs >= facts.deadlineMs;
     return settled(isLastTry ? "failed" : "pending");

@@ -4,6 +4,7 @@ import { systemActor } from "../security/actor.ts";
 import { recordChange } from "../nodes/change-node.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { decideDrain, type DrainAction } from "./decide-drain.ts";
+import { tidyMoves } from "../moves/tidy-moves.ts";
 import { advanceDrain, doUnlessChanged, selectDrains, type Drain } from "./drain.ts";
 import { answerForLostHost } from "./answer-for-lost-host.ts";
 import { orNote } from "./or-note.ts";
@@ -32,8 +33,9 @@ const roundsMax = 20;
  * @throws AggregateError of what could not be done, after everything else was
  */
 export async function driveDrains(driver: DrainDriver, now: () => number = Date.now): Promise<number> {
-  const open = await driver.db.query<Drain>(sql`${selectDrains} WHERE d.finished_at IS NULL ORDER BY d.id`);
   const failures: unknown[] = [];
+  await orNote(failures, () => tidyMoves(driver.db));
+  const open = await driver.db.query<Drain>(sql`${selectDrains} WHERE d.finished_at IS NULL ORDER BY d.id`);
   let done = 0;
   for (const drain of open) done += (await orNote(failures, () => driveOne(driver, drain, now, failures))) ?? 0;
   done += await returnPods(driver, failures);

@@ -3,6 +3,7 @@ import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { backUp, comeBack, vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { clearLeftCopies } from "../moves/left-copies.ts";
 import { sql } from "../platform/sql.ts";
@@ -20,45 +21,12 @@ afterEach(() => drains.close());
 
 const order = { reason: "the host burnt", confirmFenced: true };
 
-/** The host is gone: it answers nothing, and the watch has seen it. Its containers run on, as in a partition, until `dies`. */
-async function vanish(node: BenchNode, dies = true): Promise<void> {
-  bench.hosts.away.add(node.id);
-  if (dies) powerOff(node);
-  await bench.db.system.execute(sql`
-    UPDATE node_status SET state = 'offline', state_since = now(), session_connected = false, session_seen_at = now() - interval '1 minute' WHERE node_id = ${node.id}`);
-}
-
-function powerOff(node: BenchNode): void {
-  const containers = bench.hosts.containers.get(node.id);
-  for (const [vmid, container] of containers ?? []) containers?.set(vmid, { ...container, power: Power.POWER_STOPPED });
-}
-
-async function comeBack(node: BenchNode): Promise<void> {
-  bench.hosts.away.delete(node.id);
-  await bench.db.system.execute(sql`
-    UPDATE node_status SET state = 'online', state_since = now(), session_connected = true, session_seen_at = now() WHERE node_id = ${node.id}`);
-}
-
-/** A backup of the pod as it is now, on the storage that all hosts see, made so long ago. */
-async function backUp(pod: Pod, node: BenchNode, ageSeconds: number): Promise<string> {
-  const id = newId();
-  const volumeId = `backups:backup/${id}.tar.zst`;
-  const container = bench.hosts.at(node.id, pod.vmid);
-  if (container !== undefined) bench.hosts.archives.set(volumeId, container);
-  await bench.db.system.execute(sql`
-    INSERT INTO cloud_pod_backups (id, tenant_id, pod_id, node_id, storage_id, storage, kind, mode, state, volume_id, size_bytes, generation, vmid, spec, started_at, finished_at)
-    SELECT ${id}, ${pod.tenantId}, ${pod.id}, ${node.id}, s.id, s.name, 'manual', 'stop', 'available', ${volumeId}, 1, ${pod.generation}, ${pod.vmid}, '{}',
-      now() - ${ageSeconds} * interval '1 s', now() - ${ageSeconds} * interval '1 s'
-    FROM storages s WHERE s.node_id = ${node.id} AND s.name = 'backups'`);
-  return id;
-}
-
 test("is refused for a host that may live, and without the word that it is cut off", async () => {
   const [node] = await bench.nodes(2);
   const where = `/api/nodes/${node?.name ?? ""}/evacuate`;
   expect(await drains.call("POST", where, order)).toMatchObject({ status: 409, json: { error: "NODE_NOT_GONE" } });
   expect(await drains.call("POST", `${where}?dryRun=true`, order)).toMatchObject({ json: { error: "NODE_NOT_GONE" } });
-  await vanish(node ?? noHost());
+  await vanish(bench, node ?? noHost());
   expect((await drains.call("POST", where, { ...order, confirmFenced: false })).status).toBe(422);
   const unconfirmed = { reason: order.reason };
   expect(await drains.call("POST", where, unconfirmed)).toMatchObject({
@@ -71,9 +39,9 @@ test("is refused for a host that may live, and without the word that it is cut o
 test("takes over from the drain that the host died in", async () => {
   const [dead, to] = two(await bench.nodes(2));
   const [moving, waiting] = [await bench.podOn(dead), await bench.podOn(dead)];
-  for (const pod of [moving, waiting]) await backUp(pod, dead, 600);
+  for (const pod of [moving, waiting]) await backUp(bench, pod, dead, 600);
   await drains.call("POST", `/api/nodes/${dead.name}/drain`, { reason: "memory is replaced", maxParallel: 1 });
-  await vanish(dead);
+  await vanish(bench, dead);
   await drains.drive();
   expect((await drains.call("GET", `/api/nodes/${dead.name}/drain`)).json).toMatchObject({
     counts: { moving: 1, claimed: 1 },
@@ -94,10 +62,10 @@ test("takes over from the drain that the host died in", async () => {
 test("brings pods back from their newest backups, shows how old those are, and keeps the rest", async () => {
   const [dead, to] = two(await bench.nodes(2));
   const [pod, bare] = [await bench.podOn(dead), await bench.podOn(dead)];
-  await backUp(pod, dead, 7_200);
-  const newest = await backUp(pod, dead, 600);
+  await backUp(bench, pod, dead, 7_200);
+  const newest = await backUp(bench, pod, dead, 600);
   bench.hosts.write(pod.vmid);
-  await vanish(dead);
+  await vanish(bench, dead);
   const plan = await drains.call("POST", `/api/nodes/${dead.name}/evacuate?dryRun=true`, order);
   expect(plan.json).toMatchObject({ movable: 1, blocked: 1 });
   const planned = (plan.json["moves"] as { podId: string; archive?: { backupId: string; ageSeconds: number } }[]).find(
@@ -118,7 +86,7 @@ test("brings pods back from their newest backups, shows how old those are, and k
   expect(node).toEqual({ state: "lost" });
   // Room on the dead host is held until it is back; its copy goes after a time of grace.
   expect((await bench.books(pod.id)).claims.map(({ nodeId }) => nodeId)).toEqual([dead.id, to.id]);
-  await comeBack(dead);
+  await comeBack(bench, dead);
   expect(await clearLeftCopies(doors())).toEqual({ asked: [], released: 0 });
   await expect
     .poll(
@@ -136,8 +104,8 @@ test("brings pods back from their newest backups, shows how old those are, and k
 test("what is lost is said to be lost, is not paid for any more, and then the host can be removed", async () => {
   const [dead, to] = two(await bench.nodes(2));
   const [bare, saved] = [await bench.podOn(dead), await bench.podOn(dead)];
-  await backUp(saved, dead, 60);
-  await vanish(dead);
+  await backUp(bench, saved, dead, 60);
+  await vanish(bench, dead);
   expect(await drains.call("DELETE", `/api/nodes/${dead.name}`)).toMatchObject({
     status: 409,
     json: { error: "NODE_NOT_EMPTY" },
@@ -158,10 +126,10 @@ describe("a host that comes back", () => {
   test("before its pod was brought back keeps it, and nothing of the attempt is left", async () => {
     const [dead, to] = two(await bench.nodes(2));
     const pod = await bench.podOn(dead);
-    await backUp(pod, dead, 60);
-    await vanish(dead, false);
+    await backUp(bench, pod, dead, 60);
+    await vanish(bench, dead, false);
     bench.hosts.script = (command) => {
-      if (command.op?.$case === "restore") void comeBack(dead);
+      if (command.op?.$case === "restore") void comeBack(bench, dead);
       return undefined;
     };
     await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
@@ -177,12 +145,12 @@ describe("a host that comes back", () => {
 test("work that waited for the host ends by its own rules", async () => {
   const [dead, to] = two(await bench.nodes(2));
   const [pod, leaving] = [await bench.podOn(dead), await bench.podOn(dead)];
-  await backUp(pod, dead, 60);
+  await backUp(bench, pod, dead, 60);
   bench.hosts.away.add(dead.id);
   const stop = await drains.call("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, { reason: "before it burns" });
   expect(stop.status).toBe(202);
   await bench.destroy(leaving);
-  await vanish(dead);
+  await vanish(bench, dead);
   await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
   expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", counts: { moved: 1, gone: 1 } });
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: to.id });
@@ -209,7 +177,7 @@ test("in a cluster the dead member's entry is taken over, and a shared disk lose
   await bench.db.system.execute(sql`UPDATE nodes SET default_storage = 'ceph' WHERE id IN (${dead.id}, ${to.id})`);
   const pod = await bench.podOn(dead);
   bench.hosts.write(pod.vmid);
-  await vanish(dead);
+  await vanish(bench, dead);
   expect((await drains.call("POST", `/api/nodes/${dead.name}/evacuate?dryRun=true`, order)).json).toMatchObject({
     moves: [{ strategy: "take-over", archive: null, target: { node: to.name } }],
   });
@@ -224,12 +192,12 @@ test("in a cluster the dead member's entry is taken over, and a shared disk lose
 test("in a cluster no archive takes the place of a volume that it does not hold, and nothing is called lost", async () => {
   const [dead, to] = two(await bench.nodes(2, { cluster: true }));
   const pod = await bench.podOn(dead);
-  await backUp(pod, dead, 60);
+  await backUp(bench, pod, dead, 60);
   await bench.giveVolumes(dead, pod, ["mp0"]);
   // Hosts of other tests would see the archive too.
   await bench.db.system.execute(sql`
     UPDATE node_storages SET available = false WHERE node_id NOT IN (${dead.id}, ${to.id})`);
-  await vanish(dead);
+  await vanish(bench, dead);
   const where = `/api/nodes/${dead.name}/evacuate`;
   const blocker = { code: "MORE_THAN_A_POD", message: expect.stringContaining("mp0 (seen at ") };
   expect((await drains.call("POST", `${where}?dryRun=true`, order)).json).toMatchObject({

@@ -140,6 +140,7 @@ const innocentCodes = new Set([
   "EXPIRED",
   "LOCKED",
   "CANCELLED",
+  "POD_DESTROYED",
 ]);
 
 /** Notes how the move of a pod has ended. */

@@ -8,6 +8,7 @@ import { lockPodById, type Pod } from "../pods/pod.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
 import { isNothingOfOurs } from "./switch-steps.ts";
 import { pauseAfter } from "./retry-pause.ts";
+import { tidyMoves } from "./tidy-moves.ts";
 
 /**
  * How long a host that was given up must be back before its stale copies are removed: they were stopped at once, and what
@@ -42,6 +43,7 @@ export async function clearLeftCopies(
   { db, log }: { readonly db: Database; readonly log: Logger },
   grace = graceMs,
 ): Promise<LeftCopiesPass> {
+  await tidyMoves(db);
   await giveUpSilent(db);
   // In no fixed order: those that cannot be helped shall not keep others out.
   const left = await db.query<LeftCopy>(sql`${selectLeft(grace)} ORDER BY random() LIMIT ${batchMax}`);
