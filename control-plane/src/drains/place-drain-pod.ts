@@ -6,6 +6,7 @@ import { blockerOf, readHistory } from "../moves/read-surroundings.ts";
 import { isBusy, startReserved } from "../moves/request-move.ts";
 import { reserveMove, shallRun } from "../moves/reserve-move.ts";
 import { releaseMove } from "../moves/switch-place.ts";
+import { isUntouched } from "../moves/untouched-move.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { lockPodById } from "../pods/pod.ts";
@@ -119,14 +120,13 @@ export async function abortFromDrain(
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   await lockPodById(tx, podId);
   const move = await lockOwnMove(tx, drain, podId);
-  if (move === undefined || move.taskId === null || move.stoppedAt !== null) return undefined;
-  const { taskId } = move;
-  const [task] = await tx.query<Task>(
-    sql`SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE t.id = ${taskId} AND t.state = 'waiting' FOR UPDATE`,
-  );
+  if (move === undefined) return undefined;
+  const [task] = await tx.query<Task>(sql`
+    SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t JOIN cloud_pod_moves m ON m.task_id = t.id
+    WHERE m.id = ${move.id} AND ${isUntouched} FOR UPDATE OF t`);
   if (task === undefined) return undefined;
   await askToEnd(tx, task);
-  return { taskId, nodeId: move.fromNodeId };
+  return { taskId: task.id, nodeId: move.fromNodeId };
 }
 
 /** Failures that say something about the moment and nothing about the host that was chosen. */

@@ -1,5 +1,6 @@
 import type { DrainPodState } from "@cloudpods/shared/drain-lifecycle";
 import type { MoveState } from "../moves/move.ts";
+import { isUntouched } from "../moves/untouched-move.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { DrainFacts, DrainPodFacts } from "./decide-drain.ts";
@@ -35,9 +36,7 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
       p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",
       coalesce(n.schedulable AND n.removed_at IS NULL AND s.state = 'online', false) AS "targetIsGood",
       m.archive_storage IS NOT NULL AS "canRestore", coalesce(m.state = 'undone' AND m.error_code = 'CANCELLED', false) AS "wasAborted",
-      EXISTS (SELECT FROM cloud_pod_provisioning_tasks t JOIN node_commands c ON c.id = t.command_id
-        WHERE t.id = m.task_id AND m.state = 'moving' AND t.state = 'waiting' AND t.cancel_requested_at IS NULL
-          AND c.op = 'backup' AND c.state IN ('pending', 'sent', 'accepted')) AS "isWaiting"
+      EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.id = m.task_id AND ${isUntouched}) AS "isWaiting"
     FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
       LEFT JOIN nodes n ON n.id = m.to_node_id LEFT JOIN node_status s ON s.node_id = n.id
     WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);

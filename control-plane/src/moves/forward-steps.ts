@@ -7,7 +7,7 @@ import type { FinishedCommand, Step, StepOutcome } from "../tasks/saga.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
 import { beginStay } from "./switch-place.ts";
-import { goneTarget, targetFault, watchTarget } from "./watch-target.ts";
+import { goneTarget, targetFault, watchPlace, watchTarget } from "./watch-target.ts";
 
 const minuteMs = 60_000;
 /** Disks of hundreds of GB over a slow network. */
@@ -61,6 +61,7 @@ export const transferStep = moveStep({
     await noteInstants(tx, move.id, now, "begun");
     await beginStay(tx, pod, move, now);
   },
+  watch: watchPlace,
   onSuccess: async (context, command) => (await arrived(context, command)) ?? unknownPlace,
   async onFailure(context, command) {
     const there = await arrived(context, command);
@@ -105,10 +106,7 @@ export const backupStep = moveStep({
     ttlMs: deedTtlMs,
   }),
   before: async ({ tx, move, now }) => await noteInstants(tx, move.id, now, "begun"),
-  // It may wait for hours: no pod is stopped for a place that is no good any more.
-  async watch({ tx, pod, move }, { state }) {
-    return state === "running" ? undefined : await targetFault(tx, pod, move, ["online", "degraded"]);
-  },
+  watch: watchPlace,
   async onSuccess({ tx, move, now }, command) {
     const archive = archiveOf(command);
     if (archive === undefined || !archive.found || archive.volumeId === "")

@@ -51,6 +51,8 @@ export interface Move {
   readonly runs: boolean;
   readonly taskId: string | null;
   readonly begunAt: Date | null;
+  /** Something for the move was sent to the source; else nothing can be different there. */
+  readonly sourceWasTold: boolean;
   readonly stoppedAt: Date | null;
   readonly sourceFreedAt: Date | null;
   readonly restoreAskedAt: Date | null;
@@ -71,6 +73,8 @@ const selectMoves: Sql = sql`
     m.from_generation AS "fromGeneration", m.to_generation AS "toGeneration", m.storage, m.bridge, m.pool, m.verdict,
     m.archive_storage AS "archiveStorage", m.archive_volume_id AS "archiveVolumeId", m.archive_made_at AS "archiveMadeAt",
     m.archive_is_ours AS "archiveIsOurs", m.disk_gb AS "diskGb", m.runs, m.task_id AS "taskId", m.begun_at AS "begunAt",
+    EXISTS (SELECT FROM node_commands c WHERE c.pod_id = m.pod_id AND c.task_id = m.task_id AND c.node_id = m.from_node_id
+      AND (c.sent_at IS NOT NULL OR c.state NOT IN ('pending', 'cancelled', 'superseded'))) AS "sourceWasTold",
     m.stopped_at AS "stoppedAt", m.source_freed_at AS "sourceFreedAt", m.restore_asked_at AS "restoreAskedAt",
     m.start_asked_at AS "startAskedAt", m.target_cleared_at AS "targetClearedAt", m.found_on_target AS "foundOnTarget",
     m.switched_at AS "switchedAt", m.running_at AS "runningAt", m.source_removed_at AS "sourceRemovedAt", m.downtime_ms AS "downtimeMs"

@@ -12,8 +12,9 @@ import { deleteAttemptsMax, isNothingOfOurs, keepArchive } from "./switch-steps.
 const attemptsMax = 60;
 const copyTimeoutMs = 240 * 60_000;
 
-/** What belongs to the target is not taken back; neither is what nobody began. */
-const isBack = (move: Move): boolean => move.switchedAt === null && move.state === "moving" && move.begunAt !== null;
+/** What belongs to the target is not taken back; neither is what nobody began or what no host has heard of. */
+const isBack = (move: Move): boolean =>
+  move.switchedAt === null && move.state === "moving" && move.begunAt !== null && move.sourceWasTold;
 const mayRunOnTarget = (move: Move): boolean => move.startAskedAt !== null && move.strategy !== "cluster-migrate";
 
 /** Only where the source had to give the container up before the target could have it. */

@@ -1,7 +1,7 @@
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
-import type { Step, StepOutcome } from "../tasks/saga.ts";
+import type { OpenCommand, Step, StepOutcome } from "../tasks/saga.ts";
 import type { Move } from "./move.ts";
 import type { MoveContext } from "./move-steps.ts";
 
@@ -26,6 +26,14 @@ export async function targetFault(
   if (!target.schedulable) return fault("TARGET_CORDONED", `${move.toNode} is cordoned`);
   if (!states.includes(target.state)) return fault("TARGET_NOT_ONLINE", `${move.toNode} is ${target.state}`);
   return target.fits ? undefined : fault("CLAIM_TOO_SMALL", "The pod has grown since its place was claimed");
+}
+
+/** A move may wait for a turn of its source for hours: no pod is stopped for a place that is no good any more. */
+export async function watchPlace(
+  { tx, pod, move }: MoveContext,
+  { state }: OpenCommand,
+): ReturnType<NonNullable<Step["watch"]>> {
+  return state === "running" ? undefined : await targetFault(tx, pod, move, ["online", "degraded"]);
 }
 
 /** A target that is gone is not waited for as long as nothing of the pod can run there: the pod goes on where it was. */

@@ -59,6 +59,24 @@ describe("a container", () => {
     expect(arrived.observation).toMatchObject({ generation: 2n, power: Power.POWER_RUNNING });
   });
 
+  it("is said to be stopped before it is, and only then", async () => {
+    await make("shared");
+    const seen: string[] = [];
+    const told = (what: string): void => {
+      if (seen.at(-1) !== what) seen.push(what);
+    };
+    const options = deedOptions({
+      onProgress: ({ step }) => told(step),
+      beforeStop: () => Promise.resolve(told("stopping")),
+    });
+    await expect(cluster.one.containers.migrate(order({ target: "pve9" }), options)).rejects.toMatchObject({
+      code: "NODE_MISSING",
+    });
+    expect(seen).toEqual([]);
+    await cluster.one.containers.migrate(order(), options);
+    expect(seen).toEqual(["migrate", "stopping", "migrate"]);
+  });
+
   it("that is stopped arrives stopped and to another storage", async () => {
     await make("local-lvm");
     await cluster.one.containers.converge(wishFor({ power: Power.POWER_STOPPED }), bounds());

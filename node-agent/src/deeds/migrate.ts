@@ -88,6 +88,8 @@ async function move(
     ended = await doors.heavyTurns.take(execution.signal, async () => {
       const container = await requireFree(order, execution, doors);
       await refuseMigration(order, container.config, doors);
+      // From here on it is no longer only waiting.
+      execution.report({ step: "migrate", percent: 0, detail: "" });
       if (container.running) await options.beforeStop();
       return execution.run(vmid, invocation, follow);
     });
