@@ -42,25 +42,30 @@ export async function openSession(
   isHeldHere: boolean,
 ): Promise<{ session: SessionRef; welcome: Welcome }> {
   const brokerUrl = await settings.brokerUrl();
-  const opened = await db.transaction(async (tx) => {
-    const known = await lockNodeStatus(tx, peer, { bootId: hello.bootId, isHeldHere });
-    const judgement = await judge(tx, peer.nodeId, known, hello);
-    if (!judgement) return undefined;
-    const [status] = await tx.query<{ epoch: bigint }>(sql`
+  const opened = await db.transaction(
+    async (tx) => {
+      const known = await lockNodeStatus(tx, peer, { bootId: hello.bootId, isHeldHere });
+      const judgement = await judge(tx, peer.nodeId, known, hello);
+      if (!judgement) return undefined;
+      const [status] = await tx.query<{ epoch: bigint }>(sql`
       UPDATE node_status SET session_epoch = session_epoch + 1, session_replica = ${settings.replicaId}, session_connected = true,
         session_seen_at = now(), boot_id = ${hello.bootId}, machine_id = coalesce(machine_id, ${hello.machineId}),
         agent_version = ${hello.agentVersion}, pve_version = ${hello.pveVersion}, capabilities = ${hello.capabilities},
         certificate_serial = ${peer.serial}, fleet_epoch = ${hello.fleetEpoch}
       WHERE node_id = ${peer.nodeId} RETURNING session_epoch AS epoch`);
-    if (status === undefined) throw new Error(`node ${peer.nodeId} has no status row`);
-    await tx.execute(
-      sql`UPDATE node_certificates SET first_used_at = now() WHERE serial = ${peer.serial} AND first_used_at IS NULL`,
-    );
-    await registerHost(tx, peer.nodeId, hello);
-    const welcome = await readWelcome(tx, peer.nodeId, hello);
-    if (isUuid(hello.spoolId)) await trustSpools(tx, [{ nodeId: peer.nodeId, spoolId: hello.spoolId }]);
-    return { epoch: status.epoch, welcome };
-  });
+      if (status === undefined) throw new Error(`node ${peer.nodeId} has no status row`);
+      await registerHost(tx, peer.nodeId, hello);
+      const [welcome] = await Promise.all([
+        readWelcome(tx, peer.nodeId, hello),
+        tx.execute(
+          sql`UPDATE node_certificates SET first_used_at = now() WHERE serial = ${peer.serial} AND first_used_at IS NULL`,
+        ),
+      ]);
+      if (isUuid(hello.spoolId)) await trustSpools(tx, [{ nodeId: peer.nodeId, spoolId: hello.spoolId }]);
+      return { epoch: status.epoch, welcome };
+    },
+    { prepares: true },
+  );
   if (opened === undefined) throw duplicateAgent();
   const { epoch, welcome } = opened;
   return {

@@ -41,22 +41,25 @@ export async function recordInventory(
     hooks.onDropped?.("other_session", 1);
     return false;
   }
-  return await db.transaction(async (tx) => {
-    if (inventory.known) {
-      await recordStorages(tx, session.nodeId, inventory.storages);
-      await recordTemplates(tx, session.nodeId, inventory);
-      await chooseDefaults(tx, session.nodeId, inventory);
-      await recordPods(tx, session.nodeId, inventory, hooks);
-      await recordStrangers(tx, session.nodeId, inventory);
-      await keepInventory(tx, session.nodeId, inventory);
-    } else hooks.onDropped?.("not_trusted_by_host", 1);
-    // At last, so that a host's status is not held for all of it. Should a newer session have begun, nothing of it stays.
-    const held = await tx.execute(sql`
+  return await db.transaction(
+    async (tx) => {
+      if (inventory.known) {
+        await recordStorages(tx, session.nodeId, inventory.storages);
+        await recordTemplates(tx, session.nodeId, inventory);
+        await chooseDefaults(tx, session.nodeId, inventory);
+        await recordPods(tx, session.nodeId, inventory, hooks);
+        await recordStrangers(tx, session.nodeId, inventory);
+        await keepInventory(tx, session.nodeId, inventory);
+      } else hooks.onDropped?.("not_trusted_by_host", 1);
+      // At last, so that a host's status is not held for all of it. Should a newer session have begun, nothing of it stays.
+      const held = await tx.execute(sql`
       UPDATE node_status SET quorate = ${inventory.quorate}, inventory_at = CASE WHEN ${inventory.known} THEN now() ELSE inventory_at END
       WHERE node_id = ${session.nodeId} AND session_epoch = ${session.epoch}`);
-    if (held === 0) throw new SessionSuperseded();
-    return inventory.known;
-  });
+      if (held === 0) throw new SessionSuperseded();
+      return inventory.known;
+    },
+    { prepares: true },
+  );
 }
 
 /** Names of the templates that a host has: "ct:<vmid>" or a volume id. */
@@ -69,10 +72,12 @@ export function templateNames(inventory: Pick<Inventory, "containers" | "templat
 
 async function recordTemplates(tx: Transaction, nodeId: string, inventory: Inventory): Promise<void> {
   const names = templateNames(inventory);
-  await tx.execute(sql`DELETE FROM node_templates WHERE node_id = ${nodeId} AND name <> ALL(${names})`);
-  await tx.execute(sql`
-    INSERT INTO node_templates (node_id, name) SELECT ${nodeId}, name FROM unnest(${names}::text[]) AS name
-    ON CONFLICT (node_id, name) DO UPDATE SET seen_at = now()`);
+  await Promise.all([
+    tx.execute(sql`DELETE FROM node_templates WHERE node_id = ${nodeId} AND name <> ALL(${names})`),
+    tx.execute(sql`
+      INSERT INTO node_templates (node_id, name) SELECT ${nodeId}, name FROM unnest(${names}::text[]) AS name
+      ON CONFLICT (node_id, name) DO UPDATE SET seen_at = now()`),
+  ]);
 }
 
 /**
@@ -174,12 +179,14 @@ async function recordStrangers(tx: Transaction, nodeId: string, inventory: Inven
       sightings = CASE WHEN unmanaged_containers.pod_id IS NOT DISTINCT FROM excluded.pod_id THEN unmanaged_containers.sightings + 1 ELSE 1 END,
       first_seen_at = CASE WHEN unmanaged_containers.pod_id IS NOT DISTINCT FROM excluded.pod_id THEN unmanaged_containers.first_seen_at ELSE now() END
     RETURNING vmid`);
-  await tx.execute(sql`
-    DELETE FROM unmanaged_containers WHERE node_id = ${nodeId} AND vmid <> ALL(${strangers.map((stranger) => stranger.vmid)}::integer[])`);
   const templates = inventory.containers.filter((container) => container.template).map((container) => container.vmid);
   const taken = [...new Set([...strangers.map((stranger) => stranger.vmid), ...templates, ...inventory.foreignVmids])];
-  await tx.execute(sql`
-    INSERT INTO reserved_vmids (vmid, seen_on) SELECT vmid, ${nodeId} FROM unnest(${taken}::integer[]) AS vmid
-    WHERE NOT EXISTS (SELECT FROM reserved_vmids r WHERE r.vmid = vmid.vmid) AND NOT EXISTS (SELECT FROM cloud_pods p WHERE p.vmid = vmid.vmid)
-    ORDER BY vmid ON CONFLICT DO NOTHING`);
+  await Promise.all([
+    tx.execute(sql`
+      DELETE FROM unmanaged_containers WHERE node_id = ${nodeId} AND vmid <> ALL(${strangers.map((stranger) => stranger.vmid)}::integer[])`),
+    tx.execute(sql`
+      INSERT INTO reserved_vmids (vmid, seen_on) SELECT vmid, ${nodeId} FROM unnest(${taken}::integer[]) AS vmid
+      WHERE NOT EXISTS (SELECT FROM reserved_vmids r WHERE r.vmid = vmid.vmid) AND NOT EXISTS (SELECT FROM cloud_pods p WHERE p.vmid = vmid.vmid)
+      ORDER BY vmid ON CONFLICT DO NOTHING`),
+  ]);
 }

@@ -22,12 +22,14 @@ export async function recordStorages(
     ...(clusterId === null ? [] : await upsertStorages(tx, { clusterId }, ofCluster)),
     ...(await upsertStorages(tx, { nodeId }, ofNode)),
   ];
-  await tx.execute(sql`
-    UPDATE node_storages SET available = false WHERE node_id = ${nodeId} AND available AND storage_id <> ALL(${seen.map((storage) => storage.id)}::uuid[])`);
-  await tx.execute(sql`
-    INSERT INTO node_storages (node_id, storage_id, available)
-    SELECT ${nodeId}, x.id, x.available FROM jsonb_to_recordset(${JSON.stringify(seen)}::jsonb) AS x(id uuid, available boolean)
-    ON CONFLICT (node_id, storage_id) DO UPDATE SET available = excluded.available, seen_at = now()`);
+  await Promise.all([
+    tx.execute(sql`
+      UPDATE node_storages SET available = false WHERE node_id = ${nodeId} AND available AND storage_id <> ALL(${seen.map((storage) => storage.id)}::uuid[])`),
+    tx.execute(sql`
+      INSERT INTO node_storages (node_id, storage_id, available)
+      SELECT ${nodeId}, x.id, x.available FROM jsonb_to_recordset(${JSON.stringify(seen)}::jsonb) AS x(id uuid, available boolean)
+      ON CONFLICT (node_id, storage_id) DO UPDATE SET available = excluded.available, seen_at = now()`),
+  ]);
 }
 
 async function upsertStorages(

@@ -1,7 +1,6 @@
-import { hash } from "node:crypto";
 import { listPlans } from "../plans/resolve-plan.ts";
 import type { Database, Queryable } from "../platform/database.ts";
-import { prepared, sql } from "../platform/sql.ts";
+import { sql } from "../platform/sql.ts";
 import { readSnapshot } from "../scheduling/read-snapshot.ts";
 import type { OverviewParts } from "./assemble-overview.ts";
 import { countBackups } from "./read-backups.ts";
@@ -16,18 +15,13 @@ import { readSecurity } from "./read-security.ts";
 
 /** Reads everything of the overview from one snapshot of the database, so that its figures agree with each other. */
 export async function readOverview(db: Database): Promise<OverviewParts> {
-  return await db.transaction(async (tx) => {
-    await tx.execute(sql`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY`);
-    return await readParts(plannedOnce(tx));
-  });
-}
-
-/** The texts are always the same few; planning all of them takes as long as the longest of them runs. */
-function plannedOnce(tx: Queryable): Queryable {
-  return {
-    execute: (statement) => tx.execute(statement),
-    query: (statement) => tx.query(prepared(`overview ${hash("sha1", statement.text)}`, statement)),
-  };
+  return await db.transaction(
+    async (tx) => {
+      await tx.execute(sql`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY`);
+      return await readParts(tx);
+    },
+    { prepares: true },
+  );
 }
 
 /** Sent together: on a transaction's connection all statements share one round trip. */

@@ -17,15 +17,17 @@ export async function trustSpools(tx: Queryable, keys: readonly SpoolKey[]): Pro
   const nodeIds = keys.map((key) => key.nodeId);
   const spoolIds = keys.map((key) => key.spoolId);
   // Without the condition each heartbeat would use up a number of the sequence.
-  await tx.execute(sql`
-    INSERT INTO node_spools (node_id, spool_id)
-    SELECT DISTINCT node_id, spool_id FROM unnest(${nodeIds}::uuid[], ${spoolIds}::uuid[]) AS v (node_id, spool_id)
-    WHERE NOT EXISTS (SELECT FROM node_spools s WHERE s.node_id = v.node_id AND s.spool_id = v.spool_id)
-    ORDER BY 1, 2 ON CONFLICT (node_id, spool_id) DO NOTHING`);
-  await tx.execute(sql`
-    UPDATE node_spools s SET refused_since = NULL
-    FROM unnest(${nodeIds}::uuid[], ${spoolIds}::uuid[]) AS v (node_id, spool_id)
-    WHERE s.node_id = v.node_id AND s.spool_id = v.spool_id AND s.refused_since IS NOT NULL`);
+  await Promise.all([
+    tx.execute(sql`
+      INSERT INTO node_spools (node_id, spool_id)
+      SELECT DISTINCT node_id, spool_id FROM unnest(${nodeIds}::uuid[], ${spoolIds}::uuid[]) AS v (node_id, spool_id)
+      WHERE NOT EXISTS (SELECT FROM node_spools s WHERE s.node_id = v.node_id AND s.spool_id = v.spool_id)
+      ORDER BY 1, 2 ON CONFLICT (node_id, spool_id) DO NOTHING`),
+    tx.execute(sql`
+      UPDATE node_spools s SET refused_since = NULL
+      FROM unnest(${nodeIds}::uuid[], ${spoolIds}::uuid[]) AS v (node_id, spool_id)
+      WHERE s.node_id = v.node_id AND s.spool_id = v.spool_id AND s.refused_since IS NOT NULL`),
+  ]);
 }
 
 /** Refuses the spools that someone with a revoked certificate names. */
