@@ -139,6 +139,49 @@ describe("a source inside a cluster that has given its container up", () => {
     await expectOneCopy(pod);
   });
 
+  test.each([
+    ["before it has made anything", false],
+    ["after it has made its half", true],
+  ])("to a target that falls silent for long %s gets it back", async (_, hasHalf) => {
+    const { from, to, pod } = await cluster();
+    bench.hosts.script = (command) => {
+      if (command.op?.$case === (hasHalf ? "restore" : "ensureAbsent")) bench.hosts.away.add(to.id);
+      const isHalf = command.op?.$case === "restore" && command.nodeId === to.id;
+      return isHalf ? { state: "interrupted", errorCode: "INTERRUPTED", hadEffect: true } : undefined;
+    };
+    const task = await move(pod, to);
+    const asked = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'restore' AND state = 'pending'`;
+    await expect.poll(async () => (await bench.db.system.query(asked)).length, { timeout: 10_000 }).toBe(1);
+    const silent = (minutes: number) =>
+      bench.inSystem(async (tx) => {
+        await tx.execute(sql`
+          UPDATE node_status SET state = 'offline', session_connected = false, state_since = now() - ${minutes} * interval '1 minute'
+          WHERE node_id = ${to.id}`);
+        await tx.execute(sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE id = ${task}`);
+      });
+    const looked = sql`SELECT state FROM cloud_pod_provisioning_tasks WHERE id = ${task} AND run_after > now()`;
+    await silent(9);
+    await expect.poll(() => bench.db.system.query(looked), { timeout: 10_000 }).toEqual([{ state: "waiting" }]);
+    await silent(11);
+    if (hasHalf) {
+      const refused = sql`SELECT FROM node_commands WHERE task_id = ${task} AND node_id = ${from.id} AND error_code = 'ON_OTHER_NODE'`;
+      await expect
+        .poll(async () => (await bench.db.system.query(refused)).length, { timeout: 10_000 })
+        .toBeGreaterThan(0);
+      expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [to.id], running: [] });
+      await bench.db.system.execute(
+        sql`UPDATE node_status SET state = 'online', session_connected = true WHERE node_id = ${to.id}`,
+      );
+      bench.hosts.away.clear();
+    }
+    expect(await bench.end(task)).toEqual({ state: "failed", errorCode: "TARGET_NOT_ONLINE" });
+    expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [from.id], running: [from.id] });
+    expect(bench.hosts.at(from.id, pod.vmid)).toMatchObject({ written: 1 });
+    expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id });
+    bench.hosts.away.clear();
+    if (hasHalf) await expectOneCopy(pod);
+  });
+
   test("and cannot get it back leaves the copy on the target as it is", async () => {
     const { to, pod } = await cluster();
     bench.hosts.keepFailedCopyOn(to.id);

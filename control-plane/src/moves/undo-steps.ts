@@ -2,7 +2,7 @@ import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { sql } from "../platform/sql.ts";
 import { containerSpecOf } from "../pods/container-spec.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
-import type { Step } from "../tasks/saga.ts";
+import type { FinishedCommand, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
 import { powerTimeoutMs, shutdownTimeoutSeconds } from "./forward-steps.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { isOnline, moveContext, moveStep } from "./move-steps.ts";
@@ -10,18 +10,44 @@ import { deleteAttemptsMax, isNothingOfOurs, keepArchive } from "./switch-steps.
 
 /** An hour of a host that answers with faults that may pass. */
 const attemptsMax = 60;
+/** A day: the archive is all that there is of the pod. */
+const freedAttemptsMax = 24 * 60;
 const copyTimeoutMs = 240 * 60_000;
 
 /** What belongs to the target is not taken back; neither is what nobody began or what no host has heard of. */
 const isBack = (move: Move): boolean =>
   move.switchedAt === null && move.state === "moving" && move.begunAt !== null && move.sourceWasTold;
+const mayHoldHalf = (move: Move): boolean => move.restoreAskedAt !== null && move.targetClearedAt === null;
 const mayRunOnTarget = (move: Move): boolean => move.startAskedAt !== null && move.strategy !== "cluster-migrate";
 
-/** Only where the source had to give the container up before the target could have it. */
-export const undoFreeStep: Step = moveStep({
+/**
+ * Only where the source had to give the container up before the target could have it. Where the target has made its half
+ * before it fell silent the cluster's entry is there: nothing is restored until the target has taken it away.
+ */
+export const undoFreeStep: Step = {
   name: "undo-free-id",
   percent: 50,
-  attemptsMax,
+  attemptsMax: freedAttemptsMax,
+  async begin(context) {
+    const { tx, task, move } = await moveContext(context);
+    const first = task.attempts > 0 && mayHoldHalf(move) && (await isOnline(tx, move.toNodeId)) ? removal : restoring;
+    return await first.begin(context);
+  },
+  async resume(context, command) {
+    const { tx, move } = await moveContext(context);
+    const [asked] = await tx.query<{ nodeId: string }>(
+      sql`SELECT node_id AS "nodeId" FROM node_commands WHERE id = ${command.id}`,
+    );
+    if (asked?.nodeId !== move.toNodeId) return await resumed(restoring, context, command);
+    const outcome = await resumed(undoTargetStep, context, command);
+    // Gone now, and its own turn comes with the next try.
+    return outcome.kind === "done" ? { kind: "retry", code: "CONTAINER_MISSING", message: outcome.message } : outcome;
+  },
+};
+
+const restoring = moveStep({
+  name: "undo-free-id",
+  percent: 50,
   at: "source",
   waitingFor: "Restoring the container where it was",
   applies: (move) => isBack(move) && move.sourceFreedAt !== null,
@@ -38,6 +64,12 @@ export const undoFreeStep: Step = moveStep({
     );
     return { kind: "done", message: "The container is back" };
   },
+  onFailure: async ({ move }, { errorCode }) =>
+    await Promise.resolve(
+      errorCode === "ON_OTHER_NODE" && mayHoldHalf(move)
+        ? { kind: "retry", code: errorCode, message: `${move.toNode} holds the container's entry in the cluster` }
+        : undefined,
+    ),
 });
 
 /**
@@ -107,15 +139,14 @@ export const undoTargetStep: Step = {
       await noteInstants(tx, move.id, now, "target-cleared");
       return { kind: "done", message: "There is no copy" };
     }
-    return (
-      (await removal.resume?.(context, command)) ?? {
-        kind: "retry",
-        code: "COMMAND_LOST",
-        message: "The command is gone",
-      }
-    );
+    return await resumed(removal, context, command);
   },
 };
+
+async function resumed(step: Step, context: StepContext, command: FinishedCommand): Promise<StepOutcome> {
+  const outcome = await step.resume?.(context, command);
+  return outcome ?? { kind: "retry", code: "COMMAND_LOST", message: "The command is gone" };
+}
 
 const removal = moveStep({
   name: "undo-restore",
@@ -163,9 +194,8 @@ export const undoReserveStep: Step = {
   async begin(context) {
     const { tx, pod, move } = await moveContext(context);
     if (move.switchedAt !== null || move.foundOnTarget) return { kind: "done", message: "The pod is there" };
-    const mayHoldSomething =
-      move.restoreAskedAt !== null && move.targetClearedAt === null && move.strategy !== "cluster-migrate";
-    if (mayHoldSomething) return { kind: "done", message: `${move.toNode} keeps the room until its copy is gone` };
+    if (mayHoldHalf(move) && move.strategy !== "cluster-migrate")
+      return { kind: "done", message: `${move.toNode} keeps the room until its copy is gone` };
     await releaseClaim(tx, pod.id, move.toGeneration);
     return { kind: "done", message: `The room on ${move.toNode} is free again` };
   },

@@ -7,6 +7,8 @@ import type { MoveContext } from "./move-steps.ts";
 
 /** So long a target may be silent while a pod stands still for it; longer than an agent or a replica restarts. */
 const silenceSeconds = 120;
+/** Where the source has given its container up: the way back is to read the archive once more. */
+const freedSilenceSeconds = 600;
 
 /** Why the claimed place cannot be taken; undefined: it can, while its host is in one of the states. */
 export async function targetFault(
@@ -38,9 +40,8 @@ export async function watchPlace(
 
 /** A target that is gone is not waited for as long as nothing of the pod can run there: the pod goes on where it was. */
 export async function watchTarget({ tx, move }: MoveContext): ReturnType<NonNullable<Step["watch"]>> {
-  // There is nothing to go back to but what the target may hold.
-  if (move.sourceFreedAt !== null && move.isInCluster) return undefined;
-  return await goneTarget(tx, move, silenceSeconds);
+  const isFreed = move.sourceFreedAt !== null && move.isInCluster;
+  return await goneTarget(tx, move, isFreed ? freedSilenceSeconds : silenceSeconds);
 }
 
 /** Why nothing more is to be tried with the target: it is offline, and has been for so long. Undefined: it is not. */
