@@ -127,6 +127,20 @@ describe("a node", () => {
     expect(heard.toSorted()).toEqual([`${nodeTopics(nodeId).acks} ok`, nodeTopics(nodeId).samples]);
   });
 
+  test("has its samples kept for whoever reads first, and confirmed then", async () => {
+    const agent = await dial(node);
+    const order: string[] = [];
+    const confirmed = agent.publishAsync(nodeTopics(nodeId).samples, "early", { qos: 1 });
+    void confirmed.then(() => order.push("confirmed"));
+    const plane = await dial(replica);
+    plane.on("message", (_topic, payload) => order.push(payload.toString()));
+    await plane.subscribeAsync(nodeTopics("+").status, { qos: 1 });
+    expect(order).toEqual([]);
+    await plane.subscribeAsync(nodeTopics("+").samples, { qos: 1 });
+    await until("the samples and their confirmation", () => order.length === 2);
+    expect(order.toSorted()).toEqual(["confirmed", "early"]);
+  });
+
   test("leaves its retained status and its will", async () => {
     const will = { topic: nodeTopics(nodeId).status, payload: Buffer.from("offline"), qos: 1 as const, retain: true };
     const agent = await dial(node, { will });
@@ -173,6 +187,7 @@ describe("a node", () => {
   });
 
   test("may send 256 KiB and not much more", async () => {
+    await (await dial(replica)).subscribeAsync(nodeTopics("+").samples, { qos: 1 });
     const agent = await dial(node);
     await agent.publishAsync(nodeTopics(nodeId).samples, Buffer.alloc(256 * 1024), { qos: 1 });
     agent.publish(nodeTopics(nodeId).samples, Buffer.alloc(258 * 1024), { qos: 1 });

@@ -3,11 +3,12 @@ import type { PeerCertificate, TLSSocket } from "node:tls";
 import { Aedes, type AedesPublishPacket, type Client, type PublishPacket } from "aedes";
 import type { Logger } from "pino";
 import { Counter, Gauge, type Registry } from "prom-client";
-import { MAX_MESSAGE_BYTES, parseNodeTopic } from "@cloudpods/shared/topics";
+import { MAX_MESSAGE_BYTES, nodeTopics, parseNodeTopic } from "@cloudpods/shared/topics";
 import { listenTls, type ServerTls } from "../platform/tls-listener.ts";
 import { mayPublish, maySubscribe, parseIdentity } from "./access-rules.ts";
 import { ConnectedClients } from "./connected-clients.ts";
 import { limitPacketBytes } from "./limit-packet-bytes.ts";
+import { SampleReaders } from "./sample-readers.ts";
 
 /** What the embedded broker needs. */
 export interface BrokerOptions {
@@ -42,6 +43,12 @@ export interface Broker {
 /** TLS records, headers and topic around a payload of the largest size. */
 const packetBytesMax = MAX_MESSAGE_BYTES + 1_024;
 
+/**
+ * How long samples wait for somebody who reads them. Shorter than nodes take a silent broker for alive (22 s); after it they are
+ * confirmed to nobody, and their node offers them again.
+ */
+const unreadMs = 10_000;
+
 const metricNames = {
   refusals: "cloudpods_broker_refusals_total",
   connections: "cloudpods_broker_connections",
@@ -73,7 +80,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     return new Error(`refused: ${reason}`);
   };
   const aedes = await Aedes.createBroker({ id: "cloudpods" });
-  applyAccessRules(aedes, sessions, options.authorizeNode, refuse);
+  const readers = followReaders(aedes);
+  applyAccessRules(aedes, { sessions, readers }, options.authorizeNode, refuse);
   skipVainLooks(aedes);
   aedes.on("clientDisconnect", (client) => sessions.delete(client));
   aedes.on("connectionError", (_client, error) => options.log.debug({ err: error }, "broker connection failed"));
@@ -115,6 +123,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     async close() {
       forgetMetrics();
       listener.close();
+      readers.releaseAll();
       await new Promise<void>((resolve) => aedes.close(resolve));
     },
   };
@@ -141,9 +150,23 @@ function commonNameOf(socket: TLSSocket): string {
   return typeof name === "string" ? name : "";
 }
 
+/** Only the control plane may read the samples of all nodes. */
+function followReaders(aedes: Aedes): SampleReaders<Client> {
+  const readers = new SampleReaders<Client>();
+  const { samples } = nodeTopics("+");
+  aedes.on("subscribe", (subscriptions, client) => {
+    if (subscriptions.some(({ topic }) => topic === samples)) readers.add(client);
+  });
+  aedes.on("unsubscribe", (topics, client) => {
+    if (topics.includes(samples)) readers.delete(client);
+  });
+  aedes.on("clientDisconnect", (client) => readers.delete(client));
+  return readers;
+}
+
 function applyAccessRules(
   aedes: Aedes,
-  sessions: ConnectedClients,
+  { sessions, readers }: { readonly sessions: ConnectedClients; readonly readers: SampleReaders<Client> },
   authorizeNode: BrokerOptions["authorizeNode"],
   refuse: (reason: string, commonName: string) => Error,
 ): void {
@@ -178,7 +201,11 @@ function applyAccessRules(
   };
   aedes.authorizePublish = (client, packet: PublishPacket | AedesPublishPacket, done) => {
     const identity = client === null ? undefined : sessions.get(client)?.identity;
-    if (identity !== undefined && mayPublish(identity, packet)) return done(null);
+    if (identity !== undefined && mayPublish(identity, packet)) {
+      // A broker that has just taken over is there before those who read from it: what it confirms meanwhile is lost to them.
+      if (parseNodeTopic(packet.topic)?.channel === "samples") return readers.whenRead(unreadMs, () => done(null));
+      return done(null);
+    }
     // An error closes the connection: an acknowledged and dropped message would look like a stored one.
     done(refuse("FOREIGN_TOPIC", identity?.commonName ?? ""));
   };
