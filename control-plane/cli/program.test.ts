@@ -1,8 +1,12 @@
 import type { Command } from "commander";
 import { afterEach, expect, test, vi } from "vitest";
+import { UsageError } from "./errors.ts";
 import { buildProgram } from "./program.ts";
 
-afterEach(() => vi.restoreAllMocks());
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.unstubAllEnvs();
+});
 
 /** What a command is given, when the program is called with these words. */
 async function given(path: readonly string[], words: readonly string[]): Promise<Record<string, unknown>> {
@@ -51,4 +55,17 @@ test.each([
   const written = vi.spyOn(process.stderr, "write").mockReturnValue(true);
   await expect(buildProgram().parseAsync(words, { from: "user" })).rejects.toMatchObject({ exitCode: 1 });
   expect(written.mock.calls.map(([text]) => String(text)).join("")).toContain(message);
+});
+
+test.each([
+  [["pods", "restore", "shop", "01a2162d-180d-7059-8cdd-7f82994538d4", "--plan", "STARTER", "--yes"], "--as-new"],
+])("%j cannot be meant, and nothing is asked of a control plane", async (words, says) => {
+  const asked = vi.spyOn(globalThis, "fetch").mockRejectedValue(new Error("asked"));
+  vi.stubEnv("CLOUDPODS_TOKEN", "0".repeat(64));
+  const refusal: unknown = await buildProgram()
+    .parseAsync(words, { from: "user" })
+    .catch((error: unknown) => error);
+  expect(refusal).toBeInstanceOf(UsageError);
+  expect(String(refusal)).toContain(says);
+  expect(asked).not.toHaveBeenCalled();
 });

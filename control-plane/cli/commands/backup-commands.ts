@@ -9,6 +9,7 @@ import {
   type WaitOptions,
 } from "../client-command.ts";
 import { confirm } from "../confirm.ts";
+import { UsageError } from "../errors.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { renderBackups } from "../views/backup-views.ts";
@@ -80,16 +81,19 @@ function addRestore(pods: Command): void {
     .argument("<pod>", "hostname, VMID or id; of a pod that is gone its id", podReference)
     .argument("<backup>", "id, see: cloudpods backups ls")
     .option("--as-new <hostname>", "make a new pod of it and leave the other alone")
-    .addOption(new Option("--plan <code>", "of the new pod; by default as it was"))
+    .option("--plan <code>", "with --as-new; by default as the pod was")
     .option("-y, --yes", "do not ask", false)
-    .action(async (reference: string, id: string, options: RestoreOptions) =>
-      withCli(options, async (cli) => {
+    .action(async (reference: string, id: string, options: RestoreOptions) => {
+      const { asNew, plan } = options;
+      // Whoever names a plan means a new pod; without its name the pod itself would be overwritten.
+      if (plan !== undefined && asNew === undefined)
+        throw new UsageError("--plan is for a new pod: name it by --as-new.");
+      await withCli(options, async (cli) => {
         const pod = (await cli.api.call("showPod", { pod: reference })).body;
-        const { asNew, plan } = options;
         if (asNew === undefined)
           await confirm(`This puts ${nameOf(pod)} back to a backup; newer data is lost`, pod.hostname, options.yes);
         const body = asNew === undefined ? {} : { asNewPod: true, hostname: asNew, planCode: plan };
         await finishWork(cli, await cli.api.call("restoreBackup", { pod: pod.id, id, body }), options);
-      }),
-    );
+      });
+    });
 }
