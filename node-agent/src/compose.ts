@@ -88,6 +88,7 @@ export function startAgent(config: AgentConfig, log: Logger): RunningAgent {
       endWatch();
       clearInterval(pruning);
       renewal.stop();
+      work.ownership.close();
       work.runner.close();
       await Promise.all([work.link.stop(), telemetry.stop(), sampler?.stop()]);
       spool.close();

@@ -32,7 +32,7 @@ export function createHostWithoutContainers(nowMs: () => number): Containers {
     restore: refuse,
     migrate: refuse,
     adopt: refuse,
-    stopStrays: () => Promise.resolve([]),
+    stopStrays: () => Promise.resolve({ stopped: [], running: [] }),
     awaitAddress: refuse,
     recover: refuse,
   };

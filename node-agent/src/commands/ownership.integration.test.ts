@@ -107,6 +107,50 @@ test("after a boot a copy whose pod another host owns is stopped before the host
   expect(await begun("stop", moved)).toBeLessThan(await begun("start", kept));
 });
 
+async function withRunningPod() {
+  const scenario = await connectedScenario();
+  const pod = podCommands(scenario.agent.host);
+  for (const command of [pod.create(), pod.start()]) {
+    scenario.gateway.command(command);
+    await scenario.gateway.result(command.commandId);
+  }
+  return { ...scenario, pod };
+}
+
+test("a copy is stopped once the host's configuration can be read, although it could not when the session began", async () => {
+  const scenario = await withRunningPod();
+  const { agent, gateway, pod } = scenario;
+  gateway.setWelcome({
+    // Read when the Hello has come: what it says of the host was known, and is not any more.
+    get placedElsewhere() {
+      agent.host.setFaults([{ pmxcfsDown: true }]);
+      return [owned(pod, { generation: 2n })];
+    },
+  });
+  gateway.endSession();
+  await gateway.session(2);
+  await agent.logged({
+    msg: "the host's configuration is not readable yet; copies of older placements are looked for later",
+  });
+  expect(await isRunning(scenario, pod)).toBe(true);
+  agent.host.clearFaults();
+  await until("the stop", async () => !(await isRunning(scenario, pod)));
+});
+
+test("a copy that could not be stopped is stopped later, whatever was in the way", async () => {
+  const scenario = await withRunningPod();
+  const { agent, gateway, pod } = scenario;
+  const inTheWay = { kind: "exit", code: 25, stderr: "Invalid argument: not now" } as const;
+  agent.host.setFaults([{ match: { program: "pct", command: "stop" }, effect: inTheWay }]);
+  gateway.setWelcome({ placedElsewhere: [owned(pod, { generation: 2n })] });
+  gateway.endSession();
+  await gateway.session(2);
+  await agent.logged({ msg: "the power of a container could not be changed" });
+  expect(await isRunning(scenario, pod)).toBe(true);
+  agent.host.clearFaults();
+  await until("the stop", async () => !(await isRunning(scenario, pod)));
+});
+
 test("a copy of an older placement is stopped when the session says that a newer one holds", async () => {
   const scenario = await connectedScenario();
   const { agent, gateway } = scenario;

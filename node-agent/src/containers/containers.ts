@@ -117,6 +117,14 @@ export interface AdoptOrder extends PodContainer {
   readonly expectedConfigSha256: string;
 }
 
+/** VMIDs of containers that another member of the cluster has. */
+export interface Strays {
+  /** They ran here and do so no more. */
+  readonly stopped: readonly number[];
+  /** They could not be ended. */
+  readonly running: readonly number[];
+}
+
 /** Who this host is in Proxmox. */
 export interface PveIdentity {
   /** Directory below /etc/pve/nodes. */
@@ -160,9 +168,9 @@ export interface Containers {
   adopt(order: AdoptOrder, options: DeedOptions): Promise<ContainerOutcome>;
   /**
    * Ends containers of ours that run here although another member of the cluster has their configuration, as after
-   * a partition in which they were taken over. Answers with their VMIDs.
+   * a partition in which they were taken over. NO_QUORUM or HOST_UNKNOWN while nothing can be concluded.
    */
-  stopStrays(): Promise<readonly number[]>;
+  stopStrays(): Promise<Strays>;
   /** Address of eth0 without prefix, waiting up to `ms` for DHCP; undefined when none came. */
   awaitAddress(vmid: number, ms: number, signal: AbortSignal): Promise<string | undefined>;
   /**

@@ -25,9 +25,9 @@ it("a member that was cut off ends what was taken over meanwhile, and nothing el
   expect(await running()).toEqual([VMID, VMID + 1]);
   // Cut off, it cannot know; back again, it does.
   one.host.setFaults([{ noQuorum: true }]);
-  expect(await one.containers.stopStrays()).toEqual([]);
+  await expect(one.containers.stopStrays()).rejects.toMatchObject({ code: "NO_QUORUM", retryable: true });
   one.host.clearFaults();
-  expect(await one.containers.stopStrays()).toEqual([VMID]);
+  expect(await one.containers.stopStrays()).toEqual({ stopped: [VMID], running: [] });
   expect(await running()).toEqual([VMID + 1]);
-  expect(await two.containers.stopStrays()).toEqual([]);
+  expect(await two.containers.stopStrays()).toEqual({ stopped: [], running: [] });
 });

@@ -4,7 +4,9 @@ import { lxcStop } from "../pct/pct-arguments.ts";
 import { readConfigFile } from "../pct/read-cluster.ts";
 import { readRunningVmids } from "../pct/read-kernel.ts";
 import type { ConvergeDoors } from "./doors.ts";
+import type { Strays } from "./containers.ts";
 import { beginExecution } from "./execution.ts";
+import { requireQuorum } from "./host-view.ts";
 import { parseMarker } from "./marker.ts";
 
 /** The list of running containers and that of the cluster are read one after the other, and may disagree. */
@@ -15,9 +17,10 @@ const STOP_MS = 60_000;
 /**
  * Ends containers of ours that run here while another member of the cluster has their configuration: a member
  * that was cut off and whose containers were taken over learns so when it is back. `pct` does not know them here
- * any more, so lxc itself ends them. Without quorum nothing is concluded.
+ * any more, so lxc itself ends them.
+ * @throws ContainerFailure NO_QUORUM or HOST_UNKNOWN while nothing can be concluded
  */
-export async function stopStrays(doors: ConvergeDoors): Promise<number[]> {
+export async function stopStrays(doors: ConvergeDoors): Promise<Strays> {
   let strays = await findStrays(doors);
   for (let look = 1; look < LOOKS && strays.length > 0; look += 1) {
     await pause(LOOK_PAUSE_MS, undefined, { ref: false });
@@ -35,14 +38,17 @@ export async function stopStrays(doors: ConvergeDoors): Promise<number[]> {
     }
   }
   const running = await readRunningVmids(doors.paths);
-  return strays.filter((vmid) => !running.has(vmid));
+  return {
+    stopped: strays.filter((vmid) => !running.has(vmid)),
+    running: strays.filter((vmid) => running.has(vmid)),
+  };
 }
 
 async function findStrays({ paths, view }: ConvergeDoors): Promise<number[]> {
   const running = await readRunningVmids(paths);
-  const { nodeName, quorate, owners } = await view.cluster();
+  await requireQuorum(view);
+  const { nodeName, owners } = await view.cluster();
   const strays: number[] = [];
-  if (!quorate) return strays;
   for (const vmid of running) {
     const owner = owners.get(vmid);
     if (owner === undefined || owner.node === nodeName || owner.type !== "lxc") continue;
