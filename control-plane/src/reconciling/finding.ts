@@ -7,7 +7,7 @@
  * - `lock`: a lock on a container of ours while no work of ours is under way.
  * - `orphan`: it has our mark, and its pod has no place anywhere.
  * - `stale-copy`: it has our mark, and its pod lives elsewhere. Where the pod's own host has lost it, the copy may become
- *   the pod.
+ *   the pod. What a move has left is one for as long as it runs, and again when it is still there after a day.
  * - `half-created`: nothing but the lock of a create, on the id of a pod of ours.
  * - `unmanaged`: no mark of ours. It can be adopted and is never touched.
  * - `left-archive`: archives that shall go, or be read again, and about which no host could do it.

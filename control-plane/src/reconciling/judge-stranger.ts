@@ -66,8 +66,7 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
   // A host thinks in pods: told to remove one id of a pod it would forget the other.
   const offered: readonly Remedy[] = seen.vmid === pod.vmid ? ["remove", "dismiss"] : ["dismiss"];
   if (!livesElsewhere) {
-    const isOver =
-      pod.status === "deleted" ? pod.wasActivated || !pod.wasAdopted : !pod.wasActivated && !pod.wasAdopted;
+    const isOver = pod.status === "deleted" ? !isSomebodysOwn(pod) : !pod.wasActivated && !pod.wasAdopted;
     return { fact: marked("orphan", seen, evidence, offered), stop: false, remove: isOurDoing && isOver && !hasMore };
   }
   const isLeftBehind = isOurDoing && seen.generation !== pod.generation && pod.isSeenAtHome;
@@ -80,6 +79,30 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
     stop: isLeftBehind && seen.generation < pod.generation && seen.power === Power.POWER_RUNNING,
     remove: isLeftBehind && !hasMore,
   };
+}
+
+/**
+ * A copy that is rightly here for a while: a move has left it, its room is kept, and whoever looks after left copies
+ * removes it in its time. Until then it must not run beside its pod. What is stopped is only what is known not to be the
+ * pod: the pod's own host shows the pod, or its owner has given it up. It carries a subject of its own, so that being there
+ * longer than it should is another finding, which begins anew.
+ */
+export function judgeKept(seen: ContainerObservation, pod: KnownPod): Stranger {
+  const evidence = { pod: pod.status, node: pod.node, inForce: String(pod.generation), seenAtHome: pod.isSeenAtHome };
+  const fact = marked("stale-copy", seen, evidence, ["dismiss"]);
+  const isOurDoing = seen.vmid === pod.vmid && seen.generation <= pod.highestGeneration;
+  const isOver =
+    pod.status === "deleted" ? !isSomebodysOwn(pod) : pod.isSeenAtHome && seen.generation !== pod.generation;
+  return {
+    fact: { ...fact, subject: `${fact.subject} running` },
+    stop: isOurDoing && isOver && seen.power === Power.POWER_RUNNING,
+    remove: false,
+  };
+}
+
+/** An adoption that failed: the container is whose it was before. */
+function isSomebodysOwn({ wasAdopted, wasActivated }: KnownPod): boolean {
+  return wasAdopted && !wasActivated;
 }
 
 /** What is done now about a stranger, given how long it is known. */

@@ -1,81 +1,10 @@
 import { ContainerObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { aContainer, again, aPod, at, compare, here, known, rules } from "../../../test/support/comparisons.ts";
 import { findingKinds, type KnownFinding } from "./finding.ts";
 import type { KnownPod } from "./known-pod.ts";
-import { reconcile, type Comparison, type Rules } from "./reconcile.ts";
-
-const here = "here";
-const graceMs = 600_000;
-const at = (minutes: number): Date => new Date(Date.UTC(2026, 0, 1) + minutes * 60_000);
-const rules = (changes: Partial<Rules> = {}): Rules => ({
-  now: at(60),
-  graceMs,
-  sightingsMin: 2,
-  mayAct: true,
-  ...changes,
-});
-
-const aPod = (changes: Partial<KnownPod> = {}): KnownPod => ({
-  id: "pod",
-  vmid: 105,
-  status: "active",
-  nodeId: here,
-  node: "pve1",
-  generation: 1n,
-  highestGeneration: 1n,
-  power: "running",
-  cores: 1,
-  memoryMb: 512,
-  swapMb: 512,
-  diskGb: 4,
-  hostname: "shop",
-  mac: "BC:24:11:00:00:01",
-  storage: "local-lvm",
-  rateLimitKibPerSecond: 0,
-  isSettled: true,
-  hasRoomHere: true,
-  keptHere: 1n,
-  isMissingAtHome: false,
-  seenOn: [],
-  isSeenAtHome: true,
-  wasActivated: true,
-  wasAdopted: false,
-  newestBackup: null,
-  ...changes,
-});
-
-/** The container of `aPod()`. */
-const aContainer = (changes: Partial<ContainerObservation> = {}): ContainerObservation =>
-  ContainerObservation.fromPartial({
-    vmid: 105,
-    podId: "pod",
-    generation: 1n,
-    power: Power.POWER_RUNNING,
-    cores: 1,
-    memoryMb: 512,
-    swapMb: 512,
-    diskGb: 4,
-    hostname: "shop",
-    mac: "BC:24:11:00:00:01",
-    storage: "local-lvm",
-    unprivileged: true,
-    ...changes,
-  });
-
-const compare = (changes: Partial<Comparison>, how: Partial<Rules> = {}) =>
-  reconcile({ nodeId: here, containers: [], pods: [], history: [], archives: [], ...changes }, rules(how));
-
-/** The same comparison again and again, a minute apart, each with what the one before found. */
-function again(changes: Partial<Comparison>, times: number, how: Partial<Rules> = {}) {
-  let history: KnownFinding[] = [];
-  let last = compare(changes, how);
-  for (let nth = 0; nth < times; nth++) {
-    last = compare({ ...changes, history }, { ...how, now: at(nth) });
-    history = last.seen.map((fact) => ({ ...fact, id: fact.kind, action: null, actedAt: null, attempts: 0 }));
-  }
-  return last;
-}
+import { reconcile, type Comparison } from "./reconcile.ts";
 
 describe("a pod's own container", () => {
   const parts = ["mp0", "net1"];
@@ -161,7 +90,6 @@ describe("a container whose pod is elsewhere", () => {
     ["it carries the generation in force: somebody moved it by hand", {}, { generation: 2n }],
     ["it has another id: somebody copied it by hand", {}, { vmid: 900 }],
     ["its mark is above all that we ever told: our books are behind", {}, { generation: 3n }],
-    ["room is still held for it here", { hasRoomHere: true }, {}],
     ["somebody works on the pod", { isSettled: false }, {}],
   ])("is left alone when %s", (_, pod, container) => {
     const [first] = moved.pods;
@@ -313,22 +241,6 @@ test("a copy where room is kept may become the pod once the pod's own host has l
   const newer = aContainer({ generation: 3n });
   expect(compare({ containers: [newer], pods: [lost] }).seen[0]?.offered).toEqual(["dismiss"]);
 });
-
-function known(changes: Partial<KnownFinding>): KnownFinding {
-  return {
-    id: "finding",
-    vmid: 105,
-    kind: "stale-copy",
-    subject: "pod 1",
-    state: "open",
-    firstSeenAt: at(0),
-    sightings: 1,
-    action: null,
-    actedAt: null,
-    attempts: 0,
-    ...changes,
-  };
-}
 
 const ids = fc.constantFrom("a", "b", "c");
 const vmids = fc.integer({ min: 100, max: 104 });

@@ -2,7 +2,7 @@ import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent
 import type { AutomaticDeed, Fact, FindingKind, KnownFinding, StuckArchive } from "./finding.ts";
 import { judgeArchives } from "./judge-archives.ts";
 import { judgeHome, missing } from "./judge-home.ts";
-import { dueDeed, judgeMarked, judgeUnmarked, type Stranger } from "./judge-stranger.ts";
+import { dueDeed, judgeKept, judgeMarked, judgeUnmarked, type Stranger } from "./judge-stranger.ts";
 import { shallExist, type KnownPod } from "./known-pod.ts";
 
 /** One host, as it is and as it should be. */
@@ -73,7 +73,11 @@ export function reconcile(comparison: Comparison, rules: Rules): Reconciliation 
   const keys = new Set(all.map(({ fact }) => keyOf(fact)));
   return {
     seen: all.map(({ fact }) => fact),
-    gone: comparison.history.filter((finding) => !keys.has(keyOf(finding)) && !judged.undecided.has(finding.vmid)),
+    gone: comparison.history.filter(
+      (finding) =>
+        !keys.has(keyOf(finding)) &&
+        (!judged.undecided.has(finding.vmid) || judged.over.has(`${keyOf(finding)} ${finding.subject}`)),
+    ),
     deeds: rules.mayAct
       ? all.flatMap(({ fact, stranger }) => deedsFor(fact, stranger, rules)).filter((deed) => !undoes(deed, changed))
       : [],
@@ -94,11 +98,14 @@ interface Judged {
   readonly facts: readonly { readonly fact: Fact; readonly stranger: Stranger | undefined }[];
   /** VMIDs about which nothing can be said now. */
   readonly undecided: ReadonlySet<number>;
+  /** Keys and subjects of what is over on those VMIDs all the same. */
+  readonly over: ReadonlySet<string>;
 }
 
 function judge({ nodeId, containers, pods, archives }: Comparison): Judged {
   const byId = new Map(pods.map((pod) => [pod.id, pod]));
   const undecided = new Set<number>();
+  const over = new Set<string>();
   const facts: { fact: Fact; stranger: Stranger | undefined }[] = [];
   const atHome = new Set<string>();
   for (const seen of containers) {
@@ -108,7 +115,14 @@ function judge({ nodeId, containers, pods, archives }: Comparison): Judged {
     if (isHome) atHome.add(pod.id);
     const isExpected =
       pod !== undefined && pod.hasRoomHere && !isPlaced(pod, nodeId) && !isLost(pod) && !pod.isMissingAtHome;
-    if (pod !== undefined && (!pod.isSettled || isExpected)) undecided.add(seen.vmid);
+    if (pod !== undefined && pod.isSettled && isExpected && seen.podId === pod.id) {
+      const kept = judgeKept(seen, pod);
+      if (kept.stop) facts.push({ fact: kept.fact, stranger: kept });
+      else {
+        undecided.add(seen.vmid);
+        over.add(`${keyOf(kept.fact)} ${kept.fact.subject}`);
+      }
+    } else if (pod !== undefined && (!pod.isSettled || isExpected)) undecided.add(seen.vmid);
     else if (!isHome) {
       const stranger = seen.podId === "" ? judgeUnmarked(seen, pod) : judgeMarked(seen, pod);
       if (stranger !== undefined) facts.push({ fact: stranger.fact, stranger });
@@ -121,7 +135,7 @@ function judge({ nodeId, containers, pods, archives }: Comparison): Judged {
     else if (shallExist(pod)) facts.push({ fact: missing(pod, inItsPlace), stranger: undefined });
   }
   facts.push(...judgeArchives(archives).map((fact) => ({ fact, stranger: undefined })));
-  return { facts, undecided };
+  return { facts, undecided, over };
 }
 
 function isPlaced(pod: KnownPod, nodeId: string): boolean {
