@@ -119,25 +119,25 @@ function present(row: Row): NodeView {
   };
 }
 
-/** Which hosts a list shows; removed ones never. */
+/** Which hosts a list shows; removed ones only where their state is asked for. */
 export interface NodeFilter {
   readonly state?: string | undefined;
   readonly region?: string | undefined;
   readonly role?: string | undefined;
   readonly limit: number;
-  /** Name of the last host of the page before. */
-  readonly afterName?: string | undefined;
+  /** The last host of the page before; hosts that are gone share names. */
+  readonly after?: { readonly name: string; readonly id: string } | undefined;
 }
 
 /** Hosts by name. */
 export async function listNodes(db: Queryable, filter: NodeFilter): Promise<NodeView[]> {
   const rows = await db.query<Row>(sql`${selectNodes}
-    WHERE n.removed_at IS NULL
+    WHERE n.removed_at IS ${filter.state === "removed" ? sql`NOT NULL` : sql`NULL`}
       AND (${filter.state ?? null}::text IS NULL OR s.state = ${filter.state ?? null})
       AND (${filter.region ?? null}::text IS NULL OR n.region = ${filter.region ?? null})
       AND (${filter.role ?? null}::text IS NULL OR n.role = ${filter.role ?? null})
-      AND (${filter.afterName ?? null}::text IS NULL OR n.name > ${filter.afterName ?? null})
-    ORDER BY n.name LIMIT ${filter.limit}`);
+      AND (${filter.after?.name ?? null}::text IS NULL OR (n.name, n.id) > (${filter.after?.name ?? null}, ${filter.after?.id ?? null}::uuid))
+    ORDER BY n.name, n.id LIMIT ${filter.limit}`);
   return rows.map(present);
 }
 
@@ -181,12 +181,12 @@ export interface NodeSample {
   readonly memoryAvailableMb: number;
 }
 
-/** Measurements since an instant, oldest first, at most 2000. */
+/** Measurements since an instant, oldest first: one a minute, so that whoever names the instant bounds them. */
 export async function readNodeSamples(db: Queryable, nodeId: string, since: Date): Promise<NodeSample[]> {
   return await db.query<NodeSample>(sql`
     SELECT at, cpu_busy_basis_points AS "cpuBusyBasisPoints", load1_centi AS "load1Centi", memory_total_mb AS "memoryTotalMb",
       memory_available_mb AS "memoryAvailableMb"
-    FROM node_samples WHERE node_id = ${nodeId} AND at >= ${since} ORDER BY at LIMIT 2000`);
+    FROM node_samples WHERE node_id = ${nodeId} AND at >= ${since} ORDER BY at`);
 }
 
 /** A container that we did not place where it was found. */

@@ -327,6 +327,37 @@ describe("hosts", () => {
     });
   });
 
+  test("show all measurements of three days, up to the newest", async () => {
+    const host = await namedHost("pve-long-measured");
+    await db.system.execute(sql`
+      INSERT INTO node_samples SELECT ${host.nodeId}::uuid, now() - minute * interval '1 minute', minute, 1, 1, 1 FROM generate_series(0, 4300) AS minute`);
+    const { json } = await call("GET", "/api/nodes/pve-long-measured/samples?hours=72");
+    const samples = json["data"] as { cpuBusyBasisPoints: number }[];
+    expect(samples).toHaveLength(4_301);
+    expect([samples[0]?.cpuBusyBasisPoints, samples.at(-1)?.cpuBusyBasisPoints]).toEqual([4_300, 0]);
+  });
+
+  test("are found after they were removed when their state is asked for, one page after the other, and by id", async () => {
+    const removed: string[] = [];
+    for (let life = 0; life < 2; life++) {
+      removed.push((await namedHost("pve-twice")).nodeId);
+      expect((await call("DELETE", "/api/nodes/pve-twice")).status).toBe(204);
+    }
+    const pages: unknown[] = [];
+    for (let at: string | undefined = ""; at !== undefined;) {
+      const page = await call("GET", `/api/nodes?state=removed&limit=1${at}`);
+      const { data, nextCursor } = page.json as { data: unknown[]; nextCursor: string | null };
+      pages.push(...data);
+      at = nextCursor === null ? undefined : `&cursor=${nextCursor}`;
+    }
+    for (const id of removed) {
+      const known = { id, name: "pve-twice", state: "removed", removedAt: expect.any(String) as string };
+      expect(pages).toContainEqual(expect.objectContaining(known));
+      expect((await call("GET", `/api/nodes/${id}`)).json).toMatchObject(known);
+    }
+    expect((await call("GET", "/api/nodes?limit=200")).text).not.toContain("pve-twice");
+  });
+
   test("are removed only when empty; then the name is free and the room is gone", async () => {
     const host = await namedHost("pve-removed");
     await db.system.execute(

@@ -44,18 +44,19 @@ function registerReading(routes: RouteTable): void {
     access: operator,
     request: {
       query: listQuery.extend({
-        state: z.enum(nodeStates).optional(),
+        state: z
+          .enum(nodeStates)
+          .optional()
+          .openapi({ description: "Hosts that were removed are listed only when `removed` is asked for." }),
         region: z.string().max(40).optional(),
         role: z.string().max(40).optional(),
       }),
     },
     responses: { 200: listOf(nodeView) },
     handler: async ({ query }, { system }) => {
-      const rows = await listNodes(system, {
-        ...query,
-        limit: query.limit + 1,
-        afterName: decodeCursor(query.cursor, 2)?.[0],
-      });
+      const [name, id] = decodeCursor(query.cursor, 2) ?? [];
+      const after = name === undefined || id === undefined ? undefined : { name, id };
+      const rows = await listNodes(system, { ...query, limit: query.limit + 1, after });
       return {
         status: 200,
         body: toPage(
