@@ -66,10 +66,8 @@ export const transferStep = moveStep({
   async onFailure(context, command) {
     const there = await arrived(context, command);
     if (there !== undefined) return there;
-    const isStuckToHost =
-      command.errorCode === "LINKED_CLONE_NOT_MOVABLE" || command.errorCode === "SNAPSHOT_NOT_MOVABLE";
     // Proxmox leaves the pod where it runs, and another host may have a place for it.
-    if (!isStuckToHost) return await goneTarget(context.tx, context.move, 0);
+    if (command.errorCode !== "LINKED_CLONE_NOT_MOVABLE") return await goneTarget(context.tx, context.move, 0);
     if (context.move.archiveStorage === null) return undefined;
     await context.tx.execute(sql`UPDATE cloud_pod_moves SET strategy = 'backup-restore' WHERE id = ${context.move.id}`);
     return { kind: "done", message: "Proxmox cannot move this disk; it goes by an archive instead" };

@@ -315,6 +315,40 @@ describe("a move is refused", () => {
     expect((await bench.end(task)).state).toBe("succeeded");
   });
 
+  test("of a pod with a snapshot by an archive, which would not hold it; Proxmox takes it along where it can", async () => {
+    const snapshot = ["snapshot:before-upgrade"];
+    const refusal = { code: "MORE_THAN_A_POD", message: expect.stringContaining("snapshot:before-upgrade (seen at ") };
+    const [alone] = twoOf(await bench.nodes(2));
+    const pod = await bench.podOn(alone);
+    await bench.giveVolumes(alone, pod, snapshot);
+    await expect(move(pod)).rejects.toMatchObject(refusal);
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const other = await bench.podOn(from);
+    await bench.giveVolumes(from, other, snapshot);
+    await expect(move(other, to)).rejects.toMatchObject(refusal);
+    await bench.db.system.execute(
+      sql`UPDATE storages SET type = 'zfspool' WHERE node_id = ANY(${[from.id, to.id]}::uuid[]) AND holds_root_disks`,
+    );
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pods SET template = 'local:vztmpl/any.tar.zst' WHERE id = ${other.id}`,
+    );
+    expect((await bench.end(await move(other, to))).state).toBe("succeeded");
+    expect(await moveRow(other.id)).toMatchObject({ strategy: "cluster-migrate", state: "moved" });
+  });
+
+  test("by a host that finds a snapshot which nobody knew of, and nothing is archived instead", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    bench.hosts.script = failing("migrate", from, {
+      state: "failed",
+      errorCode: "SNAPSHOT_NOT_MOVABLE",
+      retryable: false,
+    });
+    expect(await bench.end(await move(pod, to))).toEqual({ state: "failed", errorCode: "SNAPSHOT_NOT_MOVABLE" });
+    expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
+    await expectAt(from, pod, "running", 1);
+  });
+
   test("when its target is cordoned before anything was done", async () => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from);

@@ -17,7 +17,7 @@ const pod = (changes: Partial<PodToMove> = {}): PodToMove => ({
   diskGb: 10,
   region: "eu",
   placementRequest: {},
-  disk: { storage: "local", isShared: false, isLinkedClone: false },
+  disk: { storage: "local", isShared: false, isBoundToHost: false },
   runs: true,
   backupsLeftBehind: [],
   blocker: undefined,
@@ -39,7 +39,7 @@ const podArbitrary = fc.record({
   memoryMb: fc.integer({ min: 256, max: 4_096 }),
   diskGb: fc.integer({ min: 1, max: 60 }),
   placementRequest: fc.constantFrom({}, { antiAffinity: { app: "db" } }),
-  disk: fc.record({ storage: fc.constant("local"), isShared: fc.boolean(), isLinkedClone: fc.boolean() }),
+  disk: fc.record({ storage: fc.constant("local"), isShared: fc.boolean(), isBoundToHost: fc.boolean() }),
   blocker: fc.option(fc.constant({ code: "POD_BUSY", message: "busy" }), { nil: undefined, freq: 8 }),
 });
 const podsArbitrary = fc
@@ -89,7 +89,7 @@ describe("a plan", () => {
           if (blocker !== null) expect(blocker.code).toMatch(/^[A-Z_]+$/);
           const way = reach.find(({ nodeId }) => nodeId === target?.nodeId);
           const { disk } = pods.find(({ id }) => id === podId) ?? pod();
-          if (strategy === "cluster-migrate") expect(way?.canMigrate === true && !disk.isLinkedClone).toBe(true);
+          if (strategy === "cluster-migrate") expect(way?.canMigrate === true && !disk.isBoundToHost).toBe(true);
           if (strategy === "backup-restore") expect(way?.archiveStorage).not.toBeNull();
         }
         expect(allocated(plan, pods, snapshot)).toEqual([]);
@@ -112,7 +112,7 @@ describe("a plan", () => {
       { nodeId: "a", canMigrate: false, archiveStorage: "backups" },
       { nodeId: "b", canMigrate: true, archiveStorage: null },
     ];
-    const linked = { storage: "local", isShared: false, isLinkedClone: true };
+    const linked = { storage: "local", isShared: false, isBoundToHost: true };
     const plan = planMoves([pod(), pod({ id: "p2", disk: linked })], around(snapshot, { reach }), 1);
     expect(plan.moves.map(({ target, strategy }) => [target?.nodeId, strategy])).toEqual([
       ["b", "cluster-migrate"],
@@ -125,7 +125,7 @@ describe("a plan", () => {
   test("names volumes that no archive would hold, where an archive is the only way", () => {
     const snapshot = fleetOf(nodeWith({ id: "a" }));
     const extraVolumes = { keys: ["mp0", "unused1"], seenAt: new Date("2026-11-21T10:00:00.500Z") };
-    const disk = { storage: "local", isShared: false, isLinkedClone: false, extraVolumes };
+    const disk = { storage: "local", isShared: false, isBoundToHost: false, extraVolumes };
     const planned = (reach: Partial<Reach>) =>
       planMoves([pod({ disk })], around(snapshot, { reach: [{ ...byArchive, ...reach }] }), 1).moves[0];
     const byArchive: Reach = { nodeId: "a", canMigrate: false, archiveStorage: "backups" };

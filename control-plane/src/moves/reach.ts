@@ -17,15 +17,15 @@ export interface SourceDisk {
   readonly storage: string;
   /** Members of the cluster see the same storage: a migration moves no data and needs no new room. */
   readonly isShared: boolean;
-  /** Proxmox refuses to migrate it: the template's disk is on the source alone. */
-  readonly isLinkedClone: boolean;
+  /** Proxmox refuses to migrate it: its template's disk is on the source alone, or snapshots that it cannot take along. */
+  readonly isBoundToHost: boolean;
   /** What its container has besides: no archive of a pod holds it. */
   readonly extraVolumes?: ExtraVolumes | undefined;
 }
 
 /** The way of a pod to a target; undefined: there is none. */
 export function strategyFor(disk: SourceDisk, reach: Reach): "cluster-migrate" | "backup-restore" | undefined {
-  if (reach.canMigrate && !disk.isLinkedClone) return "cluster-migrate";
+  if (reach.canMigrate && !disk.isBoundToHost) return "cluster-migrate";
   return archiveStorageFor(disk, reach) === null ? undefined : "backup-restore";
 }
 
@@ -60,17 +60,33 @@ export async function readReach(tx: Queryable, fromNodeId: string): Promise<Reac
     ORDER BY t.id`);
 }
 
+/** Storages whose snapshots Proxmox moves with a volume. */
+const snapshotMovers: ReadonlySet<string> = new Set(["zfspool", "btrfs"]);
+
 /**
  * The disks of pods, by pod. That one is a linked clone follows from its template and its storage, unless it was
  * restored since; where that is wrong the host says so and the move goes the other way.
  */
 export async function readSourceDisks(tx: Queryable, podIds: readonly string[]): Promise<Map<string, SourceDisk>> {
-  const volumes = await readExtraVolumes(tx, podIds);
-  const rows = await tx.query<SourceDisk & { podId: string }>(sql`
-    SELECT p.id AS "podId", s.name AS storage, s.cluster_id IS NOT NULL AS "isShared",
+  const volumes = await readExtraVolumes(tx, podIds, "snapshots");
+  const rows = await tx.query<{
+    podId: string;
+    storage: string;
+    type: string;
+    isShared: boolean;
+    isLinkedClone: boolean;
+  }>(sql`
+    SELECT p.id AS "podId", s.name AS storage, s.type, s.cluster_id IS NOT NULL AS "isShared",
       s.cluster_id IS NULL AND p.template LIKE 'ct:%' AND s.type IN ('lvmthin', 'zfspool', 'btrfs') AND NOT EXISTS (
         SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moved' AND m.strategy IN ('backup-restore', 'restore-newest')) AS "isLinkedClone"
     FROM cloud_pods p JOIN node_claims k ON k.pod_id = p.id AND k.generation = p.generation JOIN storages s ON s.id = k.storage_id
     WHERE p.id = ANY(${[...podIds]}::uuid[])`);
-  return new Map(rows.map(({ podId, ...disk }) => [podId, { ...disk, extraVolumes: volumes.get(podId) }]));
+  return new Map(
+    rows.map(({ podId, storage, type, isShared, isLinkedClone }) => {
+      const extraVolumes = volumes.get(podId);
+      const hasSnapshots = extraVolumes?.keys.some((key) => key.startsWith("snapshot:")) === true;
+      const isBoundToHost = isLinkedClone || (hasSnapshots && !isShared && !snapshotMovers.has(type));
+      return [podId, { storage, isShared, isBoundToHost, extraVolumes }];
+    }),
+  );
 }

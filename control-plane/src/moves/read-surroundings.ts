@@ -54,7 +54,7 @@ export async function readPodsToMove(tx: Queryable, nodeId: string, onlyId?: str
   const runs = await Promise.all(pods.map((pod) => shallRun(tx, pod)));
   return pods.map((pod, index) => ({
     ...pod,
-    disk: disks.get(pod.id) ?? { storage: pod.storage ?? "", isShared: false, isLinkedClone: false },
+    disk: disks.get(pod.id) ?? { storage: pod.storage ?? "", isShared: false, isBoundToHost: false },
     runs: runs[index] ?? false,
     backupsLeftBehind: backups.filter(({ podId }) => podId === pod.id).map(({ id }) => id),
     blocker: blockerOf(pod, disks.has(pod.id), busy.find(({ podId }) => podId === pod.id)?.type),

@@ -53,12 +53,22 @@ export function extraVolumes(config: ContainerConfig): string[] {
 }
 
 /**
- * Keys of what no pod has, sorted: volumes besides the root disk, interfaces besides eth0's that nothing filters, and
- * what reaches the host.
+ * Snapshots as parts, which no archive of ours holds either; a volume's key could be one's name. The one that vzdump makes
+ * while it reads goes with it.
+ */
+export function snapshotsOf({ snapshots }: ContainerConfig): string[] {
+  return snapshots.filter((name) => name !== "vzdump").map((name) => `snapshot:${name}`);
+}
+
+/**
+ * Keys of what no pod has, sorted: volumes besides the root disk, snapshots, interfaces besides eth0's that nothing
+ * filters, and what reaches the host.
  */
 export function partsOfNoPod(config: ContainerConfig): string[] {
   const others = keysOf(config).filter((key) => /^(?:net[1-9]\d*|dev\d+|hookscript)$/u.test(key));
-  return [...new Set([...extraVolumes(config), ...others, ...config.raw.map(([key]) => key)])].toSorted();
+  return [
+    ...new Set([...extraVolumes(config), ...snapshotsOf(config), ...others, ...config.raw.map(([key]) => key)]),
+  ].toSorted();
 }
 
 function keysOf({ options, pending }: ContainerConfig): string[] {

@@ -6,7 +6,7 @@ import type { ConvergeDoors } from "../containers/doors.ts";
 import { beginExecution } from "../containers/execution.ts";
 import type { Execution, InvocationEnd } from "../containers/execution.ts";
 import { requireQuorum } from "../containers/host-view.ts";
-import { extraVolumes } from "../containers/observed-container.ts";
+import { extraVolumes, snapshotsOf } from "../containers/observed-container.ts";
 import type { ObservedContainer } from "../containers/observed-container.ts";
 import { step } from "../containers/plan-step.ts";
 import { classifyPctError } from "../pct/classify-pct-error.ts";
@@ -36,14 +36,17 @@ export function leavesStopped({ mode }: Pick<BackupOrder, "mode">): boolean {
 }
 
 /**
- * An archive holds the root disk and no other volume. What is stopped for its archive is destroyed after it, with unused
- * volumes too; else only what the guest sees matters. @throws ContainerFailure MORE_THAN_A_POD
+ * An archive holds the root disk as it is, and no other volume. What is stopped for its archive is destroyed after it, with
+ * unused volumes and snapshots too; else only what the guest sees matters. @throws ContainerFailure MORE_THAN_A_POD
  */
 export function refusePartial(order: Pick<BackupOrder, "vmid" | "mode">, observed: ObservedContainer): void {
   if (observed.where !== "here") return;
-  const volumes = extraVolumes(observed.config).filter((key) => leavesStopped(order) || key.startsWith("mp"));
-  if (volumes.length === 0) return;
-  const message = `container ${order.vmid} has ${volumes.join(", ")}, which an archive of a pod would not hold`;
+  const { config } = observed;
+  const parts = leavesStopped(order)
+    ? [...extraVolumes(config), ...snapshotsOf(config)]
+    : extraVolumes(config).filter((key) => key.startsWith("mp"));
+  if (parts.length === 0) return;
+  const message = `container ${order.vmid} has ${parts.join(", ")}, which an archive of a pod would not hold`;
   throw new ContainerFailure("MORE_THAN_A_POD", message, { retryable: false });
 }
 

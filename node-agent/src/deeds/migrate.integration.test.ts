@@ -1,5 +1,7 @@
+import { randomUUID } from "node:crypto";
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { runTool } from "../../../test/simulated-host/run-tool.ts";
 import { FIRST, createCluster, deedOptions, runsOn } from "../../../test/support/cluster-fixture.ts";
 import type { ClusterFixture } from "../../../test/support/cluster-fixture.ts";
 import {
@@ -85,6 +87,28 @@ describe("a container", () => {
     expect(move).toEqual({ pveName: "pve2", power: Power.POWER_STOPPED, downtimeMs: 0n });
     expect(options.stops()).toBe(0);
     expect(configOf(cluster.two, VMID)?.options.get("rootfs")).toMatch(/^shared:/u);
+  });
+
+  it("with a snapshot is neither migrated nor archived to be destroyed, and its host shows it", async () => {
+    await make("local-lvm");
+    const { pct } = cluster.one.host.paths;
+    expect(await runTool(pct, "snapshot", String(VMID), "before-upgrade")).toMatchObject({ exitCode: 0 });
+    const parts = { partsOfNoPod: ["snapshot:before-upgrade"] };
+    await expect(cluster.one.containers.migrate(order(), deedOptions())).rejects.toMatchObject({
+      code: "SNAPSHOT_NOT_MOVABLE",
+      observation: parts,
+    });
+    const options = deedOptions();
+    const backup = { ...FIRST, backupId: randomUUID(), storage: "shared" };
+    await expect(cluster.one.containers.backUp({ ...backup, mode: "shut-down" }, options)).rejects.toMatchObject({
+      code: "MORE_THAN_A_POD",
+      message: expect.stringContaining("has snapshot:before-upgrade, which"),
+      retryable: false,
+    });
+    expect([await runsOn(cluster.one, VMID), options.stops()]).toEqual([true, 0]);
+    // What stays where it is may be archived as ever.
+    const { backup: made } = await cluster.one.containers.backUp({ ...backup, mode: "snapshot" }, deedOptions());
+    expect(made).toMatchObject({ found: true });
   });
 
   it("that is a linked clone on local storage is not stopped for nothing", async () => {

@@ -734,7 +734,7 @@ export interface ContainerObservation {
   nameserver: string;
   /** Search domain; empty = the host's. */
   searchDomain: string;
-  /** Keys of what no pod has, sorted: further volumes and interfaces, and what reaches the host. */
+  /** Keys of what no pod has, sorted: further volumes and interfaces, snapshots ("snapshot:NAME"), and what reaches the host. */
   partsOfNoPod: string[];
 }
 
