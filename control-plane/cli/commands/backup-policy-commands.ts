@@ -29,7 +29,7 @@ export function addBackupPolicyCommands(backups: Command): void {
     );
   addRules(clientCommand(backups, "plan-policy", "the backups that come with a plan; with rules, change them"))
     .addHelpText("after", "\nWhat is left out of new rules stays. Pods with the plan's rules follow within minutes.")
-    .argument("<plan>", "its code, also in short to look: STARTER")
+    .argument("<plan>", "its code, also in short: STARTER")
     .action(async (code: string, options: RuleOptions) =>
       withCli({ ...options, isPublic: !hasRules(rulesOf(options)) }, async (cli) => {
         const body = rulesOf(options);

@@ -70,6 +70,8 @@ describe("the rules of a pod's backups", () => {
     expect((await put(admin, {})).status).toBe(422);
     expect((await put(admin, { enabled: false }, '"77"')).status).toBe(412);
     expect((await bench.ask(admin, "PUT", "/plans/NONE/backup-policy", { enabled: true })).status).toBe(404);
+    const inShort = await bench.ask(admin, "PUT", "/plans/student/backup-policy", { keepLast: 3 });
+    expect(inShort.json).toMatchObject({ planCode: "CLOUD_POD_STUDENT", keepLast: 3 });
     const policyOf = async ({ id }: { id: string }) =>
       (await bench.ask(bench.customer, "GET", `/${id}/backup-policy`)).json;
     try {

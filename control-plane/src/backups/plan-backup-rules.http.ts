@@ -3,7 +3,7 @@ import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { checkVersion, etagOf } from "../http/version-check.ts";
 import type { Queryable } from "../platform/database.ts";
-import { resolvePlan } from "../plans/resolve-plan.ts";
+import { meantPlanCode, resolvePlan } from "../plans/resolve-plan.ts";
 import { recordAudit } from "../security/audit.ts";
 import { backupWish, withWish } from "./backup-policy.ts";
 import { lockPlan, readPlanRules, writePlanRules } from "./plan-backup-rules.ts";
@@ -49,8 +49,8 @@ export function registerPlanBackupRoutes(routes: RouteTable): void {
     request: { body: change, example: { everyHours: 24, keepDaily: 7 } },
     responses: { 200: rulesView },
     async handler({ params, body, ifMatch }, ctx) {
-      const code = params.code.toUpperCase();
       const rules = await ctx.inSystem(async (tx) => {
+        const code = await meantPlanCode(tx, params.code);
         await lockPlan(tx, code);
         const before = await readPlanRules(tx, code);
         checkVersion(ifMatch, before.version);

@@ -6,7 +6,7 @@ import type { Transaction } from "../platform/database.ts";
 import { recordAudit } from "../security/audit.ts";
 import { changePlan, createPlan } from "./change-plan.ts";
 import { planView } from "./plan-view.ts";
-import { readPlan } from "./resolve-plan.ts";
+import { meantPlanCode, readPlan } from "./resolve-plan.ts";
 
 const code = z
   .string()
@@ -125,8 +125,8 @@ export function registerPlanAdminRoutes(routes: RouteTable): void {
     responses: { 200: adminView },
     async handler({ params, body, ifMatch }, ctx) {
       const { price: newPrice, ...changes } = body;
-      const planCode = params.code.toUpperCase();
       const plan = await ctx.inSystem(async (tx) => {
+        const planCode = await meantPlanCode(tx, params.code);
         await changePlan(
           tx,
           planCode,

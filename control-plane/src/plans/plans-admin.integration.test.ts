@@ -119,6 +119,10 @@ describe("PUT /api/cloud-pods/plans/:code", () => {
     });
     expect((await change(code, { isActive: false })).json).toMatchObject({ isActive: false });
     expect((await shown(code)).status).toBe(404);
+    // As for orders, and also where nobody can order it any more.
+    const inShort = code.replace("LARGE_", "");
+    expect((await change(inShort, { isActive: true })).json).toMatchObject({ code, isActive: true });
+    expect(await change("LARGE", { name: "Any" })).toMatchObject({ status: 404, json: { error: "PLAN_NOT_FOUND" } });
   });
 
   test("changes only the version that the administrator saw, terms and price alike", async () => {
