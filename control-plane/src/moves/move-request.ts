@@ -9,6 +9,7 @@ export function moveRequest(
   disk: SourceDisk,
   strategy: MoveStrategy,
   reach: readonly Pick<Reach, "nodeId">[],
+  named?: string,
 ): PlacementRequest {
   const keepsDisk = strategy === "cluster-migrate" && disk.isShared;
   return {
@@ -16,6 +17,7 @@ export function moveRequest(
     // Nothing is made from a template: the disk is there already.
     template: null,
     only: reach.map(({ nodeId }) => nodeId),
+    ...(named === undefined ? {} : { named }),
     ...(keepsDisk ? { storage: disk.storage, diskGb: 0 } : {}),
   };
 }

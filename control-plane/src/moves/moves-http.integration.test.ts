@@ -74,6 +74,20 @@ test("an operator sees first what a move would do, then has it done and sees wha
   });
 });
 
+test("a move to a host that was named is refused with that host's own reason", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  await bench.db.system.execute(
+    sql`UPDATE nodes SET schedulable = false, cordon_reason = 'new memory' WHERE id = ${to.id}`,
+  );
+  const call = await operatorsDoor();
+  const refused = await call("POST", `/api/cloud-pods/admin/${pod.vmid}/migrate`, { target: to.name, reason: "x" });
+  expect(refused).toMatchObject({ status: 503, json: { error: "NO_CAPACITY" } });
+  expect(refused.json["detail"]).toContain(`${to.name} cannot take this pod: cordoned: new memory.`);
+  expect(refused.json["detail"]).toMatch(/ not the host that was named/);
+  expect(refused.text).not.toContain("not reachable from there");
+});
+
 test("a pod with volumes that no archive holds is not moved by one", async () => {
   const [from, to] = twoOf(await bench.nodes(2));
   const pod = await bench.podOn(from);

@@ -47,7 +47,7 @@ export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, ord
     const reach = wanted.filter((one) => strategyFor(disk, one) === strategy);
     if (reach.length === 0) continue;
     try {
-      const request = moveRequest(pod, disk, strategy, reach);
+      const request = moveRequest(pod, disk, strategy, reach, targetNodeId);
       const place = await placePod(tx, fleet, {
         tenantId: pod.tenantId,
         podId: pod.id,
@@ -110,8 +110,9 @@ export async function insertMove(tx: Queryable, pod: Pod, order: MoveOrder, chos
 
 function whyUnreachable(pod: Pod, targetNodeId: string | undefined): string {
   if (targetNodeId === pod.nodeId) return "The pod is on that host already.";
-  const host = targetNodeId === undefined ? "No other host" : "That host";
-  return `${host} can take it: it is neither in the same Proxmox cluster nor sees a storage for backups that the pod's host sees too.`;
+  return targetNodeId === undefined
+    ? "No other host can take it: none is in the same Proxmox cluster or sees a storage for backups that the pod's host sees too."
+    : "That host cannot take it: it is neither in the same Proxmox cluster nor sees a storage for backups that the pod's host sees too.";
 }
 
 function impossible(message: string): DomainError {

@@ -58,6 +58,12 @@ describe("filters", () => {
     });
   });
 
+  it("tell a host that was not named from one that cannot be reached", () => {
+    const request = { ...small, only: ["b"], named: "b" };
+    expect(firstRefusal(nodeWith({ id: "a" }), request)?.refusal.reason).toBe("not the host that was named");
+    expect(firstRefusal(nodeWith({ id: "b", schedulable: false }), request)?.refusal.reason).toBe("cordoned");
+  });
+
   it("refuse a node without a template for pods that name none", () => {
     expect(firstRefusal(nodeWith({ id: "a", defaultTemplate: null }), small)?.refusal.reason).toBe(
       "without a template",

@@ -18,7 +18,9 @@ type Filter = (node: NodeSnapshot, request: PlacementRequest) => Refusal | undef
  * told. To add a rule, add a line; its name appears in verdicts, simulations and statistics by itself.
  */
 export const filters = {
-  target: (node, { only }) => refuseIf(only !== undefined && !only.includes(node.id), "not reachable from there"),
+  target: (node, { only, named }) =>
+    refuseIf(named !== undefined && node.id !== named, "not the host that was named") ??
+    refuseIf(only !== undefined && !only.includes(node.id), "not reachable from there"),
   role: (node) => (node.role === "hypervisor" ? undefined : { reason: "not for containers" }),
   region: (node, { region }) =>
     region === undefined || node.region === region ? undefined : { reason: "in another region" },

@@ -96,6 +96,6 @@ export function createFleetView(read: (tx: Queryable) => Promise<FleetSnapshot> 
 }
 
 function shapeOf(request: PlacementRequest): string {
-  const { cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities, only } = request;
-  return JSON.stringify([cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities, only]);
+  const { cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities, only, named } = request;
+  return JSON.stringify([cores, memoryMb, diskGb, region, template, storage, nodeLabels, capabilities, only, named]);
 }

@@ -15,7 +15,7 @@ export class NoCapacityError extends DomainError {
   constructor(
     request: PlacementRequest,
     verdict: PlacementVerdict,
-    message = "No node has room for this pod at the moment.",
+    message = namedRefusal(request, verdict) ?? "No node has room for this pod at the moment.",
   ) {
     super("no-capacity", "NO_CAPACITY", message, {
       details: { nodes: verdict.reasons },
@@ -33,6 +33,12 @@ export class NoCapacityError extends DomainError {
       cause: this,
     });
   }
+}
+
+/** Whoever has named a host wants to know what is wrong with that one. */
+function namedRefusal({ named }: PlacementRequest, { rejected }: PlacementVerdict): string | undefined {
+  const refused = rejected.find(({ nodeId }) => nodeId === named);
+  return refused === undefined ? undefined : `${refused.node} cannot take this pod: ${refused.reason}.`;
 }
 
 /**

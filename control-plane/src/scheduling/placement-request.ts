@@ -18,6 +18,8 @@ export interface PlacementRequest {
   readonly capabilities?: readonly string[] | undefined;
   /** Ids of the only nodes that come into question; absent: all. */
   readonly only?: readonly string[] | undefined;
+  /** Id of the one of them that somebody has named; absent: any of them will do. */
+  readonly named?: string | undefined;
   /** Not beside pods of the same tenant that have all of these labels. */
   readonly antiAffinity?: Labels | undefined;
 }

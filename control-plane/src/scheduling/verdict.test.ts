@@ -63,6 +63,14 @@ describe("NoCapacityError", () => {
     expect(JSON.stringify([error.details, error.message])).not.toContain("secret-name");
   });
 
+  it("names the host that was named, and what is wrong with it", () => {
+    const named = { ...request, only: ["a"], named: "a" };
+    const refused = new NoCapacityError(named, verdictOf(rankNodes(named, fleet, nowhere), undefined, keptVerdict));
+    expect(refused.forOperator().message).toBe(
+      "a cannot take this pod: cordoned. 0 of 2 nodes: 1 cordoned, 1 not the host that was named.",
+    );
+  });
+
   it("tells operators the reason of each node", () => {
     const told = error.forOperator();
     expect(told).toMatchObject({ kind: "no-capacity", code: "NO_CAPACITY" });
