@@ -133,6 +133,7 @@ export async function abortFromDrain(
 const innocentCodes = new Set([
   "TARGET_CORDONED",
   "TARGET_NOT_ONLINE",
+  "TARGET_WITHOUT_QUORUM",
   "CLAIM_TOO_SMALL",
   "CLAIM_LOST",
   "MOVE_OUTDATED",

@@ -349,18 +349,29 @@ describe("a move is refused", () => {
     await expectAt(from, pod, "running", 1);
   });
 
-  test("when its target is cordoned before anything was done", async () => {
+  test.each([
+    [
+      "is cordoned",
+      "TARGET_CORDONED",
+      (to: BenchNode) => sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`,
+    ],
+    [
+      "has lost its quorum",
+      "TARGET_WITHOUT_QUORUM",
+      (to: BenchNode) => sql`UPDATE node_status SET quorate = false WHERE node_id = ${to.id}`,
+    ],
+  ])("when its target %s before anything was done", async (_, errorCode, happens) => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from);
     const who = { actor: systemActor("test"), requestId: newId() };
     const locked = await bench.podNow(pod.id);
     const task = await bench.inSystem(async (tx) => {
       const accepted = await requestMove(tx, bench.fleet, who, locked, { targetNodeId: to.id, reason: "test" });
-      await tx.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`);
+      await tx.execute(happens(to));
       return accepted.task;
     });
     const before = bench.hosts.carriedOut.length;
-    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "TARGET_CORDONED" });
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode });
     expect(bench.hosts.carriedOut).toHaveLength(before);
     await expectAt(from, pod, "running", 1);
     expect(bench.hosts.at(from.id, pod.vmid)?.power).toBe(Power.POWER_RUNNING);

@@ -97,15 +97,21 @@ describe.each(ways)("a move whose %s has not begun", (op, isCluster) => {
     expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled", counts: { moved: 1 } });
   });
 
-  test("does not go to a host that is cordoned meanwhile", async () => {
+  test.each([
+    ["is cordoned", (to: BenchNode) => sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`],
+    ["loses its quorum", (to: BenchNode) => sql`UPDATE node_status SET quorate = false WHERE node_id = ${to.id}`],
+  ])("does not go to a host that %s meanwhile", async (_, happens) => {
     const { from, to, pod } = await hosts(isCluster);
     await drainOfSilent(from, pod, op);
-    await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`);
+    await bench.db.system.execute(happens(to));
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE pod_id = ${pod.id}`,
     );
-    expect(await drains.driveToEnd(from)).toMatchObject({ state: "incomplete" });
+    const undone = sql`SELECT FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'undone'`;
+    await expect.poll(async () => (await bench.db.system.query(undone)).length, { timeout: 10_000 }).toBe(1);
     bench.hosts.away.clear();
+    await drains.call("DELETE", `/api/nodes/${from.name}/drain`);
+    expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled" });
     await expectLeftRunning(pod, from);
   });
 
