@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { runTool } from "./run-tool.ts";
@@ -135,6 +135,40 @@ test("a backup restores content and configuration, and keeps the MAC unless told
   expect(await mac("102")).toBe(await mac("101"));
   expect(await mac("103")).not.toBe(await mac("101"));
   expect(await fine("config", "103")).toContain("description: owner%0A\n");
+});
+
+test("a restore over a container gives that up before it unpacks, and with it the entry when it fails", async () => {
+  const { host, pct, fine } = await aHost();
+  await fine("clone", "9000", "101", "--description", "owner");
+  const dump = await runTool(host.paths.vzdump, "101", "--compress", "zstd", "--storage", "local");
+  const path = /creating vzdump archive '(.*)'/u.exec(dump.stdout)?.[1] ?? "";
+  const disks = () =>
+    readdirSync(join(host.paths.storageRoot, "local-lvm")).filter((name) => name.startsWith("vm-101-"));
+  const over = () => pct("restore", "101", path, "--storage", "local-lvm", "--force", "1");
+  await fine("set", "101", "--protection", "1");
+  expect((await over()).stderr).toContain("protection mode enabled");
+  await fine("set", "101", "--delete", "protection");
+  expect(await fine("config", "101")).toContain("description: owner%0A\n");
+  host.setFaults([
+    { match: { command: "restore" }, effect: { kind: "die-at", point: "half-extracted", signal: "KILL" } },
+  ]);
+  await over();
+  expect(await fine("config", "101")).toBe("lock: create\n");
+  expect(disks()).toEqual(["vm-101-disk-1"]);
+  await fine("unlock", "101");
+  host.setFaults([
+    { match: { command: "restore" }, effect: { kind: "die-at", point: "half-extracted", signal: "TERM" } },
+  ]);
+  expect((await over()).stderr).toContain("received interrupt");
+  expect((await pct("config", "101")).stderr).toContain("does not exist");
+  expect(disks()).toEqual(["vm-101-disk-1"]);
+  host.clearFaults();
+  await fine("restore", "101", path, "--storage", "local-lvm");
+  host.setFaults([{ storageFull: "local-lvm" }]);
+  expect((await over()).stderr).toContain("free space in thin pool");
+  expect((await pct("config", "101")).stderr).toContain("does not exist");
+  // What it named is still there, and nobody names it.
+  expect(disks()).toEqual(["vm-101-disk-0", "vm-101-disk-1"]);
 });
 
 test("snapshots form a tree, on storages that have them", async () => {

@@ -139,6 +139,15 @@ export class ScriptedFleet {
     };
   }
 
+  /** From now on a restore fails as Proxmox's do: what was there has gone for it. */
+  loseAtRestore(errorCode: string): void {
+    this.script = ({ op, nodeId, vmid }) => {
+      if (op?.$case !== "restore") return undefined;
+      this.containers.get(nodeId)?.delete(vmid);
+      return { state: "failed", errorCode, retryable: false };
+    };
+  }
+
   async #finish(id: string, command: FleetCommand): Promise<void> {
     const refusal = this.#refuse(command);
     const end: FleetEnd = refusal ?? this.script(command) ?? { state: "succeeded" };
@@ -197,7 +206,7 @@ export class ScriptedFleet {
         if (op.value.spec !== undefined) here.set(vmid, made(command, op.value.spec, container));
         return undefined;
       case "ensurePower":
-        if (container === undefined) return failed("NOT_FOUND");
+        if (container === undefined) return failed("CONTAINER_MISSING");
         here.set(vmid, { ...container, power: op.value.power });
         return undefined;
       case "ensureAbsent":
@@ -213,7 +222,7 @@ export class ScriptedFleet {
       case "migrate":
         return this.#migrate(command, op.value.target);
       case "backup":
-        if (container === undefined) return failed("NOT_FOUND");
+        if (container === undefined) return failed("CONTAINER_MISSING");
         this.archives.set(volumeOf(op.value.backupId), container);
         return undefined;
       case "deleteBackup":
@@ -232,7 +241,7 @@ export class ScriptedFleet {
     // Asked again after it was done.
     if (container === undefined)
       return this.at(target, vmid) === undefined
-        ? { state: "failed", errorCode: "NOT_FOUND", retryable: false }
+        ? { state: "failed", errorCode: "CONTAINER_MISSING", retryable: false }
         : undefined;
     this.containers.get(nodeId)?.delete(vmid);
     const there = this.containers.get(target) ?? new Map<number, FleetContainer>();

@@ -1,19 +1,18 @@
-import { DomainError } from "@cloudpods/shared/errors";
 import type { Transaction } from "../platform/database.ts";
 import type { Accepted } from "../pods/change-power.ts";
 import { orderPod, type Ordering, type PodOrder } from "../pods/order-pod.ts";
 import { lockPod } from "../pods/pod.ts";
 import { lockAskedPod, requestWork, type Requester } from "../pods/request-work.ts";
-import { lockBackup, requireUsable, type Backup, type BackupSpec } from "./backup.ts";
+import { lockBackup, requireUsable, type BackupSpec } from "./backup.ts";
 import { hostsSeeing, notReachable } from "./backup-storage.ts";
-import { requireBackable } from "./request-backup.ts";
+import { requireRestorable, requireRoom } from "./require-restorable.ts";
 import { checkArchiveStep, restoreDeadlineMs } from "./restore-pod.saga.ts";
 
 /**
  * Asks for a pod to become again what it was at a backup of its own. What was written since is lost; its size, its
  * plan, its address and its owner's wishes stay what they are now.
  * @throws DomainError `POD_WRONG_STATE`, `BACKUP_NOT_FOUND`, `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`,
- *   `BACKUP_NOT_REACHABLE`, `DISK_TOO_SMALL`, `POD_BUSY`, `VERSION_MISMATCH`
+ *   `BACKUP_NOT_REACHABLE`, `DISK_TOO_SMALL`, `STORAGE_FULL`, `POD_BUSY`, `VERSION_MISMATCH`
  */
 export async function requestRestore(
   tx: Transaction,
@@ -22,11 +21,7 @@ export async function requestRestore(
   backupId: string,
 ): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
-  const backup = await lockBackup(tx, pod, backupId);
-  requireBackable(pod);
-  requireUsable(backup);
-  requireRoom(backup, pod.diskGb);
-  if (!(await hostsSeeing(tx, backup)).includes(pod.nodeId ?? "")) throw notReachable(backup);
+  const backup = await requireRestorable(tx, pod, backupId);
   const task = await requestWork(tx, who, pod, {
     type: "restore",
     step: checkArchiveStep.name,
@@ -81,13 +76,4 @@ export async function orderFromBackup(
 
 function sizeOf({ cores, memoryMb, swapMb, diskGb }: BackupSpec) {
   return { cores, memoryMb, swapMb, diskGb };
-}
-
-/** An archive does not fit on a smaller disk. */
-function requireRoom({ spec }: Backup, diskGb: number): void {
-  if (spec.diskGb <= diskGb) return;
-  const detail = `The backup is of a disk of ${spec.diskGb} GB; ${diskGb} GB are too little for it.`;
-  throw new DomainError("invalid", "DISK_TOO_SMALL", detail, {
-    details: { backupDiskGb: spec.diskGb, diskGb },
-  });
 }

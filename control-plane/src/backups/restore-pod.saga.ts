@@ -1,3 +1,4 @@
+import { DomainError } from "@cloudpods/shared/errors";
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { shallRun } from "../moves/reserve-move.ts";
 import { sql } from "../platform/sql.ts";
@@ -7,21 +8,24 @@ import { lockPodById } from "../pods/pod.ts";
 import { startStep, stopStep } from "../pods/power-steps.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
-import type { Saga, Step, StepContext } from "../tasks/saga.ts";
+import { allowMoreTime, explainFailure } from "../tasks/change-task.ts";
+import type { Saga, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
 import { archiveOf, archiveTimeoutMs, backupStep } from "./archive-steps.ts";
+import { requireUsable } from "./backup.ts";
+import { requireRoomBeside } from "./require-restorable.ts";
 import { restoreWish } from "./restore-wish.ts";
 
 /** A large archive is read twice. */
 export const restoreDeadlineMs = 8 * 3_600_000;
+/** So that a restore that took all its time may be told of, and started. */
+const startAllowanceMs = 1_800_000;
 /** The host reads the archive to its end before it is told to give anything up for it. */
 export const checkArchiveStep: Step = backupStep({
   name: "check",
   percent: 0,
   waitingFor: "Reading the backup",
-  async before({ backup }) {
-    if (backup.state === "available") return await Promise.resolve(undefined);
-    return { kind: "fail", code: "BACKUP_NOT_AVAILABLE", message: `The backup is ${backup.state}` };
-  },
+  // Since it was asked for, the backup may have been found damaged or told to go.
+  before: async ({ backup }) => await refusalOf(() => requireUsable(backup)),
   wish: ({ backup }) => ({
     op: { $case: "verifyBackup", value: { volumeId: backup.volumeId ?? "", atOnce: false } },
     timeoutMs: archiveTimeoutMs,
@@ -40,33 +44,52 @@ export const checkArchiveStep: Step = backupStep({
   },
 });
 
+/** What is refused now is not tried again: it would be refused again. */
+async function refusalOf(requirement: () => Promise<void> | void): Promise<StepOutcome | undefined> {
+  try {
+    await requirement();
+    return undefined;
+  } catch (error) {
+    if (error instanceof DomainError) return { kind: "fail", code: error.code, message: error.message };
+    throw error;
+  }
+}
+
 const stopFirst = stopStep(30);
 
-/** A container that the host has lost does not run either. */
+/** A container that the host has lost does not run either. Nothing is stopped for want of room. */
 const stopUnlessLostStep: Step = {
   ...stopFirst,
+  async begin(context) {
+    const pod = await lockPodById(context.tx, context.task.podId);
+    return (await refusalOf(() => requireRoomBeside(context.tx, pod))) ?? (await stopFirst.begin(context));
+  },
   async resume(context, command) {
     if (command.errorCode === "CONTAINER_MISSING") return { kind: "done", message: "The host has lost the container" };
     return (await stopFirst.resume?.(context, command)) ?? { kind: "done", message: "Not needed" };
   },
 };
 
-/** The pod's own container and no other is replaced: the host compares the mark of the one that is there. */
+/**
+ * The pod's own container and no other is replaced: the host compares the mark of the one that is there. Proxmox removes
+ * it before it unpacks the archive, so from here on nobody ends the task (`cancelTask`), nor does the clock before the host's own.
+ */
 const restoreStep: Step = backupStep({
   name: "restore",
   percent: 40,
   waitingFor: "Restoring the container",
+  async before({ tx, task }) {
+    await allowMoreTime(tx, task, 2 * archiveTimeoutMs + startAllowanceMs);
+    return undefined;
+  },
   wish: ({ pod, backup }) => restoreWish(pod, backup.volumeId ?? ""),
-  async onSuccess({ pod }, command) {
+  async onSuccess({ tx, pod }, command) {
     const seen = observationOf(command);
     const wrong = seen === undefined ? ["nothing that it reports"] : differences(pod, seen);
     if (archiveOf(command)?.restored !== true) wrong.push("no disk from the archive");
     if (wrong.length > 0)
-      return await Promise.resolve({
-        kind: "retry",
-        code: "CONFIGURATION_DIFFERS",
-        message: `The host made ${wrong.join(", ")}`,
-      });
+      return { kind: "retry", code: "CONFIGURATION_DIFFERS", message: `The host made ${wrong.join(", ")}` };
+    await tx.execute(sql`UPDATE cloud_pods SET observed_power = 'stopped', observed_at = now() WHERE id = ${pod.id}`);
     return { kind: "done", message: "The container is restored" };
   },
 });
@@ -83,26 +106,36 @@ const startAgainStep: Step = {
   },
 };
 
-/** What is there runs again, if it shall and can: the former container, or what became of it. */
+/** What is there is as it is wanted: the former container, or what became of it. It may be gone with the failure. */
 const undoStep: Step = {
   name: "undo-stop",
   percent: 40,
   attemptsMax: 12,
   async begin({ tx, task }) {
     const pod = await lockPodById(tx, task.podId);
-    if (!(await shallRun(tx, pod))) return { kind: "done", message: "The pod shall not run" };
-    const power = { power: Power.POWER_RUNNING, shutdownTimeoutSeconds: 0 };
-    const sent = await sendWish(tx, pod, task.id, { op: { $case: "ensurePower", value: power }, timeoutMs: 300_000 });
-    return { kind: "wait", ...sent, message: "Starting the container as it is" };
+    const power = (await shallRun(tx, pod)) ? Power.POWER_RUNNING : Power.POWER_STOPPED;
+    const value = { power, shutdownTimeoutSeconds: 60 };
+    const sent = await sendWish(tx, pod, task.id, { op: { $case: "ensurePower", value }, timeoutMs: 300_000 });
+    return { kind: "wait", ...sent, message: "Looking what is left of the container" };
   },
-  async resume({ task }, command) {
-    if (command.state === "succeeded") return await Promise.resolve({ kind: "done", message: "The container runs" });
+  async resume({ tx, task }, command) {
+    if (command.state === "succeeded")
+      return await Promise.resolve({ kind: "done", message: "The container is there, as it is wanted" });
+    if (command.errorCode === "CONTAINER_MISSING") {
+      await tx.execute(sql`
+        UPDATE cloud_pods SET container_missing_since = coalesce(container_missing_since, now()), observed_power = 'unknown', observed_at = now()
+        WHERE id = ${task.podId}`);
+      return { kind: "done", message: isGone };
+    }
     const message = command.errorMessage ?? `The host answered ${command.state}`;
     if (command.retryable === true && task.attempts < 11)
       return { kind: "retry", code: command.errorCode ?? "START_FAILED", message };
-    return { kind: "done", message: `The container does not run: ${message}` };
+    return { kind: "done", message: `The container is not as it is wanted: ${message}` };
   },
 };
+
+/** Told to the owner: nothing but a restore brings such a pod back. */
+const isGone = "The container is gone: restore this backup again, or an older one";
 
 /** A pod becomes again what it was at one of its backups, where it is. */
 export const restorePod: Saga = {
@@ -112,9 +145,13 @@ export const restorePod: Saga = {
   undo: [undoStep],
   async finish({ tx, task }: StepContext, end) {
     const isDone = end === "succeeded";
+    const { containerMissingSince } = await lockPodById(tx, task.podId);
+    const isLost = !isDone && containerMissingSince !== null;
+    const message = isLost ? `${task.errorMessage ?? "It failed"}. ${isGone}.` : task.errorMessage;
+    if (isLost) await explainFailure(tx, task, message ?? "");
     await tx.execute(sql`
-      UPDATE cloud_pods SET last_error_code = ${isDone ? null : task.errorCode}, last_error_message = ${isDone ? null : task.errorMessage},
-        version = version + 1, updated_at = now() WHERE id = ${task.podId}`);
+      UPDATE cloud_pods SET last_error_code = ${isDone ? null : task.errorCode}, last_error_message = ${isDone ? null : message},
+        container_missing_since = ${isDone ? null : containerMissingSince}, version = version + 1, updated_at = now() WHERE id = ${task.podId}`);
     await recordAudit(tx, {
       actor: systemActor("backups"),
       requestId: task.requestId ?? undefined,
@@ -122,7 +159,7 @@ export const restorePod: Saga = {
       action: isDone ? "pod.restored" : "pod.restore-failed",
       targetType: "pod",
       targetId: task.podId,
-      detail: { ...task.input, error: task.errorCode },
+      detail: { ...task.input, error: task.errorCode, ...(isLost ? { containerGone: true } : {}) },
     });
   },
 };

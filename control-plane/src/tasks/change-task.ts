@@ -35,6 +35,9 @@ export interface Cancellation {
   readonly nodeId: string | undefined;
 }
 
+/** From these steps of a restore on, the container that is replaced is not there any more. */
+const pastReturn = new Set(["restore", "start"]);
+
 /**
  * Asks a task to end. What was done is taken back by its saga; work that is past the point of return ends
  * as succeeded.
@@ -49,6 +52,14 @@ export async function cancelTask(tx: Queryable, tenantId: string, id: string): P
       "wrong-state",
       "TASK_NOT_CANCELLABLE",
       "What is being removed, suspended or taken back is carried to its end.",
+    );
+  }
+  if (task.type === "restore" && pastReturn.has(task.step)) {
+    throw new DomainError(
+      "wrong-state",
+      "TASK_NOT_CANCELLABLE",
+      "The pod's container is being replaced by the backup: ended now, it would be gone. The restore is carried to its end.",
+      { details: { step: task.step } },
     );
   }
   requireCustomersWork(task, "cancel");
@@ -96,6 +107,17 @@ export async function stopCommand(tx: Queryable, task: Task): Promise<string | u
     op: { $case: "cancelCommand", value: { commandId: task.commandId } },
   });
   return command.nodeId;
+}
+
+/** Moves the end of the time that an open task has, should it come before the given time from now. */
+export async function allowMoreTime(tx: Queryable, { id }: Pick<Task, "id">, ms: number): Promise<void> {
+  await tx.execute(sql`
+    UPDATE cloud_pod_provisioning_tasks SET deadline_at = greatest(deadline_at, now() + ${ms} * interval '1 ms') WHERE id = ${id}`);
+}
+
+/** Says of a task that has failed what else its owner must know. */
+export async function explainFailure(tx: Queryable, { id }: Pick<Task, "id">, message: string): Promise<void> {
+  await tx.execute(sql`UPDATE cloud_pod_provisioning_tasks SET error_message = ${message} WHERE id = ${id}`);
 }
 
 /** The refusal of work that newer work has overtaken. */

@@ -17,6 +17,7 @@ import {
   wishFor,
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
+import { asFailure } from "../containers/container-failure.ts";
 import type { RestoreOrder } from "../containers/containers.ts";
 
 let cluster: ClusterFixture;
@@ -150,12 +151,35 @@ describe("a restore", () => {
     await expect(one.containers.restore(order(missing, { overwrite: true }), deedOptions())).rejects.toMatchObject({
       code: "BACKUP_MISSING",
     });
-    one.host.setFaults([{ storageFull: "local-lvm" }]);
-    await expect(one.containers.restore(order(volumeId, { overwrite: true }), deedOptions())).rejects.toMatchObject({
-      code: "STORAGE_FULL",
-    });
     expect([lockOf(one, VMID), readFileSync(dataFile(one), "utf8")]).toEqual([undefined, "old"]);
   });
+
+  // Proxmox gives the former container up before it unpacks anything, and its entry when there is no room for a disk more.
+  it.each([
+    ["without room", [{ storageFull: "local-lvm" }], "STORAGE_FULL", 1],
+    [
+      "in the middle",
+      [{ match: { command: "restore" }, effect: { kind: "fail-at", point: "half-extracted", message: "tar: broken" } }],
+      "UNKNOWN_ERROR",
+      0,
+    ],
+  ] as const)(
+    "in place that fails %s has no container to show, and makes it when asked again",
+    async (_, faults, code, disksLeft) => {
+      const volumeId = await makeWithBackup(Power.POWER_STOPPED);
+      one.host.setFaults([...faults]);
+      const failure = await one.containers
+        .restore(order(volumeId, { overwrite: true }), deedOptions())
+        .catch(asFailure);
+      expect(failure).toMatchObject({ code, retryable: false, observation: undefined });
+      expect([configOf(one, VMID), volumesOf(one, VMID).length]).toEqual([undefined, disksLeft]);
+      one.host.clearFaults();
+      const start = wishFor({ power: Power.POWER_RUNNING, generation: 2n });
+      await expect(one.containers.converge(start, bounds())).rejects.toMatchObject({ code: "CONTAINER_MISSING" });
+      const { backup } = await one.containers.restore(order(volumeId, { overwrite: true }), deedOptions());
+      expect([backup?.restored, readFileSync(dataFile(one), "utf8")]).toEqual([true, "old"]);
+    },
+  );
 
   it.each([
     ["half-extracted", false],

@@ -70,7 +70,8 @@ export async function destroyTask(task: Task<DestroyOrder>): Promise<void> {
   });
 }
 
-function freeReferenced(task: Task, config: ContainerConfig): void {
+/** Removes every volume that a configuration names, in whatever section. */
+export function freeReferenced(task: Task, config: ContainerConfig): void {
   const sections = [config, { keys: config.pending, lxc: [] }, ...config.snapshots.values()];
   const volids = new Set<string>();
   for (const { keys } of sections) {

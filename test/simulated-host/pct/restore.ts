@@ -8,6 +8,7 @@ import {
   firewallPath,
   hasConfig,
   readConfig,
+  removeFirewall,
   requireFreeVmid,
   requireQuorum,
   reserveVmid,
@@ -25,11 +26,12 @@ import { isRunning } from "../running-record.ts";
 import { mountRootfs, unmountRootfs } from "../running.ts";
 import { runTask } from "../task.ts";
 import type { Task } from "../task-worker.ts";
-import { allocate, findVolume, freeVolume, requireRootdir, requireStorage, rootfsLine, rootfsOf } from "../volumes.ts";
+import { allocate, requireRootdir, requireStorage, rootfsLine, rootfsOf } from "../volumes.ts";
 import type { Volume } from "../volumes.ts";
 import { configValues } from "./config-values.ts";
 import { claimSpace, makeFileSystem, rollBack, rootfsOrder } from "./create.ts";
 import type { RootfsOrder } from "./create.ts";
+import { freeReferenced } from "./destroy.ts";
 import { bringUp } from "./power.ts";
 
 interface RestoreOrder {
@@ -87,18 +89,24 @@ export async function restore(call: Call): Promise<void> {
   await runTask(call, "vzrestore", `${vmid}`, order);
 }
 
-/** The worker of `pct restore`. */
+/**
+ * The worker of `pct restore`. From the first new disk on there is no way back: the volumes of the container that is
+ * written over go before the archive is unpacked, and whatever fails then takes the new ones and the entry with them.
+ */
 export async function restoreTask(task: Task<RestoreOrder>): Promise<void> {
   const { host, payload } = task;
   const { vmid } = payload;
   await withConfigLock(host, vmid, async () => {
     let volume: Volume | undefined;
+    let isTouched = payload.overwritten === null;
     try {
       await task.reach("after-reserve");
       const content = unpackBackup(readFileSync(payload.path === "-" ? 0 : payload.path));
       task.say(`recovering backed-up configuration from '${payload.archive}'`);
+      isTouched = true;
       volume = allocateFor(host, payload, content);
       await makeFileSystem(task, volume);
+      if (payload.overwritten !== null) freeOverwritten(task, parseConfig(payload.overwritten));
       mountRootfs(host.layout, vmid, rootfsOf(volume));
       task.say(`restoring '${payload.archive}' now..`);
       task.say(`extracting archive '${payload.path}'`);
@@ -112,26 +120,18 @@ export async function restoreTask(task: Task<RestoreOrder>): Promise<void> {
       unmountRootfs(host.layout, vmid);
       await task.reach("before-config");
       const config = merged(payload, content, volume);
-      if (payload.overwritten !== null) freeOverwritten(host, parseConfig(payload.overwritten));
       writeConfig(host, vmid, config);
       if (content.firewall !== null) replaceFile(firewallPath(host, vmid), content.firewall);
       if (payload.start) await bringUp(task, vmid, config);
     } catch (error) {
-      await takeBack(host, payload, volume);
+      if (isTouched) {
+        await rollBack(host, vmid, volume);
+        removeFirewall(host, vmid);
+      } else writeConfig(host, vmid, parseConfig(payload.overwritten ?? ""));
       const failure = `unable to restore CT ${vmid} - ${messageOf(error)}`;
       throw new CommandFailure(failure, error instanceof CommandFailure ? error.exitCode : 255);
     }
   });
-}
-
-async function takeBack(host: Host, { vmid, overwritten }: RestoreOrder, volume: Volume | undefined): Promise<void> {
-  if (overwritten === null) {
-    await rollBack(host, vmid, volume);
-    return;
-  }
-  unmountRootfs(host.layout, vmid);
-  if (volume !== undefined) freeVolume(host, volume);
-  writeConfig(host, vmid, parseConfig(overwritten));
 }
 
 function allocateFor(host: Host, order: RestoreOrder, content: BackupContent): Volume {
@@ -140,11 +140,10 @@ function allocateFor(host: Host, order: RestoreOrder, content: BackupContent): V
   return allocate(host, requireStorage(host, storage), order.vmid, sizeBytes);
 }
 
-function freeOverwritten(host: Host, overwritten: ContainerConfig): void {
-  const rootfs = overwritten.keys["rootfs"];
-  if (rootfs === undefined) return;
-  const volume = findVolume(host, parseProperties(rootfs, "volume").get("volume") ?? "");
-  if (volume !== undefined) freeVolume(host, volume);
+/** Its entry holds nothing but the lock afterwards: nobody can tell whose it is. */
+function freeOverwritten(task: Task<RestoreOrder>, overwritten: ContainerConfig): void {
+  freeReferenced(task, overwritten);
+  writeConfig(task.host, task.payload.vmid, { ...emptyConfig(), keys: { lock: "create" } });
 }
 
 /** The MAC addresses of the backup stay unless `--unique 1` asks for new ones. */

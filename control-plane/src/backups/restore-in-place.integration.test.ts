@@ -1,0 +1,234 @@
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { describe, expect, test } from "vitest";
+import { BackupWorkbench, failing } from "../../../test/support/backup-workbench.ts";
+import { untilRung } from "../../../test/support/bell.ts";
+import { dyingAt } from "../../../test/support/dying-worker.ts";
+import { sql } from "../platform/sql.ts";
+import { prepareRetry } from "../pods/retry-work.ts";
+import { cancelTask, findTask } from "../tasks/change-task.ts";
+import type { Task } from "../tasks/task.ts";
+import { archiveTimeoutMs } from "./archive-steps.ts";
+import { requestRestore } from "./request-restore.ts";
+
+const bench = new BackupWorkbench();
+
+describe("a restore in place", () => {
+  test.each(["running", "stopped"] as const)("gives back what was there, %s as is wanted", async (power) => {
+    const { pod, backupId } = await bench.backedUp(power);
+    const before = bench.writtenIn(pod);
+    // What happens after the backup is lost with the restore.
+    const container = bench.hosts.at(pod.nodeId ?? "", pod.vmid);
+    if (container !== undefined)
+      bench.hosts.containers.get(pod.nodeId ?? "")?.set(pod.vmid, { ...container, written: 77 });
+    await bench.done(bench.restore(pod, backupId));
+    const after = await bench.podNow(pod.id);
+    expect(bench.writtenIn(after)).toBe(before);
+    expect(after).toMatchObject({ status: "active", observedPower: power, nodeId: pod.nodeId, mac: pod.mac });
+    expect(bench.hosts.copies(pod.vmid).running).toEqual(power === "running" ? [pod.nodeId] : []);
+  });
+
+  test("of an archive that cannot be read stops nothing", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    bench.hosts.unreadable.add((await bench.backupOf(backupId)).volumeId ?? "");
+    const { task } = await bench.restore(pod, backupId);
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_UNREADABLE" });
+    expect(bench.hosts.carriedOut.filter((one) => one.startsWith("restore"))).toEqual([]);
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+  });
+
+  test.each(["running", "stopped"] as const)(
+    "that fails takes the container with it, says so, and is asked for again, of an older backup too (%s)",
+    async (power) => {
+      const { pod, backupId } = await bench.backedUp(power);
+      const { backupId: newer } = await bench.done(bench.backUp(pod));
+      bench.hosts.loseAtRestore("STORAGE_FULL");
+      const { task } = await bench.restore(pod, newer);
+      expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "STORAGE_FULL" });
+      const gone = expect.stringContaining("The container is gone: restore this backup again, or an older one");
+      expect(await findTask(bench.db.system, task.id)).toMatchObject({ errorMessage: gone });
+      const lost = await bench.podNow(pod.id);
+      expect(lost).toMatchObject({ status: "active", nodeId: pod.nodeId, observedPower: "unknown" });
+      expect(lost).toMatchObject({ lastErrorCode: "STORAGE_FULL", lastErrorMessage: gone });
+      expect(lost.containerMissingSince).not.toBeNull();
+      const books = await bench.books(pod.id);
+      expect(bench.hosts.copies(pod.vmid).here).toEqual([]);
+      bench.hosts.script = () => undefined;
+      await bench.done(bench.restore(pod, backupId));
+      expect(await bench.podNow(pod.id)).toMatchObject({
+        observedPower: power,
+        lastErrorCode: null,
+        containerMissingSince: null,
+      });
+      expect(bench.hosts.copies(pod.vmid).running).toEqual(power === "running" ? [pod.nodeId] : []);
+      expect(await bench.books(pod.id)).toEqual(books);
+    },
+  );
+
+  test("that fails before anything was replaced leaves the pod as it is", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    bench.hosts.script = failing("restore", "BACKUP_MISSING");
+    const { task } = await bench.restore(pod, backupId);
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "BACKUP_MISSING" });
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+    expect((await bench.podNow(pod.id)).containerMissingSince).toBeNull();
+    expect((await bench.podNow(pod.id)).lastErrorMessage).not.toContain("gone");
+  });
+
+  test("can be cancelled until the container is replaced, and then no more", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    const cancel = (task: Task) => bench.inTenant((tx) => cancelTask(tx, task.tenantId, task.id));
+    // As a customer's: what the system asks for is nobody's to cancel.
+    const own = (id: string) =>
+      bench.db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET requested_by = 'user:test' WHERE id = ${id}`);
+    bench.hosts.away.add(pod.nodeId ?? "");
+    const { task: early } = await bench.restore(pod, backupId);
+    await own(early.id);
+    await cancel(early);
+    bench.hosts.away.clear();
+    expect(await bench.end(early.id)).toMatchObject({ state: "cancelled" });
+    expect(bench.hosts.carriedOut.filter((one) => one.startsWith("restore"))).toEqual([]);
+
+    // The host goes silent when it has stopped the container.
+    bench.hosts.script = ({ op }) => {
+      if (op?.$case === "ensurePower" && op.value.power === Power.POWER_STOPPED) bench.hosts.away.add(pod.nodeId ?? "");
+      return undefined;
+    };
+    const { task } = await bench.restore(pod, backupId);
+    await own(task.id);
+    await untilRung("the restore", bench.db.system, async () => {
+      const now = await findTask(bench.db.system, task.id);
+      return now.step === "restore" && now.commandId !== null;
+    });
+    await expect(cancel(task)).rejects.toMatchObject({
+      code: "TASK_NOT_CANCELLABLE",
+      message: expect.stringContaining("it would be gone"),
+    });
+    const waiting = await findTask(bench.db.system, task.id);
+    // However long the archive was read: the host has all its time for this.
+    expect(waiting.deadlineAt.getTime() - Date.now()).toBeGreaterThan(2 * archiveTimeoutMs);
+    bench.hosts.script = () => undefined;
+    bench.hosts.away.clear();
+    expect(await bench.end(task.id)).toEqual({ state: "succeeded", errorCode: null });
+  });
+
+  test("stops nothing when there is no room for both disks", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    const fill = (freeGb: number) =>
+      bench.db.system.execute(sql`
+        UPDATE storages s SET used_gb = total_gb - ${freeGb} FROM node_claims k WHERE k.pod_id = ${pod.id} AND s.id = k.storage_id`);
+    await fill(pod.diskGb - 1);
+    await expect(bench.restore(pod, backupId)).rejects.toMatchObject({
+      code: "STORAGE_FULL",
+      details: { freeGb: pod.diskGb - 1, neededGb: pod.diskGb },
+    });
+    await fill(pod.diskGb);
+    // It fills up while the archive is read.
+    bench.hosts.away.add(pod.nodeId ?? "");
+    const { task } = await bench.restore(pod, backupId);
+    await fill(0);
+    bench.hosts.away.clear();
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "STORAGE_FULL" });
+    expect(bench.hosts.carriedOut.filter((one) => one.startsWith("restore"))).toEqual([]);
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+    expect((await findTask(bench.db.system, task.id)).errorMessage).toContain("has 0 GB left");
+    // Where there is nothing to give up, it may be tried.
+    await bench.db.system.execute(sql`UPDATE cloud_pods SET container_missing_since = now() WHERE id = ${pod.id}`);
+    await bench.done(bench.restore(pod, backupId));
+  });
+
+  test("that failed is not tried again of a backup that is to go, nor goes on with one", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    bench.hosts.script = failing("restore", "BACKUP_MISSING");
+    const { task } = await bench.restore(pod, backupId);
+    await bench.end(task.id);
+    bench.hosts.script = () => undefined;
+    const goes = (at: string | null) =>
+      bench.db.system.execute(sql`UPDATE cloud_pod_backups SET delete_requested_at = ${at} WHERE id = ${backupId}`);
+    await goes("2026-01-01");
+    const again = () => bench.inTenant(async (tx) => prepareRetry(tx, await findTask(tx, task.id)));
+    await expect(again()).rejects.toMatchObject({ code: "BACKUP_NOT_AVAILABLE" });
+    await goes(null);
+    await again();
+    await bench.db.system.execute(sql`UPDATE cloud_pod_backups SET damaged_at = now() WHERE id = ${backupId}`);
+    await expect(again()).rejects.toMatchObject({ code: "BACKUP_DAMAGED" });
+    await bench.db.system.execute(sql`UPDATE cloud_pod_backups SET damaged_at = NULL WHERE id = ${backupId}`);
+
+    // Told to go in the moment between the request and its first step.
+    const next = await bench.inTenant(async (tx) => {
+      const accepted = await requestRestore(tx, bench.who, pod.id, backupId);
+      await tx.execute(sql`UPDATE cloud_pod_backups SET delete_requested_at = now() WHERE id = ${backupId}`);
+      return accepted.task;
+    });
+    expect(await bench.end(next.id)).toEqual({ state: "failed", errorCode: "BACKUP_NOT_AVAILABLE" });
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+  });
+
+  test("of another pod's backup, or where its host does not see it, is refused", async () => {
+    const { pod, backupId, nodes } = await bench.backedUp();
+    const other = await bench.podOn(nodes[0]);
+    await expect(bench.restore(other, backupId)).rejects.toMatchObject({ code: "BACKUP_NOT_FOUND" });
+    await bench.db.system.execute(sql`UPDATE node_storages SET available = false WHERE node_id = ${pod.nodeId}`);
+    await expect(bench.restore(pod, backupId)).rejects.toMatchObject({ code: "BACKUP_NOT_REACHABLE" });
+  });
+});
+
+/** Does the work again and again, the worker dying one boundary later each time, until one gets through. */
+async function dieEverywhere(begin: () => Promise<string>, check: () => Promise<void>): Promise<string[]> {
+  const died: string[] = [];
+  for (let nth = 1; ; nth++) {
+    const taskId = await begin();
+    const death = dyingAt(nth);
+    const worker = bench.work(death.onBoundary);
+    await untilRung("a death or an end", bench.db.system, async () => death.where() !== undefined || isOver(taskId));
+    await worker.stop();
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() WHERE id = ${taskId}`,
+    );
+    const survivor = bench.work();
+    expect(await bench.end(taskId)).toEqual({ state: "succeeded", errorCode: null });
+    await survivor.stop();
+    await check();
+    const where = death.where();
+    if (where === undefined) return died;
+    died.push(where);
+  }
+}
+
+async function isOver(taskId: string): Promise<boolean> {
+  const rows = await bench.db.system.query(sql`
+    SELECT FROM cloud_pod_provisioning_tasks WHERE id = ${taskId} AND state IN ('succeeded', 'failed')`);
+  return rows.length > 0;
+}
+
+describe("kill -9 of the worker at every boundary", () => {
+  test("of a backup and of a restore ends as if it had not died", async () => {
+    const [node] = await bench.nodes(1);
+    if (node === undefined) throw new Error("no host");
+    const first = bench.work();
+    const pod = await bench.podOn(node);
+    await first.stop();
+    let backupId = "";
+    const made = await dieEverywhere(
+      async () => {
+        await bench.db.system.execute(sql`UPDATE cloud_pod_backups SET kind = 'scheduled' WHERE pod_id = ${pod.id}`);
+        const accepted = await bench.backUp(pod);
+        ({ backupId } = accepted);
+        return accepted.task.id;
+      },
+      async () => expect(await bench.backupOf(backupId)).toMatchObject({ state: "available" }),
+    );
+    const restored = await dieEverywhere(
+      async () => (await bench.restore(pod, backupId)).task.id,
+      async () => {
+        await Promise.resolve();
+        expect(bench.hosts.at(node.id, pod.vmid)).toMatchObject({ power: 1, written: 1 });
+      },
+    );
+    for (const [died, steps] of [
+      [made, ["backup", "verify"]],
+      [restored, ["check", "stop", "restore", "start"]],
+    ] as const)
+      for (const step of steps)
+        for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} ${step}`);
+  }, 170_000);
+});
