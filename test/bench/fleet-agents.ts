@@ -6,6 +6,7 @@ import { openDatabase } from "../../control-plane/src/platform/database.ts";
 import { enrolHost, issuingDeps, type EnrolledHost } from "../support/enrolled-host.ts";
 import { gateDials } from "./dial-gate.ts";
 import type { CrewOrder, CrewReport } from "./fleet-crew.ts";
+import { keepSecureContexts } from "./kept-contexts.ts";
 import { createLightAgent, type LightAgent } from "./light-agent.ts";
 
 /** A process of many light agents; it does what its parent orders, one order after the other. */
@@ -22,6 +23,7 @@ const lowestPriority = 19;
 setPriority(Math.min(getPriority() + 5, lowestPriority));
 
 const dials = gateDials();
+keepSecureContexts();
 
 /** Enrolments that wait for the database together. */
 const lanes = 4;
