@@ -9,7 +9,8 @@ export async function vanish(bench: MoveWorkbench, node: BenchNode, dies = true)
   bench.hosts.away.add(node.id);
   if (dies) powerOff(bench, node);
   await bench.db.system.execute(sql`
-    UPDATE node_status SET state = 'offline', state_since = now(), session_connected = false, session_seen_at = now() - interval '1 minute' WHERE node_id = ${node.id}`);
+    UPDATE node_status SET state = 'offline', state_since = now(), session_connected = false, session_seen_at = now() - interval '1 minute',
+      last_heartbeat_at = now() - interval '1 minute' WHERE node_id = ${node.id}`);
 }
 
 function powerOff(bench: MoveWorkbench, node: BenchNode): void {
@@ -21,7 +22,8 @@ function powerOff(bench: MoveWorkbench, node: BenchNode): void {
 export async function comeBack(bench: MoveWorkbench, node: BenchNode): Promise<void> {
   bench.hosts.away.delete(node.id);
   await bench.db.system.execute(sql`
-    UPDATE node_status SET state = 'online', state_since = now(), session_connected = true, session_seen_at = now() WHERE node_id = ${node.id}`);
+    UPDATE node_status SET state = 'online', state_since = now(), session_connected = true, session_seen_at = now(), last_heartbeat_at = now()
+    WHERE node_id = ${node.id}`);
 }
 
 /** A backup of the pod as it is now, on the storage that all hosts see, made so long ago. */

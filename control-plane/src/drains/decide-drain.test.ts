@@ -15,6 +15,7 @@ const podWith = (podId: string, changes: Partial<PodWorld> = {}): PodWorld => ({
   targetIsGood: true,
   canRestore: true,
   isWaiting: false,
+  canBeRecalled: true,
   wasAborted: false,
   failedTargets: 0,
   ...changes,
@@ -28,6 +29,7 @@ const drainOf = (pods: PodWorld[], changes: Partial<World> = {}): World => ({
   maxParallel: 2,
   deadlineMs: 1_000,
   isCancelled: false,
+  isHostBack: false,
   claimsLeft: 0,
   pods,
   ...changes,
@@ -58,10 +60,10 @@ function carryOut(world: World, actions: readonly DrainAction[], chances: Chance
       Object.assign(pod, { state: action.state, move: "released" });
     } else if (action.kind === "start") {
       if (world.kind === "drain") expect([pod.state, pod.targetIsGood]).toEqual(["claimed", true]);
-      expect(world.isCancelled).toBe(false);
+      expect([world.isCancelled, world.isHostBack]).toEqual([false, false]);
       Object.assign(pod, { state: "moving", move: "moving", isWaiting: random() < 0.5 });
     } else if (action.kind === "abort") {
-      expect([pod.state, pod.isWaiting]).toEqual(["moving", true]);
+      expect([pod.state, pod.isWaiting || (world.isHostBack && pod.canBeRecalled)]).toEqual(["moving", true]);
       Object.assign(pod, { move: "undone", isWaiting: false, wasAborted: true });
     } else {
       if (pod.state === "moving" && action.state === "pending") pod.failedTargets += 1;
@@ -76,6 +78,7 @@ function happen(world: World, chances: Chances, random: () => number): void {
     if (pod.state === "moving" && pod.move === "moving" && random() < 0.5)
       Object.assign(pod, { move: random() < chances.success ? "moved" : "undone", isWaiting: false });
     if (random() < 0.3) pod.isWaiting = false;
+    if (random() < 0.2) pod.canBeRecalled = false;
     if (pod.state === "claimed" && random() < chances.cordon) pod.targetIsGood = false;
     if (random() < 0.3) pod.isBusy = false;
     if (pod.state !== "moving" && pod.state !== "moved" && random() < 0.02) pod.isGone = true;
@@ -90,6 +93,7 @@ const worlds = fc.record({
   maxParallel: fc.integer({ min: 1, max: 4 }),
   cancelAt: fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined }),
   deadlineAt: fc.integer({ min: 5, max: 60 }),
+  backAt: fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined }),
   chances: fc.record({
     place: fc.double({ min: 0, max: 1, noNaN: true }),
     success: fc.double({ min: 0, max: 1, noNaN: true }),
@@ -100,7 +104,7 @@ const worlds = fc.record({
 
 test("whatever happens a drain ends, never moves too many at once, and never one without a good place", () => {
   fc.assert(
-    fc.property(worlds, ({ pods, chances, seed, cancelAt, deadlineAt, ...how }) => {
+    fc.property(worlds, ({ pods, chances, seed, cancelAt, deadlineAt, backAt, ...how }) => {
       const random = (): number => seed.next().value ?? 0;
       const world = drainOf(
         pods.map((pod, index) => podWith(`p${index}`, pod)),
@@ -110,6 +114,7 @@ test("whatever happens a drain ends, never moves too many at once, and never one
       for (let now = 0; !isDrainOver(state); now++) {
         expect(now).toBeLessThan(400);
         if (now === cancelAt) world.isCancelled = true;
+        if (now === backAt && how.kind === "evacuation") world.isHostBack = true;
         state = carryOut(world, decideDrain(world, now), chances, random);
         if (state === "moving") world.state = "moving";
         expect(world.pods.filter((pod) => pod.state === "moving").length).toBeLessThanOrEqual(world.maxParallel);
@@ -186,4 +191,29 @@ test("an empty host is drained at once, and one that copies are still on is not 
   const moved = [podWith("a", { state: "moved", move: "moved" })];
   expect(decideDrain(drainOf(moved, { state: "moving", claimsLeft: 1 }), 0)).toEqual([]);
   expect(decideDrain(drainOf(moved, { state: "moving", claimsLeft: 1 }), 2_000)).toMatchObject([{ event: "gave-up" }]);
+});
+
+test("a host that is back keeps its pods: what may be called back is, what has changed hands is carried to its end", () => {
+  const pods = [
+    podWith("a", { state: "moving", move: "moving" }),
+    podWith("b", { state: "moving", move: "moving", canBeRecalled: false }),
+    podWith("c"),
+    podWith("d", { state: "blocked" }),
+  ];
+  const back = drainOf(pods, { kind: "evacuation", state: "moving", isHostBack: true });
+  const left = { kind: "settle", state: "left", why: { code: "NODE_RETURNED" } };
+  expect(decideDrain(back, 0)).toMatchObject([
+    { kind: "abort", podId: "a" },
+    { ...left, podId: "c" },
+  ]);
+  const ended = [
+    podWith("a", { state: "moving", move: "undone", wasAborted: true }),
+    podWith("e", { state: "moving", move: "undone" }),
+  ];
+  expect(decideDrain({ ...back, pods: ended }, 0)).toMatchObject([
+    { ...left, podId: "a" },
+    { ...left, podId: "e" },
+  ]);
+  const moved = [podWith("b", { state: "moved" }), podWith("c", { state: "left" })];
+  expect(decideDrain({ ...back, pods: moved }, 0)).toMatchObject([{ event: "cancelled" }]);
 });

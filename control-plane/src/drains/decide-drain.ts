@@ -5,6 +5,7 @@ import {
   type DrainPodState,
 } from "@cloudpods/shared/drain-lifecycle";
 import type { MoveState } from "../moves/move.ts";
+import type { Blocker } from "../moves/plan-moves.ts";
 
 /** What a decision about one pod rests on. */
 export interface DrainPodFacts {
@@ -22,6 +23,8 @@ export interface DrainPodFacts {
   readonly canRestore: boolean;
   /** Its move waits for a turn of its host: nothing was done to the pod yet. */
   readonly isWaiting: boolean;
+  /** Its move may still be called back: the pod is its host's, and nobody has asked for that yet. */
+  readonly canBeRecalled: boolean;
   /** The move that ended last was ended by the drain itself. */
   readonly wasAborted: boolean;
   /** Hosts on which a move of it has failed. */
@@ -37,6 +40,8 @@ export interface DrainFacts {
   readonly maxParallel: number;
   readonly deadlineMs: number;
   readonly isCancelled: boolean;
+  /** Of an evacuation: something was heard of the host since, so it is not cut off and keeps the pods that it still has. */
+  readonly isHostBack: boolean;
   /** Places on the host that pods still hold which have left it. */
   readonly claimsLeft: number;
   /** In the order in which they are to move. */
@@ -45,21 +50,23 @@ export interface DrainFacts {
 
 /** One thing to do. */
 export type DrainAction =
-  /** Note what has become of a pod. */
-  | { readonly kind: "settle"; readonly podId: string; readonly state: DrainPodState }
+  /** Note what has become of a pod; `why`: unless its move itself tells. */
+  | { readonly kind: "settle"; readonly podId: string; readonly state: DrainPodState; readonly why?: Blocker }
   /** Look for a place and claim it; without one the pod is blocked. */
   | { readonly kind: "claim"; readonly podId: string }
   /** Give the claimed place back. */
   | { readonly kind: "release"; readonly podId: string; readonly state: "pending" | "left" }
   /** Begin the move; `byArchive`: also where the guest does not shut down by itself. */
   | { readonly kind: "start"; readonly podId: string; readonly byArchive: boolean }
-  /** End a move that waits and has done nothing to the pod yet. */
+  /** End a move that waits and has done nothing to the pod yet, or whose pod stays its host's. */
   | { readonly kind: "abort"; readonly podId: string }
   /** The drain itself goes on or ends. */
   | { readonly kind: "advance"; readonly event: DrainEvent; readonly outcome: string };
 
 /** After so many hosts on which it failed a pod is left alone. */
 const failedTargetsMax = 3;
+
+const returned: Blocker = { code: "NODE_RETURNED", message: "Its host is back and keeps it." };
 
 /**
  * What to do next about a drain. Everything that ended is noted first; the decision about the rest is the next pass's, on
@@ -69,6 +76,7 @@ const failedTargetsMax = 3;
 export function decideDrain(facts: DrainFacts, nowMs: number): DrainAction[] {
   const settled = facts.pods.flatMap((pod) => settle(pod, facts, nowMs));
   if (settled.length > 0) return settled;
+  if (facts.isHostBack) return endForHost(facts);
   const isLate = nowMs >= facts.deadlineMs;
   const mayGoOn = !facts.isCancelled && (!isLate || facts.onDeadline === "stop-and-restore");
   const withdrawn = facts.pods.flatMap((pod) => withdraw(pod, { mayGoOn, isLate }));
@@ -94,12 +102,25 @@ function settle(pod: DrainPodFacts, facts: DrainFacts, nowMs: number): DrainActi
     if (move === "moved") return settled("moved");
     if (move === "reserved" || move === "moving") return [];
     if (pod.isGone) return settled("gone");
-    if (pod.wasAborted) return settled("left");
+    if (pod.wasAborted || facts.isHostBack)
+      return [{ kind: "settle", podId, state: "left", ...(facts.isHostBack ? { why: returned } : {}) }];
     const isLastTry = pod.failedTargets + 1 >= failedTargetsMax || facts.isCancelled || nowMs >= facts.deadlineMs;
     return settled(isLastTry ? "failed" : "pending");
   }
   if (!pod.isGone || drainPodIsSettled[state]) return [];
   return state === "claimed" ? [{ kind: "release", podId, state: "left" }, ...settled("gone")] : settled("gone");
+}
+
+/** Whoever vouched that the host is cut off was wrong, or is no more right: it keeps every pod that has not changed hands. */
+function endForHost(facts: DrainFacts): DrainAction[] {
+  const kept = facts.pods.flatMap(({ podId, state, canBeRecalled }): DrainAction[] => {
+    if (state === "moving") return canBeRecalled ? [{ kind: "abort", podId }] : [];
+    return drainPodIsSettled[state] ? [] : [{ kind: "settle", podId, state: "left", why: returned }];
+  });
+  if (kept.length > 0) return kept;
+  const moved = facts.pods.filter(({ state }) => state === "moved").length;
+  const before = moved === 0 ? "" : `; ${count(moved, "pod had", "pods had")} changed hands before`;
+  return endUnlessMoving(facts, "cancelled", `The host is back and keeps its pods${before}.`);
 }
 
 /** What may not move any more, or not there. */

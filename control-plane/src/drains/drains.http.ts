@@ -46,7 +46,7 @@ const evacuateBody = z.strictObject({
   reason: z.string().min(1).max(500),
   confirmFenced: z.literal(true).optional().openapi({
     description:
-      "The host is cut off for good: nothing of it runs, and nothing of it will reach what its pods write to. Only a dry run does without.",
+      "The host is cut off for good: nothing of it runs, and nothing of it will reach what its pods write to. Only a dry run does without. Once anything is heard of the host the evacuation ends as cancelled, and it keeps what has not changed hands.",
   }),
   onNoBackup: z.enum(["keep", "mark-lost"]).default("keep").openapi({
     description: "Of pods that nothing is left of elsewhere: `keep` them in case the host returns, or `mark-lost`.",

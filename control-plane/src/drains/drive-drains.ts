@@ -83,7 +83,7 @@ async function apply(
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   switch (action.kind) {
     case "settle":
-      await settleDrainPod(tx, drain, action.podId, action.state);
+      await settleDrainPod(tx, drain, action.podId, action);
       return undefined;
     case "claim":
       await claimForDrain(tx, fleet, drain, action.podId);

@@ -140,7 +140,85 @@ describe("a host that comes back", () => {
     expect((await bench.books(pod.id)).claims).toHaveLength(1);
     expect(bench.hosts.at(to.id, pod.vmid)).toBeUndefined();
   });
+
+  test("keeps its pod too when it has fallen silent again before the switch", async () => {
+    const [dead, to] = two(await bench.nodes(2));
+    const pod = await bench.podOn(dead);
+    await backUp(bench, pod, dead, 60);
+    await vanish(bench, dead, false);
+    bench.hosts.script = (command) => {
+      if (command.op?.$case === "verifyBackup") bench.hosts.away.add(to.id);
+      return undefined;
+    };
+    await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
+    await drains.drive();
+    await begun(to, "restore");
+    // The restore takes an hour, and the host was there for some minutes of it.
+    await bench.db.system.execute(
+      sql`UPDATE node_drains SET started_at = now() - interval '1 hour' WHERE node_id = ${dead.id}`,
+    );
+    await vanish(bench, dead, false);
+    bench.hosts.away.delete(to.id);
+    await expect.poll(async () => await moveState(pod), { timeout: 10_000 }).toBe("undone");
+    expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [dead.id], running: [dead.id] });
+    expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, generation: 1n });
+  });
+
+  test("ends its evacuation: what has changed hands stays so, what has not is given back at once", async () => {
+    const [dead, to] = two(await bench.nodes(2));
+    const pods = [await bench.podOn(dead), await bench.podOn(dead), await bench.podOn(dead)];
+    for (const pod of pods) await backUp(bench, pod, dead, 60);
+    await vanish(bench, dead);
+    let reads = 0;
+    bench.hosts.script = (command) => {
+      if (command.op?.$case === "verifyBackup" && ++reads === 2) bench.hosts.away.add(to.id);
+      return undefined;
+    };
+    await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, { ...order, maxParallel: 1 });
+    await expect
+      .poll(
+        async () => {
+          await drains.drive();
+          return (await openCommands(to)).map(({ op }) => op);
+        },
+        { timeout: 20_000, interval: 20 },
+      )
+      .toEqual(["restore"]);
+    await comeBack(bench, dead);
+    bench.hosts.away.clear();
+    const end = await drains.driveToEnd(dead);
+    expect(end).toMatchObject({
+      state: "cancelled",
+      counts: { moved: 1, left: 2 },
+      outcome: "The host is back and keeps its pods; 1 pod had changed hands before.",
+    });
+    const kept = (end["pods"] as { state: string }[]).filter(({ state }) => state === "left");
+    expect(kept).toMatchObject([{ blocker: { code: "NODE_RETURNED" } }, { blocker: { code: "NODE_RETURNED" } }]);
+    // Nothing more was begun, and no customer waits.
+    expect(bench.hosts.carriedOut.filter((one) => one === `restore@${to.name}`).length).toBeLessThanOrEqual(2);
+    const places = await Promise.all(pods.map(async ({ id }) => (await bench.podNow(id)).nodeId));
+    expect(places.filter((place) => place === dead.id)).toHaveLength(2);
+    expect(places.filter((place) => place === to.id)).toHaveLength(1);
+    const busy = await bench.db.system.query(sql`
+      SELECT FROM cloud_pod_provisioning_tasks WHERE tenant_id = ${bench.tenantId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
+    expect(busy).toEqual([]);
+    const events = await drains.call("GET", `/api/nodes/${dead.name}/events?limit=1`);
+    expect(events.json).toMatchObject({ data: [{ kind: "EVACUATION_ENDED" }] });
+  });
 });
+
+/** What a host was told and has not answered. */
+async function openCommands(node: BenchNode): Promise<{ op: string }[]> {
+  return await bench.db.system.query(
+    sql`SELECT op FROM node_commands WHERE node_id = ${node.id} AND finished_at IS NULL`,
+  );
+}
+
+async function begun(node: BenchNode, op: string): Promise<void> {
+  await expect
+    .poll(async () => (await openCommands(node)).map((open) => open.op), { timeout: 10_000, interval: 20 })
+    .toEqual([op]);
+}
 
 test("work that waited for the host ends by its own rules", async () => {
   const [dead, to] = two(await bench.nodes(2));

@@ -1,3 +1,4 @@
+import type { DrainPodState } from "@cloudpods/shared/drain-lifecycle";
 import { DomainError } from "@cloudpods/shared/errors";
 import { expectedCost } from "../moves/expected-downtime.ts";
 import { lockMove, lockOpenMove, type Move } from "../moves/move.ts";
@@ -6,7 +7,7 @@ import { blockerOf, readHistory } from "../moves/read-surroundings.ts";
 import { isBusy, startReserved } from "../moves/request-move.ts";
 import { reserveMove, shallRun } from "../moves/reserve-move.ts";
 import { releaseMove } from "../moves/switch-place.ts";
-import { isUntouched } from "../moves/untouched-move.ts";
+import { isRecallable, isUntouched } from "../moves/untouched-move.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { lockPodById } from "../pods/pod.ts";
@@ -109,9 +110,9 @@ export async function startFromDrain(
 }
 
 /**
- * Ends the move of a pod that waits for its host. Should its turn come in this very moment, the host takes back what it
- * has begun.
- * @returns the task; undefined when it has ended
+ * Ends the move of a pod that waits for its host, or whose host is back. Should its turn come in this very moment, the host
+ * takes back what it has begun.
+ * @returns the task; undefined when it has ended, is being taken back already, or the pod has changed hands
  */
 export async function abortFromDrain(
   tx: Transaction,
@@ -121,12 +122,13 @@ export async function abortFromDrain(
   await lockPodById(tx, podId);
   const move = await lockOwnMove(tx, drain, podId);
   if (move === undefined) return undefined;
+  const mayEnd = drain.kind === "evacuation" ? isRecallable : isUntouched;
   const [task] = await tx.query<Task>(sql`
     SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t JOIN cloud_pod_moves m ON m.task_id = t.id
-    WHERE m.id = ${move.id} AND ${isUntouched} FOR UPDATE OF t`);
+    WHERE m.id = ${move.id} AND ${mayEnd} FOR UPDATE OF t`);
   if (task === undefined) return undefined;
-  await askToEnd(tx, task);
-  return { taskId: task.id, nodeId: move.fromNodeId };
+  const { nodeId = move.fromNodeId } = await askToEnd(tx, task);
+  return { taskId: task.id, nodeId };
 }
 
 /** Failures that say something about the moment and nothing about the host that was chosen. */
@@ -149,13 +151,13 @@ export async function settleDrainPod(
   tx: Transaction,
   drain: Drain,
   podId: string,
-  state: Parameters<typeof changeDrainPod>[3]["state"],
+  { state, why }: { readonly state: DrainPodState; readonly why?: Blocker },
 ): Promise<void> {
   const [row] = await tx.query<{ state: string; moveId: string | null }>(
     sql`SELECT state, move_id AS "moveId" FROM node_drain_pods WHERE drain_id = ${drain.id} AND pod_id = ${podId}`,
   );
-  if (row?.state !== "moving" || row.moveId === null || state === "moved")
-    return await changeDrainPod(tx, drain.id, podId, { state });
+  if (row?.state !== "moving" || row.moveId === null || state === "moved" || why !== undefined)
+    return await changeDrainPod(tx, drain.id, podId, { state, ...(why === undefined ? {} : { blocker: why }) });
   const move = await lockMove(tx, row.moveId);
   const [error] = await tx.query<{ code: string | null; message: string | null }>(
     sql`SELECT error_code AS code, error_message AS message FROM cloud_pod_moves WHERE id = ${move.id}`,

@@ -1,6 +1,7 @@
 import type { DrainPodState } from "@cloudpods/shared/drain-lifecycle";
 import type { MoveState } from "../moves/move.ts";
-import { isUntouched } from "../moves/untouched-move.ts";
+import { isRecallable, isUntouched } from "../moves/untouched-move.ts";
+import { wasHeardSinceGivenUp } from "../nodes/host-silence.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { DrainFacts, DrainPodFacts } from "./decide-drain.ts";
@@ -15,6 +16,7 @@ interface PodRow {
   readonly targetIsGood: boolean;
   readonly canRestore: boolean;
   readonly isWaiting: boolean;
+  readonly canBeRecalled: boolean;
   readonly wasAborted: boolean;
   readonly failedTargets: number;
 }
@@ -36,7 +38,8 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
       p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",
       coalesce(n.schedulable AND n.removed_at IS NULL AND s.state = 'online' AND s.quorate IS NOT FALSE, false) AS "targetIsGood",
       m.archive_storage IS NOT NULL AS "canRestore", coalesce(m.state = 'undone' AND m.error_code = 'CANCELLED', false) AS "wasAborted",
-      EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.id = m.task_id AND ${isUntouched}) AS "isWaiting"
+      EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.id = m.task_id AND ${isUntouched}) AS "isWaiting",
+      EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.id = m.task_id AND ${isRecallable}) AS "canBeRecalled"
     FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
       LEFT JOIN nodes n ON n.id = m.to_node_id LEFT JOIN node_status s ON s.node_id = n.id
     WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);
@@ -52,7 +55,16 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
     maxParallel,
     deadlineMs: deadlineAt.getTime(),
     isCancelled: cancelRequestedAt !== null,
+    isHostBack: await isHostBack(tx, drain),
     claimsLeft: held?.claims ?? 0,
     pods: pods.map(({ move, ...pod }): DrainPodFacts => ({ ...pod, move: move ?? undefined })),
   };
+}
+
+/** Whether anything was heard of an evacuated host since it was given up. Holds what it says until the transaction ends. */
+export async function isHostBack(tx: Queryable, { id }: Pick<Drain, "id">): Promise<boolean> {
+  const [status] = await tx.query<{ isBack: boolean }>(sql`
+    SELECT ${wasHeardSinceGivenUp} AS "isBack" FROM node_status s JOIN node_drains d ON d.node_id = s.node_id
+    WHERE d.id = ${id} AND d.kind = 'evacuation' FOR SHARE OF s`);
+  return status?.isBack === true;
 }

@@ -12,6 +12,7 @@ import { chooseRescue, type Rescue } from "./choose-rescue.ts";
 import { changeDrainPod, type Drain } from "./drain.ts";
 import { markLost } from "./mark-lost.ts";
 import { blockerFrom } from "./place-drain-pod.ts";
+import { isHostBack } from "./read-drain-facts.ts";
 
 /**
  * Begins to bring a pod back elsewhere: a place is claimed and the task queued. The pod stays its old host's until the
@@ -26,7 +27,7 @@ export async function rescuePod(
   podId: string,
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   const pod = await lockPodById(tx, podId);
-  if (pod.nodeId !== drain.nodeId || (await isBusy(tx, podId))) return undefined;
+  if (pod.nodeId !== drain.nodeId || (await isBusy(tx, podId)) || (await isHostBack(tx, drain))) return undefined;
   const blocker = blockerOf(pod, true, undefined);
   const rescue = blocker === undefined ? await chooseRescue(tx, pod) : undefined;
   if (rescue === undefined) {

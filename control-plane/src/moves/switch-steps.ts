@@ -1,3 +1,4 @@
+import { isSilent, wasHeardSinceGivenUp } from "../nodes/host-silence.ts";
 import { sql } from "../platform/sql.ts";
 import { failureOf, sendWish } from "../pods/command-steps.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
@@ -8,9 +9,6 @@ import { switchPlace } from "./switch-place.ts";
 
 const removeTimeoutMs = 600_000;
 export const deleteAttemptsMax = 6;
-
-/** Silence of a host before its pods may become another's; a session that begins counts at once. */
-const silenceSeconds = 15;
 
 /**
  * The target becomes the owner of the pod.
@@ -35,11 +33,14 @@ function switchStep(name: string, percent: number, applies: (move: Move) => bool
   };
 }
 
-/** Held until the switch is committed: a session that begins meanwhile waits and is then told of it. */
+/**
+ * Nothing was heard of the host since it was given up: a word that it is cut off does not outlive its return, silent again
+ * as it may be. Held until the switch is committed: a session that begins meanwhile waits and is then told of it.
+ */
 async function isStillGone({ tx }: StepContext, nodeId: string): Promise<boolean> {
   const rows = await tx.query(sql`
-    SELECT FROM node_status WHERE node_id = ${nodeId} AND state IN ('offline', 'lost', 'removed')
-      AND coalesce(session_seen_at < now() - ${silenceSeconds} * interval '1 s', true) FOR SHARE`);
+    SELECT FROM node_status s JOIN node_drains d ON d.node_id = s.node_id AND d.kind = 'evacuation' AND d.finished_at IS NULL
+    WHERE s.node_id = ${nodeId} AND ${isSilent} AND NOT ${wasHeardSinceGivenUp} FOR SHARE OF s`);
   return rows.length > 0;
 }
 

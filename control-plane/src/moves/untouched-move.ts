@@ -10,3 +10,7 @@ const first = [checkStep.name, transferStep.name, backupStep.name];
 export const isUntouched: Sql = sql`(m.state = 'moving' AND m.stopped_at IS NULL AND t.step = ANY(${first}) AND t.state IN ('queued', 'running', 'waiting')
   AND t.cancel_requested_at IS NULL AND (t.command_id IS NULL OR EXISTS (
     SELECT FROM node_commands c WHERE c.id = t.command_id AND c.state IN ('pending', 'sent', 'accepted'))))`;
+
+/** Whether a move `m` may be called back at any of its steps, by its task `t`: of a host that is gone, before the pod has changed hands. */
+export const isRecallable: Sql = sql`(m.purpose = 'evacuate' AND m.state = 'moving' AND m.switched_at IS NULL
+  AND t.state IN ('queued', 'running', 'waiting') AND t.cancel_requested_at IS NULL)`;
