@@ -1,3 +1,4 @@
+import { isSilent, wasHeardSinceGivenUp } from "../nodes/host-silence.ts";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 
@@ -15,6 +16,6 @@ export async function answerForLostHost(db: Database, nodeId: string): Promise<n
         FROM cloud_pod_provisioning_tasks t WHERE t.command_id = c.id AND t.state IN ('running', 'waiting', 'compensating')), 'cancelled'),
       command = command #- '{ensureContainer,spec,sshAuthorizedKeys}' #- '{restore,spec,sshAuthorizedKeys}'
     FROM node_status s
-    WHERE c.node_id = ${nodeId} AND s.node_id = c.node_id AND s.state = 'lost' AND c.state IN ('pending', 'sent', 'accepted', 'running')
-      AND EXISTS (SELECT FROM node_drains d WHERE d.node_id = c.node_id AND d.kind = 'evacuation' AND d.finished_at IS NULL)`);
+    WHERE c.node_id = ${nodeId} AND s.node_id = c.node_id AND ${isSilent} AND c.state IN ('pending', 'sent', 'accepted', 'running')
+      AND EXISTS (SELECT FROM node_drains d WHERE d.node_id = c.node_id AND d.kind = 'evacuation' AND d.finished_at IS NULL AND NOT ${wasHeardSinceGivenUp})`);
 }

@@ -36,6 +36,26 @@ test("is refused for a host that may live, and without the word that it is cut o
   expect(await drains.call("POST", `${where}?dryRun=true`, unconfirmed)).toMatchObject({ status: 200 });
 });
 
+test.each(["session_seen_at", "last_heartbeat_at"])(
+  "is refused while anything is heard of the host, whatever its state says (%s)",
+  async (sign) => {
+    const [node = noHost()] = await bench.nodes(2);
+    await vanish(bench, node);
+    const heard =
+      sign === "session_seen_at"
+        ? sql`session_connected = true, session_seen_at = now()`
+        : sql`last_heartbeat_at = now()`;
+    await bench.db.system.execute(sql`UPDATE node_status SET ${heard} WHERE node_id = ${node.id}`);
+    const refused = { status: 409, json: { error: "NODE_NOT_GONE", detail: expect.stringContaining("a moment ago") } };
+    for (const query of ["", "?dryRun=true"])
+      expect(await drains.call("POST", `/api/nodes/${node.name}/evacuate${query}`, order)).toMatchObject(refused);
+    // A gateway that was killed leaves its sessions noted as connected.
+    await bench.db.system.execute(sql`
+      UPDATE node_status SET session_connected = true, session_seen_at = now() - interval '20 s', last_heartbeat_at = now() - interval '20 s' WHERE node_id = ${node.id}`);
+    expect((await drains.call("POST", `/api/nodes/${node.name}/evacuate`, order)).status).toBe(202);
+  },
+);
+
 test("takes over from the drain that the host died in", async () => {
   const [dead, to] = two(await bench.nodes(2));
   const [moving, waiting] = [await bench.podOn(dead), await bench.podOn(dead)];
@@ -241,6 +261,13 @@ test("work that waited for the host ends by its own rules", async () => {
   await bench.db.system.execute(
     sql`UPDATE node_drains SET state = 'moving', finished_at = NULL WHERE node_id = ${dead.id}`,
   );
+  const seen = (ago: string) =>
+    bench.db.system.execute(
+      sql`UPDATE node_status SET session_seen_at = now() - ${ago}::interval WHERE node_id = ${dead.id}`,
+    );
+  await seen("1 s");
+  expect(await answerForLostHost(bench.db.system, dead.id)).toBe(0);
+  await seen("1 hour");
   expect(await answerForLostHost(bench.db.system, dead.id)).toBe(1);
 });
 

@@ -1,6 +1,7 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
 import { cordonNode, lockNode, recordChange, type NodeChangeBy } from "../nodes/change-node.ts";
+import { isSilent } from "../nodes/host-silence.ts";
 import { violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { selectDrains, type Drain } from "./drain.ts";
@@ -99,15 +100,17 @@ export async function startEvacuation(
 
 /** @throws DomainError `NODE_NOT_GONE` for a host of which anything was heard lately */
 export async function requireGone(tx: Queryable, nodeId: string, name: string): Promise<void> {
-  const state = await stateOf(tx, nodeId);
-  if (state === "offline" || state === "lost") return;
+  const [status] = await tx.query<{ state: string; isSilent: boolean }>(
+    sql`SELECT s.state, ${isSilent} AS "isSilent" FROM node_status s WHERE s.node_id = ${nodeId} FOR SHARE`,
+  );
+  if (status?.isSilent === true) return;
+  const state = status?.state ?? "unknown";
+  const seen = state === "offline" || state === "lost" ? "was heard a moment ago" : `is ${state}`;
   throw new DomainError(
     "wrong-state",
     "NODE_NOT_GONE",
-    `${name} is ${state}: its pods may run there. Drain it, or fence it first.`,
-    {
-      details: { state },
-    },
+    `${name} ${seen}: its pods may run there. Drain it, or fence it first.`,
+    { details: { state } },
   );
 }
 
