@@ -199,11 +199,11 @@ describe("a host that comes back", () => {
       .poll(
         async () => {
           await drains.drive();
-          return (await openCommands(to)).map(({ op }) => op);
+          return [reads, ...(await openCommands(to)).map(({ op }) => op)];
         },
         { timeout: 20_000, interval: 20 },
       )
-      .toEqual(["restore"]);
+      .toEqual([2, "restore"]);
     await comeBack(bench, dead);
     bench.hosts.away.clear();
     const end = await drains.driveToEnd(dead);

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { standingStill } from "../../../test/support/standing-still.ts";
 import { sql } from "../platform/sql.ts";
@@ -17,8 +18,8 @@ beforeEach(async () => {
 });
 afterEach(() => drains.close());
 
-/** After the facts of the first decision, which are read in a transaction of their own. */
-const beforeTheFirstDeed = 2;
+/** After moves whose tasks are over were ended and the facts of the first decision were read, each by itself. */
+const beforeTheFirstDeed = 3;
 
 async function driveStandingStill(before: number, meanwhile: () => Promise<unknown>): Promise<void> {
   const db = standingStill(bench.db.system, before, meanwhile);
@@ -68,9 +69,7 @@ test("does not give back what another drain of the host has claimed since", asyn
 test("declares no pod lost whose evacuation was cancelled since", async () => {
   const [dead] = two(await bench.nodes(2));
   const pod = await bench.podOn(dead);
-  bench.hosts.away.add(dead.id);
-  await bench.db.system.execute(sql`
-    UPDATE node_status SET state = 'offline', state_since = now(), session_connected = false, session_seen_at = now() - interval '1 minute' WHERE node_id = ${dead.id}`);
+  await vanish(bench, dead);
   const where = `/api/nodes/${dead.name}`;
   const order = { reason: "the host burnt", confirmFenced: true, onNoBackup: "mark-lost" };
   expect((await drains.call("POST", `${where}/evacuate`, order)).status).toBe(202);
