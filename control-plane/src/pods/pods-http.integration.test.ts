@@ -49,6 +49,29 @@ test("a pod is renamed by whoever saw its newest version", async () => {
   });
 });
 
+test("what a host has to complain of is for operators; only its silence makes a pod ill", async () => {
+  const pod = await bench.running();
+  const health = async (who: Person) => (await bench.ask(who, "GET", `/${pod.id}/health`)).json;
+  const { nodeId } = await bench.podNow(pod.id);
+  const well = { healthy: true, conditions: [] };
+  expect(await health(bench.customer)).toMatchObject(well);
+  for (const kind of ["CapacityBelowAllocation", "CertificateExpiring", "ClockSkew", "VersionSkew"])
+    await bench.db.system.execute(
+      sql`INSERT INTO node_conditions (node_id, kind, message) VALUES (${nodeId}, ${kind}, 'internal')`,
+    );
+  expect(await health(bench.customer)).toMatchObject(well);
+  const seen = await health(bench.operator);
+  expect(seen).toMatchObject({ healthy: true });
+  expect(seen["conditions"]).toContainEqual({ kind: "VersionSkew", message: "internal" });
+  await bench.db.system.execute(sql`UPDATE node_status SET state = 'offline' WHERE node_id = ${nodeId}`);
+  expect(await health(bench.customer)).toMatchObject({
+    healthy: false,
+    conditions: [{ kind: "HostOffline", message: "The host is offline" }],
+  });
+  await bench.db.system.execute(sql`UPDATE node_status SET state = 'online' WHERE node_id = ${nodeId}`);
+  await bench.db.system.execute(sql`DELETE FROM node_conditions WHERE node_id = ${nodeId}`);
+});
+
 test("a pod is resized by either name of the route", async () => {
   const pod = await bench.running();
   await bench.done(await bench.ask(bench.customer, "POST", `/${pod.id}/resize`, { planCode: "PREMIUM" }));

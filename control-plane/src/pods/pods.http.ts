@@ -14,6 +14,7 @@ import { taskView, toTaskView } from "../tasks/task-view.ts";
 import { taskColumns, type Task } from "../tasks/task.ts";
 import { domain, hostname, labels } from "./hostnames.ts";
 import { hostsFor, hostsView } from "./placement-hosts.ts";
+import { healthOf, healthView, readHostSigns } from "./pod-health.ts";
 import { podView, toPodView } from "./pod-view.ts";
 import { findPod, lockPod, selectPods, type Pod } from "./pod.ts";
 
@@ -117,34 +118,6 @@ function registerDetails(routes: RouteTable): void {
   });
 }
 
-const healthView = z
-  .object({
-    podId: z.string(),
-    status: z.enum(podStatuses),
-    power: z.enum(["running", "stopped", "unknown"]),
-    desiredPower: z.enum(["running", "stopped"]),
-    observedAt: timestamp.nullable(),
-    observationAgeSeconds: z.number().int().nullable(),
-    ip: z.string().nullable(),
-    healthy: z
-      .boolean()
-      .openapi({ description: "The host was seen lately and has the pod in the power that is wanted." }),
-    conditions: z
-      .array(z.object({ kind: z.string(), message: z.string() }))
-      .openapi({ description: "What is wrong with the pod's container or host." }),
-    lastError: z.object({ code: z.string(), message: z.string() }).nullable(),
-  })
-  .openapi("PodHealth");
-
-function missingCondition({ containerMissingSince }: Pod): { kind: string; message: string }[] {
-  if (containerMissingSince === null) return [];
-  const message = `The host has shown no container of this pod since ${containerMissingSince.toISOString()}; a backup can be restored`;
-  return [{ kind: "ContainerMissing", message }];
-}
-
-/** Inventories come every few minutes; an older observation says nothing about now. */
-const observationFreshMs = 600_000;
-
 const placementView = z
   .object({
     node: z.string().nullable(),
@@ -225,35 +198,8 @@ function registerObservations(routes: RouteTable): void {
         const found = await findPod(tx, ctx.tenantId, params.pod);
         return { pod: found, overdue: await overdueCondition(tx, found, ctx.now) };
       });
-      const ofHost =
-        pod.nodeId === null
-          ? []
-          : await ctx.system.query<{ kind: string; message: string }>(sql`
-              SELECT kind, message FROM node_conditions WHERE node_id = ${pod.nodeId}
-              UNION ALL SELECT 'Host' || initcap(state), 'The host is ' || state FROM node_status WHERE node_id = ${pod.nodeId} AND state <> 'online'`);
-      const conditions = [...missingCondition(pod), ...ofHost];
-      const ageMs = pod.observedAt === null ? undefined : ctx.now.getTime() - pod.observedAt.getTime();
-      return {
-        status: 200,
-        body: {
-          podId: pod.id,
-          status: pod.status,
-          power: pod.observedPower,
-          desiredPower: pod.desiredPower,
-          observedAt: pod.observedAt,
-          observationAgeSeconds: ageMs === undefined ? null : Math.max(0, Math.round(ageMs / 1_000)),
-          ip: pod.ip,
-          healthy:
-            pod.status === "active" &&
-            pod.observedPower === pod.desiredPower &&
-            ageMs !== undefined &&
-            ageMs < observationFreshMs &&
-            conditions.length === 0,
-          // Late is not ill: a pod without a fresh backup works.
-          conditions: [...conditions, ...overdue],
-          lastError: toPodView(pod).lastError,
-        },
-      };
+      const signs = { pod, overdue, ofHost: await readHostSigns(ctx.system, pod) };
+      return { status: 200, body: healthOf(signs, { now: ctx.now, isForOperator: ctx.actor.platformRole !== "USER" }) };
     },
   });
   route(routes, {
