@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type ApiClient, createApiClient } from "../../tools/demo/api-client.ts";
-import { look, metered, order, succeeded } from "../support/customer.ts";
+import { openCommandLine } from "../support/command-line.ts";
+import { look, metered, type PodAnswer } from "../support/customer.ts";
 import { freePort } from "../support/free-port.ts";
 import { exitOf, processesAbout, signal } from "../support/processes.ts";
 import { until } from "../support/until.ts";
@@ -70,6 +71,41 @@ async function greeted({ child, output }: Demo): Promise<ApiClient> {
   );
 }
 
+/** Runs what the README shows of the command line, one after the other; each must succeed. */
+async function runReadme({ output }: Demo, port: string): Promise<void> {
+  const readme = await readFile(join(project, "README.md"), "utf8");
+  const shown = readme.matchAll(/^\$ cloudpods (.+?)(?: +# .*)?$/gm).map(([, line = ""]) => wordsOf(line));
+  const password = /password of both (\S+)/.exec(output())?.[1] ?? "";
+  const commands = await openCommandLine();
+  const ran: string[] = [];
+  try {
+    for (const words of shown) {
+      const isLogin = words[0] === "login";
+      const here = words.map((word) => word.replace("127.0.0.1:8080", `127.0.0.1:${port}`));
+      const ended = await (isLogin
+        ? commands.run([...here, "--password-stdin"], { input: `${password}\n` })
+        : commands.run(here));
+      expect(ended.code, `${words.join(" ")}: ${ended.err}`).toBe(0);
+      ran.push(words.slice(0, 2).join(" "));
+    }
+  } finally {
+    await commands.close();
+  }
+  // What the README is known to show: a pattern that finds nothing would prove nothing.
+  expect(ran).toEqual(
+    expect.arrayContaining(["pods create", "provision-test BUSINESS", "pods migrate", "nodes drain"]),
+  );
+}
+
+/** A line's words; quotes hold together. */
+function wordsOf(line: string): string[] {
+  return [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? "");
+}
+
+function noPod(): never {
+  throw new Error("there is no pod");
+}
+
 test("the unattended form plays its story and its last line says that all is well", async () => {
   const { child, output } = startDemo("--exit", "--port", String(await freePort()), "--sample-interval-seconds", "2");
   expect(await exitOf(child), output()).toBe(0);
@@ -88,21 +124,16 @@ test("the unattended form plays its story and its last line says that all is wel
   expect((await readdir(folder)).filter((name) => name.startsWith("cloudpods-demo-"))).toEqual([]);
 });
 
-test("Ctrl-C ends everything, and a folder that is kept resumes: the pod runs and is metered on", async () => {
+test("the README's commands work on the demo, and a folder that is kept resumes after Ctrl-C: the pod runs and is metered on", async () => {
   const kept = join(folder, "kept");
-  const options = [
-    "--keep",
-    kept,
-    "--hosts",
-    "1",
-    "--port",
-    String(await freePort()),
-    "--sample-interval-seconds",
-    "1",
-  ];
+  const port = String(await freePort());
+  const options = ["--keep", kept, "--port", port, "--sample-interval-seconds", "1"];
   const first = startDemo(...options);
   const firstApi = await greeted(first);
-  const pod = await succeeded(firstApi, await order(firstApi, "kept-1"));
+  await runReadme(first, port);
+  const { data } = await firstApi.request<{ data: PodAnswer[] }>("GET", "/api/cloud-pods");
+  expect(data).toMatchObject([{ hostname: "shop-1", status: "active", node: "pve1" }]);
+  const [pod = noPod()] = data;
   await metered(firstApi, pod);
   await first.interrupt();
 

@@ -29,10 +29,10 @@ export async function openCommandLine() {
   const program = builtPrograms().controlPlane;
   const home = await mkdtemp(join(tmpdir(), "command-line-"));
   async function run(
-    args: string,
+    args: string | readonly string[],
     { input = "", env = {}, interruptAt, interruptWith = "SIGINT" }: RunOptions = {},
   ): Promise<Ended> {
-    const child = spawn(process.execPath, [program, ...args.split(" ")], {
+    const child = spawn(process.execPath, [program, ...(typeof args === "string" ? args.split(" ") : args)], {
       env: { PATH: process.env["PATH"], XDG_CONFIG_HOME: home, NODE_COMPILE_CACHE: compileCache, ...env },
       stdio: ["pipe", "pipe", "pipe"],
     });
@@ -53,7 +53,7 @@ export async function openCommandLine() {
   return {
     /** Where profiles are kept. */
     home,
-    /** Runs a command; its arguments have no spaces. */
+    /** Runs a command; in one text its arguments have no spaces. */
     run,
     /** Runs a command that must succeed and gives its JSON. */
     async json(args: string, env: Readonly<Record<string, string>> = {}) {

@@ -29,6 +29,12 @@ export interface DemoHost {
   stop(): Promise<void>;
 }
 
+/** What each host has by itself. */
+export const ownStorages = [
+  { id: "local", type: "dir", totalGb: 200, content: "vztmpl,backup" },
+  { id: "local-lvm", type: "lvmthin", totalGb: 500, content: "rootdir" },
+] as const;
+
 /**
  * Makes the host's tree (or opens the one that is there) and starts its kernel.
  * @param speed factor on every duration of a real host
@@ -38,7 +44,7 @@ export interface DemoHost {
 export async function createDemoHost(
   directory: string,
   name: string,
-  speed = 0.1,
+  speed: number,
   changes: Partial<SimulatedHostOptions> = {},
   program = agentProgram,
 ): Promise<DemoHost> {
@@ -52,10 +58,7 @@ export async function createDemoHost(
     cores: 8,
     memoryMb: 16_384,
     speed,
-    storages: [
-      { id: "local", type: "dir", totalGb: 200, content: "vztmpl,backup" },
-      { id: "local-lvm", type: "lvmthin", totalGb: 500, content: "rootdir" },
-    ],
+    storages: [...ownStorages],
     ...changes,
   });
   let kernel = await simulated.startKernel();

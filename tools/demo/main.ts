@@ -7,12 +7,14 @@ import { startControlPlane, type ControlPlane } from "../../control-plane/src/co
 import { readConfig } from "../../control-plane/src/config.ts";
 import { createLog } from "../../control-plane/src/platform/log.ts";
 import { createApiClient, until } from "./api-client.ts";
-import { createDemoHost, type DemoHost } from "./demo-hosts.ts";
+import { createDemoHost, type DemoHost, ownStorages } from "./demo-hosts.ts";
 import { startLiveScreen } from "./live-screen.ts";
 import { readOptions, type DemoOptions } from "./options.ts";
 import { seed, signIn, type Credentials } from "./seed.ts";
 import { playStory } from "./story.ts";
 
+/** Factor on every duration of a real host. */
+const demoSpeed = 0.1;
 const startedAtMs = Date.now() - performance.now();
 const options = readOptions(process.argv.slice(2));
 const directory = options.keep === undefined ? await mkdtemp(join(tmpdir(), "cloudpods-demo-")) : resolve(options.keep);
@@ -48,7 +50,7 @@ async function run(): Promise<void> {
   await mkdir(directory, { recursive: true });
   await chmod(directory, 0o711);
   // The hosts are there before the control plane is, as in life; it also saves seconds.
-  const preparing = Array.from({ length: options.hosts }, (_, index) => prepareHost(`pve${index + 1}`));
+  const preparing = prepareHosts();
   startingHosts = Promise.allSettled(preparing);
   starting = startControlPlane(
     await configuration(options),
@@ -59,7 +61,13 @@ async function run(): Promise<void> {
   const adminToken = await signIn(controlPlane.url, credentials.adminEmail, credentials.password);
   const token = await signIn(controlPlane.url, credentials.customerEmail, credentials.password);
   requireGoingOn();
-  const hostStarts = preparing.map(async (host) => await startHost(await host, adminToken));
+  let joined: Promise<void> = Promise.resolve();
+  const hostStarts = preparing.map(async (preparation) => {
+    // In the order of their names: among equals the host that joined first gets the first pod.
+    joined = joined.then(async () => joinHost(await preparation, adminToken));
+    await joined;
+    await (await preparation).startAgent();
+  });
   startingHosts = Promise.allSettled(hostStarts);
   await Promise.all(hostStarts);
   requireGoingOn();
@@ -84,24 +92,37 @@ async function run(): Promise<void> {
   process.exit(report.ok ? 0 : 1);
 }
 
-async function prepareHost(name: string): Promise<DemoHost> {
-  const host = await createDemoHost(join(directory, "hosts"), name);
+/** Two hosts in a Proxmox cluster, the others by themselves; storage for backups is all that every host sees. */
+function prepareHosts(): Promise<DemoHost>[] {
+  const names = Array.from({ length: options.hosts }, (_, index) => `pve${index + 1}`);
+  const [first, second, ...others] = names;
+  if (first === undefined || second === undefined) return names.map((name) => prepareHost(name));
+  const clusterRoot = join(directory, "cluster");
+  const founder = prepareHost(first, { clusterRoot });
+  // Members come one after the other: they agree about ids in the cluster's folder.
+  const member = founder.then(() => prepareHost(second, { clusterRoot }));
+  return [founder, member, ...others.map((name) => prepareHost(name))];
+}
+
+async function prepareHost(name: string, cluster: { readonly clusterRoot?: string } = {}): Promise<DemoHost> {
+  const backups = { id: "backups", type: "dir", totalGb: 500, content: "backup", shared: true } as const;
+  const host = await createDemoHost(join(directory, "hosts"), name, demoSpeed, {
+    storages: [...ownStorages, { ...backups, path: join(directory, "backups") }],
+    ...cluster,
+  });
   hosts.push(host);
   return host;
 }
 
-async function startHost(host: DemoHost, adminToken: string): Promise<void> {
-  if (controlPlane === undefined) return;
-  if (!host.isEnrolled()) {
-    const admin = createApiClient(controlPlane.url, adminToken);
-    const { token } = await admin.request<{ token: string }>("POST", "/api/nodes/join-tokens", {
-      name: host.name,
-      role: "hypervisor",
-      region: "local",
-    });
-    await host.join(controlPlane.url, token);
-  }
-  await host.startAgent();
+async function joinHost(host: DemoHost, adminToken: string): Promise<void> {
+  if (controlPlane === undefined || host.isEnrolled()) return;
+  const admin = createApiClient(controlPlane.url, adminToken);
+  const { token } = await admin.request<{ token: string }>("POST", "/api/nodes/join-tokens", {
+    name: host.name,
+    role: "hypervisor",
+    region: "local",
+  });
+  await host.join(controlPlane.url, token);
 }
 
 /** Orders are refused until a host has said what it has. */
