@@ -39,6 +39,7 @@ export const pod = z.object({
   mac: z.string(),
   node: z.string().nullable(),
   labels: z.record(z.string(), z.string()),
+  holds: z.array(z.object({ kind: z.string(), effect: z.string(), reason: z.string().nullable(), since: timestamp })),
   lastError: shownError,
   orderedAt: timestamp,
   activatedAt: timestamp.nullable(),

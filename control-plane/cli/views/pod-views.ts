@@ -35,6 +35,7 @@ export function renderPod(pod: Pod, nowMs: number): string {
     tenant: pod.tenantId,
     status: pod.status,
     power: pod.power === pod.desiredPower ? pod.power : `${pod.power}, wanted ${pod.desiredPower}`,
+    "on hold": pod.holds.length === 0 ? undefined : pod.holds.map(holdOf).join("; "),
     plan: pod.planCode ?? "metered",
     size: `${pod.cores} cores, ${formatMb(pod.memoryMb)} memory, ${formatMb(pod.swapMb)} swap, ${pod.diskGb} GB disk`,
     address: pod.ip === null ? null : `${pod.ip} (${pod.mac})`,
@@ -45,6 +46,10 @@ export function renderPod(pod: Pod, nowMs: number): string {
     active: pod.activatedAt === null ? undefined : `since ${pod.activatedAt}`,
     "last error": pod.lastError === null ? undefined : `${pod.lastError.message} (${pod.lastError.code})`,
   });
+}
+
+function holdOf({ kind, effect, reason, since }: Pod["holds"][number]): string {
+  return `${effect} by ${kind} since ${since}${reason === null ? "" : `: ${reason}`}`;
 }
 
 /** What the host saw last, in a line; a second one for each condition. */

@@ -3,13 +3,8 @@ import { newId } from "@cloudpods/shared/ids";
 import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
+import type { HoldEffect, HoldKind } from "./open-holds.ts";
 import type { Pod } from "./pod.ts";
-
-/** Who holds a pod back; only the same authority lifts it. */
-export type HoldKind = "customer" | "billing" | "budget" | "abuse" | "operator" | "bandwidth";
-
-/** What a hold does to a pod. */
-export type HoldEffect = "suspend" | "stop" | "throttle";
 
 interface Hold {
   readonly kind: HoldKind;

@@ -3,7 +3,7 @@ import type { TenantContext } from "../http/context.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { changePower, resumePod, suspendPod, type Accepted } from "./change-power.ts";
-import type { HoldKind } from "./holds.ts";
+import type { HoldKind } from "./open-holds.ts";
 import { acceptedView, toPodView } from "./pod-view.ts";
 import { toTaskView } from "../tasks/task-view.ts";
 import type { PodHints } from "./pod-hints.ts";

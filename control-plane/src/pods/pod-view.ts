@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { podStatuses } from "@cloudpods/shared/pod-lifecycle";
 import { timestamp, uuid } from "../http/fields.ts";
 import { taskView } from "../tasks/task-view.ts";
+import { holdEffects, holdKinds } from "./open-holds.ts";
 import type { Pod } from "./pod.ts";
 
 const power = z.enum(["running", "stopped", "unknown"]);
@@ -30,6 +31,16 @@ export const podView = z
     mac: z.string(),
     node: z.string().nullable().openapi({ description: "Name of the host, null while the pod has no place." }),
     labels: z.record(z.string(), z.string()),
+    holds: z
+      .array(
+        z.object({
+          kind: z.enum(holdKinds).openapi({ description: "Who holds the pod back; nobody else lifts it." }),
+          effect: z.enum(holdEffects),
+          reason: z.string().nullable(),
+          since: timestamp,
+        }),
+      )
+      .openapi({ description: "Why the pod is suspended, stopped or slowed; a pod of one's own will is not on hold." }),
     lastError: z.object({ code: z.string(), message: z.string() }).nullable(),
     version: z.number().int(),
     orderedAt: timestamp,
@@ -40,10 +51,11 @@ export const podView = z
 
 /** The view of a row. */
 export function toPodView(pod: Pod): z.input<typeof podView> {
-  const { nodeName, observedPower, lastErrorCode, lastErrorMessage, labels, ...rest } = pod;
+  const { nodeName, observedPower, lastErrorCode, lastErrorMessage, labels, holds, ...rest } = pod;
   return {
     ...rest,
     labels: { ...labels },
+    holds: holds.map((hold) => ({ ...hold, since: new Date(hold.since) })),
     power: observedPower,
     node: nodeName,
     lastError: lastErrorCode === null ? null : { code: lastErrorCode, message: lastErrorMessage ?? "" },

@@ -4,6 +4,7 @@ import type { Queryable } from "../platform/database.ts";
 import { prepared, sql, type Sql } from "../platform/sql.ts";
 import type { PlacementVerdict } from "../scheduling/verdict.ts";
 import type { AdoptedNetwork } from "./container-spec.ts";
+import { openHoldsOf, type OpenHold } from "./open-holds.ts";
 import type { PlacementWish } from "./placement-wish.ts";
 
 /** A pod as its row has it. Sizes are what is wanted; what the host confirmed is in cloud_pod_allocations. */
@@ -50,6 +51,8 @@ export interface Pod {
   readonly placementRequest: PlacementWish;
   /** Empty while the pod has no place. */
   readonly placementVerdict: Partial<PlacementVerdict>;
+  /** What holds it back, oldest first. Read with the row and not locked with it: to be shown, not to decide on. */
+  readonly holds: readonly OpenHold[];
   readonly lastErrorCode: string | null;
   readonly lastErrorMessage: string | null;
   readonly version: number;
@@ -66,7 +69,7 @@ const podColumns: Sql = sql`p.id, p.tenant_id AS "tenantId", p.vmid, p.name, p.h
   p.storage, p.bridge, p.pool, p.template, p.nesting, p.rate_limit_kib_per_second AS "rateLimitKibPerSecond", p.mac, p.ip,
   p.ssh_keys AS "sshKeys", p.labels, p.source_backup_id AS "sourceBackupId", p.source_volume_id AS "sourceVolumeId", p.adopted_network AS "adoptedNetwork",
   p.container_missing_since AS "containerMissingSince", p.placement_request AS "placementRequest", p.placement_verdict AS "placementVerdict",
-  p.last_error_code AS "lastErrorCode", p.last_error_message AS "lastErrorMessage", p.version, p.ordered_at AS "orderedAt",
+  ${openHoldsOf} AS holds, p.last_error_code AS "lastErrorCode", p.last_error_message AS "lastErrorMessage", p.version, p.ordered_at AS "orderedAt",
   p.activated_at AS "activatedAt", p.deletion_requested_at AS "deletionRequestedAt", p.deleted_at AS "deletedAt"`;
 
 /** SELECT of whole pods; add WHERE, ORDER BY and LIMIT. `p` is the pod, `n` its node. */

@@ -119,7 +119,12 @@ test("work that was decided on an older version of the pod is not begun", async 
 
 test("what an operator suspended the customer does not resume, nor the other way round", async () => {
   const pod = await bench.running();
-  await bench.done(await bench.ask(bench.operator, "POST", `/${pod.id}/suspend`, { reason: "sends spam" }));
+  expect((await bench.ask(bench.customer, "GET", `/${pod.id}`)).json["holds"]).toEqual([]);
+  const held = { kind: "operator", effect: "suspend", reason: "sends spam", since: expect.any(String) as string };
+  const suspended = await bench.ask(bench.operator, "POST", `/${pod.id}/suspend`, { reason: "sends spam" });
+  expect(suspended.json).toMatchObject({ pod: { holds: [held] } });
+  await bench.done(suspended);
+  expect((await bench.ask(bench.customer, "GET", `/${pod.id}`)).json["holds"]).toEqual([held]);
   expect(await bench.ask(bench.customer, "POST", `/${pod.id}/resume`)).toMatchObject({
     status: 409,
     json: { error: "POD_ON_HOLD", details: { kind: "operator", reason: "sends spam" } },
