@@ -18,6 +18,7 @@ import {
 import { endMove, lockMove } from "./move.ts";
 import { moveIdOf } from "./move-steps.ts";
 import { switchPlace } from "./switch-place.ts";
+import { firstSteps } from "./untouched-move.ts";
 import {
   forgetStep,
   releaseStep,
@@ -46,6 +47,7 @@ export const moveDeadlineMs = 3 * copyTimeoutMs;
 export const movePod: Saga = {
   type: "migrate",
   deadlineMs: moveDeadlineMs,
+  operatorsMayCancelAt: firstSteps,
   steps: [
     checkStep,
     transferStep,

@@ -1,6 +1,7 @@
 import { pino } from "pino";
 import { beforeEach, describe, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
+import { bellOf } from "../../../test/support/bell.ts";
 import { makePerson, send } from "../../../test/support/people.ts";
 import { standingStill } from "../../../test/support/standing-still.ts";
 import { buildTestApp } from "../../../test/support/test-app.ts";
@@ -8,7 +9,9 @@ import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
 import { registerPodRoutes } from "../pods/pods.http.ts";
 import { registerSecurityRoutes } from "../security/security.http.ts";
+import { registerTaskRoutes } from "../tasks/tasks.http.ts";
 import { clearLeftCopies } from "./left-copies.ts";
+import { movePod } from "./move-pod.saga.ts";
 import { registerMoveRoutes } from "./moves.http.ts";
 
 const bench = new MoveWorkbench();
@@ -17,18 +20,32 @@ beforeEach(() => {
   bench.work();
 });
 
-async function operatorsDoor() {
+/** The API as an operator uses it in the tenant, or one of the tenant's own people. */
+async function doorOf(who: Parameters<typeof makePerson>[2]) {
+  const bell = bellOf(bench.db.system);
   const { app } = buildTestApp(bench.db, {
     register: (routes) => {
       registerSecurityRoutes(routes, { secureCookies: true });
       registerMoveRoutes(routes, { fleet: bench.fleet, hints: { workQueued: () => {} } });
       registerPodRoutes(routes);
+      registerTaskRoutes(routes, {
+        hints: {
+          send: () => bell.ring(),
+          on: () => () => {},
+          listening: Promise.resolve(),
+          close: () => Promise.resolve(),
+        },
+        sagas: [movePod],
+        prepareRetry: () => Promise.resolve(undefined),
+      });
     },
   });
-  const operator = await makePerson(bench.db, app, { platformRole: "OPERATOR" });
+  const person = await makePerson(bench.db, app, who);
   return (method: string, path: string, body?: unknown) =>
-    send(app, method, path, { body, headers: { ...operator.headers, "x-tenant-id": bench.tenantId } });
+    send(app, method, path, { body, headers: { ...person.headers, "x-tenant-id": bench.tenantId } });
 }
+
+const operatorsDoor = () => doorOf({ platformRole: "OPERATOR" });
 
 test("an operator sees first what a move would do, then has it done and sees what it cost", async () => {
   const [from, to] = twoOf(await bench.nodes(2));
@@ -110,6 +127,51 @@ test("a pod with volumes that no archive holds is not moved by one", async () =>
   });
   expect(await call("POST", path, wish)).toMatchObject({ status: 409, json: { error: "MORE_THAN_A_POD", message } });
   expect((await bench.books(pod.id)).claims).toHaveLength(1);
+});
+
+test("nothing is moved from a host that does not answer, and the dry run says so too", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  const call = await operatorsDoor();
+  const path = `/api/cloud-pods/admin/${pod.vmid}/migrate`;
+  const wish = { target: to.name, reason: "test" };
+  await setState(from, "offline");
+  for (const where of [`${path}?dryRun=true`, path])
+    expect(await call("POST", where, wish)).toMatchObject({ status: 409, json: { error: "NODE_NOT_ONLINE" } });
+  expect((await bench.books(pod.id)).claims).toHaveLength(1);
+  await setState(from, "online");
+  expect(await call("POST", `${path}?dryRun=true`, wish)).toMatchObject({ status: 200 });
+});
+
+test("an operator cancels a move until its pod is stopped for it, whoever asked for it; nobody else does", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  const call = await operatorsDoor();
+  const path = `/api/cloud-pods/admin/${pod.vmid}/migrate`;
+  const begin = async () => {
+    const asked = await call("POST", path, { target: to.name, reason: "test" });
+    return String(asked.headers.get("location"));
+  };
+  bench.hosts.away.add(from.id);
+  const waits = await begin();
+  const owners = await doorOf({ tenants: { [bench.tenantId]: "owner" } });
+  expect(await owners("POST", `${waits}/cancel`)).toMatchObject({ status: 403, json: { error: "TASK_NOT_YOURS" } });
+  expect(await call("POST", `${waits}/cancel`)).toMatchObject({ status: 202 });
+  // Its host has never heard of it: nobody has to answer for it to end.
+  expect(await bench.end(waits.split("/").at(-1) ?? "")).toEqual({ state: "cancelled", errorCode: "CANCELLED" });
+  expect((await bench.books(pod.id)).claims).toHaveLength(1);
+  bench.hosts.away.clear();
+  bench.hosts.script = (command) => {
+    if (command.op?.$case === "backup") bench.hosts.away.add(to.id);
+    return undefined;
+  };
+  const late = await begin();
+  const stopped = sql`SELECT FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'moving' AND stopped_at IS NOT NULL`;
+  await expect.poll(async () => (await bench.db.system.query(stopped)).length, { timeout: 10_000 }).toBe(1);
+  expect(await call("POST", `${late}/cancel`)).toMatchObject({ status: 409, json: { error: "TASK_NOT_CANCELLABLE" } });
+  bench.hosts.away.clear();
+  expect((await bench.end(late.split("/").at(-1) ?? "")).state).toBe("succeeded");
+  expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [to.id], running: [to.id] });
 });
 
 describe("a copy that was left behind", () => {

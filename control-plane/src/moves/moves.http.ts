@@ -17,7 +17,7 @@ import { planMoves, type PlannedMove } from "./plan-moves.ts";
 import type { PlannedCommand } from "./planned-commands.ts";
 import { readPlannedCommands } from "./read-planned-commands.ts";
 import { readPodsToMove, readSurroundings } from "./read-surroundings.ts";
-import { requestMove, requireMovable } from "./request-move.ts";
+import { requestMove, requireHostOnline, requireMovable } from "./request-move.ts";
 
 /** What the routes of moves need. */
 export interface MoveRouteDeps {
@@ -85,6 +85,7 @@ async function planOne(
   targetNodeId: string | undefined,
 ): Promise<{ planned: PlannedMove; commands: PlannedCommand[] }> {
   requireMovable(pod);
+  await requireHostOnline(tx, pod);
   const pods = pod.nodeId === null ? [] : await readPodsToMove(tx, pod.nodeId, pod.id);
   const around = await readSurroundings(tx, pod.nodeId ?? pod.id, pods, await fleet.fresh(tx));
   const reach = around.reach.filter(({ nodeId }) => targetNodeId === undefined || nodeId === targetNodeId);

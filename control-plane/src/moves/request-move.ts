@@ -1,6 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
-import type { Transaction } from "../platform/database.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Accepted } from "../pods/change-power.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
@@ -23,7 +23,7 @@ export interface MoveRequest {
 
 /**
  * Asks for the move of one pod: the place is claimed and the task queued together. The pod's row is locked.
- * @throws DomainError `POD_WRONG_STATE`, `POD_BUSY`, `MOVE_RESERVED`, `MOVE_IMPOSSIBLE`; NoCapacityError
+ * @throws DomainError `POD_WRONG_STATE`, `NODE_NOT_ONLINE`, `POD_BUSY`, `MOVE_RESERVED`, `MOVE_IMPOSSIBLE`; NoCapacityError
  */
 export async function requestMove(
   tx: Transaction,
@@ -33,6 +33,7 @@ export async function requestMove(
   request: MoveRequest,
 ): Promise<Accepted> {
   requireMovable(pod);
+  await requireHostOnline(tx, pod);
   await refuseReserved(tx, pod);
   const { targetNodeId, reason } = request;
   const { task, move } = await moveNow(tx, fleet, pod, who.requestId, {
@@ -90,7 +91,7 @@ async function queueMove(tx: Transaction, pod: Pod, moveId: string, requestId: s
     step: checkStep.name,
     input: { moveId },
     deadlineMs: moveDeadlineMs,
-    // Operators' work: its customer cannot cancel it half-way.
+    // Operators' work: its customer cannot cancel it; an operator can, until the pod is stopped for it.
     requestedBy: "system:moves",
     requestId,
     message: "Accepted",
@@ -115,6 +116,17 @@ export function requireMovable(pod: Pod): void {
       details: { status: pod.status, allowed: ["active", "suspended"] },
     },
   );
+}
+
+/** @throws DomainError `NODE_NOT_ONLINE` when nobody would hear that the pod is to move */
+export async function requireHostOnline(tx: Queryable, { nodeId }: Pod): Promise<void> {
+  const [host] = await tx.query<{ name: string; state: string }>(
+    sql`SELECT n.name, s.state FROM nodes n JOIN node_status s ON s.node_id = n.id WHERE n.id = ${nodeId}`,
+  );
+  if (host === undefined || host.state === "online" || host.state === "degraded") return;
+  const { name, state } = host;
+  const message = `${name} is ${state}: nothing can be moved from there. If it is gone for good, evacuate it.`;
+  throw new DomainError("wrong-state", "NODE_NOT_ONLINE", message, { details: { state } });
 }
 
 async function refuseReserved(tx: Transaction, pod: Pod): Promise<void> {

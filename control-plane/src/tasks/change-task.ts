@@ -4,7 +4,7 @@ import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { podBusy } from "./create-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
-import { isFinished, taskColumns, type Task } from "./task.ts";
+import { isFinished, taskColumns, type Task, type TaskType } from "./task.ts";
 
 /**
  * A task by id, whosever it is.
@@ -40,30 +40,33 @@ const pastReturn = new Set(["restore", "start"]);
 
 /**
  * Asks a task to end. What was done is taken back by its saga; work that is past the point of return ends
- * as succeeded.
+ * as succeeded. `operatorsSteps`: for an operator, as of a saga.
  * @throws DomainError `TASK_FINISHED`, `TASK_NOT_CANCELLABLE`, `TASK_NOT_YOURS`
  */
-export async function cancelTask(tx: Queryable, tenantId: string, id: string): Promise<Cancellation> {
+export async function cancelTask(
+  tx: Queryable,
+  tenantId: string,
+  id: string,
+  operatorsSteps: (type: TaskType) => readonly string[] | undefined = () => undefined,
+): Promise<Cancellation> {
   const task = await findOwnTask(tx, tenantId, id, true);
   if (isFinished(task.state))
     throw new DomainError("wrong-state", "TASK_FINISHED", `The task has ${task.state} already.`);
-  if (task.type === "destroy" || task.type === "suspend" || task.state === "compensating") {
-    throw new DomainError(
-      "wrong-state",
-      "TASK_NOT_CANCELLABLE",
-      "What is being removed, suspended or taken back is carried to its end.",
-    );
-  }
+  if (task.type === "destroy" || task.type === "suspend" || task.state === "compensating")
+    throw notCancellable(task, "What is being removed, suspended or taken back is carried to its end.");
   if (task.type === "restore" && pastReturn.has(task.step)) {
-    throw new DomainError(
-      "wrong-state",
-      "TASK_NOT_CANCELLABLE",
-      "The pod's container is being replaced by the backup: ended now, it would be gone. The restore is carried to its end.",
-      { details: { step: task.step } },
-    );
+    const message =
+      "The pod's container is being replaced by the backup: ended now, it would be gone. The restore is carried to its end.";
+    throw notCancellable(task, message);
   }
-  requireCustomersWork(task, "cancel");
+  const steps = isCustomersWork(task) ? undefined : operatorsSteps(task.type);
+  if (steps === undefined) requireCustomersWork(task, "cancel");
+  else if (!steps.includes(task.step)) throw notCancellable(task, "What has come so far is carried to its end.");
   return await askToEnd(tx, task);
+}
+
+function notCancellable({ step }: Task, message: string): DomainError {
+  return new DomainError("wrong-state", "TASK_NOT_CANCELLABLE", message, { details: { step } });
 }
 
 /** Asks an open task, whose row is locked, to end; whoever asked for it. */
@@ -80,12 +83,16 @@ export async function askToEnd(tx: Queryable, task: Task): Promise<Cancellation>
  * @throws DomainError `TASK_NOT_YOURS`
  */
 export function requireCustomersWork(task: Pick<Task, "requestedBy">, deed: "cancel" | "try again"): void {
-  if (!task.requestedBy.startsWith("system:")) return;
+  if (isCustomersWork(task)) return;
   throw new DomainError(
     "forbidden",
     "TASK_NOT_YOURS",
     `This work was not asked for by a customer and is not his to ${deed}.`,
   );
+}
+
+function isCustomersWork({ requestedBy }: Pick<Task, "requestedBy">): boolean {
+  return !requestedBy.startsWith("system:");
 }
 
 /** Tells the host to stop working on what the task waits for. */

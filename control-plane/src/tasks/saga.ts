@@ -73,6 +73,8 @@ export interface Saga {
   readonly steps: readonly [Step, ...Step[]];
   /** Steps that take back the effects, in order, after the final failure or a cancellation. */
   readonly undo: readonly Step[];
+  /** Steps at which an operator may cancel work that no customer has asked for; undefined: at none. */
+  readonly operatorsMayCancelAt?: readonly string[];
   /** Called in the transaction that ends the task, whatever its end. */
   finish(context: StepContext, end: "succeeded" | "failed" | "cancelled"): Promise<void>;
 }

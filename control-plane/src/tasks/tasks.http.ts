@@ -11,7 +11,7 @@ import { cancelTask, findOwnTask, requeueTask, requireCustomersWork } from "./ch
 import type { Saga } from "./saga.ts";
 import { followTask } from "./follow-task.ts";
 import { taskView, toTaskView } from "./task-view.ts";
-import { taskColumns, taskStates, taskTypes, type Task } from "./task.ts";
+import { taskColumns, taskStates, taskTypes, type Task, type TaskType } from "./task.ts";
 
 /** What the routes of tasks need. */
 export interface TaskRoutesOptions {
@@ -97,8 +97,10 @@ function registerChanges(routes: RouteTable, options: TaskRoutesOptions): void {
     idempotent: true,
     responses: { 202: taskView },
     async handler({ params }, ctx) {
+      const operatorsSteps = (type: TaskType) =>
+        ctx.asOperator ? options.sagas.find((known) => known.type === type)?.operatorsMayCancelAt : undefined;
       const { task, nodeId } = await ctx.inTenant(async (tx) => {
-        const cancelled = await cancelTask(tx, ctx.tenantId, params.task);
+        const cancelled = await cancelTask(tx, ctx.tenantId, params.task, operatorsSteps);
         await recordAudit(tx, {
           actor: ctx.actor,
           requestId: ctx.requestId,
