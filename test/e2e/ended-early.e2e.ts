@@ -27,7 +27,7 @@ async function startDemo(): Promise<ChildProcess> {
 
 async function startServer(): Promise<ChildProcess> {
   const [http, gateway, broker] = await Promise.all([freePort(), freePort(), freePort()]);
-  return spawn(process.execPath, [join(project, "control-plane/bin/cloudpods"), "serve"], {
+  return spawn(process.execPath, [join(project, "control-plane/bin/cloudpods.mjs"), "serve"], {
     stdio: "ignore",
     env: {
       PATH: process.env["PATH"],
