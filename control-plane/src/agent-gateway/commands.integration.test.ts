@@ -365,27 +365,25 @@ describe("a session that is being displaced", () => {
 });
 
 describe("what a new session owns", () => {
-  test("and what it still has of pods that are placed elsewhere now", async () => {
+  test("and what it still has of pods that are placed elsewhere now, or nowhere any more", async () => {
     const [host, other] = [await enrolHost(db.system, deps), await enrolHost(db.system, deps)];
     const [moved, kept, gone] = [await placePod(other), await placePod(host), await placePod(other)];
-    await db.system.execute(sql`UPDATE cloud_pods SET generation = 2 WHERE id = ${moved.id}`);
-    await db.system.execute(sql`UPDATE cloud_pods SET status = 'deleted' WHERE id = ${gone.id}`);
-    const containers = [moved, kept, gone].map((pod) => observationOf(pod));
+    // One was copied by hand, the other is somebody's own that an adoption in vain has marked.
+    const [copied, own] = [await placePod(other), await placePod(other)];
+    await db.system.execute(sql`
+      UPDATE cloud_pods SET generation = 2, adopted_network = CASE id WHEN ${own.id} THEN '{}'::jsonb END,
+        status = CASE id WHEN ${moved.id} THEN status ELSE 'deleted' END WHERE id IN (${moved.id}, ${gone.id}, ${copied.id}, ${own.id})`);
+    const containers = [moved, kept, gone, own, { ...copied, vmid: 900 }].map((pod) => observationOf(pod));
     const inventory = Inventory.fromPartial({ known: true, containers: [...containers, { podId: "no pod" }] });
     const { placedElsewhere } = await (await connect(host, one, { hello: { inventory } })).welcome();
-    expect(placedElsewhere).toEqual([
-      { podId: moved.id, vmid: moved.vmid, generation: 2n, desiredPower: Power.POWER_STOPPED },
-    ]);
+    const told = { generation: 2n, desiredPower: Power.POWER_STOPPED };
+    expect(placedElsewhere).toEqual([moved, gone].map(({ id, vmid }) => ({ podId: id, vmid, ...told })));
   });
 
   test("its pods, with the power that holds and states allow", async () => {
     const host = await enrolHost(db.system, deps);
-    const [runs, held, stopped, gone] = [
-      await placePod(host),
-      await placePod(host),
-      await placePod(host),
-      await placePod(host),
-    ];
+    const [runs, held] = [await placePod(host), await placePod(host)];
+    const [stopped, gone] = [await placePod(host), await placePod(host)];
     await db.system.execute(sql`
       INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor) VALUES (${newId()}, ${tenantId}, ${held.id}, 'billing', 'suspend', 'test')`);
     await db.system.execute(sql`UPDATE cloud_pods SET desired_power = 'stopped' WHERE id = ${stopped.id}`);

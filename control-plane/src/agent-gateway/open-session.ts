@@ -218,18 +218,21 @@ async function readWelcome(
 
 /**
  * Pods of which the host has a copy that it does not own and is not just being given. They are told with a generation
- * above the copy's, also where the copy is of an attempt that came to nothing: it must not run.
+ * above the copy's, also where the copy is of an attempt that came to nothing: it must not run. A pod may also have been
+ * deleted while the host was away. What an adoption in vain has marked is whose it was before, and runs on.
  */
 async function readElsewhere(
   tx: Queryable,
   nodeId: string,
-  held: readonly { readonly podId: string; readonly generation: bigint }[],
+  held: readonly { readonly podId: string; readonly vmid: number; readonly generation: bigint }[],
 ): Promise<{ podId: string; vmid: number; generation: bigint }[]> {
   return await tx.query(sql`
     SELECT p.id AS "podId", p.vmid, greatest(p.generation, max(held.generation) + 1) AS generation
-    FROM unnest(${held.map(({ podId }) => podId)}::uuid[], ${held.map(({ generation }) => generation)}::bigint[]) AS held (pod_id, generation)
+    FROM unnest(${held.map(({ podId }) => podId)}::uuid[], ${held.map(({ vmid }) => vmid)}::integer[],
+      ${held.map(({ generation }) => generation)}::bigint[]) AS held (pod_id, vmid, generation)
     JOIN cloud_pods p ON p.id = held.pod_id
-    WHERE p.node_id IS DISTINCT FROM ${nodeId} AND p.status <> 'deleted'
+    WHERE p.node_id IS DISTINCT FROM ${nodeId} AND (p.status <> 'deleted' OR p.vmid = held.vmid)
+      AND NOT (p.adopted_network IS NOT NULL AND p.activated_at IS NULL)
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND m.to_node_id = ${nodeId})
     GROUP BY p.id ORDER BY p.vmid`);
 }

@@ -188,7 +188,7 @@ test("archives that no host could remove are told with what they said, and tried
 describe("a container without a place", () => {
   async function orphan(): Promise<Pod> {
     const pod = await bench.activePod();
-    const container = seenOf(pod);
+    const container = { ...seenOf(pod), power: Power.POWER_STOPPED };
     const { task } = await bench.inTenant((tx) => destroyPodNow(tx, bench.who(), pod.id, new Date()));
     await bench.end(task.id);
     bench.host.meddle(container);

@@ -44,7 +44,8 @@ export function judgeUnmarked(seen: ContainerObservation, ofItsId: KnownPod | un
 
 /**
  * A container with the mark of a pod that is not here under this id; `pod` is undefined when nobody knows it, as after
- * the loss of our last hours. Removed without asking is only what is provably of no more use to anybody:
+ * the loss of our last hours. What runs beside its pod, or of a pod that was deleted, is stopped. Removed without asking is
+ * only what is provably of no more use to anybody:
  * - of a pod that was deleted or that its owner never got (an adoption that failed has left somebody's own container);
  * - a copy older than the pod's place, while the pod's own host shows the pod.
  * What has another id than its pod was made by hand, what carries the generation in force was moved by hand, and a mark
@@ -67,7 +68,11 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
   const offered: readonly Remedy[] = seen.vmid === pod.vmid ? ["remove", "dismiss"] : ["dismiss"];
   if (!livesElsewhere) {
     const isOver = pod.status === "deleted" ? !isSomebodysOwn(pod) : !pod.wasActivated && !pod.wasAdopted;
-    return { fact: marked("orphan", seen, evidence, offered), stop: false, remove: isOurDoing && isOver && !hasMore };
+    return {
+      fact: marked("orphan", seen, evidence, offered),
+      stop: isOurDoing && isOver && pod.status === "deleted" && seen.power === Power.POWER_RUNNING,
+      remove: isOurDoing && isOver && !hasMore,
+    };
   }
   const isLeftBehind = isOurDoing && seen.generation !== pod.generation && pod.isSeenAtHome;
   const isOnlyOne = seen.generation === pod.generation || !pod.isSeenAtHome;

@@ -99,16 +99,28 @@ describe("a container whose pod is elsewhere", () => {
 });
 
 describe("a container whose pod has no place", () => {
-  const orphan = (pod: Partial<KnownPod>) => ({
+  const stopped = { power: Power.POWER_STOPPED };
+  const orphan = (pod: Partial<KnownPod>, container: Partial<ContainerObservation> = stopped) => ({
     pods: [aPod({ nodeId: null, hasRoomHere: false, ...pod })],
-    containers: [aContainer()],
+    containers: [aContainer(container)],
   });
 
   test("is removed after the grace when the pod was deleted or was never its owner's", () => {
     expect(again(orphan({ status: "deleted" }), 11).deeds).toMatchObject([{ deed: "remove", kind: "orphan" }]);
     expect(again(orphan({ status: "failed", wasActivated: false }), 11).deeds).toMatchObject([{ deed: "remove" }]);
-    const containers = [aContainer({ partsOfNoPod: ["unused0"] })];
-    expect(again({ ...orphan({ status: "deleted" }), containers }, 30).deeds).toEqual([]);
+    expect(again(orphan({ status: "deleted" }, { ...stopped, partsOfNoPod: ["unused0"] }), 30).deeds).toEqual([]);
+  });
+
+  test("is stopped at once when the pod was deleted, also where its removal is left to people", () => {
+    expect(again(orphan({ status: "deleted" }, {}), 1).deeds).toMatchObject([{ deed: "stop", kind: "orphan" }]);
+    expect(again(orphan({ status: "deleted" }, {}), 11).deeds).toMatchObject([{ deed: "remove" }]);
+    const more = { partsOfNoPod: ["unused0"] };
+    expect(again(orphan({ status: "deleted", hasRoomHere: true }, more), 30)).toMatchObject({
+      seen: [{ kind: "orphan", offered: ["remove", "dismiss"] }],
+      deeds: [{ deed: "stop" }],
+    });
+    for (const alone of [{ wasAdopted: true, wasActivated: false }, { status: "failed" } as const])
+      expect(again(orphan({ status: "deleted", ...alone }, {}), 30).deeds).toEqual([]);
   });
 
   test("is only shown when it may be the last of somebody's data", () => {

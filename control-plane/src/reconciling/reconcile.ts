@@ -1,4 +1,5 @@
 import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { volumesAmong } from "../pods/extra-volumes.ts";
 import type { AutomaticDeed, Fact, FindingKind, KnownFinding, StuckArchive } from "./finding.ts";
 import { judgeArchives } from "./judge-archives.ts";
 import { judgeHome, missing } from "./judge-home.ts";
@@ -113,8 +114,7 @@ function judge({ nodeId, containers, pods, archives }: Comparison): Judged {
     const pod = seen.podId === "" ? podOfId(pods, seen.vmid, nodeId) : byId.get(seen.podId);
     const isHome = pod !== undefined && seen.podId === pod.id && isPlaced(pod, nodeId) && pod.vmid === seen.vmid;
     if (isHome) atHome.add(pod.id);
-    const isExpected =
-      pod !== undefined && pod.hasRoomHere && !isPlaced(pod, nodeId) && !isLost(pod) && !pod.isMissingAtHome;
+    const isExpected = pod !== undefined && !isPlaced(pod, nodeId) && goesByItself(pod, seen);
     if (pod !== undefined && pod.isSettled && isExpected && seen.podId === pod.id) {
       const kept = judgeKept(seen, pod);
       if (kept.stop) facts.push({ fact: kept.fact, stranger: kept });
@@ -140,6 +140,12 @@ function judge({ nodeId, containers, pods, archives }: Comparison): Judged {
 
 function isPlaced(pod: KnownPod, nodeId: string): boolean {
   return pod.nodeId === nodeId && pod.status !== "deleted";
+}
+
+/** Room is kept for it until whoever looks after what moves and lost hosts leave has removed it; volumes that no pod has he leaves alone. */
+function goesByItself(pod: KnownPod, { partsOfNoPod }: ContainerObservation): boolean {
+  const isLeftToPeople = pod.status === "deleted" ? volumesAmong(partsOfNoPod).length > 0 : pod.isMissingAtHome;
+  return pod.hasRoomHere && !isLost(pod) && !isLeftToPeople;
 }
 
 /** Given up with its host: should that come back, what is left of the pod must be seen. Its room is kept for it. */
