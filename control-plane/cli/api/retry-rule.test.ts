@@ -21,10 +21,13 @@ test.each([
   expect(retryDelayMs(error, standing)).toBe(delayMs);
 });
 
-test("waiting grows, is spread, and ends with the attempts or the deadline", () => {
-  const error = new UnreachableError("?");
-  const delays = [1, 2, 3, 4, 5, 6].map((attempt) => retryDelayMs(error, { ...standing, attempt }));
-  expect(delays).toEqual([250, 500, 1_000, 2_000, 4_000, undefined]);
-  expect(retryDelayMs(error, { ...standing, random: 0 })).toBe(125);
+test("waiting grows and is spread; what answers is asked six times, what cannot be reached until the deadline", () => {
+  const delaysOf = (error: Error): unknown[] =>
+    [1, 2, 3, 4, 5, 6, 100].map((attempt) => retryDelayMs(error, { ...standing, attempt }));
+  expect(delaysOf(refusal(503, "DATABASE_BUSY"))).toEqual([250, 500, 1_000, 2_000, 4_000, undefined, undefined]);
+  const lost = new UnreachableError("?");
+  expect(delaysOf(lost)).toEqual([250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
+  expect(retryDelayMs(lost, { ...standing, random: 0 })).toBe(125);
+  expect(retryDelayMs(lost, { ...standing, attempt: 100, leftMs: 5_000 })).toBeUndefined();
   expect(retryDelayMs(refusal(503, "DATABASE_BUSY", 2_000), { ...standing, leftMs: 1_999 })).toBeUndefined();
 });

@@ -1,6 +1,7 @@
 import { ApiRefusal, UnreachableError } from "../errors.ts";
 
-const attemptsMax = 6;
+/** Of a control plane that answers, but not with what was asked for. One that cannot be reached is tried until the deadline. */
+const answeredAttemptsMax = 6;
 const firstDelayMs = 250;
 const delayMaxMs = 5_000;
 
@@ -16,7 +17,8 @@ export interface Standing {
 
 /** How long to wait before a failed request is sent again; undefined: its error is the answer. */
 export function retryDelayMs(error: unknown, { attempt, leftMs, random }: Standing): number | undefined {
-  if (attempt >= attemptsMax || !isPassing(error)) return undefined;
+  if (!isPassing(error)) return undefined;
+  if (error instanceof ApiRefusal && attempt >= answeredAttemptsMax) return undefined;
   const backoffMs = Math.min(delayMaxMs, firstDelayMs * 2 ** (attempt - 1)) * (0.5 + random / 2);
   const askedMs = error instanceof ApiRefusal ? (error.retryAfterMs ?? 0) : 0;
   const delayMs = Math.max(backoffMs, askedMs);
