@@ -1,12 +1,13 @@
 import { makeArchiveStep, verifyArchiveStep } from "../backups/archive-steps.ts";
 import { failBackup } from "../backups/back-up-pod.saga.ts";
+import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import type { Saga, Step } from "../tasks/saga.ts";
 import { changePodStatus } from "./change-status.ts";
-import { lockPodById } from "./pod.ts";
-import { beginRemoval, vacate } from "./release-pod.ts";
+import { lockPodById, type Pod } from "./pod.ts";
+import { beginRemoval, leaveBehind, vacate } from "./release-pod.ts";
 import { removeContainerStep } from "./remove-container-step.ts";
 
 /** The host may be away for a day; the customer's bill ended with the request. */
@@ -18,7 +19,7 @@ const releaseStep: Step = {
   attemptsMax: 10,
   async begin({ tx, task, now }) {
     const pod = await lockPodById(tx, task.podId);
-    await vacate(tx, pod, now);
+    await ((await isKnownGone(tx, pod)) ? vacate(tx, pod, now) : leaveBehind(tx, pod, now));
     await changePodStatus(tx, pod, "gone");
     await tx.execute(sql`UPDATE cloud_pods SET deleted_at = ${now} WHERE id = ${pod.id}`);
     await tx.execute(
@@ -35,6 +36,18 @@ const releaseStep: Step = {
     return { kind: "done", message: "The pod is deleted" };
   },
 };
+
+/**
+ * Whether the pod's host has confirmed that nothing of it is there. Of a host that was given up nobody asks that: the removal
+ * was answered for it, or the pod had lost its place before.
+ */
+async function isKnownGone(tx: Queryable, { id, nodeId }: Pod): Promise<boolean> {
+  if (nodeId === null) return false;
+  const [removal] = await tx.query<{ isAnsweredFor: boolean }>(sql`
+    SELECT error_code IS NOT DISTINCT FROM 'NODE_EVACUATED' AS "isAnsweredFor" FROM node_commands
+    WHERE pod_id = ${id} AND node_id = ${nodeId} AND op = 'ensure_absent' ORDER BY id DESC LIMIT 1`);
+  return removal?.isAnsweredFor !== true;
+}
 
 /** After its last backup the pod goes as any other; one without has been going since it was asked for. */
 const beginRemovalStep: Step = {

@@ -28,9 +28,24 @@ export async function freeQuota(tx: Queryable, pod: Pod): Promise<void> {
  * container is gone, since until then it occupies the host.
  */
 export async function vacate(tx: Queryable, pod: Pod, now: Date): Promise<void> {
+  await releaseClaim(tx, pod.id, pod.generation);
+  await endPlace(tx, pod, now);
+}
+
+/**
+ * Ends the place, if any, of a pod whose host was given up and has confirmed nothing: should it come back, what it has of
+ * the pod occupies it. A claim there stays until it has removed that, as one of a former generation.
+ */
+export async function leaveBehind(tx: Queryable, pod: Pod, now: Date): Promise<void> {
+  await tx.execute(sql`
+    UPDATE cloud_pod_placements SET placed_to = ${now} WHERE pod_id = ${pod.id} AND generation = ${pod.generation} AND placed_to IS NULL`);
+  await tx.execute(sql`UPDATE cloud_pods SET generation = generation + 1 WHERE id = ${pod.id}`);
+  await endPlace(tx, pod, now);
+}
+
+async function endPlace(tx: Queryable, pod: Pod, now: Date): Promise<void> {
   await closeAllocation(tx, pod.id, pod.deletionRequestedAt ?? now);
   await releaseAddress(tx, pod.id);
-  await releaseClaim(tx, pod.id, pod.generation);
   await tx.execute(sql`
     UPDATE cloud_pods SET node_id = NULL, ip = NULL, observed_power = 'unknown', observed_at = ${now} WHERE id = ${pod.id}`);
 }
