@@ -136,7 +136,7 @@ const innocentCodes = new Set([
   "TARGET_CORDONED",
   "TARGET_NOT_ONLINE",
   "TARGET_WITHOUT_QUORUM",
-  "CLAIM_TOO_SMALL",
+  "CLAIM_OUTDATED",
   "CLAIM_LOST",
   "MOVE_OUTDATED",
   // The host that is emptied had other archives to make.

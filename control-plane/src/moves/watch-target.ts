@@ -19,7 +19,7 @@ export async function targetFault(
 ): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
   const [target] = await tx.query<{ schedulable: boolean; state: string; hasQuorum: boolean; fits: boolean }>(sql`
     SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state, s.quorate IS NOT FALSE AS "hasQuorum",
-      k.cpu >= ${pod.cores} AND k.memory_mb >= ${pod.memoryMb} AND (k.disk_gb >= ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
+      k.cpu = ${pod.cores} AND k.memory_mb = ${pod.memoryMb} AND (k.disk_gb = ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
         SELECT FROM node_claims o WHERE o.pod_id = k.pod_id AND o.generation = ${move.fromGeneration} AND o.storage_id = k.storage_id)) AS fits
     FROM node_claims k JOIN nodes n ON n.id = k.node_id JOIN node_status s ON s.node_id = n.id
     WHERE k.pod_id = ${pod.id} AND k.generation = ${move.toGeneration}`);
@@ -29,7 +29,7 @@ export async function targetFault(
   if (!states.includes(target.state)) return fault("TARGET_NOT_ONLINE", `${move.toNode} is ${target.state}`);
   if (!target.hasQuorum)
     return fault("TARGET_WITHOUT_QUORUM", `${move.toNode} has no quorum: nothing can be made there`);
-  return target.fits ? undefined : fault("CLAIM_TOO_SMALL", "The pod has grown since its place was claimed");
+  return target.fits ? undefined : fault("CLAIM_OUTDATED", "The pod has another size than its place was claimed for");
 }
 
 /** A move may wait for a turn of its source for hours: no pod is stopped for a place that is no good any more. */
