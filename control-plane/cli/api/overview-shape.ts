@@ -2,6 +2,17 @@ import { z } from "zod";
 
 const resource = z.object({ allocatable: z.number(), allocated: z.number(), free: z.number() });
 
+const drainProgress = z.object({
+  node: z.string(),
+  kind: z.string(),
+  deadlineAt: z.string(),
+  outcome: z.string().nullable(),
+  pods: z.number(),
+  done: z.number(),
+  moving: z.number(),
+  stuck: z.number(),
+});
+
 /** The members of the platform's overview that are shown. */
 export const overview = z.object({
   at: z.string(),
@@ -99,6 +110,7 @@ export const overview = z.object({
     byKind: z.array(z.object({ kind: z.string(), findings: z.number() })),
     held: z.boolean(),
   }),
+  drains: z.object({ running: z.array(drainProgress), incomplete: z.array(drainProgress) }),
   controlPlane: z.object({
     replicas: z.array(
       z.object({ hostname: z.string(), roles: z.array(z.string()), startedAt: z.string(), alive: z.boolean() }),

@@ -17,7 +17,7 @@ export function renderOverview(overview: Overview, nowMs: number): string {
 }
 
 function standing(overview: Overview): Record<string, string | undefined> {
-  const { queues, metering, security, pods, orphans, backups, findings, controlPlane } = overview;
+  const { queues, metering, security, pods, orphans, backups, findings, drains, controlPlane } = overview;
   const dead = queues.deadLetters.map(({ kind, reason, letters }) => `${letters} ${kind} (${reason})`);
   return {
     ...Object.fromEntries(
@@ -44,6 +44,7 @@ function standing(overview: Overview): Record<string, string | undefined> {
     metering: measured(metering),
     orphans: `${countOf(orphans.unmanaged, "unmanaged container")}, ${orphans.misplaced} misplaced`,
     findings: `${listed(findings.byKind, ({ kind, findings: of }) => `${of} ${kind}`)}${findings.held ? "; nothing is done about them now" : ""}`,
+    drains: drained(drains),
     backups: backedUp(backups),
     users: `${security.users.active} active (${countOf(security.users.administrators, "administrator")}, ${countOf(security.users.operators, "operator")}), ${countOf(security.users.liveSessions, "session")}`,
     "sign-in": `${security.signIns.failedInLastHour} failed in the last hour; blocked: ${countOf(security.signIns.blockedAccounts, "account")}, ${security.signIns.blockedAddresses} addresses`,
@@ -56,6 +57,18 @@ function standing(overview: Overview): Record<string, string | undefined> {
     ),
     orders: controlPlane.holdsOrders ? "held: the database was restored and not all hosts have reported" : undefined,
   };
+}
+
+function drained({ running, incomplete }: Overview["drains"]): string {
+  const under = running.map(
+    ({ kind, node, done, pods, moving, stuck, deadlineAt }) =>
+      `${kind} of ${node}: ${done} of ${countOf(pods, "pod")} away, ${moving} moving, ${stuck} stuck, until ${deadlineAt}`,
+  );
+  const ended = incomplete.map(
+    ({ kind, node, done, pods, outcome }) =>
+      `${kind} of ${node} INCOMPLETE, ${done} of ${countOf(pods, "pod")} away${outcome === null ? "" : ` (${outcome})`}`,
+  );
+  return listed([...under, ...ended], (line) => line);
 }
 
 function backedUp({ running, succeeded, failed, lastSuccessAt, due, damaged }: Overview["backups"]): string {

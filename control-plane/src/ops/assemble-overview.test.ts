@@ -35,6 +35,7 @@ const nothing: OverviewParts = {
   },
   orphans: { unmanaged: 0, misplaced: 0, containers: [] },
   backups: { running: 0, succeeded: 0, failed: 0, lastSuccessAt: null, due: 0, oldestDueAt: null, damaged: 0 },
+  drains: { running: [], incomplete: [] },
   findings: { byKind: [], dismissed: 0, held: false, newest: [] },
   controlPlane: { at, replicas: [], fleetEpoch: 1n, holdsOrders: false, database: {} },
 };

@@ -7,6 +7,7 @@ import type { BackupCounts } from "./read-backups.ts";
 import type { Orphans, PodCounts } from "./read-containers.ts";
 import type { ControlPlaneState } from "./read-control-plane.ts";
 import type { ConditionCount, CoreNode } from "./read-core-nodes.ts";
+import type { Drains } from "./read-drains.ts";
 import type { OpenFindings } from "./read-findings.ts";
 import type { HostBehind, MeteringLag, RollUpState, Verification } from "./read-metering.ts";
 import type { EndedTasks, Provisioning } from "./read-provisioning.ts";
@@ -31,6 +32,7 @@ export interface OverviewParts {
   readonly backups: BackupCounts;
   readonly findings: OpenFindings;
   readonly controlPlane: ControlPlaneState;
+  readonly drains: Drains;
 }
 
 /** Puts the overview together. What nobody has is an empty list: no row is ever made up. */
@@ -49,6 +51,7 @@ export function assembleOverview(parts: OverviewParts): Readable<Overview> {
     orphans: parts.orphans,
     backups: parts.backups,
     findings: parts.findings,
+    drains: parts.drains,
     controlPlane,
   };
 }

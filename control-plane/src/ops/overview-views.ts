@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import { drainStates } from "@cloudpods/shared/drain-lifecycle";
 import { timestamp, uuid } from "../http/fields.ts";
 import { nodeStates } from "../nodes/node-state.ts";
 
@@ -225,6 +226,30 @@ const backups = z.object({
   damaged: count.openapi({ description: "Not there or not readable any more." }),
 });
 
+const drain = z.object({
+  id: uuid,
+  nodeId: uuid,
+  node: z.string(),
+  kind: z.enum(["drain", "evacuation"]),
+  state: z.enum(drainStates),
+  reason: z.string(),
+  startedAt: timestamp,
+  deadlineAt: timestamp,
+  finishedAt: timestamp.nullable(),
+  outcome: z.string().nullable().openapi({ description: "Why it ended as it did." }),
+  pods: count,
+  done: count.openapi({ description: "Pods that are away, or gone." }),
+  moving: count,
+  stuck: count.openapi({ description: "Pods without a way or a place, whose move failed, or that were left." }),
+});
+
+const drains = z.object({
+  running: z.array(drain).openapi({ description: "Hosts that are being emptied or given up; twenty at most." }),
+  incomplete: z.array(drain).openapi({
+    description: "Of the last 24 hours: hosts that were not emptied, newest first; twenty at most.",
+  }),
+});
+
 const controlPlane = z.object({
   replicas: z.array(
     z.object({
@@ -260,6 +285,7 @@ export const overviewView = z
     orphans,
     backups,
     findings,
+    drains,
     controlPlane,
   })
   .openapi("PlatformOverview");

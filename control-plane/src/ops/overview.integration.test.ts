@@ -68,6 +68,7 @@ describe("GET /api/ops/platform-overview", () => {
       pods: { byStatus: [], onSilentHosts: 0, powerDrift: 0 },
       orphans: { unmanaged: 0, misplaced: 0, containers: [] },
       backups: { running: 0, succeeded: 0, failed: 0, lastSuccessAt: null, due: 0, oldestDueAt: null, damaged: 0 },
+      drains: { running: [], incomplete: [] },
       findings: { byKind: [], dismissed: 0, held: false, newest: [] },
       controlPlane: {
         replicas: [],
@@ -76,6 +77,35 @@ describe("GET /api/ops/platform-overview", () => {
         database: { synchronous_commit: expect.any(String) },
       },
     });
+  });
+
+  test("shows hosts that are being emptied, how far they are, and those of the last day that were not", async () => {
+    const [emptied, kept, longAgo] = await insertFleet(db.system, {
+      nodes: 3,
+      cores: 4,
+      memoryMb: 8_192,
+      diskGb: 100,
+    });
+    const tenantId = await makeTenant(db);
+    const pods = [];
+    for (const hostname of ["a", "b", "c"]) pods.push(await makePod(db, tenantId, { hostname }));
+    const [running, incomplete, old] = [newId(), newId(), newId()];
+    await run(sql`
+      INSERT INTO node_drains (id, node_id, kind, state, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline, outcome, finished_at)
+      VALUES (${running}, ${emptied}, 'drain', 'moving', 'new memory', 'user:x', 'r', 2, now() + interval '1 hour', 'fail', 'leave', NULL, NULL),
+        (${incomplete}, ${kept}, 'evacuation', 'incomplete', 'it burnt', 'user:x', 'r', 2, now(), 'fail', 'leave', 'without a backup', now() - interval '23 hours'),
+        (${old}, ${longAgo}, 'drain', 'incomplete', 'x', 'user:x', 'r', 2, now(), 'fail', 'leave', 'x', now() - interval '25 hours')`);
+    for (const [index, state] of ["moved", "moving", "blocked"].entries())
+      await run(
+        sql`INSERT INTO node_drain_pods (drain_id, tenant_id, pod_id, state) VALUES (${running}, ${tenantId}, ${pods[index]?.id ?? ""}, ${state})`,
+      );
+    const { drains } = await overview();
+    expect(drains.running).toMatchObject([
+      { id: running, nodeId: emptied, kind: "drain", reason: "new memory", pods: 3, done: 1, moving: 1, stuck: 1 },
+    ]);
+    expect(drains.incomplete).toMatchObject([
+      { id: incomplete, kind: "evacuation", outcome: "without a backup", pods: 0 },
+    ]);
   });
 
   test("shows hosts by role, the worst first, and what room they have", async () => {

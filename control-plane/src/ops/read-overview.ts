@@ -7,6 +7,7 @@ import { countBackups } from "./read-backups.ts";
 import { countPods, readOrphans } from "./read-containers.ts";
 import { readControlPlane } from "./read-control-plane.ts";
 import { countConditions, readWorstNodes } from "./read-core-nodes.ts";
+import { readDrains } from "./read-drains.ts";
 import { readFindings } from "./read-findings.ts";
 import { readHostsBehind, readLastVerification, readMeteringLag, readRollUpState } from "./read-metering.ts";
 import { readProvisioning } from "./read-provisioning.ts";
@@ -30,11 +31,23 @@ async function readParts(tx: Queryable): Promise<OverviewParts> {
     readFleet(tx),
     readMetering(tx),
     Promise.all([readQueues(tx), readProvisioning(tx), countPods(tx), countBackups(tx)]),
-    Promise.all([readSecurity(tx), readOrphans(tx), readFindings(tx), readControlPlane(tx)]),
+    Promise.all([readSecurity(tx), readOrphans(tx), readFindings(tx), readControlPlane(tx), readDrains(tx)]),
   ]);
   const [queues, provisioning, pods, backups] = work;
-  const [security, orphans, findings, controlPlane] = rest;
-  return { ...fleet, ...metering, queues, provisioning, pods, backups, security, orphans, findings, controlPlane };
+  const [security, orphans, findings, controlPlane, drains] = rest;
+  return {
+    ...fleet,
+    ...metering,
+    queues,
+    provisioning,
+    pods,
+    backups,
+    security,
+    orphans,
+    findings,
+    controlPlane,
+    drains,
+  };
 }
 
 async function readFleet(tx: Queryable) {
