@@ -39,6 +39,8 @@ export class ScriptedFleet {
   readonly archives = new Map<string, FleetContainer>();
   /** Those of them that cannot be read to their end. */
   readonly unreadable = new Set<string>();
+  /** Hosts that see none of them, as when their storage is not mounted. */
+  readonly blind = new Set<string>();
   /** In the order in which they were carried out: `<op>@<host>`. */
   readonly carriedOut: string[] = [];
   readonly doubleRuns: string[] = [];
@@ -264,15 +266,15 @@ export class ScriptedFleet {
     return true;
   }
 
-  #backupOf({ op }: FleetCommand): string | null {
-    if (op?.$case === "backup") return this.#archive(volumeOf(op.value.backupId));
+  #backupOf({ op, nodeId }: FleetCommand): string | null {
+    if (op?.$case === "backup") return this.#archive(nodeId, volumeOf(op.value.backupId));
     if (op?.$case === "verifyBackup" || op?.$case === "deleteBackup" || op?.$case === "restore")
-      return this.#archive(op.value.volumeId);
+      return this.#archive(nodeId, op.value.volumeId);
     return null;
   }
 
-  #archive(volumeId: string): string {
-    const found = this.archives.has(volumeId);
+  #archive(nodeId: string, volumeId: string): string {
+    const found = this.archives.has(volumeId) && !this.blind.has(nodeId);
     return JSON.stringify({
       volumeId: found ? volumeId : "",
       found,

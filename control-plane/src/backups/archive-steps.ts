@@ -4,6 +4,7 @@ import { failureOf, sendWish, type Wish } from "../pods/command-steps.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
 import type { FinishedCommand, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
 import { lockBackup, type Backup } from "./backup.ts";
+import { lockBackupsOf } from "./take-back-retention.ts";
 
 /** Disks of hundreds of GB are read and packed. */
 export const archiveTimeoutMs = 4 * 3_600_000;
@@ -63,7 +64,14 @@ async function lockBoth(context: StepContext): Promise<BackupContext | undefined
   const id = backupIdOf(context.task);
   if (id === undefined) return undefined;
   const pod = await lockPodById(context.tx, context.task.podId);
+  // In the order of whoever decides about all of them.
+  await lockBackupsOf(context.tx, pod.id);
   return { ...context, pod, backup: await lockBackup(context.tx, pod, id) };
+}
+
+/** The host reads an archive to its end. */
+export function lookWish(volumeId: string): Wish {
+  return { op: { $case: "verifyBackup", value: { volumeId, atOnce: false } }, timeoutMs: archiveTimeoutMs };
 }
 
 /** The archive as the host saw it at the end of a command. */
@@ -114,10 +122,7 @@ export const verifyArchiveStep = backupStep({
       backup.state === "available" ? { kind: "done", message: "The archive was read" } : undefined,
     );
   },
-  wish: ({ backup }) => ({
-    op: { $case: "verifyBackup", value: { volumeId: backup.volumeId ?? "", atOnce: false } },
-    timeoutMs: archiveTimeoutMs,
-  }),
+  wish: ({ backup }) => lookWish(backup.volumeId ?? ""),
   async onSuccess({ tx, backup, now }, command) {
     const archive = archiveOf(command);
     if (archive?.found !== true) return { kind: "fail", code: "ARCHIVE_MISSING", message: "The archive is gone again" };

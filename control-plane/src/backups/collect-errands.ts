@@ -1,14 +1,13 @@
 import { giveUpCommand, waitsInVain } from "../nodes/give-up-command.ts";
-import { notifyTenant } from "../notifications/notify-tenant.ts";
 import type { Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import { archiveOf } from "./archive-steps.ts";
-import { damagedNews } from "./backup-news.ts";
+import { noteDamage } from "./note-damage.ts";
 import type { Errand, ErrandDoors } from "./send-errands.ts";
-import { lockBackupsOf, takeBackRetention } from "./take-back-retention.ts";
+import { lockBackupsOf } from "./take-back-retention.ts";
 
 /** What the answers of hosts were. */
 export interface CollectReport {
@@ -148,23 +147,11 @@ async function noteLook(
   isThere: boolean,
   now: Date,
 ): Promise<"damaged" | undefined> {
-  const { id, tenantId, podId, damagedAt } = answer;
   await tx.execute(sql`
     UPDATE cloud_pod_backups SET checked_at = ${now}, verified_at = CASE WHEN ${isGood} THEN ${now}::timestamptz ELSE verified_at END,
-      damaged_at = CASE WHEN ${isGood} THEN NULL ELSE coalesce(damaged_at, ${now}::timestamptz) END,
+      damaged_at = CASE WHEN ${isGood} THEN NULL ELSE damaged_at END,
       error_code = NULL, error_message = NULL, errand = NULL, errand_command_id = NULL, errand_attempts = 0, errand_failed_node_id = NULL
-    WHERE id = ${id}`);
-  if (isGood || damagedAt !== null) return undefined;
-  await takeBackRetention(tx, podId);
-  await notifyTenant(tx, damagedNews({ ...answer, isThere }));
-  await recordAudit(tx, {
-    actor: systemActor("backups"),
-    requestId: undefined,
-    tenantId,
-    action: "backup.damaged",
-    targetType: "backup",
-    targetId: id,
-    detail: { podId, found: isThere },
-  });
-  return "damaged";
+    WHERE id = ${answer.id}`);
+  if (isGood) return undefined;
+  return (await noteDamage(tx, { ...answer, isThere }, now)) ? "damaged" : undefined;
 }

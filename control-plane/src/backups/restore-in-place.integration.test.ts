@@ -32,8 +32,47 @@ describe("a restore in place", () => {
     bench.hosts.unreadable.add((await bench.backupOf(backupId)).volumeId ?? "");
     const { task } = await bench.restore(pod, backupId);
     expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_UNREADABLE" });
+    expect((await bench.backupOf(backupId)).damagedAt).not.toBeNull();
     expect(bench.hosts.carriedOut.filter((one) => one.startsWith("restore"))).toEqual([]);
     expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+  });
+
+  test("of an archive that is gone asks another host, marks the backup and tells once; the next one is taken", async () => {
+    const { pod, backupId: older } = await bench.backedUp();
+    const { backupId } = await bench.done(bench.backUp(pod));
+    await bench.db.system.execute(
+      sql`UPDATE cloud_pod_backups SET delete_requested_at = now(), delete_reason = 'retention' WHERE id = ${older}`,
+    );
+    await bench.db.system.execute(
+      sql`UPDATE tenants SET billing_email = 'owner@example.com' WHERE id = ${bench.tenantId}`,
+    );
+    bench.hosts.archives.delete((await bench.backupOf(backupId)).volumeId ?? "");
+    const { task } = await bench.restore(pod, backupId);
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_MISSING" });
+    const asked = await bench.db.system.query(
+      sql`SELECT DISTINCT node_id FROM node_commands WHERE task_id = ${task.id} AND op = 'verify_backup'`,
+    );
+    expect(asked).toHaveLength(2);
+    expect((await bench.backupOf(backupId)).damagedAt).not.toBeNull();
+    const [told] = await bench.db.system.query(sql`
+      SELECT (SELECT count(*) FROM audit_log WHERE action = 'backup.damaged' AND target_id = ${backupId}) AS audit,
+        (SELECT count(*) FROM notifications WHERE tenant_id = ${bench.tenantId}) AS news`);
+    expect(told).toEqual({ audit: 1n, news: 1n });
+    // It was to go for the one that is damaged.
+    expect((await bench.backupOf(older)).deleteRequestedAt).toBeNull();
+    await expect(bench.restore(pod, backupId)).rejects.toMatchObject({ code: "BACKUP_DAMAGED" });
+    await bench.done(bench.restore(pod, older));
+  });
+
+  test("of an archive that only the pod's own host does not see marks nothing", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    bench.hosts.blind.add(pod.nodeId ?? "");
+    const { task } = await bench.restore(pod, backupId);
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_NOT_SEEN" });
+    expect((await bench.backupOf(backupId)).damagedAt).toBeNull();
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+    bench.hosts.blind.clear();
+    await bench.done(bench.restore(pod, backupId));
   });
 
   test.each(["running", "stopped"] as const)(

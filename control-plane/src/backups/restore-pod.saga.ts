@@ -10,8 +10,9 @@ import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import { allowMoreTime, explainFailure } from "../tasks/change-task.ts";
 import type { Saga, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
-import { archiveOf, archiveTimeoutMs, backupStep } from "./archive-steps.ts";
+import { archiveOf, archiveTimeoutMs, backupStep, lookWish } from "./archive-steps.ts";
 import { requireUsable } from "./backup.ts";
+import { judgeLook } from "./judge-look.ts";
 import { requireRoomBeside } from "./require-restorable.ts";
 import { restoreWish } from "./restore-wish.ts";
 
@@ -26,21 +27,19 @@ export const checkArchiveStep: Step = backupStep({
   waitingFor: "Reading the backup",
   // Since it was asked for, the backup may have been found damaged or told to go.
   before: async ({ backup }) => await refusalOf(() => requireUsable(backup)),
-  wish: ({ backup }) => ({
-    op: { $case: "verifyBackup", value: { volumeId: backup.volumeId ?? "", atOnce: false } },
-    timeoutMs: archiveTimeoutMs,
-  }),
-  async onSuccess(_, command) {
-    const archive = archiveOf(command);
-    if (archive?.found !== true)
-      return await Promise.resolve({
-        kind: "fail",
-        code: "ARCHIVE_MISSING",
-        message: "The backup is not there any more",
-      });
-    if (!archive.readable)
-      return { kind: "fail", code: "ARCHIVE_UNREADABLE", message: "The backup cannot be read to its end" };
-    return { kind: "done", message: "The backup is there and can be read" };
+  wish: ({ backup }) => lookWish(backup.volumeId ?? ""),
+  async onSuccess(context, command) {
+    const { pod, backup } = context;
+    if (backup.volumeId === null) throw new Error(`backup ${backup.id} has no archive`);
+    const usable = { ...backup, volumeId: backup.volumeId };
+    const verdict = await judgeLook(context, pod, { backup: usable, userNodeId: pod.nodeId ?? "" }, command);
+    if (verdict.kind === "good") return { kind: "done", message: "The backup is there and can be read" };
+    if (verdict.kind === "wait") return verdict;
+    const fail = (code: string, message: string) => ({ kind: "fail", code, message }) as const;
+    if (verdict.kind === "unseen")
+      return fail("ARCHIVE_NOT_SEEN", "Another host sees the backup, but not the pod's own: its storage is not there");
+    if (verdict.isThere) return fail("ARCHIVE_UNREADABLE", "The backup cannot be read to its end");
+    return fail("ARCHIVE_MISSING", "The backup is not there any more");
   },
 });
 

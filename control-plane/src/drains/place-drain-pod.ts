@@ -144,6 +144,8 @@ const innocentCodes = new Set([
   "LOCKED",
   "CANCELLED",
   "POD_DESTROYED",
+  // The next try takes another backup.
+  "BACKUP_DAMAGED",
 ]);
 
 /** Notes how the move of a pod has ended. */

@@ -3,12 +3,13 @@ import { blockerOf } from "../moves/read-surroundings.ts";
 import { isBusy, startReserved } from "../moves/request-move.ts";
 import { insertMove, nextGeneration, shallRun } from "../moves/reserve-move.ts";
 import type { Transaction } from "../platform/database.ts";
+import { sql } from "../platform/sql.ts";
 import { placementRequestOf } from "../pods/reserve-place.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { placePod } from "../scheduling/place-pod.ts";
 import type { PlacementRequest } from "../scheduling/placement-request.ts";
-import { chooseRescue, type Rescue } from "./choose-rescue.ts";
+import { chooseRescue, type Rescue, type RescueHost } from "./choose-rescue.ts";
 import { changeDrainPod, type Drain } from "./drain.ts";
 import { markLost } from "./mark-lost.ts";
 import { blockerFrom } from "./place-drain-pod.ts";
@@ -42,6 +43,7 @@ export async function rescuePod(
     return undefined;
   }
   try {
+    const hosts = await untried(tx, drain, podId, rescue.hosts);
     const generation = await nextGeneration(tx, pod);
     const place = await placePod(tx, fleet, {
       tenantId: pod.tenantId,
@@ -49,7 +51,7 @@ export async function rescuePod(
       vmid: pod.vmid,
       generation,
       purpose: "move",
-      request: rescueRequest(pod, rescue),
+      request: rescueRequest(pod, { ...rescue, hosts }),
     });
     const host = rescue.hosts.find(({ nodeId }) => nodeId === place.nodeId);
     const { archive } = rescue;
@@ -79,6 +81,15 @@ export async function rescuePod(
     await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blockerFrom(error) });
     return undefined;
   }
+}
+
+/** Hosts on which it has failed come into question again only when there are no others. */
+async function untried(tx: Transaction, drain: Drain, podId: string, hosts: readonly RescueHost[]) {
+  const [row] = await tx.query<{ failedTargets: string[] }>(
+    sql`SELECT failed_targets AS "failedTargets" FROM node_drain_pods WHERE drain_id = ${drain.id} AND pod_id = ${podId}`,
+  );
+  const others = hosts.filter(({ nodeId }) => row?.failedTargets.includes(nodeId) !== true);
+  return others.length > 0 ? others : hosts;
 }
 
 const noBackup = {

@@ -1,4 +1,7 @@
 import { BackupObservation, MoveObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { lockBackupOf } from "../backups/backup-of-move.ts";
+import type { UsableBackup } from "../backups/backup.ts";
+import { judgeLook } from "../backups/judge-look.ts";
 import { sql } from "../platform/sql.ts";
 import { observationOf } from "../pods/command-steps.ts";
 import { containerSpecOf, differences } from "../pods/container-spec.ts";
@@ -149,19 +152,45 @@ export const verifyStep = moveStep({
     timeoutMs: copyTimeoutMs,
   }),
   watch: watchTarget,
-  async onSuccess({ move }, command) {
+  async onSuccess(context, command) {
+    const { tx, pod, move } = context;
+    const backup = await lockBackupOf(tx, pod, move);
+    if (backup !== undefined) return await judged(context, backup, command);
     const archive = archiveOf(command);
-    if (archive === undefined || !archive.found)
-      return await Promise.resolve({
-        kind: "fail",
-        code: "ARCHIVE_NOT_SEEN",
-        message: `${move.toNode} does not see the archive`,
-      });
+    if (archive === undefined || !archive.found) return notSeen(move);
     if (!archive.readable)
       return { kind: "fail", code: "ARCHIVE_UNREADABLE", message: `${move.toNode} cannot read the archive to its end` };
     return { kind: "done", message: "The target can read the archive" };
   },
 });
+
+const notSeen = ({ toNode }: Move): StepOutcome => ({
+  kind: "fail",
+  code: "ARCHIVE_NOT_SEEN",
+  message: `${toNode} does not see the archive`,
+});
+
+/** A customer's backup that is not good is noted as damaged: whoever tries again takes another one. */
+async function judged(context: MoveContext, backup: UsableBackup, command: FinishedCommand): Promise<StepOutcome> {
+  const { pod, move } = context;
+  const verdict = await judgeLook(context, pod, { backup, userNodeId: move.toNodeId }, command);
+  switch (verdict.kind) {
+    case "good":
+      return { kind: "done", message: "The target can read the archive" };
+    case "wait":
+      return verdict;
+    case "unseen":
+      return notSeen(move);
+    case "damaged": {
+      const fault = verdict.isThere ? "cannot be read to its end" : "is not there any more";
+      return {
+        kind: "fail",
+        code: "BACKUP_DAMAGED",
+        message: `The backup of ${backup.startedAt.toISOString()} ${fault}`,
+      };
+    }
+  }
+}
 
 /** In a cluster an id is one entry for all members: the archive that was just read is what the pod is until it is restored. */
 export const freeIdStep = moveStep({
