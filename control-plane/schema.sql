@@ -52,6 +52,22 @@ CREATE TRIGGER audit_log_no_truncate BEFORE TRUNCATE ON public.audit_log FOR EAC
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))
 GRANT INSERT (id, at, tenant_id, actor_kind, actor_id, request_id, action, target_type, target_id, detail), SELECT TO cloudpods_api
 
+TABLE audit_proof (
+  id boolean NOT NULL DEFAULT true
+  tail_seq bigint NOT NULL DEFAULT 1
+  tail_root text
+  walk_seq bigint
+  walk_root text
+  verified_at timestamp with time zone
+  whole_at timestamp with time zone
+  fault_seq bigint
+  fault_code text
+  version integer NOT NULL DEFAULT 1
+  CONSTRAINT a_fault_has_a_place CHECK (((fault_seq IS NULL) = (fault_code IS NULL)))
+  CONSTRAINT audit_proof_pkey PRIMARY KEY (id)
+  CONSTRAINT one_proof CHECK (id)
+)
+
 TABLE audit_seals (
   from_seq bigint NOT NULL
   to_seq bigint NOT NULL
@@ -60,6 +76,8 @@ TABLE audit_seals (
   sealed_at timestamp with time zone NOT NULL DEFAULT now()
   CONSTRAINT audit_seals_pkey PRIMARY KEY (from_seq)
 )
+CREATE TRIGGER audit_seals_append_only BEFORE DELETE OR UPDATE ON public.audit_seals FOR EACH ROW EXECUTE FUNCTION audit_seals_are_append_only()
+CREATE TRIGGER audit_seals_no_truncate BEFORE TRUNCATE ON public.audit_seals FOR EACH STATEMENT EXECUTE FUNCTION audit_seals_are_append_only()
 
 TABLE certificate_authorities (
   id uuid NOT NULL
@@ -1645,6 +1663,14 @@ BEGIN
     RETURN NEW;
   END IF;
   RAISE EXCEPTION 'audit_log is append-only' USING ERRCODE = 'restrict_violation';
+END $function$
+
+CREATE OR REPLACE FUNCTION public.audit_seals_are_append_only()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  RAISE EXCEPTION 'audit_seals is append-only' USING ERRCODE = 'restrict_violation';
 END $function$
 
 CREATE OR REPLACE FUNCTION public.billed_figures_stay()

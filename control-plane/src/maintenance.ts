@@ -6,6 +6,7 @@ import { reconcilePower } from "./pods/reconcile-power.ts";
 import { pruneHistory } from "./prune-history.ts";
 import { recountQuotas } from "./quotas/recount-quotas.ts";
 import { recountClaims } from "./scheduling/recount-claims.ts";
+import { proveAudit } from "./security/prove-audit.ts";
 import { pruneIdentity } from "./security/prune-identity.ts";
 import { sealAuditLoop } from "./security/seal-audit-loop.ts";
 
@@ -43,6 +44,16 @@ export function maintenanceLoops(db: Database): Loop[] {
       },
     },
     sealAuditLoop(db),
+    {
+      name: "prove-audit",
+      everyMs: minuteMs,
+      async run() {
+        const fault = await proveAudit(db);
+        if (fault !== undefined)
+          throw new Error(`the audit log is not what was sealed: ${fault.code} at row ${fault.seq}`);
+        return undefined;
+      },
+    },
     {
       name: "prune-history",
       everyMs: minuteMs,

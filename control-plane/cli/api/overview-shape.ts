@@ -79,7 +79,12 @@ export const overview = z.object({
       expiring: z.array(z.object({ name: z.string(), expiresAt: z.string() })),
       revokedNodes: z.array(z.object({ name: z.string() })),
     }),
-    audit: z.object({ unsealedRows: z.number() }),
+    audit: z.object({
+      unsealedRows: z.number(),
+      lastVerifiedAt: z.string().nullable(),
+      intact: z.boolean().nullable(),
+      fault: z.object({ seq: z.string(), code: z.string() }).nullable(),
+    }),
   }),
   capacity: z.array(
     z.object({

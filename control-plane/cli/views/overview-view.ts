@@ -50,7 +50,7 @@ function standing(overview: Overview): Record<string, string | undefined> {
     "sign-in": `${security.signIns.failedInLastHour} failed in the last hour; blocked: ${countOf(security.signIns.blockedAccounts, "account")}, ${security.signIns.blockedAddresses} addresses`,
     "API tokens": `${security.apiTokens.live} live, ${security.apiTokens.withoutExpiry} without expiry`,
     certificates: certified(security.certificates),
-    "audit log": `${security.audit.unsealedRows} rows wait for their seal`,
+    "audit log": audited(security.audit),
     replicas: listed(
       controlPlane.replicas,
       ({ hostname, roles, alive }) => `${hostname} (${roles.join(", ")}${alive ? "" : "; not seen lately"})`,
@@ -117,6 +117,16 @@ function certified({ expiring, revokedNodes }: Overview["security"]["certificate
       : `expiring: ${listed(expiring, ({ name, expiresAt }) => `${name} ${expiresAt}`)}`,
     ...(revokedNodes.length === 0 ? [] : [`revoked: ${listed(revokedNodes, ({ name }) => name)}`]),
   ].join("; ");
+}
+
+function audited({ unsealedRows, lastVerifiedAt, intact, fault }: Overview["security"]["audit"]): string {
+  const proof =
+    fault !== null
+      ? `NOT WHAT WAS SEALED: ${fault.code} at row ${fault.seq}`
+      : intact === null
+        ? "not proved yet"
+        : "intact";
+  return `${proof}${lastVerifiedAt === null ? "" : ` (proved ${lastVerifiedAt})`}; ${unsealedRows} rows wait for their seal`;
 }
 
 function renderCapacity(capacity: Overview["capacity"]): string {

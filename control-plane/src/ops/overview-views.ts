@@ -146,7 +146,21 @@ const security = z.object({
       description: "Hosts in the fleet whose certificates are revoked, twenty at most.",
     }),
   }),
-  audit: z.object({ unsealedRows: count, sealLagSeconds: seconds, lastSealAt: timestamp.nullable() }),
+  audit: z.object({
+    unsealedRows: count,
+    sealLagSeconds: seconds,
+    lastSealAt: timestamp.nullable(),
+    lastVerifiedAt: timestamp.nullable().openapi({ description: "When what is new was proved last; every minute." }),
+    wholeVerifiedAt: timestamp.nullable().openapi({ description: "When all of it was proved last; every day." }),
+    intact: z
+      .boolean()
+      .nullable()
+      .openapi({ description: "Whether the log is as it was sealed; null: not proved yet." }),
+    fault: z
+      .object({ seq: z.string(), code: z.string() })
+      .nullable()
+      .openapi({ description: "The first place that is not, and how; `/api/ops/audit/verify` tells more." }),
+  }),
 });
 
 const resource = z.object({

@@ -24,11 +24,17 @@ export interface SecurityPosture {
   readonly audit: SealState;
 }
 
-/** How far the chain of the audit log is behind. */
+/** How far the chain of the audit log is behind, and whether it holds. */
 export interface SealState {
   readonly unsealedRows: number;
   readonly sealLagSeconds: number;
   readonly lastSealAt: Date | null;
+  readonly lastVerifiedAt: Date | null;
+  /** When all of it was found as it was sealed, from the first row on. */
+  readonly wholeVerifiedAt: Date | null;
+  /** Null: nobody has looked yet. */
+  readonly intact: boolean | null;
+  readonly fault: { readonly seq: string; readonly code: string } | null;
 }
 
 const hostsShown = 20;
@@ -100,7 +106,10 @@ export async function readSealState(db: Queryable): Promise<SealState> {
   return only(
     await db.query<SealState>(sql`
       SELECT count(*)::integer AS "unsealedRows", coalesce(extract(epoch FROM now() - min(at)), 0)::integer AS "sealLagSeconds",
-        (SELECT sealed_at FROM audit_seals ORDER BY from_seq DESC LIMIT 1) AS "lastSealAt"
+        (SELECT sealed_at FROM audit_seals ORDER BY from_seq DESC LIMIT 1) AS "lastSealAt",
+        (SELECT verified_at FROM audit_proof) AS "lastVerifiedAt", (SELECT whole_at FROM audit_proof) AS "wholeVerifiedAt",
+        (SELECT fault_code IS NULL FROM audit_proof WHERE verified_at IS NOT NULL) AS intact,
+        (SELECT json_build_object('seq', fault_seq::text, 'code', fault_code) FROM audit_proof WHERE fault_code IS NOT NULL) AS fault
       FROM audit_log WHERE chain_seq IS NULL`),
   );
 }

@@ -4,6 +4,7 @@ import { createTestDatabase, type TestDatabase } from "../../../test/support/pos
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "./actor.ts";
 import { recordAudit } from "./audit.ts";
+import { proveAudit } from "./prove-audit.ts";
 import { sealAudit } from "./seal-audit.ts";
 import { sealAuditLoop } from "./seal-audit-loop.ts";
 import { verifyAuditChain } from "./verify-audit-chain.ts";
@@ -40,8 +41,10 @@ async function sealedLog(): Promise<void> {
 async function tamper(statement: string): Promise<void> {
   await db.system.transaction(async (tx) => {
     await tx.execute(sql`ALTER TABLE audit_log DISABLE TRIGGER USER`);
+    await tx.execute(sql`ALTER TABLE audit_seals DISABLE TRIGGER USER`);
     await tx.execute({ text: statement, values: [] });
     await tx.execute(sql`ALTER TABLE audit_log ENABLE TRIGGER USER`);
+    await tx.execute(sql`ALTER TABLE audit_seals ENABLE TRIGGER USER`);
   });
 }
 
@@ -159,6 +162,49 @@ describe("the chain of the audit log", () => {
     await sealAudit(db.system);
     expect(await fault()).toBeUndefined();
     expect((await verifyAuditChain(db.system, noted)).fault).toEqual({ seq: 10n, code: "ROOT_DIFFERS" });
+  });
+
+  test.each([
+    "DELETE FROM audit_seals WHERE from_seq = 7",
+    "UPDATE audit_seals SET root = sha256('x')",
+    "TRUNCATE audit_seals",
+  ])("loses no seal by accident: %s", async (statement) => {
+    await sealedLog();
+    await expect(db.system.execute({ text: statement, values: [] })).rejects.toThrow("audit_seals is append-only");
+    expect(await fault()).toBeUndefined();
+  });
+
+  test("is proved by itself: what is new at each look, all of it once a day", async () => {
+    const proof = async () => (await db.system.query<Record<string, unknown>>(sql`SELECT * FROM audit_proof`))[0] ?? {};
+    const age = sql`UPDATE audit_proof SET whole_at = now() - interval '25 hours'`;
+    expect(await proveAudit(db.system)).toBeUndefined();
+    await sealedLog();
+    expect(await proveAudit(db.system, 4n)).toBeUndefined();
+    expect(await proof()).toMatchObject({ tail_seq: 7n, fault_code: null });
+    expect(await proveAudit(db.system, 4n)).toBeUndefined();
+    expect(await proof()).toMatchObject({ tail_seq: 10n, whole_at: expect.any(Date) as Date });
+    // Old rows are nobody's business until a day is over; then the walk finds what was done to them.
+    await tamper("UPDATE audit_log SET action = 'thing.nothing' WHERE chain_seq = 8");
+    expect(await proveAudit(db.system, 4n)).toBeUndefined();
+    await db.system.execute(age);
+    expect(await proveAudit(db.system, 4n)).toBeUndefined();
+    expect(await proof()).toMatchObject({ walk_seq: 7n });
+    expect(await proveAudit(db.system, 4n)).toEqual({ seq: 8n, code: "ROW_CHANGED" });
+    expect(await proof()).toMatchObject({ fault_seq: 8n, fault_code: "ROW_CHANGED" });
+    await tamper("UPDATE audit_log SET action = 'thing.8' WHERE chain_seq = 8");
+    expect(await proveAudit(db.system, 4n)).toBeUndefined();
+    expect(await proof()).toMatchObject({ walk_seq: null, fault_code: null });
+  });
+
+  test("shows at the next look that its end was cut off, and goes on showing it", async () => {
+    await sealedLog();
+    expect(await proveAudit(db.system)).toBeUndefined();
+    await tamper("DELETE FROM audit_log WHERE chain_seq > 6; DELETE FROM audit_seals WHERE from_seq > 6");
+    for (let index = 0; index < 3; index += 1) await change("thing.else");
+    await sealAudit(db.system);
+    await db.system.execute(sql`UPDATE audit_proof SET whole_at = now() - interval '25 hours'`);
+    for (let look = 0; look < 2; look += 1)
+      expect(await proveAudit(db.system)).toEqual({ seq: 10n, code: "ROOT_DIFFERS" });
   });
 
   test("has its root logged once an hour, which shows an end that was cut off", async () => {
