@@ -64,7 +64,9 @@ export const overview = z.object({
     behind: z.array(z.object({ name: z.string(), lagSeconds: z.number() })),
     spools: z.object({ total: z.number() }),
     lostBatches: z.number(),
+    rolledUpTo: z.string().nullable(),
     dirtyHours: z.object({ waiting: z.number() }),
+    lastVerification: z.object({ yearMonth: z.string(), verifiedAt: z.string(), findings: z.number() }).nullable(),
   }),
   security: z.object({
     users: z.object({
@@ -76,6 +78,7 @@ export const overview = z.object({
     apiTokens: z.object({ live: z.number(), withoutExpiry: z.number() }),
     signIns: z.object({ failedInLastHour: z.number(), blockedAccounts: z.number(), blockedAddresses: z.number() }),
     certificates: z.object({
+      authorityExpiresAt: z.string().nullable(),
       expiring: z.array(z.object({ name: z.string(), expiresAt: z.string() })),
       revokedNodes: z.array(z.object({ name: z.string() })),
     }),
@@ -95,6 +98,7 @@ export const overview = z.object({
       cpuCores: resource,
       memoryMb: resource,
       diskGb: resource,
+      headroom: z.array(z.object({ planCode: z.string(), pods: z.number() })),
     }),
   ),
   pods: z.object({
@@ -109,6 +113,7 @@ export const overview = z.object({
     failed: z.number(),
     lastSuccessAt: z.string().nullable(),
     due: z.number(),
+    oldestDueAt: z.string().nullable(),
     damaged: z.number(),
   }),
   findings: z.object({
@@ -121,5 +126,6 @@ export const overview = z.object({
       z.object({ hostname: z.string(), roles: z.array(z.string()), startedAt: z.string(), alive: z.boolean() }),
     ),
     holdsOrders: z.boolean(),
+    database: z.record(z.string(), z.string()),
   }),
 });

@@ -8,15 +8,16 @@ type Overview = AnswerOf<"showOverview">;
 export function renderOverview(overview: Overview, nowMs: number): string {
   const sections = [
     `Platform at ${overview.at}`,
-    renderFields(standing(overview)),
+    renderFields(standing(overview, nowMs)),
     titled("Capacity (promised of what there is)", renderCapacity(overview.capacity)),
+    titled("Room for more pods", renderHeadroom(overview.capacity)),
     ...hostsNotWell(overview, nowMs),
     ...recentFailures(overview, nowMs),
   ];
   return sections.join("\n\n");
 }
 
-function standing(overview: Overview): Record<string, string | undefined> {
+function standing(overview: Overview, nowMs: number): Record<string, string | undefined> {
   const { queues, metering, security, pods, orphans, backups, findings, drains, controlPlane } = overview;
   const dead = queues.deadLetters.map(({ kind, reason, letters }) => `${letters} ${kind} (${reason})`);
   return {
@@ -42,18 +43,27 @@ function standing(overview: Overview): Record<string, string | undefined> {
     ),
     "dead letters": dead.length === 0 ? "none" : dead.join(", "),
     metering: measured(metering),
+    "metering proof": proven(metering.lastVerification, nowMs),
     orphans: `${countOf(orphans.unmanaged, "unmanaged container")}, ${orphans.misplaced} misplaced`,
     findings: `${listed(findings.byKind, ({ kind, findings: of }) => `${of} ${kind}`)}${findings.held ? "; nothing is done about them now" : ""}`,
     drains: drained(drains),
-    backups: backedUp(backups),
+    backups: backedUp(backups, nowMs),
     users: `${security.users.active} active (${countOf(security.users.administrators, "administrator")}, ${countOf(security.users.operators, "operator")}), ${countOf(security.users.liveSessions, "session")}`,
     "sign-in": `${security.signIns.failedInLastHour} failed in the last hour; blocked: ${countOf(security.signIns.blockedAccounts, "account")}, ${security.signIns.blockedAddresses} addresses`,
     "API tokens": `${security.apiTokens.live} live, ${security.apiTokens.withoutExpiry} without expiry`,
     certificates: certified(security.certificates),
+    "certificate authority":
+      security.certificates.authorityExpiresAt === null
+        ? "none yet"
+        : `expires ${security.certificates.authorityExpiresAt}`,
     "audit log": audited(security.audit),
     replicas: listed(
       controlPlane.replicas,
       ({ hostname, roles, alive }) => `${hostname} (${roles.join(", ")}${alive ? "" : "; not seen lately"})`,
+    ),
+    database: listed(
+      Object.entries(controlPlane.database),
+      ([name, value]) => `${name} ${value === "" ? "none" : value}`,
     ),
     orders: controlPlane.holdsOrders ? "held: the database was restored and not all hosts have reported" : undefined,
   };
@@ -71,10 +81,23 @@ function drained({ running, incomplete }: Overview["drains"]): string {
   return listed([...under, ...ended], (line) => line);
 }
 
-function backedUp({ running, succeeded, failed, lastSuccessAt, due, damaged }: Overview["backups"]): string {
+/** A proof that failed stands out: bills rest on it. */
+function proven(last: Overview["metering"]["lastVerification"], nowMs: number): string {
+  if (last === null) return "none yet";
+  const found =
+    last.findings === 0
+      ? "all agrees"
+      : `FAILED, ${countOf(last.findings, "finding")} (cloudpods metering verify names them)`;
+  return `${last.yearMonth}, ${formatAge(last.verifiedAt, nowMs)} ago: ${found}`;
+}
+
+function backedUp(
+  { running, succeeded, failed, lastSuccessAt, due, oldestDueAt, damaged }: Overview["backups"],
+  nowMs: number,
+): string {
   const last = lastSuccessAt === null ? "none yet" : `last ${lastSuccessAt}`;
   const wrong = damaged === 0 ? "" : `; ${damaged} DAMAGED`;
-  return `${succeeded} in 24 h, ${failed} failed, ${running} running, ${due} due; ${last}${wrong}`;
+  return `${succeeded} in 24 h, ${failed} failed, ${running} running, ${due} due${oldestDueAt === null ? "" : ` (oldest ${formatAge(oldestDueAt, nowMs)})`}; ${last}${wrong}`;
 }
 
 function provisioned({
@@ -95,6 +118,7 @@ function measured({
   behind,
   spools,
   lostBatches,
+  rolledUpTo,
   dirtyHours,
 }: Overview["metering"]): string {
   const late = behind.map(({ name, lagSeconds }) => `${name} ${ago(lagSeconds)}`);
@@ -105,6 +129,7 @@ function measured({
     ...(neverReported === 0 ? [] : [`${neverReported} of ${countOf(hosts, "host")} never reported`]),
     ...(late.length === 0 ? [] : [`behind: ${late.join(", ")}`]),
     `${spools.total} batches wait on hosts`,
+    rolledUpTo === null ? "no hour is rolled up yet" : `rolled up to ${rolledUpTo}`,
     `${dirtyHours.waiting} hours to roll up`,
     ...(lostBatches === 0 ? [] : [`${lostBatches} batches LOST in the last 24 h`]),
   ].join("; ");
@@ -140,6 +165,14 @@ function renderCapacity(capacity: Overview["capacity"]): string {
       { name: "disk", value: ({ diskGb }) => `${diskGb.allocated}/${diskGb.allocatable} GB` },
     ],
     capacity,
+  );
+}
+
+function renderHeadroom(capacity: Overview["capacity"]): string {
+  return renderFields(
+    Object.fromEntries(
+      capacity.map(({ region, headroom }) => [region, listed(headroom, ({ planCode, pods }) => `${pods} ${planCode}`)]),
+    ),
   );
 }
 
