@@ -89,6 +89,19 @@ test("an administrator makes a tenant with its owner; slugs are unique", async (
   expect(await db.system.query(sql`SELECT FROM tenants WHERE slug = 'other'`)).toEqual([]);
 });
 
+test("operators find tenants by name; what these pay is not theirs to see, and customers see no list", async () => {
+  const made = await post("/api/tenants", { slug: "findable", name: "Findable", billingEmail: "bills@example.test" });
+  const { id } = made.json;
+  const operator = await makePerson(db, app, { platformRole: "OPERATOR" });
+  const listed = await send(app, "GET", "/api/tenants?limit=200", { headers: operator.headers });
+  expect(listed.json["data"]).toContainEqual({ id, slug: "findable", name: "Findable", status: "active" });
+  expect(listed.text).not.toMatch(/bills@example.test|currency|pricingName/);
+  const whole = await send(app, "GET", "/api/tenants?limit=200", { headers: administrator.headers });
+  expect(whole.json["data"]).toContainEqual(expect.objectContaining({ id, billingEmail: "bills@example.test" }));
+  const customer = await makePerson(db, app);
+  expect((await send(app, "GET", "/api/tenants", { headers: customer.headers })).status).toBe(403);
+});
+
 test.each([
   [{ slug: "No Label", name: "x" }, "/slug"],
   [{ slug: "ok", name: " " }, "/name"],

@@ -5,6 +5,7 @@ import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { sql } from "../platform/sql.ts";
 import { requirePlatformRole } from "../security/authorise.ts";
+import { includesPlatformRole } from "../security/scopes.ts";
 import { changeTenant } from "./change-tenant.ts";
 import { createTenant } from "./create-tenant.ts";
 import { emailField } from "./create-user.ts";
@@ -25,6 +26,12 @@ const tenantView = z
     createdAt: timestamp,
   })
   .openapi("Tenant");
+
+/** Who may act for a tenant must find it; what it pays and where its bills go is the administrators'. */
+const listedTenant = tenantView
+  .partial()
+  .required({ id: true, slug: true, name: true, status: true })
+  .openapi("ListedTenant", { description: "Operators see id, slug, name and status; administrators all of it." });
 
 const settings = {
   name: z.string().trim().min(1).max(200),
@@ -79,18 +86,19 @@ function registerAllTenants(routes: RouteTable): void {
   route(routes, {
     method: "get",
     path: "/api/tenants",
-    summary: "All tenants, newest first",
+    summary: "All tenants, newest first; for operators by name only",
     tags: ["tenants"],
-    access: { platform: "ADMINISTRATOR" },
+    access: { platform: "OPERATOR" },
     request: { query: listQuery },
-    responses: { 200: listOf(tenantView) },
+    responses: { 200: listOf(listedTenant) },
     async handler({ query }, ctx) {
       const before = decodeCursor(query.cursor, 1)?.[0] ?? null;
+      const seesAll = includesPlatformRole(ctx.actor.platformRole, "ADMINISTRATOR");
       const rows = await ctx.system.query<Tenant>(sql`
         SELECT ${tenantColumns} FROM tenants WHERE ${before}::uuid IS NULL OR id < ${before}::uuid ORDER BY id DESC LIMIT ${query.limit + 1}`);
       return {
         status: 200,
-        body: toIdPage(rows, query.limit, (row) => row),
+        body: toIdPage(rows, query.limit, (row) => (seesAll ? row : named(row))),
       };
     },
   });
@@ -146,6 +154,10 @@ function registerOneTenant(routes: RouteTable): void {
       return { status: 200, body: await ctx.inSystem((tx) => changeTenant(tx, ctx.tenantId, body, ctx)) };
     },
   });
+}
+
+function named({ id, slug, name, status }: Tenant) {
+  return { id, slug, name, status };
 }
 
 function isTimezone(name: string): boolean {
