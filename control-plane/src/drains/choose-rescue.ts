@@ -32,7 +32,7 @@ export interface Rescue {
 /**
  * Looks what is left of a pod whose host is gone. Best is its own disk, where members of the cluster share it: nothing is
  * lost then. Else its newest backup that anybody else sees; in the cluster itself the dead member's entry has to be
- * taken over with it, because it holds the id. Undefined: there is nothing.
+ * taken over with it, because it holds the id. Undefined: there is nothing, and not only at this moment.
  */
 export async function chooseRescue(tx: Queryable, pod: Pod): Promise<Rescue | undefined> {
   const [members, disk] = await Promise.all([
@@ -53,7 +53,7 @@ export async function chooseRescue(tx: Queryable, pod: Pod): Promise<Rescue | un
       AND v.node_id <> ${pod.nodeId} AND v.available AND ${seesBackup}
     ORDER BY v.node_id, b.started_at DESC`);
   const [newest] = seen.toSorted((a, b) => b.madeAt.getTime() - a.madeAt.getTime());
-  if (newest === undefined) return undefined;
+  if (newest === undefined) return await unseenRescue(tx, pod);
   const isMember = (nodeId: string): boolean => members.some((member) => member.nodeId === nodeId);
   const { backupId, volumeId, storage, madeAt } = newest;
   const archive = { backupId, volumeId, storage, madeAt };
@@ -67,4 +67,35 @@ export async function chooseRescue(tx: Queryable, pod: Pod): Promise<Rescue | un
   if (hosts.length > 0) return { hosts, archive };
   const message = `Its container has ${namesOf(extra)}, which no archive of a pod holds and a restore in its cluster would remove.`;
   return { hosts, archive, blocker: { code: "MORE_THAN_A_POD", message } };
+}
+
+/**
+ * What no other host sees for now, but did not go with the pod's: a disk or a backup on storage that others have too or
+ * that is shared by its kind. No pod is given up for it.
+ */
+async function unseenRescue(tx: Queryable, pod: Pod): Promise<Rescue | undefined> {
+  const [left] = await tx.query<{ disk: string | null; backup: string | null }>(sql`
+    SELECT (SELECT s.name FROM node_claims k JOIN storages s ON s.id = k.storage_id AND s.cluster_id IS NOT NULL
+        JOIN node_storages v ON v.storage_id = s.id AND v.node_id <> ${pod.nodeId} JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
+        WHERE k.pod_id = ${pod.id} AND k.generation = ${pod.generation} LIMIT 1) AS disk,
+      (SELECT b.storage FROM cloud_pod_backups b JOIN storages o ON o.id = b.storage_id
+        WHERE b.pod_id = ${pod.id} AND b.state = 'available' AND b.damaged_at IS NULL AND b.delete_requested_at IS NULL
+          AND (o.shared OR EXISTS (SELECT FROM node_storages v JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
+            WHERE v.node_id <> ${pod.nodeId} AND ${seesBackup}))
+        ORDER BY b.started_at DESC LIMIT 1) AS backup`);
+  const blocked = (code: string, message: string): Rescue => ({
+    hosts: [],
+    archive: undefined,
+    blocker: { code, message },
+  });
+  if (left?.disk !== null && left?.disk !== undefined)
+    return blocked(
+      "DISK_NOT_REACHABLE",
+      `Its disk is on the storage ${left.disk}, which no other host sees at present.`,
+    );
+  if (left?.backup !== null && left?.backup !== undefined) {
+    const message = `It has backups on the storage ${left.backup}, which no other host sees at present.`;
+    return blocked("BACKUP_NOT_REACHABLE", message);
+  }
+  return undefined;
 }

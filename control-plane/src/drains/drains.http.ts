@@ -49,7 +49,8 @@ const evacuateBody = z.strictObject({
       "The host is cut off for good: nothing of it runs, and nothing of it will reach what its pods write to. Only a dry run does without. Once anything is heard of the host the evacuation ends as cancelled, and it keeps what has not changed hands.",
   }),
   onNoBackup: z.enum(["keep", "mark-lost"]).default("keep").openapi({
-    description: "Of pods that nothing is left of elsewhere: `keep` them in case the host returns, or `mark-lost`.",
+    description:
+      "Of pods that nothing is left of elsewhere (`NO_BACKUP`): `keep` them in case the host returns, or `mark-lost`. What is only out of reach at present (`BACKUP_NOT_REACHABLE`, `DISK_NOT_REACHABLE`) or was found damaged just now (`BACKUP_DAMAGED`) keeps its pod in any case: evacuate again when that is settled.",
   }),
   maxParallel: z.number().int().min(1).max(16).default(4),
 });

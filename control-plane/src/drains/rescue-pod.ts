@@ -1,4 +1,5 @@
 import { newId } from "@cloudpods/shared/ids";
+import type { Blocker } from "../moves/plan-moves.ts";
 import { blockerOf } from "../moves/read-surroundings.ts";
 import { isBusy, startReserved } from "../moves/request-move.ts";
 import { insertMove, nextGeneration, shallRun } from "../moves/reserve-move.ts";
@@ -18,7 +19,7 @@ import { isHostBack } from "./read-drain-facts.ts";
 /**
  * Begins to bring a pod back elsewhere: a place is claimed and the task queued. The pod stays its old host's until the
  * switch, so a host that returns before that keeps it. Without anything to bring it back from it is kept as it is or
- * marked lost, as was asked.
+ * marked lost, as was asked; never for what is merely out of reach at this moment.
  * @returns the task; undefined when there is none
  */
 export async function rescuePod(
@@ -32,10 +33,11 @@ export async function rescuePod(
   const blocker = blockerOf(pod, true, undefined);
   const rescue = blocker === undefined ? await chooseRescue(tx, pod) : undefined;
   if (rescue === undefined) {
-    if (drain.onNoBackup === "mark-lost") {
+    const reason = blocker ?? (await damagedJustNow(tx, drain, podId)) ?? noBackup;
+    if (drain.onNoBackup === "mark-lost" && reason.code !== backupDamaged) {
       await markLost(tx, pod, drain);
-      await changeDrainPod(tx, drain.id, podId, { state: "lost", blocker: blocker ?? noBackup });
-    } else await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blocker ?? noBackup });
+      await changeDrainPod(tx, drain.id, podId, { state: "lost", blocker: reason });
+    } else await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: reason });
     return undefined;
   }
   if (rescue.blocker !== undefined) {
@@ -90,6 +92,18 @@ async function untried(tx: Transaction, drain: Drain, podId: string, hosts: read
   );
   const others = hosts.filter(({ nodeId }) => row?.failedTargets.includes(nodeId) !== true);
   return others.length > 0 ? others : hosts;
+}
+
+const backupDamaged = "BACKUP_DAMAGED";
+
+/** It may be a storage that is empty for a moment, seen by one host: that a pod is lost for it people decide, by evacuating again. */
+async function damagedJustNow(tx: Transaction, drain: Drain, podId: string): Promise<Blocker | undefined> {
+  const damaged = await tx.query(sql`
+    SELECT FROM cloud_pod_backups WHERE pod_id = ${podId} AND state = 'available' AND damaged_at >= ${drain.startedAt}`);
+  if (damaged.length === 0) return undefined;
+  const message =
+    "Its last backups were found to be gone or unreadable during this evacuation. Look at them before another one.";
+  return { code: backupDamaged, message };
 }
 
 const noBackup = {
