@@ -85,6 +85,12 @@ export class ScriptedFleet {
     return container;
   }
 
+  /** Somebody starts a container by hand, or its host has booted. */
+  start(nodeId: string, vmid: number): void {
+    const container = this.at(nodeId, vmid);
+    if (container !== undefined) this.containers.get(nodeId)?.set(vmid, { ...container, power: Power.POWER_RUNNING });
+  }
+
   /** The guest writes something, if it runs. */
   write(vmid: number): void {
     for (const containers of this.containers.values()) {
@@ -155,15 +161,18 @@ export class ScriptedFleet {
     const end: FleetEnd = refusal ?? this.script(command) ?? { state: "succeeded" };
     const happens =
       refusal === undefined && ((end.state === "succeeded" && end.lies === undefined) || end.hadEffect === true);
+    const before = this.at(command.nodeId, command.vmid)?.power;
     const failure = happens ? this.#carryOut(command) : undefined;
     for (const { running } of [this.copies(command.vmid)])
       if (running.length > 1) this.doubleRuns.push(`${command.vmid} after ${command.op?.$case}`);
     const { state, errorCode, retryable } = failure ?? end;
     const seen = this.at(command.nodeId, command.vmid);
+    const hasStopped = before === Power.POWER_RUNNING && seen?.power === Power.POWER_STOPPED;
+    const lines = hasStopped ? [`pct shutdown ${command.vmid} --timeout=60`] : [];
     await this.#db.execute(sql`
       UPDATE node_commands SET state = ${state}, error_code = ${errorCode ?? null}, retryable = ${retryable ?? null},
         observation = ${seen === undefined ? null : JSON.stringify(ContainerObservation.toJSON(seen))}::jsonb,
-        backup = ${this.#backupOf(command)}::jsonb, move = ${this.#moveOf(command)}::jsonb, finished_at = now()
+        backup = ${this.#backupOf(command)}::jsonb, move = ${this.#moveOf(command)}::jsonb, command_lines = ${lines}, finished_at = now()
       WHERE id = ${id} AND finished_at IS NULL`);
   }
 
@@ -226,6 +235,7 @@ export class ScriptedFleet {
       case "backup":
         if (container === undefined) return failed("CONTAINER_MISSING");
         this.archives.set(volumeOf(op.value.backupId), container);
+        if (op.value.mode === "shut-down") here.set(vmid, { ...container, power: Power.POWER_STOPPED });
         return undefined;
       case "deleteBackup":
         this.archives.delete(op.value.volumeId);

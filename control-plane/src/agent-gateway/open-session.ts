@@ -195,8 +195,10 @@ async function readWelcome(
     tx.query<{ podId: string; vmid: number; generation: bigint; run: boolean }>(sql`
       SELECT id AS "podId", vmid, generation, desired_power = 'running' AND status IN ('provisioning', 'active') AND NOT EXISTS (
           SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect IN ('suspend', 'stop'))
-        -- What is written after its archive was begun would be lost with the move.
-        AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND m.stopped_at IS NOT NULL)
+        -- What is written after its archive was begun would be lost with the move. It may be made already and nobody knows yet: what
+        -- has not begun ends with the boot of its host, and the pod is started then.
+        AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND (m.stopped_at IS NOT NULL OR EXISTS (
+          SELECT FROM node_commands c WHERE c.pod_id = p.id AND c.task_id = m.task_id AND c.op = 'backup' AND c.state IN ('sent', 'accepted', 'running', 'succeeded'))))
         AND NOT EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.type = 'restore' AND t.step = 'restore'
           AND t.state IN ('running', 'waiting')) AS run
       FROM cloud_pods p WHERE node_id = ${nodeId} AND status <> 'deleted' ORDER BY vmid`),

@@ -137,6 +137,8 @@ const innocentCodes = new Set([
   "TARGET_NOT_ONLINE",
   "TARGET_WITHOUT_QUORUM",
   "CLAIM_OUTDATED",
+  // It ran again, as after a boot of its host.
+  "ARCHIVE_OUTDATED",
   "CLAIM_LOST",
   "MOVE_OUTDATED",
   // The host that is emptied had other archives to make.

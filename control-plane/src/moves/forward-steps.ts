@@ -126,7 +126,10 @@ function stoppedAt({ stoppedAtMs, createdAtMs }: BackupObservation, { begunAt }:
   return new Date(Math.min(now.getTime(), Math.max(ms, begunAt?.getTime() ?? ms)));
 }
 
-/** Whatever may have started it since: two must never run. */
+/**
+ * Whatever may have started it since: two must never run. What it wrote meanwhile is on the source alone, so the archive is
+ * no good any more and the pod stays.
+ */
 export const stopStep = moveStep({
   name: "stop",
   percent: 35,
@@ -137,7 +140,13 @@ export const stopStep = moveStep({
     op: { $case: "ensurePower", value: { power: Power.POWER_STOPPED, shutdownTimeoutSeconds } },
     timeoutMs: powerTimeoutMs,
   }),
-  onSuccess: async () => await Promise.resolve({ kind: "done", message: "The container is stopped" }),
+  async onSuccess({ tx, task, pod, move }) {
+    const stops = await tx.query(sql`
+      SELECT FROM node_commands c, unnest(c.command_lines) line
+      WHERE c.pod_id = ${pod.id} AND c.task_id = ${task.id} AND c.node_id = ${move.fromNodeId} AND c.op = 'ensure_power' AND line ~ ' (shutdown|stop) [0-9]+'`);
+    if (stops.length === 0) return { kind: "done", message: "The container is stopped" };
+    return { kind: "fail", code: "ARCHIVE_OUTDATED", message: "The pod ran again after its archive was made" };
+  },
 });
 
 /** The target itself reads the archive to its end, before the source loses anything. */
