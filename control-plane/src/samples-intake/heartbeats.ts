@@ -1,7 +1,13 @@
 import { recordConditionEvents, type ConditionChange } from "../nodes/node-conditions.ts";
 import type { Database, Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { clockSkewMs, conditionsOf, heartbeatConditionKinds, type ReceivedHeartbeat } from "./read-heartbeat.ts";
+import {
+  clockSkewMs,
+  conditionsOf,
+  heartbeatConditionKinds,
+  seemsSlow,
+  type ReceivedHeartbeat,
+} from "./read-heartbeat.ts";
 import type { SpoolKey } from "./spool-rows.ts";
 import { refuseSpools, trustSpools } from "./trusted-spools.ts";
 
@@ -36,9 +42,10 @@ export async function writeHeartbeats(
     const [free, freePresences] = [heartbeats.filter(isFree), presences.filter(isFree)];
     const { accepted, revoked } = await judgeHeartbeats(tx, free);
     if (accepted.length > 0) {
+      const skewsBefore = await readSkews(tx, accepted);
       await writeStatus(tx, accepted);
       await writeNodeSamples(tx, accepted);
-      await writeConditions(tx, accepted);
+      await writeConditions(tx, accepted, skewsBefore);
     }
     if (freePresences.length > 0) await writePresences(tx, freePresences);
     await refuseSpools(tx, spoolsOf(revoked));
@@ -114,9 +121,23 @@ async function writeNodeSamples(tx: Queryable, beats: readonly ReceivedHeartbeat
     ON CONFLICT (node_id, at) DO NOTHING`);
 }
 
-async function writeConditions(tx: Queryable, beats: readonly ReceivedHeartbeat[]): Promise<void> {
+/** What the heartbeats before showed of the clocks of those hosts that seem to be slow. */
+async function readSkews(tx: Queryable, beats: readonly ReceivedHeartbeat[]): Promise<ReadonlyMap<string, number>> {
+  const slow = beats.filter(seemsSlow);
+  if (slow.length === 0) return new Map();
+  const rows = await tx.query<{ nodeId: string; skewMs: number }>(sql`
+    SELECT node_id AS "nodeId", clock_skew_ms::float8 AS "skewMs" FROM node_status
+    WHERE node_id = ANY(${slow.map(({ nodeId }) => nodeId)}::uuid[]) AND clock_skew_ms IS NOT NULL`);
+  return new Map(rows.map(({ nodeId, skewMs }) => [nodeId, skewMs]));
+}
+
+async function writeConditions(
+  tx: Queryable,
+  beats: readonly ReceivedHeartbeat[],
+  skewsBefore: ReadonlyMap<string, number>,
+): Promise<void> {
   const wanted = beats.flatMap((beat) =>
-    conditionsOf(beat).map((condition) => ({ ...condition, nodeId: beat.nodeId })),
+    conditionsOf(beat, skewsBefore.get(beat.nodeId)).map((condition) => ({ ...condition, nodeId: beat.nodeId })),
   );
   const changes = await tx.query<ConditionChange>(sql`
     WITH wanted (node_id, kind, message) AS (

@@ -265,6 +265,8 @@ describe("heartbeats", () => {
       host,
       beat({
         wallClockMs: BigInt(Date.now() - 10_000),
+        disciplinedMs: BigInt(Date.now()),
+        synchronised: true,
         spoolDepth: 1n,
         spoolOldestMs: BigInt(Date.now() - 600_000),
         filesystems: [full],
@@ -281,6 +283,20 @@ describe("heartbeats", () => {
       ...Array(3).fill("CONDITION_CLEARED"),
       ...Array(3).fill("CONDITION_RAISED"),
     ]);
+  });
+
+  test("that are read late say nothing of the host's clock; those of a slow clock do, the second time", async () => {
+    const { host } = await startAll();
+    const old = () => BigInt(Date.now() - 9_000);
+    // An agent without sessions, e.g. of a mail server.
+    await send(host, beat({ wallClockMs: old(), spoolDepth: 1n }));
+    await until("the late heartbeat", async () => (await status())["spool_depth"] === 1n);
+    expect(await conditions()).toEqual([]);
+    await send(host, beat({ wallClockMs: old() }));
+    await until("the condition", async () => (await conditions()).length === 1);
+    // One that has learned our clock was stopped with us.
+    await send(host, beat({ wallClockMs: old(), disciplinedMs: old(), synchronised: true }));
+    await until("the all-clear", async () => (await conditions()).length === 0);
   });
 
   test("of a removed node change nothing", async () => {

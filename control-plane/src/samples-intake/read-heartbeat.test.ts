@@ -5,8 +5,10 @@ import { clockSkewMs, conditionsOf, readHeartbeat, readPresence } from "./read-h
 
 const receivedAtMs = Date.UTC(2026, 0, 31, 12);
 const healthy: Heartbeat = { ...Heartbeat.decode(new Uint8Array()), wallClockMs: BigInt(receivedAtMs) };
-const kinds = (changes: Partial<Heartbeat>) =>
-  conditionsOf({ nodeId: "", receivedAtMs, heartbeat: { ...healthy, ...changes } }).map(({ kind }) => kind);
+const kinds = (changes: Partial<Heartbeat>, skewBeforeMs?: number) =>
+  conditionsOf({ nodeId: "", receivedAtMs, heartbeat: { ...healthy, ...changes } }, skewBeforeMs).map(
+    ({ kind }) => kind,
+  );
 const disk = (availableBytes: bigint, changes = {}) => ({
   name: "/",
   totalBytes: 100n,
@@ -27,6 +29,7 @@ describe("readHeartbeat", () => {
     { spoolDepth: -1n },
     { spoolOldestMs: 2n ** 62n },
     { wallClockMs: -1n },
+    { disciplinedMs: -1n },
     { spoolId: "mine" },
   ])("does not take %o", (changes) => {
     expect(readHeartbeat(Heartbeat.encode({ ...healthy, ...changes }).finish())).toBeUndefined();
@@ -53,9 +56,20 @@ describe("conditionsOf", () => {
     [2_001, ["ClockSkew"]],
     [-2_001, ["ClockSkew"]],
   ])("a clock that is %i ms behind: %j", (behindMs, expected) => {
-    const heartbeat = { ...healthy, wallClockMs: BigInt(receivedAtMs - behindMs) };
+    const wallClockMs = BigInt(receivedAtMs - behindMs);
+    const heartbeat = { ...healthy, wallClockMs };
     expect(clockSkewMs({ heartbeat, receivedAtMs })).toBe(behindMs);
-    expect(kinds(heartbeat)).toEqual(expected);
+    expect(kinds(heartbeat, behindMs)).toEqual(expected);
+    // However late we read what an agent says that has learned our clock.
+    const learned = { synchronised: true, disciplinedMs: BigInt(receivedAtMs - 60_000) };
+    expect(kinds({ ...learned, wallClockMs: wallClockMs - 60_000n })).toEqual(expected);
+  });
+
+  test("a heartbeat that we read late makes no clock slow, unless the one before said the same", () => {
+    const late = { wallClockMs: BigInt(receivedAtMs - 9_000) };
+    expect(kinds(late)).toEqual([]);
+    expect(kinds(late, 300)).toEqual([]);
+    expect(kinds(late, 9_000)).toEqual(["ClockSkew"]);
   });
 
   test.each([
@@ -80,7 +94,7 @@ describe("conditionsOf", () => {
       spoolDamagedFiles: ["spool.db.corrupt-1\0", "spool.db.corrupt-2"],
       spoolLostBatches: 7n,
     };
-    expect(conditionsOf({ nodeId: "", receivedAtMs, heartbeat })).toEqual([
+    expect(conditionsOf({ nodeId: "", receivedAtMs, heartbeat }, undefined)).toEqual([
       {
         kind: "SpoolDamaged",
         message:

@@ -38,6 +38,8 @@ export function readHeartbeat(payload: Uint8Array): Heartbeat | undefined {
     heartbeat.spoolOldestMs < 100n * BigInt(yearMs) &&
     heartbeat.wallClockMs >= 0n &&
     heartbeat.wallClockMs < 1_000n * BigInt(yearMs) &&
+    heartbeat.disciplinedMs >= 0n &&
+    heartbeat.disciplinedMs < 1_000n * BigInt(yearMs) &&
     (heartbeat.spoolId === "" || isUuid(heartbeat.spoolId));
   return fits ? heartbeat : undefined;
 }
@@ -60,11 +62,20 @@ const telemetryLagMsMax = 5 * 60_000;
 /** Below this share a file system counts as full. */
 const availableShareMin = 0.05;
 
-/** The conditions that a heartbeat shows; messages are rounded so that they change rarely. */
-export function conditionsOf({ heartbeat, receivedAtMs }: ReceivedHeartbeat): HostCondition[] {
+/**
+ * The conditions that a heartbeat shows; messages are rounded so that they change rarely.
+ *
+ * @param skewBeforeMs what the heartbeat before showed; undefined: there was none
+ */
+export function conditionsOf(
+  { heartbeat, receivedAtMs }: ReceivedHeartbeat,
+  skewBeforeMs: number | undefined,
+): HostCondition[] {
   const conditions: HostCondition[] = [];
   const skewMs = clockSkewMs({ heartbeat, receivedAtMs });
-  if (Math.abs(skewMs) > clockSkewMsMax) {
+  // Of what we left unread for a while it only seems so: twice in a row, and the clock is slow.
+  const mayBeLate = seemsSlow({ heartbeat, receivedAtMs }) && (skewBeforeMs ?? 0) <= clockSkewMsMax;
+  if (Math.abs(skewMs) > clockSkewMsMax && !mayBeLate) {
     const seconds = Math.round(Math.abs(skewMs) / 1_000);
     const direction = skewMs > 0 ? "behind" : "ahead of";
     conditions.push({ kind: "ClockSkew", message: `The host's clock is ${seconds} s ${direction} ours.` });
@@ -107,10 +118,23 @@ function withoutNul(text: string): string {
   return text.replaceAll("\0", "");
 }
 
-/** How far the host's wall clock is behind ours (negative: ahead), including the way here; ms. */
+/**
+ * How far the host's wall clock is behind ours (negative: ahead), ms. An agent with sessions has learned our clock from
+ * quick exchanges, and compares by itself; of another one it includes the way here and how long we left it unread.
+ */
 export function clockSkewMs({
   heartbeat,
   receivedAtMs,
 }: Pick<ReceivedHeartbeat, "heartbeat" | "receivedAtMs">): number {
-  return receivedAtMs - Number(heartbeat.wallClockMs);
+  const ours = knowsOurClock(heartbeat) ? Number(heartbeat.disciplinedMs) : receivedAtMs;
+  return ours - Number(heartbeat.wallClockMs);
+}
+
+/** Whether the host's clock looks slow by the time at which we read the heartbeat. */
+export function seemsSlow(beat: Pick<ReceivedHeartbeat, "heartbeat" | "receivedAtMs">): boolean {
+  return !knowsOurClock(beat.heartbeat) && clockSkewMs(beat) > clockSkewMsMax;
+}
+
+function knowsOurClock({ synchronised, disciplinedMs }: Heartbeat): boolean {
+  return synchronised && disciplinedMs > 0n;
 }
