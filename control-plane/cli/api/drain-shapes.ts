@@ -13,7 +13,10 @@ export const plannedMove = z.object({
   expectedDowntimeMs: z.number().nullable(),
   expectedDurationMs: z.number().nullable(),
   backupsLeftBehind: z.array(z.string()),
-  archive: z.object({ backupId: z.string(), madeAt: timestamp, ageSeconds: z.number() }).nullable().optional(),
+  archive: z
+    .object({ backupId: z.string().nullable(), madeAt: timestamp, ageSeconds: z.number() })
+    .nullable()
+    .optional(),
   blocker,
   commands: z.array(
     z.object({

@@ -8,7 +8,8 @@ import type { Pod } from "../pods/pod.ts";
 
 /** An archive that a pod can be brought back from. */
 export interface RescueArchive {
-  readonly backupId: string;
+  /** Null: made by a move that the end of its host has interrupted. */
+  readonly backupId: string | null;
   readonly volumeId: string;
   readonly storage: string;
   readonly madeAt: Date;
@@ -31,8 +32,9 @@ export interface Rescue {
 
 /**
  * Looks what is left of a pod whose host is gone. Best is its own disk, where members of the cluster share it: nothing is
- * lost then. Else its newest backup that anybody else sees; in the cluster itself the dead member's entry has to be
- * taken over with it, because it holds the id. Undefined: there is nothing, and not only at this moment.
+ * lost then. Else the newest archive that anybody else sees, its own backups' or one that a move has left: that of a drain in
+ * which its host died holds everything. In the cluster itself the dead member's entry has to be taken over with it, because it
+ * holds the id. Undefined: there is nothing, and not only at this moment.
  */
 export async function chooseRescue(tx: Queryable, pod: Pod): Promise<Rescue | undefined> {
   const [members, disk] = await Promise.all([
@@ -47,18 +49,26 @@ export async function chooseRescue(tx: Queryable, pod: Pod): Promise<Rescue | un
   if (disk.length > 0)
     return { hosts: disk.map(({ nodeId }) => ({ nodeId, strategy: "take-over" })), archive: undefined };
   const seen = await tx.query<RescueArchive & { nodeId: string }>(sql`
-    SELECT DISTINCT ON (v.node_id) v.node_id AS "nodeId", b.id AS "backupId", b.volume_id AS "volumeId", b.storage, b.started_at AS "madeAt"
-    FROM cloud_pod_backups b, node_storages v
-    WHERE b.pod_id = ${pod.id} AND b.state = 'available' AND b.damaged_at IS NULL AND b.delete_requested_at IS NULL
-      AND v.node_id <> ${pod.nodeId} AND v.available AND ${seesBackup}
-    ORDER BY v.node_id, b.started_at DESC`);
+    SELECT DISTINCT ON (v.node_id) v.node_id AS "nodeId", b.backup_id AS "backupId", b.volume_id AS "volumeId", b.storage, b.made_at AS "madeAt"
+    FROM (
+      SELECT id AS backup_id, volume_id, storage, storage_id, started_at AS made_at FROM cloud_pod_backups
+      WHERE pod_id = ${pod.id} AND state = 'available' AND damaged_at IS NULL AND delete_requested_at IS NULL
+      UNION ALL
+      SELECT NULL, m.archive_volume_id, m.archive_storage, s.id, m.archive_made_at FROM cloud_pod_moves m JOIN nodes f ON f.id = m.from_node_id
+      JOIN storages s ON s.name = m.archive_storage AND (s.node_id = f.id OR s.cluster_id = f.cluster_id)
+      WHERE m.pod_id = ${pod.id} AND m.archive_is_ours AND m.archive_volume_id IS NOT NULL AND m.archive_removed_at IS NULL) b, node_storages v
+    WHERE v.node_id <> ${pod.nodeId} AND v.available AND ${seesBackup}
+      -- Of a backup that is no good its row tells; of a move's archive only who has tried it.
+      AND (b.backup_id IS NOT NULL OR NOT EXISTS (SELECT FROM cloud_pod_moves e WHERE e.pod_id = ${pod.id} AND e.purpose = 'evacuate' AND e.archive_volume_id = b.volume_id
+        AND (e.error_code = 'ARCHIVE_UNREADABLE' OR (e.error_code = 'ARCHIVE_NOT_SEEN' AND e.to_node_id = v.node_id))))
+    ORDER BY v.node_id, b.made_at DESC`);
   const [newest] = seen.toSorted((a, b) => b.madeAt.getTime() - a.madeAt.getTime());
   if (newest === undefined) return await unseenRescue(tx, pod);
   const isMember = (nodeId: string): boolean => members.some((member) => member.nodeId === nodeId);
   const { backupId, volumeId, storage, madeAt } = newest;
   const archive = { backupId, volumeId, storage, madeAt };
   const able = seen
-    .filter((one) => one.backupId === backupId)
+    .filter((one) => one.volumeId === volumeId && one.storage === storage)
     .map(({ nodeId }): RescueHost => ({ nodeId, strategy: isMember(nodeId) ? "take-over" : "restore-newest" }));
   const extra = (await readExtraVolumes(tx, [pod.id])).get(pod.id);
   if (extra === undefined) return { hosts: able, archive };

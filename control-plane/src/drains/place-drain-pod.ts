@@ -150,6 +150,10 @@ const innocentCodes = new Set([
   "BACKUP_DAMAGED",
 ]);
 
+/** The archive was made before; of one that the move makes itself it may be the target that cannot read it. */
+const isArchivesFault = ({ kind }: Drain, code: string): boolean =>
+  kind === "evacuation" && code === "ARCHIVE_UNREADABLE";
+
 /** Notes how the move of a pod has ended. */
 export async function settleDrainPod(
   tx: Transaction,
@@ -170,6 +174,6 @@ export async function settleDrainPod(
   await changeDrainPod(tx, drain.id, podId, {
     state,
     blocker: { code, message: `${move.toNode}: ${error?.message ?? "the move was undone"}` },
-    ...(innocentCodes.has(code) ? {} : { failedTarget: move.toNodeId }),
+    ...(innocentCodes.has(code) || isArchivesFault(drain, code) ? {} : { failedTarget: move.toNodeId }),
   });
 }

@@ -110,6 +110,11 @@ function selectLeft(grace: number): Sql {
       -- until the pod was seen again where it is, or nobody wants it any more.
       AND (m.source_freed_at IS NULL OR m.switched_at IS NOT NULL OR p.status = 'deleted'
         OR (p.observed_power <> 'unknown' AND p.container_missing_since IS NULL AND p.observed_at > m.ended_at))
+      -- What the pod's host has is out of reach, or the pod is just being brought back: then an archive is not of no more use.
+      AND (p.status = 'deleted' OR (
+        EXISTS (SELECT FROM node_status o WHERE o.node_id = p.node_id AND o.state IN ('online', 'degraded'))
+        AND NOT EXISTS (SELECT FROM cloud_pod_moves o WHERE o.pod_id = p.id AND o.archive_volume_id = m.archive_volume_id AND o.id <> m.id
+          AND (o.state = 'moving' OR (o.state = 'moved' AND o.error_code IS NOT NULL AND o.to_generation = p.generation)))))
       AND (past.is_gone OR seen.by_nobody OR (NOT past.is_open AND (host.id IS NOT NULL OR m.archive_tries >= ${triesMax}) AND (past.tried_at IS NULL
         OR past.tried_at < now() - ${pauseAfter(sql`m.archive_tries`)})))`;
 }

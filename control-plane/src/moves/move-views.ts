@@ -33,12 +33,12 @@ export const plannedMoveView = z
       .readonly()
       .openapi({ description: "Backups on storage of the present host alone: they are out of reach from the target." }),
     archive: z
-      .object({ backupId: uuid, madeAt: timestamp, ageSeconds: z.number().int() })
+      .object({ backupId: uuid.nullable(), madeAt: timestamp, ageSeconds: z.number().int() })
       .nullable()
       .optional()
       .openapi({
         description:
-          "Of an evacuation: the backup that the pod comes back from; null when its own disk is still there.",
+          "Of an evacuation: the backup that the pod comes back from, or (backupId null) the archive of a move that the host's end has interrupted; null when its own disk is still there.",
       }),
     blocker: z.object({ code: z.string(), message: z.string() }).nullable(),
     commands: z.array(commandView).openapi({ description: "What both hosts would be told, in order." }),

@@ -61,7 +61,8 @@ export interface PlannedMove {
   readonly backupsLeftBehind: readonly string[];
   /** Of pods whose host is gone: what they come back from; null: their own disk is still there. */
   readonly archive?: {
-    readonly backupId: string;
+    /** Null: the archive of a move that the end of the host has interrupted. */
+    readonly backupId: string | null;
     readonly volumeId: string;
     readonly madeAt: Date;
     readonly ageSeconds: number;

@@ -64,12 +64,13 @@ const restoring = moveStep({
     );
     return { kind: "done", message: "The container is back" };
   },
-  onFailure: async ({ move }, { errorCode }) =>
-    await Promise.resolve(
-      errorCode === "ON_OTHER_NODE" && mayHoldHalf(move)
-        ? { kind: "retry", code: errorCode, message: `${move.toNode} holds the container's entry in the cluster` }
-        : undefined,
-    ),
+  async onFailure({ move }, { errorCode }) {
+    // The archive is all that there is of the pod: its evacuation brings it back from there.
+    if (errorCode === "NODE_EVACUATED")
+      return await Promise.resolve({ kind: "done", message: `${move.fromNode} was given up; the archive stays` });
+    if (errorCode !== "ON_OTHER_NODE" || !mayHoldHalf(move)) return undefined;
+    return { kind: "retry", code: errorCode, message: `${move.toNode} holds the container's entry in the cluster` };
+  },
 });
 
 /**
