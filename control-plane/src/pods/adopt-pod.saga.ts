@@ -22,9 +22,10 @@ export const adoptStep: Step = {
   attemptsMax: 12,
   async begin({ tx, task }) {
     const pod = await lockPodById(tx, task.podId);
-    const expectedConfigSha256 = String(task.input["configSha256"]);
+    const { configSha256, replacesPodId = "" } = task.input;
+    const value = { expectedConfigSha256: String(configSha256), replacesPodId: String(replacesPodId) };
     const sent = await sendWish(tx, pod, task.id, {
-      op: { $case: "adopt", value: { expectedConfigSha256 } },
+      op: { $case: "adopt", value },
       timeoutMs: adoptTimeoutMs,
       ttlMs: adoptTtlMs,
     });
@@ -77,14 +78,17 @@ const activateStep: Step = {
   },
 };
 
-/** The container is nobody's as before; nothing of it was changed, and nothing on the host is asked. */
+/**
+ * The container is whose it was, and nothing on the host is asked. It may carry the mark by then, of a pod that it never
+ * became: nobody removes it for that, and it can be adopted again.
+ */
 const releaseStep: Step = {
   name: "undo-release",
   percent: 0,
   attemptsMax: 10,
   async begin({ tx, task, now }) {
     await vacate(tx, await lockPodById(tx, task.podId), now);
-    return { kind: "done", message: "The container stays as it was" };
+    return { kind: "done", message: "The container stays whose it was; it can be adopted again" };
   },
 };
 

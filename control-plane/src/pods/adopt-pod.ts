@@ -30,7 +30,8 @@ export interface Adoption {
 
 /**
  * Makes somebody's container a tenant's pod as it is: its id, size, address, MAC, disk and power stay. Quota, place and
- * pod row are taken at once; it is the tenant's, and paid for, when the host has marked it.
+ * pod row are taken at once; it is the tenant's, and paid for, when the host has marked it. A mark that an adoption in vain
+ * has left in it is replaced.
  * @throws DomainError `RESTORE_IN_PROGRESS`, `TENANT_NOT_FOUND`, `NODE_NOT_ONLINE`, `CONTAINER_NOT_FOUND`, `CONTAINER_NOT_ADOPTABLE`,
  *   `PLAN_NOT_FOUND`, `NOT_PRICED`, `PLAN_DOES_NOT_MATCH`, `PLAN_LIMIT_REACHED`, `BUDGET_EXHAUSTED`, `QUOTA_EXCEEDED`, `VMID_CONFLICT`, `MAC_CONFLICT`, `NO_CAPACITY`
  */
@@ -62,7 +63,11 @@ export async function adoptPod(
     podId,
     type: "adopt",
     step: adoptStep.name,
-    input: { configSha256: found.configSha256, askedBy: `${who.actor.kind}:${who.actor.id}` },
+    input: {
+      configSha256: found.configSha256,
+      replacesPodId: found.replacesPodId,
+      askedBy: `${who.actor.kind}:${who.actor.id}`,
+    },
     deadlineMs: adoptDeadlineMs,
     // Nobody may stop it between the mark on the host and the pod in our books.
     requestedBy: "system:adoption",

@@ -1,5 +1,6 @@
-import { Power, type ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { ContainerObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { DomainError } from "@cloudpods/shared/errors";
+import { isUuid } from "@cloudpods/shared/ids";
 import { readLatestInventory } from "../nodes/latest-inventory.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -25,6 +26,8 @@ export interface AdoptableContainer {
   readonly power: "running" | "stopped";
   readonly network: AdoptedNetwork;
   readonly region: string;
+  /** Whose mark an adoption that came to nothing has left in it; empty without one. */
+  readonly replacesPodId: string;
 }
 
 /**
@@ -42,13 +45,15 @@ export async function findAdoptable(tx: Queryable, nodeId: string, vmid: number)
       "The host is not there to be asked, or its agent is too old.",
     );
   const inventory = await readLatestInventory(tx, nodeId);
-  const seen = inventory?.containers.find((container) => container.vmid === vmid);
-  if (seen === undefined)
+  const shown = inventory?.containers.find((container) => container.vmid === vmid);
+  if (shown === undefined)
     throw new DomainError("not-found", "CONTAINER_NOT_FOUND", `The host shows no container ${vmid}.`);
+  const isMarkInVain = await wasAdoptedInVain(tx, shown);
+  const seen = isMarkInVain ? await readWhole(tx, nodeId, shown) : shown;
   const [storage] = await tx.query<{ id: string }>(sql`
     SELECT s.id FROM node_storages v JOIN storages s ON s.id = v.storage_id
     WHERE v.node_id = ${nodeId} AND s.name = ${seen.storage} AND s.holds_root_disks`);
-  const reasons = obstacles(seen, storage !== undefined);
+  const reasons = obstacles(seen, storage !== undefined, isMarkInVain);
   const { network } = seen;
   if (reasons.length > 0 || storage === undefined || network === undefined) {
     const message = `Container ${vmid} cannot be adopted: ${reasons.join("; ")}.`;
@@ -69,15 +74,32 @@ export async function findAdoptable(tx: Queryable, nodeId: string, vmid: number)
       searchDomain: seen.searchDomain,
     },
     region: node.region,
+    replacesPodId: isMarkInVain ? seen.podId : "",
   };
 }
 
+/** Whether it carries the mark of a pod that it never became: its adoption failed after the host had marked it. */
+async function wasAdoptedInVain(tx: Queryable, { podId, vmid }: ContainerObservation): Promise<boolean> {
+  if (!isUuid(podId)) return false;
+  const pods = await tx.query(sql`
+    SELECT FROM cloud_pods WHERE id = ${podId} AND vmid = ${vmid} AND status = 'deleted' AND adopted_network IS NOT NULL AND activated_at IS NULL`);
+  return pods.length > 0;
+}
+
+/** Inventories are kept without the network of what carries a mark; of what has no place here everything is kept. */
+async function readWhole(tx: Queryable, nodeId: string, shown: ContainerObservation): Promise<ContainerObservation> {
+  const [kept] = await tx.query<{ observation: unknown }>(sql`
+    SELECT observation FROM unmanaged_containers WHERE node_id = ${nodeId} AND vmid = ${shown.vmid}`);
+  const whole = kept === undefined ? shown : ContainerObservation.fromJSON(kept.observation);
+  return whole.podId === shown.podId && whole.configSha256 === shown.configSha256 ? whole : shown;
+}
+
 /** Why a container cannot become a pod; empty when it can. */
-export function obstacles(seen: ContainerObservation, isStorageKnown: boolean): string[] {
+function obstacles(seen: ContainerObservation, isStorageKnown: boolean, isMarkInVain: boolean): string[] {
   const { network } = seen;
   const when = (is: boolean, reason: string): string[] => (is ? [reason] : []);
   return [
-    ...when(seen.podId !== "", "it carries the mark of a pod"),
+    ...when(seen.podId !== "" && !isMarkInVain, "it carries the mark of a pod"),
     ...when(seen.template, "it is a template"),
     ...when(seen.lock !== "", `it is locked (${seen.lock})`),
     // Whoever is root in it would be root on the host.

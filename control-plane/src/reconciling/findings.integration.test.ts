@@ -343,13 +343,34 @@ describe("a container that nobody manages", () => {
     const [row] = await bench.db.system.query(sql`
       SELECT p.status, p.activated_at AS "activatedAt", s.state FROM cloud_pods p JOIN subscriptions s ON s.id = p.subscription_id WHERE p.id = ${json.pod.id}`);
     expect(row).toEqual({ status: "deleted", activatedAt: null, state: "CANCELLED" });
-    // What an adoption may have marked all the same is somebody's own and is never removed.
-    bench.host.meddle({ ...container, podId: json.pod.id, generation: 1n });
-    await tellUntil(async () => ((await findings(container.vmid))[0]?.sightings ?? 0) > 3);
-    expect(bench.host.containers.has(container.vmid)).toBe(true);
     bench.host.lose(container.vmid);
     bench.script = () => undefined;
     expect((await adopt(await byHand())).status).toBe(202);
+  });
+
+  test("and that an adoption in vain has marked is neither stopped nor removed, and can be adopted again", async () => {
+    const container = await byHand();
+    bench.script = failing("adopt", "TIMED_OUT");
+    const { json } = await adopt(container);
+    await bench.end(json.task.id);
+    const markedInVain = { ...container, podId: json.pod.id, generation: 1n };
+    bench.host.meddle(markedInVain);
+    await tellUntil(async () => ((await findings(container.vmid))[0]?.sightings ?? 0) > 3);
+    expect(bench.host.containers.get(container.vmid)).toEqual(markedInVain);
+    const [finding] = await findings(container.vmid);
+    expect(finding).toMatchObject({ kind: "orphan", offered: ["adopt", "dismiss"], action: null });
+    expect((await resolve(finding, "remove")).json.error).toBe("REMEDY_NOT_OFFERED");
+
+    bench.script = () => undefined;
+    const again = await adopt(container);
+    expect(again.status, JSON.stringify(again.json)).toBe(202);
+    expect(await bench.end(again.json.task.id)).toEqual({ state: "succeeded", errorCode: null });
+    expect(again.json.pod.id).not.toBe(json.pod.id);
+    const [sent] = await bench.db.system.query(sql`
+      SELECT command->'adopt'->>'replacesPodId' AS replaces FROM node_commands WHERE pod_id = ${again.json.pod.id} AND op = 'adopt'`);
+    expect(sent).toEqual({ replaces: json.pod.id });
+    expect(seenOf(await bench.podNow(again.json.pod.id))).toMatchObject({ podId: again.json.pod.id });
+    await tellUntil(async () => (await findings(container.vmid)).length === 0);
   });
 
   test.each([

@@ -63,11 +63,14 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
     node: pod.node,
     inForce: String(pod.generation),
     ofTheSameId: seen.vmid === pod.vmid,
+    ...(isSomebodysOwn(pod) ? { adoption: "in vain" } : {}),
   };
   // A host thinks in pods: told to remove one id of a pod it would forget the other.
   const offered: readonly Remedy[] = seen.vmid === pod.vmid ? ["remove", "dismiss"] : ["dismiss"];
+  if (isSomebodysOwn(pod))
+    return { fact: marked("orphan", seen, evidence, offeredOf(seen, pod)), stop: false, remove: false };
   if (!livesElsewhere) {
-    const isOver = pod.status === "deleted" ? !isSomebodysOwn(pod) : !pod.wasActivated && !pod.wasAdopted;
+    const isOver = pod.status === "deleted" || !pod.wasActivated;
     return {
       fact: marked("orphan", seen, evidence, offered),
       stop: isOurDoing && isOver && pod.status === "deleted" && seen.power === Power.POWER_RUNNING,
@@ -103,6 +106,11 @@ export function judgeKept(seen: ContainerObservation, pod: KnownPod): Stranger {
     stop: isOurDoing && isOver && seen.power === Power.POWER_RUNNING,
     remove: false,
   };
+}
+
+/** Never removed: it is somebody's. What the books have ended with can begin anew. */
+function offeredOf(seen: ContainerObservation, { status, vmid }: KnownPod): readonly Remedy[] {
+  return status === "deleted" && seen.vmid === vmid ? ["adopt", "dismiss"] : ["dismiss"];
 }
 
 /** An adoption that failed: the container is whose it was before. */

@@ -119,14 +119,20 @@ describe("a container whose pod has no place", () => {
       seen: [{ kind: "orphan", offered: ["remove", "dismiss"] }],
       deeds: [{ deed: "stop" }],
     });
-    for (const alone of [{ wasAdopted: true, wasActivated: false }, { status: "failed" } as const])
-      expect(again(orphan({ status: "deleted", ...alone }, {}), 30).deeds).toEqual([]);
+    expect(again(orphan({ status: "failed" }, {}), 30).deeds).toEqual([]);
+  });
+
+  test("is somebody's own where an adoption came to nothing: it can be adopted again, and nobody offers to remove it", () => {
+    const inVain = { status: "deleted", wasAdopted: true, wasActivated: false } as const;
+    const { seen, deeds } = again(orphan(inVain, {}), 30);
+    expect(seen).toMatchObject([{ kind: "orphan", offered: ["adopt", "dismiss"], evidence: { adoption: "in vain" } }]);
+    expect(deeds).toEqual([]);
+    expect(again(orphan(inVain, { vmid: 900 }), 1).seen[0]?.offered).toEqual(["dismiss"]);
   });
 
   test("is only shown when it may be the last of somebody's data", () => {
     const lost = again(orphan({ status: "failed", hasRoomHere: true }), 30);
     expect(lost).toMatchObject({ seen: [{ kind: "orphan", evidence: { pod: "failed" } }], deeds: [] });
-    expect(again(orphan({ status: "deleted", wasAdopted: true, wasActivated: false }), 30).deeds).toEqual([]);
     const unknown = again({ containers: [aContainer()] }, 30);
     expect(unknown).toMatchObject({ seen: [{ kind: "orphan", evidence: { pod: "unknown" } }], deeds: [] });
   });

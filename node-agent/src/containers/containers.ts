@@ -111,10 +111,12 @@ export interface MigrateOrder extends PodContainer {
   readonly shutdownTimeoutSeconds: number;
 }
 
-/** A container without a marker that shall become a pod's. */
+/** A container that is no pod's and shall become one's. */
 export interface AdoptOrder extends PodContainer {
   /** SHA-256 (hex) of the configuration that was agreed to. */
   readonly expectedConfigSha256: string;
+  /** The pod whose mark an adoption in vain has left in it; empty for a container without a mark. */
+  readonly replacesPodId: string;
 }
 
 /** VMIDs of containers that another member of the cluster has. */

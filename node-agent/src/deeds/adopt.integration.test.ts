@@ -25,6 +25,7 @@ const order = (change: Partial<AdoptOrder> = {}): AdoptOrder => ({
   ...FIRST,
   vmid,
   expectedConfigSha256: sha256(),
+  replacesPodId: "",
   ...change,
 });
 
@@ -73,6 +74,10 @@ it("a container of somebody becomes the pod's: marked, described as it is, its o
   await expect(fixture.containers.adopt(order({ podId: other }), deedOptions())).rejects.toMatchObject({
     code: "VMID_CONFLICT",
   });
+  // Unless the control plane says that the first has never become one.
+  const again = await fixture.containers.adopt(order({ podId: other, replacesPodId: POD_ID }), deedOptions());
+  expect(again.observation).toMatchObject({ podId: other, power: Power.POWER_RUNNING });
+  expect(configOf(fixture, vmid)?.description.split("\n").slice(1)).toEqual(["owner: Ann", "call first"]);
 });
 
 it("one that changed since it was looked at, before or while it is marked, is left alone", async () => {

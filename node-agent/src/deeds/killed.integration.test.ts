@@ -148,7 +148,7 @@ describe("an agent that is killed with SIGKILL", () => {
     await prepare(scenario, [look]);
     const { configSha256 = "" } = gateway.results(look.commandId)[0]?.observation ?? {};
     agent.host.setFaults([stretch("pct", "set")]);
-    const adopt = pod.command({ $case: "adopt", value: { expectedConfigSha256: configSha256 } });
+    const adopt = pod.command({ $case: "adopt", value: { expectedConfigSha256: configSha256, replacesPodId: "" } });
     const result = await killDuring(scenario, adopt, "pct", "set");
     expect(result).toMatchObject({ outcome: succeeded, observation: { podId: pod.podId } });
     expect(await calls(scenario, "pct", "set")).toHaveLength(1);

@@ -9,7 +9,14 @@ import { parseContainerConfig } from "../pct/parse-pct-config.ts";
 import { planAdopt } from "./plan-adopt.ts";
 
 const podId = "0193a5b0-1111-7abc-8def-000000000001";
-const order: AdoptOrder = { podId, vmid: 102, fleetEpoch: 1n, generation: 4n, expectedConfigSha256: "agreed" };
+const order: AdoptOrder = {
+  podId,
+  vmid: 102,
+  fleetEpoch: 1n,
+  generation: 4n,
+  expectedConfigSha256: "agreed",
+  replacesPodId: "",
+};
 const here = (description: string, change: Partial<ContainerHere> = {}): ContainerHere => ({
   where: "here",
   config: { ...parseContainerConfig("hostname: x\ntags: web\nonboot: 1\n"), description },
@@ -46,6 +53,19 @@ test("nothing but an unmarked container as agreed is changed", () => {
   expect(planAdopt(order, here(marked, { configSha256: "other" }))).toBeUndefined();
   expect(() => planAdopt({ ...order, generation: 3n }, here(marked))).toThrow("generation 4");
   expect(() => planAdopt({ ...order, podId: podId.replace(/1$/u, "2") }, here(marked))).toThrow("belongs to pod");
+});
+
+test("the mark of an adoption that came to nothing is replaced, once, and no other pod's", () => {
+  const marked = planAdopt({ ...order, generation: 9n }, here("Ann's"))?.options.description ?? "";
+  const next = { ...order, podId: podId.replace(/1$/u, "2"), replacesPodId: podId };
+  const { description = "" } = planAdopt(next, here(marked))?.options ?? {};
+  expect(parseMarker(description)).toMatchObject({ podId: next.podId, generation: 4n });
+  expect(description.split("\n").slice(1)).toEqual(["Ann's"]);
+  expect(planAdopt(next, here(description, { configSha256: "other" }))).toBeUndefined();
+  expect(() => planAdopt(next, here(marked, { configSha256: "other" }))).toThrow("not as it was");
+  expect(() => planAdopt({ ...next, replacesPodId: podId.replace(/1$/u, "3") }, here(marked))).toThrow(
+    "belongs to pod",
+  );
 });
 
 test("a container that is more than a pod is refused, by the names of what it has", () => {

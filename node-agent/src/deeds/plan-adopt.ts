@@ -25,18 +25,19 @@ const NO_LIMITS = { cpulimit: "0", cpuunits: "100" } as const;
  * @throws ContainerFailure when it may not be taken over
  */
 export function planAdopt(order: AdoptOrder, observed: ObservedContainer): Adoption | undefined {
-  const { vmid, podId, fleetEpoch, generation } = order;
+  const { vmid, podId, fleetEpoch, generation, replacesPodId } = order;
   if (observed.where === "nowhere") throw refused("CONTAINER_MISSING", `container ${vmid} does not exist`);
   if (observed.where === "elsewhere") {
     const code = observed.type === "lxc" ? "ON_OTHER_NODE" : "VMID_CONFLICT";
     throw refused(code, `${vmid} is on node ${observed.node}`);
   }
   const { config } = observed;
-  if (parseMarker(config.description) !== undefined) {
+  const marked = parseMarker(config.description);
+  if (marked !== undefined && marked.podId !== replacesPodId) {
     requireOwnership(order, observed);
     return undefined;
   }
-  if (mentionsMarker(config.description)) {
+  if (marked === undefined && mentionsMarker(config.description)) {
     throw refused("VMID_CONFLICT", `container ${vmid} carries a marker that cannot be read`);
   }
   if (config.options.get("template") === "1") throw refused("IS_TEMPLATE", `container ${vmid} is a template`);

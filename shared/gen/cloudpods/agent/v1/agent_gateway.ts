@@ -498,12 +498,14 @@ export interface Inspect {
 }
 
 /**
- * Adopt takes over a container that nobody marked: it gets our mark, and nothing else of it changes but
+ * Adopt takes over a container that no pod has: it gets our mark, and nothing else of it changes but
  * that the host no longer starts it by itself at boot.
  */
 export interface Adopt {
   /** SHA-256 (hex) of the configuration file that the operator agreed to. */
   expectedConfigSha256: string;
+  /** The pod (UUID) whose mark an adoption that came to nothing has left in it; empty when it carries none. */
+  replacesPodId: string;
 }
 
 /** CancelCommand asks to stop working on a command. */
@@ -3885,13 +3887,16 @@ export const Inspect: MessageFns<Inspect> = {
 };
 
 function createBaseAdopt(): Adopt {
-  return { expectedConfigSha256: "" };
+  return { expectedConfigSha256: "", replacesPodId: "" };
 }
 
 export const Adopt: MessageFns<Adopt> = {
   encode(message: Adopt, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.expectedConfigSha256 !== "") {
       writer.uint32(10).string(message.expectedConfigSha256);
+    }
+    if (message.replacesPodId !== "") {
+      writer.uint32(18).string(message.replacesPodId);
     }
     return writer;
   },
@@ -3917,6 +3922,14 @@ export const Adopt: MessageFns<Adopt> = {
             message.expectedConfigSha256 = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.replacesPodId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3936,6 +3949,11 @@ export const Adopt: MessageFns<Adopt> = {
         : isSet(object.expected_config_sha256)
         ? globalThis.String(object.expected_config_sha256)
         : "",
+      replacesPodId: isSet(object.replacesPodId)
+        ? globalThis.String(object.replacesPodId)
+        : isSet(object.replaces_pod_id)
+        ? globalThis.String(object.replaces_pod_id)
+        : "",
     };
   },
 
@@ -3943,6 +3961,9 @@ export const Adopt: MessageFns<Adopt> = {
     const obj: any = {};
     if (message.expectedConfigSha256 !== "") {
       obj.expectedConfigSha256 = message.expectedConfigSha256;
+    }
+    if (message.replacesPodId !== "") {
+      obj.replacesPodId = message.replacesPodId;
     }
     return obj;
   },
@@ -3953,6 +3974,7 @@ export const Adopt: MessageFns<Adopt> = {
   fromPartial(object: DeepPartial<Adopt>): Adopt {
     const message = createBaseAdopt();
     message.expectedConfigSha256 = object.expectedConfigSha256 ?? "";
+    message.replacesPodId = object.replacesPodId ?? "";
     return message;
   },
 };
