@@ -135,6 +135,12 @@ test("the README's commands work on the demo, and a folder that is kept resumes 
   expect(data).toMatchObject([{ hostname: "shop-1", status: "active", node: "pve1" }]);
   const [pod = noPod()] = data;
   await metered(firstApi, pod);
+  // Of the container, not of the machine that carries the demo.
+  const { current } = await firstApi.request<{ current: { diskUsedGb: number; diskTotalGb: number } }>(
+    "GET",
+    `/api/cloud-pods/${pod.id}/usage/realtime`,
+  );
+  expect(current).toMatchObject({ diskUsedGb: expect.closeTo(0.52, 1), diskTotalGb: 30 });
   await first.interrupt();
 
   const second = startDemo(...options);

@@ -6,6 +6,8 @@ import { cachedFolder, keepMade } from "./cached-folder.ts";
 interface Programs {
   readonly main: string;
   readonly kernel: string;
+  /** What an agent preloads: the sizes of containers' file systems. */
+  readonly guestDisks: string;
   readonly compileCache: string;
 }
 
@@ -29,6 +31,7 @@ async function makePrograms(): Promise<Programs> {
   return {
     main: join(folder, "main.cjs"),
     kernel: join(folder, "kernel.cjs"),
+    guestDisks: join(folder, "guest-disks.cjs"),
     compileCache: join(folder, "compile-cache"),
   };
 }
@@ -38,7 +41,7 @@ async function bundle(folder: string): Promise<void> {
   const half = `${folder}.${process.pid}`;
   mkdirSync(half, { recursive: true });
   buildSync({
-    entryPoints: ["main", "kernel"].map((name) => join(sources, `${name}.ts`)),
+    entryPoints: ["main", "kernel", "guest-disks"].map((name) => join(sources, `${name}.ts`)),
     outdir: half,
     outExtension: { ".js": ".cjs" },
     bundle: true,

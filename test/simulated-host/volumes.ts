@@ -21,7 +21,8 @@ export interface Volume {
   folder: string;
 }
 
-interface VolumeRecord {
+/** What `disk.json` beside a volume's `rootfs` says. */
+export interface VolumeRecord {
   vmid: number;
   sizeBytes: number;
   usedBytes: number;

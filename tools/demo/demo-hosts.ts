@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { mkdir, open, readFile } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { createSimulatedHost, type SimulatedHost, type SimulatedHostOptions } from "../../test/simulated-host/host.ts";
+import { simulatedPrograms } from "../../test/simulated-host/programs.ts";
 import { agentEnvironment } from "../../test/support/agent-process.ts";
 import { exitOf, processesAbout, signal } from "../../test/support/processes.ts";
 
@@ -66,6 +67,7 @@ export async function createDemoHost(
     // The node that runs this, whatever else the machine has.
     PATH: [dirname(process.execPath), process.env["PATH"]].join(delimiter),
     ...agentEnvironment(simulated, stateDirectory),
+    NODE_OPTIONS: `--require ${JSON.stringify((await simulatedPrograms()).guestDisks)}`,
   };
   let agent: ChildProcess | undefined;
 
