@@ -53,6 +53,12 @@ const start = (index: number): Command =>
     op: { $case: "ensurePower", value: { power: Power.POWER_RUNNING, shutdownTimeoutSeconds: 1 } },
   });
 
+const backup = (index: number): Command => ({
+  ...start(index),
+  commandId: idOf(index + 500),
+  op: { $case: "backup", value: { backupId: idOf(index), storage: "local", mode: "stop" } },
+});
+
 test("commands are only journalled until the runner is opened, then run in order", async () => {
   const { runner, sent, results } = scene();
   await runner.receive(start(1));
@@ -124,6 +130,36 @@ test("unfinished commands of pods that are placed elsewhere are answered, not ru
   expect(runner.unfinishedIds()).toEqual([idOf(2)]);
 });
 
+test("what is cancelled before its turn has come is answered at once, and its turn changes nothing", async () => {
+  const order: string[] = [];
+  const first = Promise.withResolvers<void>();
+  const { runner, results } = scene(undefined, undefined, {
+    backUp: async ({ vmid }) => {
+      order.push(`backup ${vmid}`);
+      if (vmid === 100_001) await first.promise;
+      return { observation: undefined, commandLines: [] };
+    },
+  });
+  const cancel = (index: number, commandId: string): Command => ({
+    ...start(index),
+    commandId: idOf(index),
+    op: { $case: "cancelCommand", value: { commandId } },
+  });
+  runner.open();
+  for (const command of [backup(1), backup(2), backup(3), cancel(700, idOf(502))]) await runner.receive(command);
+  const cancelled = await until("the cancelled one", () => results(idOf(502))[0]);
+  expect(cancelled).toMatchObject({
+    outcome: CommandOutcome.COMMAND_OUTCOME_CANCELLED,
+    error: { code: "CANCELLED", retryable: false },
+  });
+  await until("the cancellation", () => results(idOf(700))[0]);
+  expect([results(idOf(501)), order]).toEqual([[], ["backup 100001"]]);
+  first.resolve();
+  await until("the third backup", () => results(idOf(503))[0]);
+  expect(order).toEqual(["backup 100001", "backup 100003"]);
+  expect(results(idOf(502))).toHaveLength(1);
+});
+
 test("a backup that takes long keeps only other backups waiting, and what it backs up", async () => {
   const order: string[] = [];
   const first = Promise.withResolvers<void>();
@@ -137,11 +173,6 @@ test("a backup that takes long keeps only other backups waiting, and what it bac
       order.push(`start ${vmid}`);
       return Promise.resolve({ observation: undefined, commandLines: [] });
     },
-  });
-  const backup = (index: number): Command => ({
-    ...start(index),
-    commandId: idOf(index + 500),
-    op: { $case: "backup", value: { backupId: idOf(index), storage: "local", mode: "stop" } },
   });
   runner.open();
   for (const command of [backup(1), backup(2), start(3)]) await runner.receive(command);

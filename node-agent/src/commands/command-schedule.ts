@@ -1,9 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import {
-  type Command,
-  CommandResult,
-  type ConnectRequest,
-} from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { Command, CommandResult, type ConnectRequest } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import type { Logger } from "pino";
 import { AgentError, messageOf } from "../agent-error.ts";
 import { fullJitterMs } from "../backoff.ts";
@@ -11,7 +7,7 @@ import type { Journal } from "../journal/journal.ts";
 import { type CommandQueue, createCommandQueue } from "./command-queue.ts";
 import type { ExecutionEnd } from "./execution-end.ts";
 import { type SupportedOperation, factsOf } from "./operations.ts";
-import { type EndedCommand, type RunDoors, runJournalled } from "./run-journalled.ts";
+import { type EndedCommand, type RunDoors, cancelledBefore, runJournalled } from "./run-journalled.ts";
 
 /** A message for the control plane. */
 export type AgentMessage = NonNullable<ConnectRequest["message"]>;
@@ -66,8 +62,11 @@ export function createCommandSchedule(options: CommandScheduleOptions): CommandS
   const cancel = async (commandId: string, signal: AbortSignal): Promise<void> => {
     const entry = active.get(commandId);
     entry?.abort.abort();
+    const row = journal.find(commandId);
+    // Its turn may come in hours: it is over now, and will be found so then.
+    if (row?.state === "accepted") return finish(Command.decode(row.envelope), cancelledBefore(), nowMs());
     if (entry !== undefined) return unlessAborted(entry.ended, signal);
-    if (journal.find(commandId)?.state === "finished") return;
+    if (row?.state === "finished") return;
     throw new AgentError("UNKNOWN_COMMAND", "This host has no such command.");
   };
   return {

@@ -70,9 +70,7 @@ function reasonNotToStart(
   { clock, journal }: RunDoors,
 ): ExecutionEnd | undefined {
   if (row.state === "running") return undefined;
-  if (signal.aborted) {
-    return endWithout(CommandOutcome.COMMAND_OUTCOME_CANCELLED, "CANCELLED", "Cancelled before it began.");
-  }
+  if (signal.aborted) return cancelledBefore();
   const { kind } = factsOf(op);
   if (kind === "deed" && command.ttlMs > 0n) {
     const { bootId, monotonicMs } = row.acceptedIn;
@@ -131,6 +129,11 @@ function endOfResumed(error: unknown): ExecutionEnd {
   const end = endOfFailure(error);
   if (end.error?.code !== "INTERRUPTED") return end;
   return { ...end, outcome: CommandOutcome.COMMAND_OUTCOME_INTERRUPTED };
+}
+
+/** The end of a command that was cancelled before its turn came. */
+export function cancelledBefore(): ExecutionEnd {
+  return endWithout(CommandOutcome.COMMAND_OUTCOME_CANCELLED, "CANCELLED", "Cancelled before it began.");
 }
 
 function superseded(): ExecutionEnd {
