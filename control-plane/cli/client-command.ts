@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option, type Command } from "commander";
 import type { OpenedCli } from "./open-cli.ts";
-import { canNamePod } from "./pod-reference.ts";
+import { canNamePod, isId } from "./pod-reference.ts";
 import { parseDuration, parsePair, parseSizeMb } from "./terminal/format.ts";
 
 /** What every command that talks to a control plane can be told. */
@@ -94,6 +94,14 @@ export function label(text: string, before: Readonly<Record<string, string>> = {
   const pair = parsePair(text);
   if (pair === undefined) throw new InvalidArgumentError("A label is written as name=value.");
   return { ...before, [pair[0]]: pair[1] };
+}
+
+/** For references to what has an id only; `what` and the command that lists it are told when it is none. */
+export function idOf(what: string, listedBy: string): (text: string) => string {
+  return (text) => {
+    if (isId(text)) return text;
+    throw new InvalidArgumentError(`A ${what} is named by its id (see cloudpods ${listedBy}).`);
+  };
 }
 
 /** For references to pods: a VMID, a UUID, or a hostname. */

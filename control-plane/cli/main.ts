@@ -8,8 +8,13 @@ import { output } from "./terminal/output.ts";
 // Whoever reads us may have seen enough.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 
+let hasAll = false;
 try {
-  await buildProgram().parseAsync();
+  const program = buildProgram();
+  program.hook("preAction", (_, command) => {
+    hasAll = command.options.some(({ long }) => long === "--all");
+  });
+  await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
     // Help and version are no errors; everything else was told by commander.
@@ -17,7 +22,7 @@ try {
   } else {
     const isJson = process.argv.includes("--json");
     if (isJson && error instanceof ApiRefusal) process.stderr.write(`${error.text}\n`);
-    else output.note(describeError(error));
+    else output.note(describeError(error, { hasAll }));
     // Half a start of the server would keep the process.
     process.exit(exitCodeOf(error));
   }

@@ -50,6 +50,10 @@ test.each([
   [["--nonsense", "pods", "ls"], "unknown option '--nonsense'"],
   [["--timeout", "soon", "pods", "ls"], "A duration is written as"],
   [["backups", "policy", "shop", "--every", "90m"], "Whole hours are needed"],
+  [["tasks", "watch", "xyz"], "A task is named by its id (see cloudpods tasks ls)"],
+  [["pods", "restore", "shop", "nonsense"], "A backup is named by its id"],
+  [["backups", "rm", "shop", "../other"], "A backup is named by its id"],
+  [["nodes", "resolve", "7", "accept", "--reason", "x"], "A finding is named by its id"],
   [["backups", "policy", "shop", "--as-plan", "--keep-last", "2"], "cannot be used with option"],
 ])("%j is refused", async (words, message) => {
   const written = vi.spyOn(process.stderr, "write").mockReturnValue(true);

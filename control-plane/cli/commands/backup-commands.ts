@@ -3,6 +3,7 @@ import {
   addWaitOptions,
   clientCommand,
   count,
+  idOf,
   podReference,
   withCli,
   type ClientOptions,
@@ -14,6 +15,8 @@ import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { renderBackups } from "../views/backup-views.ts";
 import { addBackupPolicyCommands } from "./backup-policy-commands.ts";
+
+const backupId = idOf("backup", "backups ls POD");
 
 /** Adds the backups of pods: making one, going back to one, and what there is. */
 export function addBackupCommands(program: Command, pods: Command): void {
@@ -34,7 +37,7 @@ export function addBackupCommands(program: Command, pods: Command): void {
   addBackupPolicyCommands(backups);
   clientCommand(backups, "rm", "delete a backup")
     .argument("<pod>", "hostname, VMID or id", podReference)
-    .argument("<backup>", "id")
+    .argument("<backup>", "id", backupId)
     .option("-y, --yes", "do not ask", false)
     .action(async (pod: string, id: string, options: ClientOptions & { readonly yes: boolean }) =>
       withCli(options, async (cli) => {
@@ -79,7 +82,7 @@ interface RestoreOptions extends ClientOptions, WaitOptions {
 function addRestore(pods: Command): void {
   addWaitOptions(clientCommand(pods, "restore", "go back to a backup; what was written since is lost"))
     .argument("<pod>", "hostname, VMID or id; of a pod that is gone its id", podReference)
-    .argument("<backup>", "id, see: cloudpods backups ls")
+    .argument("<backup>", "id, see: cloudpods backups ls", backupId)
     .option("--as-new <hostname>", "make a new pod of it and leave the other alone")
     .option("--plan <code>", "with --as-new; by default as the pod was")
     .option("-y, --yes", "do not ask", false)

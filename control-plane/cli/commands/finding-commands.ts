@@ -3,6 +3,7 @@ import {
   addWaitOptions,
   clientCommand,
   count,
+  idOf,
   withCli,
   type ClientOptions,
   type WaitOptions,
@@ -35,7 +36,7 @@ export function addFindingCommands(nodes: Command): void {
       });
     });
   clientCommand(nodes, "resolve", "decide about a finding")
-    .argument("<finding>", "id")
+    .argument("<finding>", "id", idOf("finding", "nodes findings"))
     .addArgument(nodes.createArgument("<action>", "what it offers").choices(remedies))
     .requiredOption("--reason <text>", "why; it is in the audit log")
     .action(async (finding: string, action: string, { reason, ...options }: ClientOptions & { reason: string }) => {

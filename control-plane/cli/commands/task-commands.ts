@@ -3,6 +3,7 @@ import {
   addWaitOptions,
   clientCommand,
   count,
+  idOf,
   podReference,
   waitTimeoutOption,
   withCli,
@@ -24,6 +25,7 @@ interface ListOptions extends ClientOptions {
   readonly limit: number;
 }
 
+const taskId = idOf("task", "tasks ls");
 const states = ["queued", "running", "waiting", "compensating", "succeeded", "failed", "cancelled"];
 
 /** Adds everything about tasks. */
@@ -46,7 +48,7 @@ export function addTaskCommands(program: Command): void {
     .action(async (options: ListOptions) => withCli(options, (cli) => list(cli, options)));
   clientCommand(tasks, "watch", "follow a task to its end")
     .addOption(waitTimeoutOption())
-    .argument("<task>", "id")
+    .argument("<task>", "id", taskId)
     .action(async (task: string, options: ClientOptions & WaitOptions) =>
       withCli(options, async (cli) => {
         const now = await cli.api.call("showTask", { task });
@@ -54,12 +56,12 @@ export function addTaskCommands(program: Command): void {
       }),
     );
   clientCommand(tasks, "cancel", "cancel a task; what it did is taken back")
-    .argument("<task>", "id")
+    .argument("<task>", "id", taskId)
     .action(async (task: string, options: ClientOptions) =>
       withCli(options, async (cli) => cli.show(await cli.api.call("cancelTask", { task }), describeTask)),
     );
   addWaitOptions(clientCommand(tasks, "retry", "try a failed task again"))
-    .argument("<task>", "id")
+    .argument("<task>", "id", taskId)
     .action(async (task: string, options: ClientOptions & WaitOptions) =>
       withCli(options, async (cli) => {
         const again = await cli.api.call("retryTask", { task });

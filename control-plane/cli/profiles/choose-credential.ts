@@ -1,4 +1,5 @@
 import { NotSignedInError, UsageError } from "../errors.ts";
+import { isId } from "../pod-reference.ts";
 import type { Profile, Profiles } from "./profile-file.ts";
 
 /** Where a control plane is looked for when nobody says otherwise. */
@@ -59,7 +60,7 @@ export function originOf(text: string): string {
 }
 
 function tenantIdOf(reference: string, profile: Profile | undefined): string {
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(reference)) return reference;
+  if (isId(reference)) return reference;
   const known = profile?.tenants.find(({ slug }) => slug === reference);
   if (known === undefined)
     throw new UsageError(`${reference} is neither the id of a tenant nor the slug of one of yours`);

@@ -3,6 +3,7 @@ import type { ClientOptions } from "../client-command.ts";
 import type { LoginOptions } from "../commands/session-commands.ts";
 import { ApiRefusal, UsageError } from "../errors.ts";
 import { noteOnce, type OpenedCli } from "../open-cli.ts";
+import { isId } from "../pod-reference.ts";
 import { ask, askSecret, readSecretLine } from "../terminal/ask.ts";
 import { output } from "../terminal/output.ts";
 import { renderFields } from "../terminal/table.ts";
@@ -57,7 +58,7 @@ function tenantOf({ tenant }: LoginOptions, { tenants }: Profile): { readonly te
   if (tenant === undefined) return {};
   const known = tenants.find(({ id, slug }) => id === tenant || slug === tenant);
   if (known !== undefined) return { tenantId: known.id };
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(tenant)) return { tenantId: tenant };
+  if (isId(tenant)) return { tenantId: tenant };
   throw new UsageError(`${tenant} is neither the id of a tenant nor the slug of one of yours`);
 }
 

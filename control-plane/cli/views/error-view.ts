@@ -4,18 +4,20 @@ import { ApiRefusal } from "../errors.ts";
 /** What helps with refusals that the command line has a word for. */
 const hints: Readonly<Record<string, string>> = {
   FENCING_NOT_CONFIRMED: "Say so with --confirm-fenced; --dry-run tells before what would come back.",
-  TENANT_REQUIRED: "Name it with --tenant, or list those of all tenants with --all.",
+  TENANT_REQUIRED: "Name it with --tenant.",
   CREDENTIAL_EXPIRED: "Sign in again: cloudpods login",
   CREDENTIAL_INVALID: "Sign in again: cloudpods login",
   IDEMPOTENCY_RESULT_NOT_REPLAYABLE: "The first answer was lost on its way: make another one.",
 };
 
+const tenantOrAll = "Name it with --tenant, or list those of all tenants with --all.";
+
 /** What ended a command, in the API's own words where it was the API. */
-export function describeError(error: unknown): string {
+export function describeError(error: unknown, command: { readonly hasAll?: boolean } = {}): string {
   if (error instanceof ApiRefusal) {
     const { detail, error: code, errors = [] } = error.problem;
     const fields = errors.map(({ pointer, detail: what }) => `  ${pointer}: ${what}`);
-    const hint = hints[code];
+    const hint = code === "TENANT_REQUIRED" && command.hasAll === true ? tenantOrAll : hints[code];
     return [`cloudpods: ${detail} (${code})`, ...fields, ...(hint === undefined ? [] : [`  ${hint}`])].join("\n");
   }
   if (error instanceof DomainError) return `cloudpods: ${error.message} (${error.code})`;
