@@ -102,7 +102,7 @@ export const endpoints = {
     idempotent: true,
   },
   changeNode: { ...puts, path: "/api/nodes/:node", answer: shapes.node },
-  removeNode: { method: "delete", path: "/api/nodes/:node", status: 204, answer: shapes.noBody },
+  removeNode: { method: "delete", path: "/api/nodes/:node", status: 200, answer: shapes.nodeRemoval },
 
   simulatePlacement: { method: "post", path: "/api/scheduler/simulate", status: 200, answer: shapes.verdict },
   showOverview: { method: "get", path: "/api/ops/platform-overview", status: 200, answer: overview },

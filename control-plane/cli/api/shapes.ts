@@ -306,4 +306,7 @@ export const budget = z.discriminatedUnion("configured", [
 /** One line of a task's story, as the stream of its events has it. */
 export const taskEvent = z.object({ state: z.string(), step: z.string(), percent: z.number(), message: z.string() });
 
+/** What went with a host that was removed. */
+export const nodeRemoval = z.object({ backupsGone: z.number() });
+
 export const noBody = z.undefined();

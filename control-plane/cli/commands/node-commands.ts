@@ -127,7 +127,15 @@ function addCordoning(nodes: Command): void {
       await withCli(options, async (cli) => {
         const { id, name } = (await cli.api.call("showNode", { node: reference })).body;
         await confirm(`This takes ${name} out of the fleet and revokes its certificate`, name, yes);
-        cli.show(await cli.api.call("removeNode", { node: id }), () => `${name} is no longer in the fleet.`);
+        cli.show(await cli.api.call("removeNode", { node: id }), ({ backupsGone }) => removed(name, backupsGone));
       });
     });
+}
+
+function removed(name: string, backupsGone: number): string {
+  const gone =
+    backupsGone === 0
+      ? ""
+      : ` ${backupsGone} ${backupsGone === 1 ? "backup that no other host sees is" : "backups that no other host sees are"} gone with it; their tenants are told.`;
+  return `${name} is no longer in the fleet.${gone}`;
 }

@@ -3,6 +3,7 @@ import type { Database } from "../platform/database.ts";
 import type { Hints } from "../platform/hints.ts";
 import type { Loop } from "../platform/loops.ts";
 import { podHints } from "../pods/pod-hints.ts";
+import { abandonBackups } from "./abandon-backups.ts";
 import { collectErrands } from "./collect-errands.ts";
 import { followPlans } from "./plan-backup-rules.ts";
 import { pruneBackups } from "./prune-backups.ts";
@@ -44,9 +45,10 @@ export function backupLoops({
       async run() {
         const now = new Date();
         const answered = await collectErrands({ db, log }, now);
-        const tidied = await tidyBackups(db, now);
+        const abandoned = await tidyBackups(db, now);
+        const unreachable = await abandonBackups({ db, log }, now);
         for (const nodeId of await sendErrands({ db, log }, now)) hints.send("node_commands", nodeId);
-        return told({ ...answered, abandoned: tidied.failed, unreachable: tidied.unreachable });
+        return told({ ...answered, abandoned, unreachable });
       },
     },
   ];

@@ -29,3 +29,31 @@ export function damagedNews({ id, tenantId, podId, podName, startedAt, isThere }
     },
   };
 }
+
+/** A backup that is out of reach for good. */
+export type GoneBackup = Pick<DamagedBackup, "id" | "podId" | "podName" | "startedAt">;
+
+/** Backups that an e-mail lists; the webhook has them all. */
+const listedMax = 50;
+
+/** News of backups that went with a host; undefined when there are none. */
+export function goneNews(tenantId: string, backups: readonly GoneBackup[]): TenantNews | undefined {
+  const [first] = backups;
+  if (first === undefined) return undefined;
+  const lines = backups.slice(0, listedMax).map(({ podName, startedAt }) => `- ${podName}, ${startedAt.toISOString()}`);
+  const more = backups.length - lines.length;
+  return {
+    tenantId,
+    dedupeKey: `backups-gone:${first.id}`,
+    email: {
+      subject: backups.length === 1 ? `A backup of ${first.podName} is gone` : `${backups.length} backups are gone`,
+      text:
+        `The storage that held these backups was taken out of service, and nothing can be restored from them any more:\n\n` +
+        `${lines.join("\n")}${more > 0 ? `\nand ${more} more` : ""}\n\nOther backups are not affected; make new ones where you need them.\n`,
+    },
+    webhook: {
+      event: "backups.gone",
+      data: { backups: backups.map(({ id, podId, startedAt }) => ({ id, podId, startedAt: startedAt.toISOString() })) },
+    },
+  };
+}

@@ -52,6 +52,22 @@ export const seesBackup: Sql = sql`v.storage_id IN (
     OR (t.name = o.name AND t.shared AND o.shared AND t.backend = o.backend AND o.backend <> '')
   WHERE o.id = b.storage_id)`;
 
+/** Whether the archive of a backup `b` lies where no host of the fleet will see it again: its host was removed. */
+export const isOutOfReach: Sql = sql`(b.pruned_at IS NULL AND b.state IN ('available', 'failed') AND b.volume_id IS NOT NULL
+  AND EXISTS (SELECT FROM nodes n WHERE n.id = b.node_id AND n.removed_at IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM node_storages v JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL WHERE ${seesBackup}))`;
+
+/** How many backups that can be restored would be out of reach for good without a host. */
+export async function countBackupsOnlyOn(tx: Queryable, nodeId: string): Promise<number> {
+  const [counted] = await tx.query<{ backups: number }>(sql`
+    WITH only_here AS MATERIALIZED (
+      SELECT b.storage_id FROM (SELECT id AS storage_id FROM storages) b
+      WHERE EXISTS (SELECT FROM node_storages v WHERE v.node_id = ${nodeId} AND ${seesBackup})
+        AND NOT EXISTS (SELECT FROM node_storages v JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL WHERE v.node_id <> ${nodeId} AND ${seesBackup}))
+    SELECT count(*)::integer AS backups FROM cloud_pod_backups JOIN only_here USING (storage_id) WHERE state = 'available' AND pruned_at IS NULL`);
+  return counted?.backups ?? 0;
+}
+
 /** Ids of the hosts that see a backup's archive, whatever their state. */
 export async function hostsSeeing(tx: Queryable, backup: Pick<Backup, "id">): Promise<string[]> {
   const rows = await tx.query<{ nodeId: string }>(sql`

@@ -342,19 +342,6 @@ describe("backups that there are", () => {
     expect((await due())?.getTime()).toBeLessThanOrEqual(Date.now());
   });
 
-  test("on a host that was removed are gone, unless another sees them", async () => {
-    const { pod } = await ready();
-    await bench.db.system.execute(sql`UPDATE nodes SET removed_at = now() WHERE id = ${pod.nodeId}`);
-    await tidyBackups(bench.db.system, new Date());
-    expect((await backupsOf(pod))[0]?.state).toBe("available");
-    await bench.db.system.execute(
-      sql`DELETE FROM node_storages WHERE storage_id IN (SELECT id FROM storages WHERE holds_backups)`,
-    );
-    await tidyBackups(bench.db.system, new Date());
-    expect((await backupsOf(pod))[0]).toMatchObject({ state: "pruned", errorCode: "STORAGE_GONE" });
-    await bench.db.system.execute(sql`UPDATE nodes SET removed_at = NULL WHERE id = ${pod.nodeId}`);
-  });
-
   test("what a backup that was given up has left behind is found and removed", async () => {
     const { pod, volumeId } = await ready();
     await bench.db.system.execute(sql`

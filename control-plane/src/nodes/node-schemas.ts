@@ -101,6 +101,16 @@ export const nodeDetail = nodeView
   })
   .openapi("NodeDetail");
 
+/** What went with a host that was removed. */
+export const removalView = z
+  .object({
+    backupsGone: z.number().int().openapi({
+      description:
+        "Backups that no other host sees: nothing can be restored from them any more, and their tenants are told.",
+    }),
+  })
+  .openapi("NodeRemoval");
+
 /** Settings that may be changed; absent members stay, null empties. */
 export const nodeChanges = z
   .strictObject({

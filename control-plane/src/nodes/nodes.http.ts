@@ -1,6 +1,5 @@
 import { z } from "@hono/zod-openapi";
 import { DomainError } from "@cloudpods/shared/errors";
-import { noBody } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toIdPage, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
@@ -13,7 +12,15 @@ import { registerEnrolmentRoutes } from "./enrolment.http.ts";
 import { findNodeId } from "./find-node.ts";
 import type { IssuingDeps } from "./node-certificates.ts";
 import { listNodeEvents } from "./node-events.ts";
-import { nodeChanges, nodeDetail, nodeEvent, nodeSample, nodeView, unmanagedContainer } from "./node-schemas.ts";
+import {
+  nodeChanges,
+  nodeDetail,
+  nodeEvent,
+  nodeSample,
+  nodeView,
+  removalView,
+  unmanagedContainer,
+} from "./node-schemas.ts";
 import { nodeStates } from "./node-state.ts";
 import { listNodes, listUnmanaged, readNode, readNodeContents, readNodeSamples } from "./node-view.ts";
 import { removeNode } from "./remove-node.ts";
@@ -232,16 +239,16 @@ function registerRemoving(routes: RouteTable, { hints }: NodeRouteDeps): void {
     tags,
     access: operator,
     checksVersion: true,
-    responses: { 204: noBody },
+    responses: { 200: removalView },
     handler: async ({ params, ifMatch }, ctx) => {
       const removed = await ctx.inSystem(async (tx) => {
         const nodeId = await findNodeId(tx, params.node);
         checkVersion(ifMatch, (await lockNode(tx, nodeId)).version);
-        return { nodeId, cancelled: await removeNode(tx, nodeId, { actor: ctx.actor, requestId: ctx.requestId }) };
+        return { nodeId, ...(await removeNode(tx, nodeId, { actor: ctx.actor, requestId: ctx.requestId })) };
       });
       hints.send("node_sessions", removed.nodeId);
       for (const commandId of removed.cancelled) hints.send("commands_finished", commandId);
-      return { status: 204 };
+      return { status: 200, body: { backupsGone: removed.backupsGone } };
     },
   });
 }

@@ -1,18 +1,26 @@
 import { DomainError } from "@cloudpods/shared/errors";
+import { countBackupsOnlyOn } from "../backups/backup-storage.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
 import { lockNode, recordChange, type NodeChangeBy } from "./change-node.ts";
 import { revokeCertificates } from "./node-certificates.ts";
 
+/** What the removal of a host ended. */
+export interface RemovedNode {
+  /** Ids of commands that were still open and are cancelled now. */
+  readonly cancelled: readonly string[];
+  /** Backups that only this host could reach: they are written off within seconds, and their tenants told. */
+  readonly backupsGone: number;
+}
+
 /**
  * Takes a host out of the fleet: its certificates are revoked, its sessions end within a second, its
  * capacity is nothing. Its history stays. After the commit send the hint `node_sessions`.
  *
- * @returns ids of commands that were still open and are cancelled now.
  * @throws DomainError `not-found` NODE_NOT_FOUND; `wrong-state` NODE_NOT_EMPTY.
  */
-export async function removeNode(tx: Transaction, nodeId: string, by: NodeChangeBy): Promise<string[]> {
+export async function removeNode(tx: Transaction, nodeId: string, by: NodeChangeBy): Promise<RemovedNode> {
   const { name } = await lockNode(tx, nodeId);
   const [gone] = await tx.query(
     sql`SELECT FROM node_status WHERE node_id = ${nodeId} AND state IN ('offline', 'lost')`,
@@ -23,7 +31,8 @@ export async function removeNode(tx: Transaction, nodeId: string, by: NodeChange
   // An order claims by this row: after the lock none is under way, afterwards none finds room.
   await tx.query(sql`SELECT FROM node_capacity WHERE node_id = ${nodeId} FOR UPDATE`);
   if (isGone) await releaseLeftClaims(tx, nodeId);
-  await refuseOccupied(tx, nodeId);
+  const backupsGone = await countBackupsOnlyOn(tx, nodeId);
+  await refuseOccupied(tx, nodeId, backupsGone);
   await tx.execute(
     sql`UPDATE nodes SET removed_at = now(), schedulable = false, version = version + 1 WHERE id = ${nodeId}`,
   );
@@ -47,9 +56,9 @@ export async function removeNode(tx: Transaction, nodeId: string, by: NodeChange
     action: "node.remove",
     kind: "REMOVED",
     message: `${name} was removed`,
-    detail: { name },
+    detail: { name, backupsGone },
   });
-  return cancelled.map((command) => command.id);
+  return { cancelled: cancelled.map((command) => command.id), backupsGone };
 }
 
 /** What a host that is gone held of pods that live elsewhere now, or nowhere, went with it. */
@@ -61,7 +70,7 @@ async function releaseLeftClaims(tx: Transaction, nodeId: string): Promise<void>
   for (const { podId, generation } of left) await releaseClaim(tx, podId, generation);
 }
 
-async function refuseOccupied(tx: Transaction, nodeId: string): Promise<void> {
+async function refuseOccupied(tx: Transaction, nodeId: string, backups: number): Promise<void> {
   const [held] = await tx.query<{ pods: number; claims: number }>(sql`
     SELECT (SELECT count(*)::integer FROM cloud_pods WHERE node_id = ${nodeId} AND status <> 'deleted') AS pods,
       (SELECT count(*)::integer FROM node_claims WHERE node_id = ${nodeId}) AS claims`);
@@ -69,7 +78,7 @@ async function refuseOccupied(tx: Transaction, nodeId: string): Promise<void> {
   throw new DomainError(
     "wrong-state",
     "NODE_NOT_EMPTY",
-    "The node still holds pods or room for pods; move or destroy them first.",
-    { details: { ...held } },
+    `The node still holds pods or room for pods; move or destroy them first.${backups === 0 ? "" : ` With it would go ${backups} backups that no other host sees.`}`,
+    { details: { ...held, backups } },
   );
 }
