@@ -479,6 +479,8 @@ TABLE cloud_pod_provisioning_tasks ROW LEVEL SECURITY (
   created_at timestamp with time zone NOT NULL DEFAULT now()
   updated_at timestamp with time zone NOT NULL DEFAULT now()
   finished_at timestamp with time zone
+  percent_from smallint NOT NULL DEFAULT 0
+  percent_to smallint NOT NULL DEFAULT 0
   CONSTRAINT cloud_pod_provisioning_tasks_percent_check CHECK (((percent >= 0) AND (percent <= 100)))
   CONSTRAINT cloud_pod_provisioning_tasks_pkey PRIMARY KEY (id)
   CONSTRAINT cloud_pod_provisioning_tasks_tenant_id_id_key UNIQUE (tenant_id, id)

@@ -16,7 +16,7 @@ import { sql } from "../platform/sql.ts";
 export interface ReportHooks extends InventoryHooks {
   readonly onProgress: (
     tx: Transaction,
-    progress: { readonly commandId: string; readonly percent: number; readonly detail: string },
+    progress: { readonly commandId: string; readonly step: string; readonly percent: number; readonly detail: string },
   ) => Promise<void>;
 }
 
@@ -102,8 +102,8 @@ export async function storeProgress(
       UPDATE node_commands SET state = 'running', step = ${progress.step}, percent = greatest(percent, ${percent})
       WHERE id = ${progress.commandId} AND node_id = ${session.nodeId} AND finished_at IS NULL RETURNING task_id AS "taskId"`);
     if (command === undefined || command.taskId === null) return undefined;
-    const detail = progress.detail === "" ? progress.step : progress.detail;
-    await hooks.onProgress(tx, { commandId: progress.commandId, percent, detail: detail.slice(0, 500) });
+    const { commandId, step, detail } = progress;
+    await hooks.onProgress(tx, { commandId, step, percent, detail: detail.slice(0, 500) });
     return command.taskId;
   });
 }

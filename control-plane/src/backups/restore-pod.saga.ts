@@ -9,7 +9,7 @@ import { startStep, stopStep } from "../pods/power-steps.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import { allowMoreTime, explainFailure } from "../tasks/change-task.ts";
-import type { Saga, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
+import { notNeeded, type Saga, type Step, type StepContext, type StepOutcome } from "../tasks/saga.ts";
 import { archiveOf, archiveTimeoutMs, backupStep, lookWish } from "./archive-steps.ts";
 import { requireUsable } from "./backup.ts";
 import { judgeLook } from "./judge-look.ts";
@@ -65,7 +65,7 @@ const stopUnlessLostStep: Step = {
   },
   async resume(context, command) {
     if (command.errorCode === "CONTAINER_MISSING") return { kind: "done", message: "The host has lost the container" };
-    return (await stopFirst.resume?.(context, command)) ?? { kind: "done", message: "Not needed" };
+    return (await stopFirst.resume?.(context, command)) ?? notNeeded;
   },
 };
 

@@ -2,7 +2,14 @@ import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { failureOf, sendWish, type Wish } from "../pods/command-steps.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
-import type { FinishedCommand, OpenCommand, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
+import {
+  notNeeded,
+  type FinishedCommand,
+  type OpenCommand,
+  type Step,
+  type StepContext,
+  type StepOutcome,
+} from "../tasks/saga.ts";
 import { lockMove, type Move } from "./move.ts";
 
 /** A step's transaction with both rows locked. */
@@ -60,7 +67,7 @@ export function moveStep(options: MoveStep): Step {
     async begin(context) {
       const here = await moveContext(context);
       const { tx, task, pod, move } = here;
-      if (!options.applies(move)) return { kind: "done", message: "Not needed" };
+      if (!options.applies(move)) return notNeeded;
       if (move.state !== "moving") return { kind: "fail", code: "MOVE_OVER", message: `The move is ${move.state}` };
       await options.before?.(here);
       const sent = await sendWish(tx, pod, task.id, options.wish(pod, move), addressOf(pod, move, options.at));

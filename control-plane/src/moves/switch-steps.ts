@@ -2,7 +2,7 @@ import { isSilent, wasHeardSinceGivenUp } from "../nodes/host-silence.ts";
 import { sql } from "../platform/sql.ts";
 import { failureOf, sendWish } from "../pods/command-steps.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
-import type { FinishedCommand, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
+import { notNeeded, type FinishedCommand, type Step, type StepContext, type StepOutcome } from "../tasks/saga.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { isOnline, moveContext, moveStep, type MoveContext } from "./move-steps.ts";
 import { switchPlace } from "./switch-place.ts";
@@ -23,7 +23,7 @@ function switchStep(name: string, percent: number, applies: (move: Move) => bool
     attemptsMax: 10,
     async begin(context) {
       const { tx, task, now, pod, move } = await moveContext(context);
-      if (!applies(move) || move.switchedAt !== null) return { kind: "done", message: "Not needed" };
+      if (!applies(move) || move.switchedAt !== null) return notNeeded;
       if (move.state !== "moving") return { kind: "fail", code: "MOVE_OVER", message: `The move is ${move.state}` };
       if (move.purpose === "evacuate" && !(await isStillGone(context, move.fromNodeId)))
         return { kind: "fail", code: "NODE_RETURNED", message: `${move.fromNode} is back and keeps its pod` };
@@ -55,8 +55,7 @@ export const removeStep: Step = {
   attemptsMax: 12,
   async begin(context) {
     const { tx, task, pod, move } = await moveContext(context);
-    if (move.strategy !== "backup-restore" || move.sourceRemovedAt !== null)
-      return { kind: "done", message: "Not needed" };
+    if (move.strategy !== "backup-restore" || move.sourceRemovedAt !== null) return notNeeded;
     if (!(await isOnline(tx, move.fromNodeId)))
       return { kind: "done", message: `${move.fromNode} is away; its copy goes when it is back` };
     const sent = await sendWish(

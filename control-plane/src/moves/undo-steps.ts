@@ -2,7 +2,7 @@ import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { sql } from "../platform/sql.ts";
 import { containerSpecOf } from "../pods/container-spec.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
-import type { FinishedCommand, Step, StepContext, StepOutcome } from "../tasks/saga.ts";
+import { notNeeded, type FinishedCommand, type Step, type StepContext, type StepOutcome } from "../tasks/saga.ts";
 import { powerTimeoutMs, shutdownTimeoutSeconds } from "./forward-steps.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { isOnline, moveContext, moveStep } from "./move-steps.ts";
@@ -41,7 +41,8 @@ export const undoFreeStep: Step = {
     if (asked?.nodeId !== move.toNodeId) return await resumed(restoring, context, command);
     const outcome = await resumed(undoTargetStep, context, command);
     // Gone now, and its own turn comes with the next try.
-    return outcome.kind === "done" ? { kind: "retry", code: "CONTAINER_MISSING", message: outcome.message } : outcome;
+    if (outcome.kind !== "done") return outcome;
+    return { kind: "retry", code: "CONTAINER_MISSING", message: outcome.message ?? "The container is gone" };
   },
 };
 
@@ -129,7 +130,7 @@ export const undoTargetStep: Step = {
       move.state === "moving" &&
       move.restoreAskedAt !== null &&
       move.strategy !== "cluster-migrate";
-    if (!isNeeded) return { kind: "done", message: "Not needed" };
+    if (!isNeeded) return notNeeded;
     if (!mayRunOnTarget(move) && !(await isOnline(tx, move.toNodeId)))
       return { kind: "done", message: `${move.toNode} is away; what it holds goes when it is back` };
     return await removal.begin(context);

@@ -12,7 +12,7 @@ import { checkOrder, type CheckedOrder } from "./check-order.ts";
 import { sendWish } from "./command-steps.ts";
 import { newMacAddress } from "./mac-address.ts";
 import { findPod, type Pod } from "./pod.ts";
-import { orderDeadlineMs, orderWish } from "./provision-pod.saga.ts";
+import { orderDeadlineMs, createSpan, orderWish } from "./provision-pod.saga.ts";
 import type { PlacementWish } from "./placement-wish.ts";
 import { reservePlace } from "./reserve-place.ts";
 
@@ -89,7 +89,8 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
     type: "create",
     step: "create",
     commandId,
-    percent: 10,
+    percent: createSpan.from,
+    percentTo: createSpan.to,
     input: order.backup === undefined ? {} : { backup: order.backup },
     deadlineMs: orderDeadlineMs(order.source !== undefined),
     requestedBy: `${who.actor.kind}:${who.actor.id}`,

@@ -54,9 +54,12 @@ function reserveStep(fleet: FleetView): Step {
   };
 }
 
+/** How far an order is when its first step begins, and when the second does. */
+export const createSpan = { from: 10, to: 45 } as const;
+
 const createStep: Step = commandStep({
   name: "create",
-  percent: 10,
+  percent: createSpan.from,
   waitingFor: "Creating the container",
   wish: orderWish,
   onSuccess: async () => await Promise.resolve({ kind: "done", message: "The container exists" }),
@@ -65,7 +68,7 @@ const createStep: Step = commandStep({
 /** Programs of the host report success for a resize that failed: what counts is what the agent saw afterwards. */
 const configureStep: Step = {
   name: "configure",
-  percent: 45,
+  percent: createSpan.to,
   attemptsMax: 4,
   async begin(context) {
     const pod = await lockPodById(context.tx, context.task.podId);

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { advance, backoffMs, giveUp } from "./advance-task.ts";
-import { stepAfter, type Saga, type Step, type StepOutcome } from "./saga.ts";
+import { notNeeded, stepAfter, type Saga, type Step, type StepOutcome } from "./saga.ts";
 import { isFinished, type Task } from "./task.ts";
 
 const step = (name: string, attemptsMax = 3): Step => ({
@@ -116,4 +116,40 @@ test("a saga without undo ends at once when it is given up", () => {
   const plain: Saga = { ...saga, undo: [] };
   expect(giveUp(plain, task(), { code: "F", message: "m" })).toMatchObject({ end: "failed", error: { code: "F" } });
   expect(stepAfter(plain, "two")).toBeUndefined();
+});
+
+test("a task that waits goes from where its step begins to where the next one does, and back to nowhere", () => {
+  const of = (name: string, percent: number): Step => ({ ...step(name), percent });
+  const sized: Saga = { ...saga, steps: [of("one", 10), of("two", 70)], undo: [of("undo-one", 0)] };
+  const waits: StepOutcome = { kind: "wait", commandId: "c", nodeId: "n", message: "Working" };
+  const [one, two] = sized.steps;
+  expect(advance(sized, task(), one, waits, 0)).toMatchObject({ percent: 10, span: { from: 10, to: 70 } });
+  const later = task({ step: "two", percent: 70 });
+  expect(advance(sized, later, two ?? one, waits, 0)).toMatchObject({ percent: 70, span: { from: 70, to: 100 } });
+  // Asked once more: what the first try has shown stays.
+  expect(advance(sized, task({ percent: 40 }), one, waits, 0)).toMatchObject({
+    percent: 40,
+    span: { from: 10, to: 70 },
+  });
+  const back = task({ state: "compensating", step: "undo-one", percent: 40 });
+  expect(advance(sized, back, of("undo-one", 0), waits, 0)).toMatchObject({ percent: 40, span: { from: 40, to: 40 } });
+});
+
+test("what is told is of the step that ended, and of a step without work nothing is told but the end", () => {
+  const one = step("one");
+  expect(advance(saga, task(), one, { kind: "done", message: "One is done" }, 0)).toMatchObject({
+    step: "two",
+    about: "one",
+    message: "One is done",
+  });
+  expect(advance(saga, task(), one, notNeeded, 0)).toMatchObject({ step: "two", message: undefined });
+  expect(advance(saga, task({ step: "two" }), step("two"), notNeeded, 0)).toMatchObject({
+    end: "succeeded",
+    message: "Done",
+  });
+  expect(advance(saga, task(), one, { kind: "fail", code: "F", message: "No" }, 0)).toMatchObject({
+    step: "undo-two",
+    about: "one",
+    message: "No",
+  });
 });

@@ -10,10 +10,15 @@ export interface Advance {
   readonly nodeId: string | undefined;
   readonly attempts: number;
   readonly percent: number;
+  /** Where the percentage goes while the task waits for its command: from where the step begins to where the next one does. */
+  readonly span: { readonly from: number; readonly to: number };
   /** When a worker should look again. */
   readonly runAfterMs: number;
   readonly error: { readonly code: string; readonly message: string } | undefined;
-  readonly message: string;
+  /** Undefined: there is nothing to tell. */
+  readonly message: string | undefined;
+  /** Step that the message is about. */
+  readonly about: string;
   /** Set when the task has ended. */
   readonly end: "succeeded" | "failed" | "cancelled" | undefined;
 }
@@ -38,11 +43,12 @@ export function advance(saga: Saga, task: Task, step: Step, outcome: StepOutcome
           commandId: outcome.commandId,
           message: outcome.message,
         }),
+        ...progressOf(saga, task, step),
         nodeId: outcome.nodeId,
       };
     case "done": {
       const next = stepAfter(saga, step.name);
-      return next === undefined ? finish(task, outcome.message) : enter(task, next, outcome.message);
+      return next === undefined ? finish(task, outcome.message ?? "Done") : enter(task, next, outcome.message);
     }
     case "retry":
       if (task.attempts + 1 >= step.attemptsMax)
@@ -85,14 +91,28 @@ function finish(task: Task, message: string): Advance {
   return { ...stay(task, { state: end, commandId: null, message }), end };
 }
 
-function enter(task: Task, step: Step, message: string): Advance {
+/** Of work that is taken back the percentage stands still. */
+function progressOf(saga: Saga, task: Task, step: Step): Pick<Advance, "percent" | "span"> {
+  if (task.state === "compensating") return { percent: task.percent, span: standing(task.percent) };
+  const span = { from: step.percent, to: stepAfter(saga, step.name)?.percent ?? 100 };
+  return { percent: Math.max(task.percent, step.percent), span };
+}
+
+function standing(percent: number): Advance["span"] {
+  return { from: percent, to: percent };
+}
+
+function enter(task: Task, step: Step, message: string | undefined): Advance {
+  const percent = task.state === "compensating" ? task.percent : Math.max(task.percent, step.percent);
   return {
     state: task.state === "compensating" ? "compensating" : "running",
     step: step.name,
     commandId: null,
     nodeId: undefined,
     attempts: 0,
-    percent: task.state === "compensating" ? task.percent : Math.max(task.percent, step.percent),
+    percent,
+    span: standing(percent),
+    about: task.step,
     runAfterMs: 0,
     error: undefined,
     message,
@@ -107,6 +127,8 @@ function stay(task: Task, change: { state: TaskState; commandId: string | null; 
     step: task.step,
     attempts: task.attempts,
     percent: task.percent,
+    span: standing(task.percent),
+    about: task.step,
     runAfterMs: change.commandId === null ? 0 : waitingPollMs,
     error: undefined,
     end: change.state === "failed" || change.state === "cancelled" ? change.state : undefined,

@@ -14,6 +14,8 @@ export interface NewTask {
   readonly step: string;
   readonly commandId?: string;
   readonly percent?: number;
+  /** Of a step whose command was sent: where the next one begins. */
+  readonly percentTo?: number;
   readonly input: Readonly<Record<string, unknown>>;
   readonly deadlineMs: number;
   readonly requestedBy: string;
@@ -31,9 +33,9 @@ export async function createTask(tx: Queryable, task: NewTask): Promise<Task> {
     const [row] = await tx.query<Task>(sql`
       WITH t AS (
         INSERT INTO cloud_pod_provisioning_tasks AS t
-          (id, tenant_id, pod_id, type, state, step, input, command_id, percent, deadline_at, requested_by, request_id, last_seq)
+          (id, tenant_id, pod_id, type, state, step, input, command_id, percent, percent_from, percent_to, deadline_at, requested_by, request_id, last_seq)
         VALUES (${task.id ?? newId()}, ${task.tenantId}, ${task.podId}, ${task.type}, ${state}, ${task.step}, ${JSON.stringify(task.input)},
-          ${task.commandId ?? null}, ${task.percent ?? 0}, now() + ${task.deadlineMs} * interval '1 ms', ${task.requestedBy}, ${task.requestId}, 1)
+          ${task.commandId ?? null}, ${task.percent ?? 0}, ${task.percent ?? 0}, ${task.percentTo ?? task.percent ?? 0}, now() + ${task.deadlineMs} * interval '1 ms', ${task.requestedBy}, ${task.requestId}, 1)
         RETURNING *),
       event AS (
         INSERT INTO cloud_pod_task_events (task_id, seq, tenant_id, state, step, percent, message)

@@ -42,13 +42,16 @@ export interface StepContext {
 /** How a step ended. */
 export type StepOutcome =
   /** On to the next step. */
-  | { readonly kind: "done"; readonly message: string }
+  | { readonly kind: "done"; readonly message: string | undefined }
   /** Wait until the command on the host has finished, then call `resume`. */
   | { readonly kind: "wait"; readonly commandId: string; readonly nodeId: string; readonly message: string }
   /** Try the step again later, as often as the step allows. */
   | { readonly kind: "retry"; readonly code: string; readonly message: string }
   /** Give up: take back what was done. */
   | { readonly kind: "fail"; readonly code: string; readonly message: string };
+
+/** Of a step that had nothing to do: on to the next one, and nothing is told. */
+export const notNeeded = { kind: "done", message: undefined } as const satisfies StepOutcome;
 
 /** One named step of a saga. Running it twice must be as good as once. */
 export interface Step {

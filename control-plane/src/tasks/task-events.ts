@@ -40,16 +40,25 @@ export async function readTaskEvents(
     WHERE tenant_id = ${tenantId} AND task_id = ${taskId} AND seq > ${afterSeq} ORDER BY seq LIMIT 200`);
 }
 
-/** Passes on how far a host is with the command that a task waits for. */
+/**
+ * Passes on how far a host is with the command that a task waits for, as a part of the way from this step to the next. The
+ * rest of it is gone when the result is there.
+ */
 export async function recordCommandProgress(
   tx: Queryable,
-  progress: { readonly commandId: string; readonly percent: number; readonly detail: string },
+  progress: { readonly commandId: string; readonly step: string; readonly percent: number; readonly detail: string },
 ): Promise<void> {
+  const { step, detail } = progress;
+  const message = detail === "" || callsProgram.test(detail) ? step : detail;
   await tx.execute(sql`
     WITH numbered AS (
-      UPDATE cloud_pod_provisioning_tasks SET last_seq = last_seq + 1, updated_at = now()
+      UPDATE cloud_pod_provisioning_tasks SET last_seq = last_seq + 1, updated_at = now(), percent = CASE state
+        WHEN 'waiting' THEN greatest(percent, least(99, percent_from + (percent_to - percent_from) * ${progress.percent}::integer / 100)) ELSE percent END
       WHERE command_id = ${progress.commandId} AND state IN ('waiting', 'compensating')
       RETURNING id, last_seq, tenant_id, state, step, percent)
     INSERT INTO cloud_pod_task_events (task_id, seq, tenant_id, state, step, percent, message)
-    SELECT id, last_seq, tenant_id, state, step, percent, ${`${progress.detail} (${progress.percent} %)`} FROM numbered`);
+    SELECT id, last_seq, tenant_id, state, step, percent, ${message} FROM numbered`);
 }
+
+/** A line in which a program repeats how it was called; its options are for who runs the host. */
+const callsProgram = /(?:^|\s)--[a-z]/;

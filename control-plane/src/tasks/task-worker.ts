@@ -237,17 +237,18 @@ async function applyChange(tx: Transaction, task: Task, change: Advance): Promis
   const statement = sql`
     UPDATE cloud_pod_provisioning_tasks SET
       state = ${change.end ?? change.state}, step = ${change.step}, command_id = ${change.commandId}, attempts = ${change.attempts},
-      percent = ${change.percent}, run_after = now() + ${change.runAfterMs} * interval '1 ms',
+      percent = ${change.percent}, percent_from = ${change.span.from}, percent_to = ${change.span.to}, run_after = now() + ${change.runAfterMs} * interval '1 ms',
       error_code = coalesce(${change.error?.code ?? null}, error_code),
       error_message = coalesce(${change.error?.message ?? null}, error_message),
       lease_until = CASE WHEN ${release} THEN NULL ELSE lease_until END,
       finished_at = CASE WHEN ${change.end !== undefined} THEN now() END, updated_at = now()
     WHERE id = ${task.id}`;
   await tx.execute(prepared("change-task", statement));
+  if (change.message === undefined) return;
   await appendTaskEvent(tx, {
     id: task.id,
     state: change.end ?? change.state,
-    step: change.step,
+    step: change.about,
     percent: change.percent,
     message: change.message,
   });
