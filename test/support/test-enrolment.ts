@@ -17,6 +17,8 @@ export interface TestEnrolment {
   knowCertificate(nodeId: string, pem: string): void;
   /** Added to the bundle of every answer. */
   addToBundle(pem: string): void;
+  /** Added to the vouchers of every answer. */
+  addVoucher(pem: string): void;
   /** Bodies of all requests, in order. */
   readonly requests: readonly { readonly path: string; readonly body: Readonly<Record<string, string>> }[];
   stop(): Promise<void>;
@@ -36,6 +38,7 @@ export async function startTestEnrolment(options: TestEnrolmentOptions): Promise
   const nonces = new Set<string>();
   const requests: { path: string; body: Record<string, string> }[] = [];
   let bundle = authority.pem;
+  let vouchers = "";
   let lost = 0;
   let held = Promise.resolve();
 
@@ -44,7 +47,8 @@ export async function startTestEnrolment(options: TestEnrolmentOptions): Promise
     const { pem } = await issueNodeCertificate(authority, nodeId, publicKey, options.issuedAt?.() ?? new Date());
     lastCertificates.set(nodeId, pem);
     const { gatewayAddress } = options;
-    return { nodeId, certificate: pem, caBundle: bundle, gatewayAddress, brokerUrl: "mqtts://127.0.0.1:1" };
+    const brokerUrl = "mqtts://127.0.0.1:1";
+    return { nodeId, certificate: pem, caBundle: bundle, vouchers, gatewayAddress, brokerUrl };
   };
   const enrol = async (body: Record<string, string>): Promise<object> => {
     const token = tokens.get(body["tokenId"] ?? "");
@@ -113,6 +117,7 @@ export async function startTestEnrolment(options: TestEnrolmentOptions): Promise
     },
     knowCertificate: (nodeId, pem) => void lastCertificates.set(nodeId, pem),
     addToBundle: (pem) => void (bundle += pem),
+    addVoucher: (pem) => void (vouchers += pem),
     requests,
     stop: () => new Promise((resolve) => server.close(() => resolve())),
   };

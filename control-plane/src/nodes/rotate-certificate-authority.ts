@@ -29,7 +29,7 @@ export interface RotationStep extends Rotation {
 }
 
 export interface RotationWish {
-  /** Go on without hosts that are not ready, which come back by their next renewal, and what counts still counts no more. */
+  /** Go on without hosts that are not ready, which come back by a renewal, and what counts still counts no more. */
   readonly force: boolean;
   /** An external broker is configured; its operator says that it has the present files. */
   readonly externalBroker: { readonly isUpToDate: boolean } | undefined;

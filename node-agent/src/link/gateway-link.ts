@@ -8,6 +8,7 @@ import { checkCertificate } from "../enrolment/check-certificate.ts";
 import type { Identity } from "../enrolment/identity-files.ts";
 import { type DialFault, diagnoseDial } from "./diagnose-dial.ts";
 import { type Session, type SessionDoors, SessionFailure, openSession } from "./session.ts";
+import { createTrustAnew } from "./trust-anew.ts";
 
 /** What the link needs. */
 export interface GatewayLinkOptions extends SessionDoors {
@@ -65,6 +66,8 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
   let loop = Promise.resolve();
   const prepareIdentity = createIdentityPreparer(options);
   let explain = createExplainer();
+  const { renewCertificate } = options;
+  const trustAnew = createTrustAnew({ renewCertificate, monotonicMs: () => performance.now(), log });
 
   const runSession = async (): Promise<{ readonly reason: AgentError; readonly wasSound: boolean }> => {
     const identity = await prepareIdentity();
@@ -99,6 +102,12 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
       client.close();
     }
   };
+  /** What was found of a dial holds no more once it was made with other authorities. */
+  const hasNewTrust = async ({ code }: AgentError): Promise<boolean> => {
+    const isNew = code === "WRONG_CA" && (await trustAnew());
+    if (isNew) explain = createExplainer();
+    return isNew;
+  };
   const run = async (): Promise<void> => {
     for (let failures = 0; !stopping.signal.aborted; failures += 1) {
       let fault: AgentError;
@@ -111,7 +120,8 @@ export function createGatewayLink(options: GatewayLinkOptions): GatewayLink {
       }
       if (stopping.signal.aborted) return;
       onState({ isConnected: false, faultCode: fault.code, faultMessage: fault.message });
-      const waitMs = fault.code === "RECONNECT" ? 0 : waitAfter(fault, failures);
+      const isAtOnce = fault.code === "RECONNECT" || (await hasNewTrust(fault));
+      const waitMs = isAtOnce ? 0 : waitAfter(fault, failures);
       log.warn({ code: fault.code, reason: fault.message, waitMs }, "no session with the control plane");
       // Rejects only when the agent stops, which the loop asks next.
       await sleep(waitMs, undefined, { signal: stopping.signal }).catch(() => undefined);

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, CommandOutcome } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { vouchFor } from "../../../control-plane/src/nodes/certificate-authority.ts";
 import { createAgentOnHost, enrolByHand } from "../../../test/support/agent-process.ts";
 import { agentScenario, connectedScenario, podCommands } from "../../../test/support/agent-scenario.ts";
 import { makeTestAuthority } from "../../../test/support/test-authority.ts";
@@ -195,6 +196,39 @@ describe("a certificate", () => {
     agent.start();
     await agent.logged({ code: "CLOCK_WRONG" });
     expect(gateway.received).toEqual([]);
+  });
+
+  test.each([
+    ["vouched for the gateway's", true],
+    ["not vouched for the gateway's", false],
+  ])("is renewed at once, and once, when the authority that the host knows has %s", async (_, isVouchedFor) => {
+    const nodeId = randomUUID();
+    const [former, next] = [await makeTestAuthority(), await makeTestAuthority()];
+    const gateway = await startTestGateway({ authority: next, nodeId });
+    const enrolment = await startTestEnrolment({ authority: next, gatewayAddress: gateway.address });
+    if (isVouchedFor) enrolment.addVoucher(await vouchFor(former, next.pem));
+    const agent = await createAgentOnHost();
+    onTestFinished(async () => {
+      await agent.dispose();
+      gateway.stop();
+      await enrolment.stop();
+    });
+    await enrolByHand(agent.stateDir, former, { nodeId, gatewayAddress: gateway.address, serverUrl: enrolment.url });
+    enrolment.knowCertificate(nodeId, loadIdentity(agent.stateDir).certificatePem);
+    const before = loadIdentity(agent.stateDir);
+    agent.start();
+    await agent.logged({ code: "WRONG_CA", msg: "no session with the control plane" });
+    const renewals = () => enrolment.requests.filter(({ path }) => path === "/api/nodes/renew").length;
+    if (isVouchedFor) {
+      await gateway.session(1);
+      expect(loadIdentity(agent.stateDir).caPem).toContain(before.caPem.trim());
+    } else {
+      const dials = () => agent.log().filter(({ msg }) => msg === "no session with the control plane").length;
+      await until("three dials in vain", () => dials() >= 3);
+      expect(gateway.received).toEqual([]);
+      expect(loadIdentity(agent.stateDir)).toEqual(before);
+    }
+    expect(renewals()).toBe(1);
   });
 
   test("is renewed on command and used from then on", async () => {
