@@ -30,6 +30,7 @@ export function createHostWithoutContainers(nowMs: () => number): Containers {
     deleteBackup: refuse,
     verifyBackup: refuse,
     restore: refuse,
+    checkRestore: refuse,
     migrate: refuse,
     adopt: refuse,
     stopStrays: () => Promise.resolve({ stopped: [], running: [] }),

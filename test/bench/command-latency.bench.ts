@@ -59,7 +59,7 @@ async function measure(system: Database, systemUrl: string): Promise<void> {
 
   const send = async (pair: Pair, hints: typeof other.hints): Promise<number> => {
     const startedMs = performance.now();
-    const op = { $case: "inspect", value: { awaitAddressMs: 0 } } as const;
+    const op = { $case: "inspect", value: { awaitAddressMs: 0, beforeRestore: undefined } } as const;
     const id = await system.transaction((tx) =>
       insertCommand(tx, { nodeId: pair.nodeId, generation: 0n, revision: 0n, op }),
     );

@@ -77,6 +77,6 @@ export function podCommands(host: SimulatedHost, vmid = 100_001) {
     remove: (change: Partial<Command> = {}) => command({ $case: "ensureAbsent", value: { volumes: [] } }, change),
     reboot: (change: Partial<Command> = {}) =>
       command({ $case: "reboot", value: { shutdownTimeoutSeconds: 5 } }, change),
-    inspect: (awaitAddressMs = 0) => command({ $case: "inspect", value: { awaitAddressMs } }),
+    inspect: (awaitAddressMs = 0) => command({ $case: "inspect", value: { awaitAddressMs, beforeRestore: undefined } }),
   };
 }

@@ -210,6 +210,9 @@ export class ScriptedFleet {
     ) {
       const isTakenOver = op?.$case === "restore" && op.value.takeOverFrom !== "";
       const isMoved = op?.$case === "migrate";
+      // Whether the host would take it over is the script's to say.
+      const isAsked = op?.$case === "inspect" && op.value.beforeRestore !== undefined;
+      if (isAsked) return undefined;
       if (!isTakenOver && !isMoved) return failed("ON_OTHER_NODE");
     }
     switch (op?.$case) {

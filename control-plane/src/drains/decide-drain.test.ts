@@ -12,6 +12,7 @@ const podWith = (podId: string, changes: Partial<PodWorld> = {}): PodWorld => ({
   isBusy: false,
   isGone: false,
   move: undefined,
+  hasMoveFailed: false,
   targetIsGood: true,
   canRestore: true,
   isWaiting: false,
@@ -216,4 +217,13 @@ test("a host that is back keeps its pods: what may be called back is, what has c
   ]);
   const moved = [podWith("b", { state: "moved" }), podWith("c", { state: "left" })];
   expect(decideDrain({ ...back, pods: moved }, 0)).toMatchObject([{ event: "cancelled" }]);
+});
+
+test("a pod that has changed hands and could not be brought back is no success of its evacuation", () => {
+  const pods = [podWith("a", { state: "moving", move: "moved", hasMoveFailed: true })];
+  const settled = { kind: "settle", podId: "a" };
+  expect(decideDrain(drainOf(pods, { kind: "evacuation", state: "moving" }), 0)).toEqual([
+    { ...settled, state: "failed" },
+  ]);
+  expect(decideDrain(drainOf(pods, { state: "moving" }), 0)).toEqual([{ ...settled, state: "moved" }]);
 });

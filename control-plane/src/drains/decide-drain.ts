@@ -17,6 +17,8 @@ export interface DrainPodFacts {
   readonly isGone: boolean;
   /** Of the move that is under way or ended last. */
   readonly move: MoveState | undefined;
+  /** It tells of a failure, also where the pod has changed hands before that. */
+  readonly hasMoveFailed: boolean;
   /** The host of its claimed place takes pods at this moment. */
   readonly targetIsGood: boolean;
   /** It can get to its claimed place by an archive. */
@@ -99,7 +101,8 @@ function settle(pod: DrainPodFacts, facts: DrainFacts, nowMs: number): DrainActi
   const { podId, state, move } = pod;
   const settled = (to: DrainPodState): DrainAction[] => [{ kind: "settle", podId, state: to }];
   if (state === "moving") {
-    if (move === "moved") return settled("moved");
+    // Its host is gone: what has changed hands and is not there is nowhere.
+    if (move === "moved") return settled(pod.hasMoveFailed && facts.kind === "evacuation" ? "failed" : "moved");
     if (move === "reserved" || move === "moving") return [];
     if (pod.isGone) return settled("gone");
     if (pod.wasAborted || facts.isHostBack)

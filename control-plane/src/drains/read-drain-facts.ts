@@ -13,6 +13,7 @@ interface PodRow {
   readonly isBusy: boolean;
   readonly isGone: boolean;
   readonly move: MoveState | null;
+  readonly hasMoveFailed: boolean;
   readonly targetIsGood: boolean;
   readonly canRestore: boolean;
   readonly isWaiting: boolean;
@@ -32,7 +33,7 @@ export async function enlistPods(tx: Queryable, drain: Pick<Drain, "id" | "nodeI
 /** Everything that the next decision about a drain rests on, in one statement each. */
 export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<DrainFacts> {
   const pods = await tx.query<PodRow>(sql`
-    SELECT d.pod_id AS "podId", d.state, cardinality(d.failed_targets) AS "failedTargets", m.state AS move,
+    SELECT d.pod_id AS "podId", d.state, cardinality(d.failed_targets) AS "failedTargets", m.state AS move, m.error_code IS NOT NULL AS "hasMoveFailed",
       p.status IN ('provisioning', 'deleting') OR EXISTS (
         SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
       p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",

@@ -15,6 +15,7 @@ import {
   transferStep,
   verifyStep,
 } from "./forward-steps.ts";
+import { lookStep } from "./look-step.ts";
 import { endMove, lockMove } from "./move.ts";
 import { moveIdOf } from "./move-steps.ts";
 import { switchPlace } from "./switch-place.ts";
@@ -55,6 +56,7 @@ export const movePod: Saga = {
     stopStep,
     verifyStep,
     freeIdStep,
+    lookStep,
     takeOverSwitchStep,
     restoreStep,
     confirmStep,

@@ -126,7 +126,7 @@ const waitForAddressStep: Step = {
       generation: pod.generation,
       revision: pod.revision,
       timeoutMs: addressTimeoutMs * 2,
-      op: { $case: "inspect", value: { awaitAddressMs: addressTimeoutMs } },
+      op: { $case: "inspect", value: { awaitAddressMs: addressTimeoutMs, beforeRestore: undefined } },
     });
     return { kind: "wait", commandId, nodeId: pod.nodeId, message: "Waiting for an address" };
   },

@@ -79,7 +79,9 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
   }
   const isLeftBehind = isOurDoing && seen.generation !== pod.generation && pod.isSeenAtHome;
   const isOnlyOne = seen.generation === pod.generation || !pod.isSeenAtHome;
-  const mayBecomeIt = isOurDoing && pod.isMissingAtHome && pod.keptHere !== null && seen.generation <= pod.keptHere;
+  // A place of an older generation is the one that the pod has left, which nobody can give back to it.
+  const isKeptForIt = pod.keptHere !== null && pod.keptHere > pod.generation && seen.generation <= pod.keptHere;
+  const mayBecomeIt = isOurDoing && pod.isMissingAtHome && isKeptForIt;
   const remedies: readonly Remedy[] = mayBecomeIt ? ["accept", "dismiss"] : isOnlyOne ? ["dismiss"] : offered;
   const where = { ...evidence, seenAtHome: pod.isSeenAtHome, missingAtHome: pod.isMissingAtHome };
   return {

@@ -258,6 +258,10 @@ test("a copy where room is kept may become the pod once the pod's own host has l
   });
   const newer = aContainer({ generation: 3n });
   expect(compare({ containers: [newer], pods: [lost] }).seen[0]?.offered).toEqual(["dismiss"]);
+  // Room that is still kept where the pod came from is not kept for it.
+  const former = { ...lost, generation: 2n, keptHere: 1n };
+  const original = aContainer({ generation: 1n });
+  expect(compare({ containers: [original], pods: [former] }).seen[0]?.offered).toEqual(["dismiss"]);
 });
 
 const ids = fc.constantFrom("a", "b", "c");

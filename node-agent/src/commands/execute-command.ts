@@ -67,6 +67,11 @@ export async function executeCommand(
     case "verifyBackup":
       return executeDeed(pod, op, options, doors);
     case "inspect": {
+      const { beforeRestore } = op.value;
+      if (beforeRestore?.spec !== undefined) {
+        await doors.containers.checkRestore({ ...pod, ...beforeRestore, spec: beforeRestore.spec });
+        return succeeded(undefined);
+      }
       const waitMs = Math.min(op.value.awaitAddressMs, options.deadlineMs);
       return inspect(vmid, waitMs, options.signal, doors.containers);
     }

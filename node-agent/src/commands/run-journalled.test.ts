@@ -35,6 +35,7 @@ function scene(recovered: { ran: boolean } = { ran: false }, converge?: Containe
     deleteBackup: note("deleteBackup"),
     verifyBackup: note("verifyBackup"),
     restore: note("restore"),
+    checkRestore: refuse,
     migrate: note("migrate"),
     adopt: note("adopt"),
     recover: async () => {

@@ -164,6 +164,8 @@ export interface Containers {
   verifyBackup(order: ArchiveOrder, options: ExecutionOptions): Promise<ContainerOutcome>;
   /** Makes the container from an archive, or takes it over with its disk; it is stopped afterwards. */
   restore(order: RestoreOrder, options: DeedOptions): Promise<ContainerOutcome>;
+  /** Fails for what such a restore would be refused for at this moment; nothing is done. */
+  checkRestore(order: RestoreOrder): Promise<void>;
   /** Moves the container. Failures tell in `move` where it is. */
   migrate(order: MigrateOrder, options: DeedOptions): Promise<ContainerOutcome>;
   /** Marks a container of somebody as the pod's; CONFIG_CHANGED when it is not as agreed any more. */

@@ -9,7 +9,7 @@ import { backUp } from "../deeds/back-up.ts";
 import { deleteBackup } from "../deeds/delete-backup.ts";
 import { migrate } from "../deeds/migrate.ts";
 import { planCommands } from "../deeds/plan-commands.ts";
-import { restore } from "../deeds/restore.ts";
+import { checkRestore, restore } from "../deeds/restore.ts";
 import { verifyBackup } from "../deeds/verify-backup.ts";
 import { createOperationRunner } from "../pct/operation-runner.ts";
 import type { OperationRunner } from "../pct/operation-runner.ts";
@@ -101,6 +101,7 @@ export function createContainers(options: ContainersOptions): Containers {
     deleteBackup: (order, bounds) => deleteBackup(order, bounds, doors),
     verifyBackup: (order, bounds) => verifyBackup(order, bounds, doors),
     restore: (order, bounds) => restore(order, bounds, doors),
+    checkRestore: (order) => named(() => checkRestore(order, doors)),
     migrate: (order, bounds) => migrate(order, bounds, doors),
     adopt: (order, bounds) => adopt(order, bounds, doors),
     stopStrays: () => named(() => stopStrays(doors)),

@@ -76,6 +76,41 @@ export function restoreInvocation(
   });
 }
 
+/**
+ * Whether a restore would be begun at this moment, with nothing done: before anybody else relies on it.
+ * @throws ContainerFailure as the restore itself would
+ */
+export async function checkRestore(order: RestoreOrder, doors: ConvergeDoors): Promise<void> {
+  await requireQuorum(doors.view);
+  await lookBefore(order, "", false, doors);
+}
+
+/** What a restore would do next, from what is there. @throws ContainerFailure */
+async function lookBefore(
+  order: RestoreOrder,
+  commandId: string,
+  ownHalf: boolean,
+  { view, paths }: ConvergeDoors,
+): Promise<{ next: RestoreStep; observed: ObservedContainer }> {
+  const { vmid, takeOverFrom } = order;
+  const observed = await view.observe(vmid);
+  const { online, nodeName } = await view.cluster();
+  const isDead = observed.where === "elsewhere" && observed.node === takeOverFrom;
+  const dead = isDead ? await readConfigFile(paths.pveRoot, takeOverFrom, vmid) : undefined;
+  const config = observed.where === "here" ? observed.config : dead?.config;
+  const disk = parseRootDisk(config?.options.get("rootfs") ?? "")?.storage;
+  const storages = await readStorages(paths.pveRoot, nodeName);
+  const next = planRestore(order, {
+    commandId,
+    observed,
+    dead,
+    deadIsOnline: online.get(takeOverFrom) ?? false,
+    diskIsShared: storages.some(({ id, shared }) => id === disk && shared),
+    ownHalf,
+  });
+  return { next, observed };
+}
+
 /** One restore on its way to a container whose disk is as it shall be. */
 class Restoration {
   readonly #order: RestoreOrder;
@@ -125,29 +160,7 @@ class Restoration {
   }
 
   async #look(): Promise<{ next: RestoreStep; observed: ObservedContainer }> {
-    const { vmid, takeOverFrom } = this.#order;
-    const { view, paths } = this.#doors;
-    const observed = await view.observe(vmid);
-    const { online } = await view.cluster();
-    const isDead = observed.where === "elsewhere" && observed.node === takeOverFrom;
-    const dead = isDead ? await readConfigFile(paths.pveRoot, takeOverFrom, vmid) : undefined;
-    const config = observed.where === "here" ? observed.config : dead?.config;
-    const next = planRestore(this.#order, {
-      commandId: this.#execution.commandId,
-      observed,
-      dead,
-      deadIsOnline: online.get(takeOverFrom) ?? false,
-      diskIsShared: await this.#isShared(config?.options.get("rootfs") ?? ""),
-      ownHalf: this.#ownHalf,
-    });
-    return { next, observed };
-  }
-
-  async #isShared(rootfs: string): Promise<boolean> {
-    const { nodeName } = await this.#doors.view.cluster();
-    const storage = parseRootDisk(rootfs)?.storage;
-    const storages = await readStorages(this.#doors.paths.pveRoot, nodeName);
-    return storages.some(({ id, shared }) => id === storage && shared);
+    return await lookBefore(this.#order, this.#execution.commandId, this.#ownHalf, this.#doors);
   }
 
   async #take(next: Exclude<RestoreStep, { kind: "finish" }>, observed: ObservedContainer): Promise<void> {

@@ -495,6 +495,11 @@ export interface Reboot {
 export interface Inspect {
   /** Wait up to this long for an IP address, in ms; 0 = do not wait. */
   awaitAddressMs: number;
+  /**
+   * What a restore would be refused for at this moment is the answer, as of a member that it would take
+   * over from and that the cluster sees. Nothing is done. An agent that does not know this only looks.
+   */
+  beforeRestore: Restore | undefined;
 }
 
 /**
@@ -3814,13 +3819,16 @@ export const Reboot: MessageFns<Reboot> = {
 };
 
 function createBaseInspect(): Inspect {
-  return { awaitAddressMs: 0 };
+  return { awaitAddressMs: 0, beforeRestore: undefined };
 }
 
 export const Inspect: MessageFns<Inspect> = {
   encode(message: Inspect, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.awaitAddressMs !== 0) {
       writer.uint32(8).uint32(message.awaitAddressMs);
+    }
+    if (message.beforeRestore !== undefined) {
+      Restore.encode(message.beforeRestore, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -3846,6 +3854,14 @@ export const Inspect: MessageFns<Inspect> = {
             message.awaitAddressMs = reader.uint32();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.beforeRestore = Restore.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3865,6 +3881,11 @@ export const Inspect: MessageFns<Inspect> = {
         : isSet(object.await_address_ms)
         ? globalThis.Number(object.await_address_ms)
         : 0,
+      beforeRestore: isSet(object.beforeRestore)
+        ? Restore.fromJSON(object.beforeRestore)
+        : isSet(object.before_restore)
+        ? Restore.fromJSON(object.before_restore)
+        : undefined,
     };
   },
 
@@ -3872,6 +3893,9 @@ export const Inspect: MessageFns<Inspect> = {
     const obj: any = {};
     if (message.awaitAddressMs !== 0) {
       obj.awaitAddressMs = Math.round(message.awaitAddressMs);
+    }
+    if (message.beforeRestore !== undefined) {
+      obj.beforeRestore = Restore.toJSON(message.beforeRestore);
     }
     return obj;
   },
@@ -3882,6 +3906,9 @@ export const Inspect: MessageFns<Inspect> = {
   fromPartial(object: DeepPartial<Inspect>): Inspect {
     const message = createBaseInspect();
     message.awaitAddressMs = object.awaitAddressMs ?? 0;
+    message.beforeRestore = (object.beforeRestore !== undefined && object.beforeRestore !== null)
+      ? Restore.fromPartial(object.beforeRestore)
+      : undefined;
     return message;
   },
 };
