@@ -163,6 +163,7 @@ export const node = z.object({
   stateSince: timestamp,
   schedulable: z.boolean(),
   cordonReason: z.string().nullable(),
+  cordonedAt: timestamp.nullable(),
   cordonedUntil: timestamp.nullable(),
   cordonedBy: z.string().nullable(),
   maintenanceNote: z.string().nullable(),

@@ -32,8 +32,8 @@ export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
     role: node.role,
     region: node.region,
     cluster: node.cluster ?? undefined,
-    state: `${standingOf(node)} since ${node.stateSince} (${formatAge(node.stateSince, nowMs)})`,
-    cordoned: node.schedulable ? undefined : cordonOf(node),
+    state: `${node.state} since ${node.stateSince} (${formatAge(node.stateSince, nowMs)})`,
+    cordoned: node.schedulable ? undefined : cordonOf(node, nowMs),
     note: node.maintenanceNote ?? undefined,
     labels: labelsOf(node.labels),
     cpu: `${node.cpu.allocated} of ${node.cpu.allocatable} cores promised, ${node.cpu.free} free`,
@@ -76,10 +76,11 @@ export function describeJoinToken({ name, token, expiresAt }: AnswerOf<"makeJoin
   ].join("\n");
 }
 
-function cordonOf({ cordonReason, cordonedBy, cordonedUntil }: Node): string {
+function cordonOf({ cordonReason, cordonedAt, cordonedBy, cordonedUntil }: Node, nowMs: number): string {
+  const since = cordonedAt === null ? "" : `, since ${cordonedAt} (${formatAge(cordonedAt, nowMs)})`;
   const by = cordonedBy === null ? "" : `, by ${cordonedBy}`;
   const until = cordonedUntil === null ? "" : `, until ${cordonedUntil}`;
-  return `${cordonReason ?? "yes"}${by}${until}`;
+  return `${cordonReason ?? "yes"}${since}${by}${until}`;
 }
 
 function standingOf({ state, schedulable }: Node): string {

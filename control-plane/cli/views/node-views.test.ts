@@ -1,0 +1,44 @@
+import { expect, test } from "vitest";
+import type { AnswerOf } from "../api/endpoints.ts";
+import { renderNode } from "./node-views.ts";
+
+const promised = { allocatable: 8, allocated: 2, free: 6 };
+const node: AnswerOf<"showNode"> = {
+  id: "01a2162d-180d-7059-8cdd-7f82994538d4",
+  name: "pve1",
+  cluster: null,
+  role: "hypervisor",
+  region: "eu",
+  labels: {},
+  state: "online",
+  stateSince: "2026-03-02T08:00:00.000Z",
+  schedulable: false,
+  cordonReason: "disk is failing",
+  cordonedAt: "2026-03-02T09:30:00.000Z",
+  cordonedUntil: "2026-03-02T12:00:00.000Z",
+  cordonedBy: "user:ada",
+  maintenanceNote: null,
+  backupStorage: null,
+  lastHeartbeatAt: null,
+  agentVersion: null,
+  pveVersion: null,
+  clockSkewMs: null,
+  spoolDepth: null,
+  certificateExpiresAt: null,
+  cpu: promised,
+  memoryMb: promised,
+  conditions: [],
+  storages: [],
+  podCount: 0,
+  pods: [],
+};
+const nowMs = Date.parse("2026-03-02T10:00:00.000Z");
+
+test("a host that is cordoned shows since when, apart from since when it is online", () => {
+  const text = renderNode(node, nowMs);
+  expect(text).toMatch(/^state: +online since 2026-03-02T08:00:00\.000Z \(2h\)$/m);
+  expect(text).toMatch(
+    /^cordoned: +disk is failing, since 2026-03-02T09:30:00\.000Z \(30m\), by user:ada, until 2026-03-02T12:00:00\.000Z$/m,
+  );
+  expect(renderNode({ ...node, schedulable: true }, nowMs)).not.toContain("cordoned");
+});
