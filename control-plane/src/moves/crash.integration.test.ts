@@ -84,7 +84,13 @@ function noHost(): never {
   throw new Error("no host");
 }
 
-const nothing = () => () => undefined;
+const nothing = (): ((command: FleetCommand) => FleetEnd | undefined) => () => undefined;
+/** Only the host can tell that a disk hangs on its template's. */
+const refusesToMigrate = () => linkedClone;
+function linkedClone(command: FleetCommand): FleetEnd | undefined {
+  if (command.op?.$case !== "migrate") return undefined;
+  return { state: "failed", errorCode: "LINKED_CLONE_NOT_MOVABLE", retryable: false };
+}
 
 describe("kill -9 of the worker at every boundary of a move ends with one running copy", () => {
   test("by archive", async () => {
@@ -107,6 +113,22 @@ describe("kill -9 of the worker at every boundary of a move ends with one runnin
   test("inside a cluster", async () => {
     const died = await dieEverywhere(await bench.nodes(2, { cluster: true }), nothing);
     for (const step of ["transfer", "confirm", "start", "switch"]) expect(died).toContain(`committed ${step}`);
+  }, 240_000);
+
+  test("inside a cluster by archive, as a linked clone goes", async () => {
+    const died = await dieEverywhere(await bench.nodes(2, { cluster: true }), refusesToMigrate);
+    for (const step of [
+      "transfer",
+      "backup",
+      "stop",
+      "verify",
+      "free-id",
+      "restore",
+      "start",
+      "switch",
+      "forget-archive",
+    ])
+      for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} ${step}`);
   }, 240_000);
 
   test("that fails when the copy was told to run", async () => {
@@ -213,12 +235,18 @@ describe("an agent that dies in the middle of any command of a move leaves one r
     async (_, how) => {
       const worker = bench.work();
       const [alone, clustered] = [await bench.nodes(2), await bench.nodes(2, { cluster: true })];
-      for (const nodes of [alone, clustered]) {
+      for (const [nodes, refuses] of [
+        [alone, nothing()],
+        [clustered, nothing()],
+        [await bench.nodes(2, { cluster: true }), linkedClone],
+      ] as const) {
         const pod = await bench.podOn(nodes[0] ?? noHost());
         for (let nth = 1, hasDied = true; hasDied; nth++) {
           hasDied = false;
           let seen = 0;
-          bench.hosts.script = () => {
+          bench.hosts.script = (command) => {
+            const refusal = refuses(command);
+            if (refusal !== undefined) return refusal;
             seen += 1;
             if (seen !== nth) return undefined;
             hasDied = true;

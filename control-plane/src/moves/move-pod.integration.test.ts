@@ -218,7 +218,37 @@ describe("between hosts that only share a storage for backups", () => {
   });
 });
 
+test("the audit log tells of every move from where to where, and what became of it", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  bench.hosts.script = failing("restore", to, { state: "failed", errorCode: "STORAGE_FULL", retryable: false });
+  await bench.end(await move(pod, to));
+  bench.hosts.script = () => undefined;
+  await bench.end(await move(pod, to));
+  const told = sql`SELECT action, detail FROM audit_log WHERE target_id = ${pod.id} AND action IN ('pod.moved', 'pod.move-failed') ORDER BY id`;
+  const way = { from: from.name, to: to.name, purpose: "migrate", strategy: "backup-restore" };
+  expect(await bench.db.system.query(told)).toEqual([
+    { action: "pod.move-failed", detail: { ...way, code: "STORAGE_FULL", podIsOn: from.name } },
+    { action: "pod.moved", detail: { ...way, generation: "3" } },
+  ]);
+});
+
 describe("inside a cluster", () => {
+  test("samples of the target count from when Proxmox may run the pod there, before anybody has heard of it", async () => {
+    const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
+    const pod = await bench.podOn(from);
+    bench.hosts.away.add(from.id);
+    const task = await move(pod, to);
+    const asked = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'migrate'`;
+    await expect.poll(async () => (await bench.db.system.query(asked)).length, { timeout: 10_000 }).toBe(1);
+    expect((await bench.books(pod.id)).stays).toEqual([
+      { nodeId: from.id, open: true },
+      { nodeId: to.id, open: true },
+    ]);
+    bench.hosts.away.clear();
+    expect((await bench.end(task)).state).toBe("succeeded");
+  });
+
   test("Proxmox moves the pod, and its downtime is what the host measured", async () => {
     const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
     const pod = await bench.podOn(from);

@@ -2,6 +2,8 @@ import { backUpSoonIfBehind } from "../backups/backups-behind.ts";
 import { createTask } from "../tasks/create-task.ts";
 import { lockPodById } from "../pods/pod.ts";
 import { sql } from "../platform/sql.ts";
+import { systemActor } from "../security/actor.ts";
+import { recordAudit } from "../security/audit.ts";
 import type { Saga, StepContext } from "../tasks/saga.ts";
 import {
   backupStep,
@@ -18,7 +20,7 @@ import {
 import { lookStep } from "./look-step.ts";
 import { endMove, lockMove } from "./move.ts";
 import { moveIdOf } from "./move-steps.ts";
-import { switchPlace } from "./switch-place.ts";
+import { auditOf, switchPlace } from "./switch-place.ts";
 import { firstSteps } from "./untouched-move.ts";
 import {
   forgetStep,
@@ -78,6 +80,15 @@ export const movePod: Saga = {
     const error = { code: task.errorCode, message: task.errorMessage };
     if (move.switchedAt === null && move.foundOnTarget) return await finishOnTarget(context, move.id, error);
     await endMove(tx, move.id, move.switchedAt === null ? "undone" : "moved", error);
+    await recordAudit(tx, {
+      actor: systemActor("moves"),
+      requestId: task.requestId ?? undefined,
+      tenantId: move.tenantId,
+      action: "pod.move-failed",
+      targetType: "pod",
+      targetId: move.podId,
+      detail: { ...auditOf(move), code: error.code, podIsOn: move.switchedAt === null ? move.fromNode : move.toNode },
+    });
   },
 };
 

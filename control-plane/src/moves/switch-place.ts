@@ -57,8 +57,13 @@ export async function switchPlace(
     action: "pod.moved",
     targetType: "pod",
     targetId: pod.id,
-    detail: { generation: move.toGeneration },
+    detail: { ...auditOf(move), generation: move.toGeneration },
   });
+}
+
+/** What the audit log tells of a move. */
+export function auditOf({ fromNode: from, toNode: to, purpose, strategy }: Move): Readonly<Record<string, unknown>> {
+  return { from, to, purpose, strategy };
 }
 
 /** Gives up a place that was only kept: nothing of the pod was ever there. */
