@@ -29,7 +29,7 @@ async function waiting() {
     taskId,
     generation: 1n,
     revision: 1n,
-    op: { $case: "inspect", value: { awaitAddressMs: 0 } },
+    op: { $case: "inspect", value: { awaitAddressMs: 0, beforeRestore: undefined } },
   });
   await createTask(db.system, {
     id: taskId,
