@@ -196,6 +196,27 @@ test("bash completes by its script", async () => {
   expect(stdout).toBe("suspended\n");
 });
 
+test("sign-ins that are kept are listed and switched, without their secrets", async () => {
+  await operatorEnvironment();
+  const url = stack.replicas[0].url;
+  const token = `login --url ${url} --token-stdin --profile shop`;
+  const signedIn = await run(token, { input: `${stack.customerToken}\n` });
+  expect(signedIn.out).toBe(`Signed in to ${url} as the API token; profile shop is current now.\n`);
+  expect(await run("profiles use nobody")).toMatchObject({ code: 2, err: expect.stringContaining("profiles ls") });
+  expect((await run("profiles use ops")).out).toContain("Profile ops is current");
+  const listed = await run("profiles ls --json");
+  expect(listed.out).not.toContain(stack.customerToken);
+  expect(JSON.parse(listed.out)).toMatchObject({
+    current: "ops",
+    profiles: expect.arrayContaining([
+      { name: "shop", isCurrent: false, url, email: null, tenant: null },
+      expect.objectContaining({ name: "ops", isCurrent: true }),
+    ]),
+  });
+  expect((await run("profiles ls")).out).toMatch(/^ops +yes +http/m);
+  expect((await run("nodes ls")).code).toBe(0);
+});
+
 async function operatorEnvironment(): Promise<Record<string, string>> {
   const { adminEmail, password } = stack.credentials;
   const login = `login --url ${stack.replicas[0].url} --email ${adminEmail} --password-stdin --profile ops`;

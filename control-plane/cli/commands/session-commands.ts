@@ -17,9 +17,28 @@ export function addSessionCommands(program: Command): void {
     .action(async (options: ClientOptions) => {
       await (await import("../profiles/sign-in.ts")).signOut(options);
     });
+  addProfiles(program);
   clientCommand(program, "whoami", "who is signed in, and where").action(async (options: ClientOptions) => {
     await withCli(options, async (cli) => (await import("../profiles/sign-in.ts")).showWho(cli));
   });
+}
+
+function addProfiles(program: Command): void {
+  const profiles = program.command("profiles").description("sign-ins that are kept");
+  profiles
+    .command("ls")
+    .description("all of them; the current one is used where none is named")
+    .option("--json", "print it as JSON, without the secrets")
+    .action(async ({ json }: { readonly json?: true }) => {
+      await (await import("../profiles/kept-profiles.ts")).showProfiles(json === true);
+    });
+  profiles
+    .command("use")
+    .description("make one the current one")
+    .argument("<name>", "see: cloudpods profiles ls")
+    .action(async (name: string) => {
+      await (await import("../profiles/kept-profiles.ts")).useProfile(name);
+    });
 }
 
 /** What `login` can be told. */

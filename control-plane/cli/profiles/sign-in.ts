@@ -21,7 +21,7 @@ export async function signIn(options: LoginOptions): Promise<void> {
   const profile = { ...made.profile, ...tenantOf(options, made.profile) };
   await writeProfiles(path, { current: name, profiles: { ...profiles.profiles, [name]: profile } });
   if (options.json === true) output.raw(made.text);
-  else output.print(`Signed in to ${url} as ${profile.email ?? "the API token"}; profile ${name}.`);
+  else output.print(`Signed in to ${url} as ${profile.email ?? "the API token"}; profile ${name} is current now.`);
 }
 
 /** The profile and what `--json` prints of it: no secret. */
