@@ -13,7 +13,7 @@ import {
 import { confirm } from "../confirm.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
-import { describeHealth, renderPod, renderPods } from "../views/pod-views.ts";
+import { renderPod, renderPods } from "../views/pod-views.ts";
 import { addAdoptCommand } from "./finding-commands.ts";
 import { addBackupCommands } from "./backup-commands.ts";
 import { addMigrateCommand } from "./move-commands.ts";
@@ -60,9 +60,7 @@ function addReading(pods: Command): void {
       await withCli(options, async (cli) => {
         const answer = await cli.api.call("showPod", { pod });
         const health = cli.isJson ? undefined : (await cli.api.call("showHealth", { pod })).body;
-        cli.show(answer, (body) =>
-          [renderPod(body, Date.now()), ...(health === undefined ? [] : [describeHealth(health)])].join("\n"),
-        );
+        cli.show(answer, (body) => renderPod(body, Date.now(), health));
       });
     });
 }

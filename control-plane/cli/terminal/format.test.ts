@@ -1,6 +1,15 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { formatDuration, formatMb, harmless, parseDuration, parsePair, parseSizeMb } from "./format.ts";
+import {
+  countOf,
+  formatBytes,
+  formatDuration,
+  formatMb,
+  harmless,
+  parseDuration,
+  parsePair,
+  parseSizeMb,
+} from "./format.ts";
 
 test.each([
   [0, "0s"],
@@ -66,4 +75,23 @@ test("sizes, pairs", () => {
 test("a name cannot command the terminal, nor turn its text around", () => {
   expect(harmless("a\u001b[2Jb\u009b31m\u202ec\rd\ne\tf")).toBe("a\ufffd[2Jb\ufffd31m\ufffdc\ufffdd\ne\tf");
   expect(harmless("Jörg 猫 👩‍💻")).toBe("Jörg 猫 👩‍💻");
+});
+
+test.each([
+  [0, "0 B"],
+  [900, "900 B"],
+  [3_300, "3.2 KB"],
+  [2 ** 20, "1.0 MB"],
+  [7 * 2 ** 40, "7.0 TB"],
+  [5 * 2 ** 50, "5120.0 TB"],
+])("%d bytes are %s", (bytes, text) => {
+  expect(formatBytes(bytes)).toBe(text);
+});
+
+test("one is not several", () => {
+  expect([countOf(1, "core"), countOf(2, "core"), countOf(1, "address", "addresses")]).toEqual([
+    "1 core",
+    "2 cores",
+    "1 address",
+  ]);
 });

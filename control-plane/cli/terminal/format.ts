@@ -44,6 +44,15 @@ export function formatMb(mb: number): string {
   return mb % 1_024 === 0 ? `${mb / 1_024} GB` : `${(mb / 1_024).toFixed(1)} GB`;
 }
 
+const byteUnits = ["B", "KB", "MB", "GB", "TB"] as const;
+
+/** A number of bytes in the unit that fits it, of powers of 1024: `512 B`, `3.2 KB`, `1.0 GB`. */
+export function formatBytes(bytes: number): string {
+  const power = Math.min(byteUnits.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  const value = bytes / 1_024 ** power;
+  return `${power === 0 ? value : value.toFixed(1)} ${byteUnits[power]}`;
+}
+
 const mbOf: Readonly<Record<string, number>> = { m: 1, g: 1_024, t: 1_024 * 1_024 };
 
 /** Megabytes of a size such as `2048`, `512M`, `2G`; a plain number is in `plainUnit`. Undefined for anything else. */
@@ -59,9 +68,9 @@ export function parsePair(text: string): readonly [string, string] | undefined {
   return at < 1 ? undefined : [text.slice(0, at), text.slice(at + 1)];
 }
 
-/** `1 node`, `2 nodes`. */
-export function countOf(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+/** `1 node`, `2 nodes`; `several` for nouns that take more than an s. */
+export function countOf(count: number, noun: string, several = `${noun}s`): string {
+  return `${count} ${count === 1 ? noun : several}`;
 }
 
 /** Text of others without what would command a terminal: control characters and changes of direction. */

@@ -1,6 +1,7 @@
 import { Writable } from "node:stream";
 import { expect, test } from "vitest";
 import { createLiveLines } from "./live-lines.ts";
+import { createProgress } from "./progress.ts";
 
 function screen(as: { readonly isTTY?: boolean; readonly columns?: number; readonly rows?: number }) {
   let text = "";
@@ -29,4 +30,12 @@ test("elsewhere a line is written when it is new", () => {
   show(["all 5 %", "one", "two"]);
   show(["all 5 %", "one", "two"]);
   expect(text()).toBe("all 0 %\none\nall 5 %\ntwo\n");
+});
+
+test("a terminal that says it has no columns and no rows still shows whole lines", () => {
+  const { stream, text } = screen({ isTTY: true, columns: 0, rows: 0 });
+  createLiveLines(stream)(["all of it", "one"]);
+  createProgress(stream, "shop").show({ percent: 100, step: "start", message: "" });
+  expect(text()).toContain("all of it\none\n");
+  expect(text()).toMatch(/ 100 % start$/);
 });

@@ -19,9 +19,10 @@ export function createLiveLines(
       before = texts;
       return;
     }
-    const width = (stream.columns ?? 80) - 1;
+    // Some terminals say that they have no columns and no rows.
+    const width = (stream.columns || 80) - 1;
     const drawn = texts
-      .slice(0, Math.max(1, (stream.rows ?? 24) - 1))
+      .slice(0, Math.max(1, (stream.rows || 24) - 1))
       .map((text) => charactersOf(text).slice(0, width).join(""));
     if (drawn.join("\n") === before.join("\n")) return;
     const up = before.length === 0 ? "" : `\u001b[${before.length}A`;

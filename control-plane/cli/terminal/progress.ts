@@ -37,11 +37,12 @@ export function createProgress(
       if (text === last) return;
       last = text;
       if (stream.isTTY !== true) return void stream.write(`${harmless(label)} ${text.trimStart()}\n`);
+      // Some terminals say that they have no columns.
       const line = `${harmless(label)} ${progressBar(percent, barWidth)} ${text}`;
       stream.write(
         eraseLine +
           charactersOf(line)
-            .slice(0, (stream.columns ?? 80) - 1)
+            .slice(0, (stream.columns || 80) - 1)
             .join(""),
       );
     },

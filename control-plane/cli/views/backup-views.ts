@@ -1,10 +1,8 @@
 import type { AnswerOf } from "../api/endpoints.ts";
-import { formatAge } from "../terminal/format.ts";
+import { formatAge, formatBytes } from "../terminal/format.ts";
 import { renderFields, renderTable, type Column } from "../terminal/table.ts";
 
 type Backup = AnswerOf<"listBackups">["data"][number];
-
-const mib = 2 ** 20;
 
 /** A table of backups. */
 export function renderBackups(backups: readonly Backup[], nowMs: number): string {
@@ -14,7 +12,7 @@ export function renderBackups(backups: readonly Backup[], nowMs: number): string
     { name: "state", value: stateOf },
     {
       name: "size",
-      value: ({ sizeBytes }) => (sizeBytes === null ? null : `${(Number(sizeBytes) / mib).toFixed(1)} MB`),
+      value: ({ sizeBytes }) => (sizeBytes === null ? null : formatBytes(Number(sizeBytes))),
     },
     { name: "age", value: ({ startedAt }) => formatAge(startedAt, nowMs) },
     { name: "read", value: ({ verifiedAt }) => (verifiedAt === null ? null : `${formatAge(verifiedAt, nowMs)} ago`) },

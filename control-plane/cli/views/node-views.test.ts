@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { AnswerOf } from "../api/endpoints.ts";
-import { renderNode } from "./node-views.ts";
+import { renderNode, renderNodes } from "./node-views.ts";
 
 const promised = { allocatable: 8, allocated: 2, free: 6 };
 const node: AnswerOf<"showNode"> = {
@@ -41,4 +41,15 @@ test("a host that is cordoned shows since when, apart from since when it is onli
     /^cordoned: +disk is failing, since 2026-03-02T09:30:00\.000Z \(30m\), by user:ada, until 2026-03-02T12:00:00\.000Z$/m,
   );
   expect(renderNode({ ...node, schedulable: true }, nowMs)).not.toContain("cordoned");
+});
+
+test("the list of hosts shows the room on their storages for root disks", () => {
+  const storage = { type: "lvmthin", available: true, freeGb: 70 };
+  const storages = [
+    { ...storage, name: "local-lvm", holdsRootDisks: true, allocatableGb: 100, allocatedGb: 30 },
+    { ...storage, name: "backups", holdsRootDisks: false, allocatableGb: 900, allocatedGb: 0 },
+  ];
+  const list = renderNodes([{ ...node, storages }], nowMs);
+  expect(list).toMatch(/^NAME .* MEMORY +DISK +AGENT/m);
+  expect(list).toMatch(/^pve1 .* 30\/100 GB +-/m);
 });

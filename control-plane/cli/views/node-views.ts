@@ -17,6 +17,7 @@ export function renderNodes(nodes: readonly Node[], nowMs: number): string {
       { name: "pods", value: ({ podCount }) => podCount },
       { name: "cpu", value: ({ cpu }) => `${cpu.allocated}/${cpu.allocatable}` },
       { name: "memory", value: ({ memoryMb }) => `${formatMb(memoryMb.allocated)}/${formatMb(memoryMb.allocatable)}` },
+      { name: "disk", value: diskOf },
       { name: "agent", value: ({ agentVersion }) => agentVersion },
       { name: "conditions", value: ({ conditions }) => conditions.map(({ kind }) => kind).join(", ") },
     ],
@@ -36,7 +37,7 @@ export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
     cordoned: node.schedulable ? undefined : cordonOf(node, nowMs),
     note: node.maintenanceNote ?? undefined,
     labels: labelsOf(node.labels),
-    cpu: `${node.cpu.allocated} of ${node.cpu.allocatable} cores promised, ${node.cpu.free} free`,
+    cpu: `${node.cpu.allocated} of ${countOf(node.cpu.allocatable, "core")} promised, ${node.cpu.free} free`,
     memory: `${formatMb(node.memoryMb.allocated)} of ${formatMb(node.memoryMb.allocatable)} promised, ${formatMb(node.memoryMb.free)} free`,
     backups: node.backupStorage === null ? undefined : `go to ${node.backupStorage}`,
     "last heartbeat": node.lastHeartbeatAt === null ? null : `${formatAge(node.lastHeartbeatAt, nowMs)} ago`,
@@ -81,6 +82,15 @@ function cordonOf({ cordonReason, cordonedAt, cordonedBy, cordonedUntil }: Node,
   const by = cordonedBy === null ? "" : `, by ${cordonedBy}`;
   const until = cordonedUntil === null ? "" : `, until ${cordonedUntil}`;
   return `${cordonReason ?? "yes"}${since}${by}${until}`;
+}
+
+/** Of the storages for root disks; shared ones count at each of their hosts. */
+function diskOf({ storages }: Node): string | null {
+  const forDisks = storages.filter(({ holdsRootDisks }) => holdsRootDisks);
+  if (forDisks.length === 0) return null;
+  const sum = (value: (storage: Node["storages"][number]) => number): number =>
+    forDisks.reduce((total, storage) => total + value(storage), 0);
+  return `${sum(({ allocatedGb }) => allocatedGb)}/${sum(({ allocatableGb }) => allocatableGb)} GB`;
 }
 
 function standingOf({ state, schedulable }: Node): string {

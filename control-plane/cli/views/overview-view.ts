@@ -49,7 +49,7 @@ function standing(overview: Overview, nowMs: number): Record<string, string | un
     drains: drained(drains),
     backups: backedUp(backups, nowMs),
     users: `${security.users.active} active (${countOf(security.users.administrators, "administrator")}, ${countOf(security.users.operators, "operator")}), ${countOf(security.users.liveSessions, "session")}`,
-    "sign-in": `${security.signIns.failedInLastHour} failed in the last hour; blocked: ${countOf(security.signIns.blockedAccounts, "account")}, ${security.signIns.blockedAddresses} addresses`,
+    "sign-in": `${security.signIns.failedInLastHour} failed in the last hour; blocked: ${countOf(security.signIns.blockedAccounts, "account")}, ${countOf(security.signIns.blockedAddresses, "address", "addresses")}`,
     "API tokens": `${security.apiTokens.live} live, ${security.apiTokens.withoutExpiry} without expiry`,
     certificates: certified(security.certificates),
     "certificate authority":

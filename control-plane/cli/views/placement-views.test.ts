@@ -18,14 +18,14 @@ test("why a pod is where it is, with hosts for operators", () => {
   expect(explainPlacement("shop-1 (100000)", placed)).toBe(
     [
       "shop-1 (100000) is on pve1 (region eu, storage local-lvm).",
-      "It has been there since 2026-01-02T00:00:00Z.",
+      "Its place there is of 2026-01-02T00:00:00Z.",
       "When it was placed, 2 of 3 nodes could take it (1 cordoned).",
       "Hosts that fit, best first:",
       "  pve1 (chosen): 313 points, best-fit 313",
       "Hosts that do not:",
       "  pve2: cordoned",
       "Before:",
-      "  pve3 until 2026-01-02T00:00:00Z",
+      "  pve3, given up 2026-01-02T00:00:00Z",
     ].join("\n"),
   );
   const customers = explainPlacement("shop-1 (100000)", { ...placed, hosts: null });

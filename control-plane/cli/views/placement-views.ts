@@ -16,11 +16,11 @@ export function explainPlacement(name: string, placement: Placement): string {
   const since = history.find(({ to }) => to === null)?.from;
   const earlier = history
     .filter(({ to }) => to !== null)
-    .map((line) => `  ${line.node ?? "a removed host"} until ${line.to}`);
+    .map((line) => `  ${line.node ?? "a removed host"}, given up ${line.to}`);
   const hosts = placementHosts.safeParse(placement.hosts ?? { candidates: [], rejected: [] });
   return [
     here,
-    ...(since === undefined ? [] : [`It has been there since ${since}.`]),
+    ...(since === undefined ? [] : [`Its place there is of ${since}.`]),
     ...(summary === null ? [] : [`When it was placed, ${fitOf(summary)}.`]),
     ...(hosts.success ? hostsOf(hosts.data, node) : []),
     ...(earlier.length === 0 ? [] : ["Before:", ...earlier]),
@@ -53,7 +53,7 @@ export function renderHeadroom({ regions, failures }: AnswerOf<"showHeadroom">, 
   );
   const lost = failures.map(
     ({ orders, planCode, cores, memoryMb, diskGb, region, lastAt, summary }) =>
-      `  ${countOf(orders, "order")} of ${planCode ?? `${cores} cores, ${formatMb(memoryMb)}, ${diskGb} GB`} in ` +
+      `  ${countOf(orders, "order")} of ${planCode ?? `${countOf(cores, "core")}, ${formatMb(memoryMb)}, ${diskGb} GB`} in ` +
       `${region ?? "any region"}, last ${formatAge(lastAt, nowMs)} ago: ${summary}`,
   );
   return lost.length === 0 ? table : [table, "", "Without a place in the last seven days:", ...lost].join("\n");

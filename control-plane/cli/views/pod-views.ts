@@ -1,8 +1,9 @@
 import type { AnswerOf } from "../api/endpoints.ts";
-import { formatAge, formatDuration, formatMb } from "../terminal/format.ts";
+import { countOf, formatAge, formatDuration, formatMb } from "../terminal/format.ts";
 import { renderFields, renderTable, type Column } from "../terminal/table.ts";
 
 type Pod = AnswerOf<"showPod">;
+type Health = AnswerOf<"showHealth">;
 
 /** A table of pods; of all tenants with the tenant. */
 export function renderPods(pods: readonly Pod[], hasTenants: boolean, nowMs: number): string {
@@ -14,7 +15,7 @@ export function renderPods(pods: readonly Pod[], hasTenants: boolean, nowMs: num
       name: "power",
       value: ({ power, desiredPower }) => (power === desiredPower ? power : `${power} → ${desiredPower}`),
     },
-    { name: "plan", value: ({ planCode }) => planCode },
+    { name: "plan", value: planOf },
     { name: "cores", value: ({ cores }) => cores },
     { name: "memory", value: ({ memoryMb }) => formatMb(memoryMb) },
     { name: "disk", value: ({ diskGb }) => `${diskGb} GB` },
@@ -26,8 +27,8 @@ export function renderPods(pods: readonly Pod[], hasTenants: boolean, nowMs: num
   return renderTable(columns, pods);
 }
 
-/** A pod by itself. */
-export function renderPod(pod: Pod, nowMs: number): string {
+/** A pod by itself, with its health where that is known. */
+export function renderPod(pod: Pod, nowMs: number, health?: Health): string {
   return renderFields({
     pod: `${pod.hostname} (${pod.vmid})`,
     id: pod.id,
@@ -36,8 +37,8 @@ export function renderPod(pod: Pod, nowMs: number): string {
     status: pod.status,
     power: pod.power === pod.desiredPower ? pod.power : `${pod.power}, wanted ${pod.desiredPower}`,
     "on hold": pod.holds.length === 0 ? undefined : pod.holds.map(holdOf).join("; "),
-    plan: pod.planCode ?? "metered",
-    size: `${pod.cores} cores, ${formatMb(pod.memoryMb)} memory, ${formatMb(pod.swapMb)} swap, ${pod.diskGb} GB disk`,
+    plan: planOf(pod),
+    size: `${countOf(pod.cores, "core")}, ${formatMb(pod.memoryMb)} memory, ${formatMb(pod.swapMb)} swap, ${pod.diskGb} GB disk`,
     address: pod.ip === null ? null : `${pod.ip} (${pod.mac})`,
     domain: pod.domain ?? undefined,
     node: pod.node === null ? null : `${pod.node}, region ${pod.region}`,
@@ -45,7 +46,12 @@ export function renderPod(pod: Pod, nowMs: number): string {
     ordered: `${pod.orderedAt} (${formatAge(pod.orderedAt, nowMs)} ago)`,
     active: pod.activatedAt === null ? undefined : `since ${pod.activatedAt}`,
     "last error": pod.lastError === null ? undefined : `${pod.lastError.message} (${pod.lastError.code})`,
+    ...(health === undefined ? {} : healthFields(health)),
   });
+}
+
+function planOf({ planCode }: Pod): string {
+  return planCode ?? "metered";
 }
 
 function holdOf({ kind, effect, reason, since }: Pod["holds"][number]): string {
@@ -53,15 +59,19 @@ function holdOf({ kind, effect, reason, since }: Pod["holds"][number]): string {
 }
 
 /** What the host saw last, in a line; a second one for each condition. */
-export function describeHealth({ healthy, observationAgeSeconds, conditions }: AnswerOf<"showHealth">): string {
+export function describeHealth(health: Health): string {
+  return renderFields(healthFields(health));
+}
+
+function healthFields({ healthy, observationAgeSeconds, conditions }: Health): Record<string, string> {
   const seen =
     observationAgeSeconds === null
       ? "never seen by a host"
       : `seen ${formatDuration(observationAgeSeconds * 1_000)} ago`;
-  return renderFields({
+  return {
     health: `${healthy ? "healthy" : "not healthy"}, ${seen}`,
     ...Object.fromEntries(conditions.map(({ kind, message }) => [kind, message])),
-  });
+  };
 }
 
 /** Labels as they are given. */
