@@ -63,6 +63,7 @@ test.each([
 
 test.each([
   [["pods", "restore", "shop", "01a2162d-180d-7059-8cdd-7f82994538d4", "--plan", "STARTER", "--yes"], "--as-new"],
+  [["usage", "--days", "7"], "--days is for a pod"],
 ])("%j cannot be meant, and nothing is asked of a control plane", async (words, says) => {
   const asked = vi.spyOn(globalThis, "fetch").mockRejectedValue(new Error("asked"));
   vi.stubEnv("CLOUDPODS_TOKEN", "0".repeat(64));
@@ -72,4 +73,14 @@ test.each([
   expect(refusal).toBeInstanceOf(UsageError);
   expect(String(refusal)).toContain(says);
   expect(asked).not.toHaveBeenCalled();
+});
+
+test("a dry run of a removal asks about the last backup too", async () => {
+  const asked = vi.spyOn(globalThis, "fetch").mockRejectedValue(new Error("asked"));
+  vi.stubEnv("CLOUDPODS_TOKEN", "0".repeat(64));
+  vi.stubEnv("CLOUDPODS_API_URL", "http://127.0.0.1:1");
+  await expect(
+    buildProgram().parseAsync(["pods", "destroy", "100000", "--final-backup", "--dry-run"], { from: "user" }),
+  ).rejects.toThrow("cannot be reached");
+  expect(String(asked.mock.calls.at(0)?.[0])).toMatch(/\/100000\/destroy\?finalBackup=true&dryRun=true$/);
 });

@@ -7,6 +7,7 @@ import {
   addClientOptions,
   type ClientOptions,
 } from "../client-command.ts";
+import { UsageError } from "../errors.ts";
 import { renderBudget, renderPlans, renderPodUsage, renderQuota, renderUsage } from "../views/account-views.ts";
 
 /** Adds what can be ordered, how much of it, and what it costs. Gives the group `usage`, to which others add. */
@@ -27,11 +28,12 @@ export function addAccountCommands(program: Command): Command {
   addClientOptions(usage.command("show", { isDefault: true }))
     .description("this month so far; of a pod by day")
     .argument("[pod]", "hostname, VMID or id", podReference)
-    .option("--days <number>", "of a pod: so many days", count, 14)
-    .action(async (pod: string | undefined, { days, ...options }: ClientOptions & { readonly days: number }) => {
+    .option("--days <number>", "of a pod: so many days; by default 14", count)
+    .action(async (pod: string | undefined, { days, ...options }: ClientOptions & { readonly days?: number }) => {
+      if (pod === undefined && days !== undefined) throw new UsageError("--days is for a pod: name it.");
       await withCli(options, async (cli) => {
         if (pod === undefined) cli.show(await cli.api.call("showUsage", {}), renderUsage);
-        else cli.show(await cli.api.call("showPodUsage", { pod, query: { days } }), renderPodUsage);
+        else cli.show(await cli.api.call("showPodUsage", { pod, query: { days: days ?? 14 } }), renderPodUsage);
       });
     });
   return usage;

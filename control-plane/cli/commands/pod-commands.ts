@@ -113,22 +113,18 @@ function addDestroy(pods: Command): void {
     .argument("<pod>", "hostname, VMID or id", podReference)
     .action(async (reference: string, options: DestroyOptions) => {
       await withCli(options, async (cli) => {
-        const removeVolumes = options.removeVolumes === true ? "true" : undefined;
+        const query = {
+          finalBackup: options.finalBackup === true ? "true" : undefined,
+          removeVolumes: options.removeVolumes === true ? "true" : undefined,
+        };
         if (options.dryRun === true) {
-          cli.show(await cli.api.call("previewDestroy", { pod: reference, query: { removeVolumes } }), renderDryRun);
+          cli.show(await cli.api.call("previewDestroy", { pod: reference, query }), renderDryRun);
           return;
         }
         const pod = (await cli.api.call("showPod", { pod: reference })).body;
         await confirm(`This destroys ${nameOf(pod)} with its disk`, pod.hostname, options.yes === true);
         // By id: a VMID might name another pod by now.
-        await finishWork(
-          cli,
-          await cli.api.call("destroyPod", {
-            pod: pod.id,
-            query: { finalBackup: options.finalBackup === true ? "true" : undefined, removeVolumes },
-          }),
-          options,
-        );
+        await finishWork(cli, await cli.api.call("destroyPod", { pod: pod.id, query }), options);
       });
     });
 }

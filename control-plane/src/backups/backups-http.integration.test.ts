@@ -112,6 +112,7 @@ test("what cannot be is refused and changes nothing", async () => {
     ["POST", `/${pod.id}/backup`, { note: "x" }, 409, "NO_BACKUP_STORAGE"],
     ["POST", `/${pod.id}/backup`, { mode: "live" }, 422, "VALIDATION_FAILED"],
     ["POST", `/${pod.id}/destroy?finalBackup=true`, undefined, 409, "NO_BACKUP_STORAGE"],
+    ["POST", `/${pod.id}/destroy?finalBackup=true&dryRun=true`, undefined, 409, "NO_BACKUP_STORAGE"],
     ["DELETE", `/${pod.id}?finalBackup=yes`, undefined, 422, "VALIDATION_FAILED"],
     ["POST", `/${pod.id}/backups/${backup}/restore`, {}, 404, "BACKUP_NOT_FOUND"],
     ["POST", `/${pod.id}/backups/${backup}/restore`, { asNewPod: true }, 422, "VALIDATION_FAILED"],

@@ -77,10 +77,7 @@ export async function destroyAfterBackup(
   options: DestroyOptions = {},
 ): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
-  const volumes = requireNothingElse(options);
-  if (options.volumes !== undefined && volumes.some((key) => key.startsWith("mp")))
-    throw moreThanAPod(options.volumes, "which a last backup would not hold");
-  requireBackable(pod);
+  const volumes = requireFinalBackup(pod, options);
   const backupId = newId();
   const task = await requestWork(tx, who, pod, {
     type: "destroy",
@@ -92,6 +89,18 @@ export async function destroyAfterBackup(
   });
   await insertBackup(tx, pod, { id: backupId, kind: "final", taskId: task.id });
   return { pod: await lockPod(tx, who.tenantId, pod.id), task };
+}
+
+/**
+ * What stands against a last backup whatever the host has room for; the dry run asks the same.
+ * @returns keys of volumes that may go with the pod
+ */
+export function requireFinalBackup(pod: Pod, options: DestroyOptions): readonly string[] {
+  const volumes = requireNothingElse(options);
+  if (options.volumes !== undefined && volumes.some((key) => key.startsWith("mp")))
+    throw moreThanAPod(options.volumes, "which a last backup would not hold");
+  requireBackable(pod);
+  return volumes;
 }
 
 async function endOpenWork(tx: Transaction, pod: Pod): Promise<void> {

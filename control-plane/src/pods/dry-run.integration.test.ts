@@ -103,7 +103,7 @@ test("a pod with volumes that no pod has is destroyed only by who says so, and n
     details: { volumes: ["mp0", "unused1"] },
   };
   const finalToo = "removeVolumes=true&finalBackup=true";
-  for (const query of ["dryRun=true", "", "finalBackup=true", finalToo])
+  for (const query of ["dryRun=true", "", "finalBackup=true", finalToo, `dryRun=true&${finalToo}`])
     expect(await ask(query), query).toMatchObject({ status: 409, json: told });
   expect(await traces()).toEqual(before);
   expect(await ask("dryRun=true&removeVolumes=true")).toMatchObject({ status: 200, json: { dryRun: true } });

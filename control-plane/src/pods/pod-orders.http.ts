@@ -1,5 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { backupWish } from "../backups/backup-policy.ts";
+import { chooseBackupPlace } from "../backups/backup-storage.ts";
 import type { TenantContext } from "../http/context.ts";
 import { dryRun, queryFlag } from "../http/fields.ts";
 import type { RouteTable } from "../http/route-table.ts";
@@ -10,7 +11,7 @@ import { sql } from "../platform/sql.ts";
 import type { QuotaCheck } from "../quotas/quota.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError, recordPlacementFailure } from "../scheduling/no-capacity.ts";
-import { destroyAfterBackup, destroyPodNow } from "./destroy-pod.ts";
+import { destroyAfterBackup, destroyPodNow, requireFinalBackup } from "./destroy-pod.ts";
 import { askHost, dryRunDestroy, dryRunOrder, dryRunScale, type DryRun } from "./dry-run.ts";
 import { readExtraVolumes } from "./extra-volumes.ts";
 import { domain, hostname, labels, sshKey } from "./hostnames.ts";
@@ -251,6 +252,10 @@ function registerDestroy(routes: RouteTable, options: PodOrderOptions): void {
         const how = { volumes, removeVolumes: query.removeVolumes };
         if (query.dryRun) {
           checkVersion(ifMatch, pod.version);
+          if (query.finalBackup) {
+            requireFinalBackup(pod, how);
+            await ctx.inTenant((tx) => chooseBackupPlace(tx, pod));
+          }
           return await answerDryRun(ctx, options, dryRunDestroy(pod, how));
         }
         const who = requester(ctx, ifMatch);
