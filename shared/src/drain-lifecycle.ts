@@ -40,7 +40,7 @@ export function isDrainOver(state: DrainState): boolean {
  * pending ⇄ claimed → moving → moved → returning → returned
  *    └→ blocked        └→ pending (elsewhere) | failed
  * ```
- * `blocked`: there is no place for it. `left`: it stays, because time was up or the drain was cancelled. `gone`: it is not
+ * `blocked`: there is no place for it; where that may pass it is `pending` again after a while. `left`: it stays, because time was up or the drain was cancelled. `gone`: it is not
  * the host's any more by itself. `lost`: its host is gone and there is nothing to bring it back from.
  */
 export const drainPodStates = [

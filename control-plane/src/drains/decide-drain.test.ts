@@ -19,6 +19,9 @@ const podWith = (podId: string, changes: Partial<PodWorld> = {}): PodWorld => ({
   canBeRecalled: true,
   wasAborted: false,
   failedTargets: 0,
+  reason: undefined,
+  canWait: false,
+  isDue: false,
   ...changes,
 });
 
@@ -139,7 +142,9 @@ test("every place is claimed before the first pod moves", () => {
 
 test("without a place for one, nothing moves or all the others, as was asked", () => {
   const pods = () => [podWith("a", { state: "claimed" }), podWith("b", { state: "blocked" })];
-  expect(decideDrain(drainOf(pods()), 0)).toEqual([{ kind: "release", podId: "a", state: "left" }]);
+  expect(decideDrain(drainOf(pods()), 0)).toEqual([
+    { kind: "release", podId: "a", state: "left", why: expect.objectContaining({ code: "NO_PLACE_FOR_ALL" }) },
+  ]);
   expect(decideDrain(drainOf(pods(), { onNoCapacity: "partial" }), 0)).toMatchObject([{ event: "all-placed" }]);
 });
 
@@ -154,15 +159,16 @@ test("when time is up pods are left, or those with a place are stopped and resto
     podWith("b", { state: "claimed", canRestore: false }),
     podWith("c"),
   ];
+  const why = expect.objectContaining({ code: "DEADLINE_PASSED" });
   expect(decideDrain(drainOf(pods(), { state: "moving" }), 2_000)).toEqual([
-    { kind: "release", podId: "a", state: "left" },
-    { kind: "release", podId: "b", state: "left" },
-    { kind: "settle", podId: "c", state: "left" },
+    { kind: "release", podId: "a", state: "left", why },
+    { kind: "release", podId: "b", state: "left", why },
+    { kind: "settle", podId: "c", state: "left", why },
   ]);
   const stopping = drainOf(pods(), { state: "moving", onDeadline: "stop-and-restore" });
   expect(decideDrain(stopping, 2_000)).toEqual([
-    { kind: "release", podId: "b", state: "left" },
-    { kind: "settle", podId: "c", state: "left" },
+    { kind: "release", podId: "b", state: "left", why },
+    { kind: "settle", podId: "c", state: "left", why },
   ]);
   const [a] = pods();
   expect(decideDrain({ ...stopping, pods: a === undefined ? [] : [a] }, 2_000)).toEqual([
@@ -226,4 +232,33 @@ test("a pod that has changed hands and could not be brought back is no success o
     { ...settled, state: "failed" },
   ]);
   expect(decideDrain(drainOf(pods, { state: "moving" }), 0)).toEqual([{ ...settled, state: "moved" }]);
+});
+
+test("when time is up nothing moves by force either, if a pod has never had a place and all were to have one", () => {
+  const pods = () => [podWith("a", { state: "claimed", move: "reserved" }), podWith("b", { isBusy: true })];
+  const late = (world: PodWorld[]) => decideDrain(drainOf(world, { onDeadline: "stop-and-restore" }), 2_000);
+  expect(late(pods())).toMatchObject([{ kind: "settle", podId: "b", state: "left", why: { code: "DEADLINE_PASSED" } }]);
+  const [a = podWith("a")] = pods();
+  const left = podWith("b", { state: "left", reason: "DEADLINE_PASSED" });
+  expect(late([a, left])).toMatchObject([{ kind: "release", podId: "a", why: { code: "NO_PLACE_FOR_ALL" } }]);
+  const released = podWith("a", { state: "left", move: "released", reason: "NO_PLACE_FOR_ALL" });
+  expect(late([released, left])).toMatchObject([
+    { event: "gave-up", outcome: "2 pods are still on the host: 1 DEADLINE_PASSED, 1 NO_PLACE_FOR_ALL." },
+  ]);
+  // One that has no way there by archive had a place.
+  const noWay = podWith("b", { state: "left", move: "released", reason: "DEADLINE_PASSED" });
+  expect(late([a, noWay])).toMatchObject([{ event: "all-placed" }]);
+});
+
+test("a place that is not there for now is looked for again until time is up, and the end names what stood in the way", () => {
+  const pods = (changes: Partial<PodWorld> = {}) => [
+    podWith("a", { state: "blocked", reason: "NO_CAPACITY", canWait: true, ...changes }),
+    podWith("b", { state: "blocked", reason: "NO_BACKUP" }),
+  ];
+  const moving = (changes?: Partial<PodWorld>) => drainOf(pods(changes), { kind: "evacuation", state: "moving" });
+  expect(decideDrain(moving(), 0)).toEqual([]);
+  expect(decideDrain(moving({ isDue: true }), 0)).toEqual([{ kind: "settle", podId: "a", state: "pending" }]);
+  const outcome = "2 pods were not brought back: 1 NO_BACKUP, 1 NO_CAPACITY.";
+  expect(decideDrain(moving({ isDue: true }), 2_000)).toMatchObject([{ event: "gave-up", outcome }]);
+  expect(decideDrain({ ...moving({ isDue: true }), isCancelled: true }, 0)).toMatchObject([{ event: "cancelled" }]);
 });

@@ -31,6 +31,12 @@ export interface DrainPodFacts {
   readonly wasAborted: boolean;
   /** Hosts on which a move of it has failed. */
   readonly failedTargets: number;
+  /** Code of what stands in its way. */
+  readonly reason: string | undefined;
+  /** Blocked, by something that may pass: it had a place before, or its host is gone. */
+  readonly canWait: boolean;
+  /** And it is time to look again. */
+  readonly isDue: boolean;
 }
 
 /** What a decision about a drain rests on. */
@@ -57,7 +63,7 @@ export type DrainAction =
   /** Look for a place and claim it; without one the pod is blocked. */
   | { readonly kind: "claim"; readonly podId: string }
   /** Give the claimed place back. */
-  | { readonly kind: "release"; readonly podId: string; readonly state: "pending" | "left" }
+  | { readonly kind: "release"; readonly podId: string; readonly state: "pending" | "left"; readonly why?: Blocker }
   /** Begin the move; `byArchive`: also where the guest does not shut down by itself. */
   | { readonly kind: "start"; readonly podId: string; readonly byArchive: boolean }
   /** End a move that waits and has done nothing to the pod yet, or whose pod stays its host's. */
@@ -69,6 +75,12 @@ export type DrainAction =
 const failedTargetsMax = 3;
 
 const returned: Blocker = { code: "NODE_RETURNED", message: "Its host is back and keeps it." };
+const late: Blocker = { code: "DEADLINE_PASSED", message: "Time was up before it could move." };
+const cancelled: Blocker = { code: "CANCELLED", message: "The drain was cancelled before it could move." };
+const notAll: Blocker = {
+  code: "NO_PLACE_FOR_ALL",
+  message: "Another pod has no place elsewhere, and nothing moves unless all have one.",
+};
 
 /**
  * What to do next about a drain. Everything that ended is noted first; the decision about the rest is the next pass's, on
@@ -81,10 +93,14 @@ export function decideDrain(facts: DrainFacts, nowMs: number): DrainAction[] {
   if (facts.isHostBack) return endForHost(facts);
   const isLate = nowMs >= facts.deadlineMs;
   const mayGoOn = !facts.isCancelled && (!isLate || facts.onDeadline === "stop-and-restore");
-  const withdrawn = facts.pods.flatMap((pod) => withdraw(pod, { mayGoOn, isLate }));
+  const why = facts.isCancelled ? cancelled : late;
+  const withdrawn = facts.pods.flatMap((pod) => withdraw(pod, { mayGoOn, isLate, why }));
   if (withdrawn.length > 0) return withdrawn;
   if (facts.isCancelled)
     return endUnlessMoving(facts, "cancelled", "Cancelled; what had begun was carried to its end.");
+  const waiting = facts.state === "moving" && !isLate ? facts.pods.filter(isInTheWayForNow) : [];
+  const due = waiting.filter(({ isDue }) => isDue);
+  if (due.length > 0) return due.map(({ podId }) => ({ kind: "settle", podId, state: "pending" }));
   const ready = facts.pods.filter(({ state, isBusy }) => state === "pending" && !isBusy);
   if (facts.kind === "drain" && ready.length > 0 && !isLate)
     return ready.map(({ podId }) => ({ kind: "claim", podId }));
@@ -93,7 +109,13 @@ export function decideDrain(facts: DrainFacts, nowMs: number): DrainAction[] {
     if (decision !== undefined) return decision;
   }
   const started = startNext(facts, ready, isLate);
-  return started.length > 0 ? started : end(facts, isLate);
+  if (started.length > 0) return started;
+  return waiting.length > 0 ? [] : end(facts, isLate);
+}
+
+/** A host that has no room, or is away for a moment, is none for ever: until time is up it is asked again. */
+function isInTheWayForNow({ state, canWait }: DrainPodFacts): boolean {
+  return state === "blocked" && canWait;
 }
 
 /** What has ended by itself. */
@@ -129,34 +151,33 @@ function endForHost(facts: DrainFacts): DrainAction[] {
 /** What may not move any more, or not there. */
 function withdraw(
   pod: DrainPodFacts,
-  { mayGoOn, isLate }: { readonly mayGoOn: boolean; readonly isLate: boolean },
+  { mayGoOn, isLate, why }: { readonly mayGoOn: boolean; readonly isLate: boolean; readonly why: Blocker },
 ): DrainAction[] {
   const { podId, state } = pod;
   if (state === "moving") return pod.isWaiting && !mayGoOn ? [{ kind: "abort", podId }] : [];
   if (state === "claimed") {
     if (!mayGoOn || (isLate && !(pod.targetIsGood && pod.canRestore)))
-      return [{ kind: "release", podId, state: "left" }];
+      return [{ kind: "release", podId, state: "left", why }];
     return pod.targetIsGood ? [] : [{ kind: "release", podId, state: "pending" }];
   }
   // Time is up for whoever has no place yet.
-  return state === "pending" && (!mayGoOn || isLate) ? [{ kind: "settle", podId, state: "left" }] : [];
+  return state === "pending" && (!mayGoOn || isLate) ? [{ kind: "settle", podId, state: "left", why }] : [];
 }
 
 /** Whether the moving may begin; undefined: it may, or there is nothing to decide. */
 function judgePlan(facts: DrainFacts, isLate: boolean): DrainAction[] | undefined {
   if (facts.kind === "evacuation") return [{ kind: "advance", event: "all-placed", outcome: "" }];
-  const blocked = facts.pods.filter(({ state }) => state === "blocked").length;
-  if (facts.onNoCapacity === "partial" || isLate) return [{ kind: "advance", event: "all-placed", outcome: "" }];
-  if (blocked > 0) {
+  if (facts.onNoCapacity === "partial") return [{ kind: "advance", event: "all-placed", outcome: "" }];
+  // When time is up those that were never given a place have none.
+  const without = facts.pods.filter(
+    ({ state, move }) => state === "blocked" || (isLate && state === "left" && move === undefined),
+  );
+  if (without.length > 0) {
     const claimed = facts.pods.filter(({ state }) => state === "claimed");
-    if (claimed.length > 0) return claimed.map(({ podId }) => ({ kind: "release", podId, state: "left" }));
-    return [
-      {
-        kind: "advance",
-        event: "gave-up",
-        outcome: `Nothing was moved: ${count(blocked, "pod has", "pods have")} no place elsewhere.`,
-      },
-    ];
+    if (claimed.length > 0) return claimed.map(({ podId }) => ({ kind: "release", podId, state: "left", why: notAll }));
+    if (isLate) return undefined;
+    const outcome = `Nothing was moved: ${count(without.length, "pod has", "pods have")} no place elsewhere${reasonsOf(without)}.`;
+    return [{ kind: "advance", event: "gave-up", outcome }];
   }
   // Whoever is busy has no place yet; the others wait with theirs.
   if (facts.pods.some(({ state }) => state === "pending")) return [];
@@ -173,9 +194,11 @@ function startNext(facts: DrainFacts, ready: readonly DrainPodFacts[], isLate: b
 
 function end(facts: DrainFacts, isLate: boolean): DrainAction[] {
   if (!facts.pods.every(({ state }) => drainPodIsSettled[state])) return [];
-  const staying = facts.pods.filter(({ state }) => !drainPodHasLeft[state]).length;
-  if (staying > 0) {
-    const outcome = `${count(staying, "pod is", "pods are")} still on the host.`;
+  const staying = facts.pods.filter(({ state }) => !drainPodHasLeft[state]);
+  if (staying.length > 0) {
+    const isGone = facts.kind === "evacuation";
+    const what = isGone ? count(staying.length, "pod was", "pods were") : count(staying.length, "pod is", "pods are");
+    const outcome = `${what} ${isGone ? "not brought back" : "still on the host"}${reasonsOf(staying)}.`;
     return [{ kind: "advance", event: "gave-up", outcome }];
   }
   // An evacuated host says nothing any more: what it holds is cleared when it is back or removed.
@@ -185,6 +208,15 @@ function end(facts: DrainFacts, isLate: boolean): DrainAction[] {
   if (!isLate) return [];
   const outcome = `All pods have moved; ${count(facts.claimsLeft, "copy is", "copies are")} still to be removed from the host.`;
   return [{ kind: "advance", event: "gave-up", outcome }];
+}
+
+function reasonsOf(pods: readonly DrainPodFacts[]): string {
+  const reasons = Map.groupBy(
+    pods.filter(({ reason }) => reason !== undefined),
+    ({ reason }) => reason,
+  );
+  const counted = [...reasons].map(([reason, those]) => `${those.length} ${reason}`);
+  return counted.length === 0 ? "" : `: ${counted.toSorted((a, b) => (a < b ? -1 : 1)).join(", ")}`;
 }
 
 function endUnlessMoving(facts: DrainFacts, event: DrainEvent, outcome: string): DrainAction[] {

@@ -31,7 +31,8 @@ const drainBody = z.strictObject({
   deadlineSeconds: z.number().int().min(60).max(604_800).default(14_400),
   maxParallel: z.number().int().min(1).max(16).default(2),
   onNoCapacity: z.enum(["fail", "partial"]).default("fail").openapi({
-    description: "`fail`: nothing moves unless every pod has a place elsewhere. `partial`: those that have one move.",
+    description:
+      "`fail`: nothing moves unless every pod has a place elsewhere, not even when time is up. `partial`: those that have one move.",
   }),
   onDeadline: z.enum(["leave", "stop-and-restore"]).default("leave").openapi({
     description:

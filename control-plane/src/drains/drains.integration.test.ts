@@ -183,9 +183,37 @@ test("when time is up, what has not begun is left where it is", async () => {
   expect(await drains.driveToEnd(from)).toMatchObject({
     state: "incomplete",
     counts: { left: 2 },
-    outcome: "2 pods are still on the host.",
+    outcome: "2 pods are still on the host: 2 DEADLINE_PASSED.",
+    pods: [{ blocker: { code: "DEADLINE_PASSED" } }, { blocker: { code: "DEADLINE_PASSED" } }],
   });
   expect(await places(pods)).toEqual([from.id, from.id]);
+});
+
+test("a target that is away for a moment is none for ever: its place is looked for again until time is up", async () => {
+  const [from, to] = two(await bench.nodes(2));
+  const pods = await podsOn(from, 2);
+  bench.hosts.away.add(from.id);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, { ...order, maxParallel: 1 });
+  await drains.drive();
+  const shown = async () => (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json;
+  expect(await shown()).toMatchObject({ state: "moving", counts: { moving: 1, claimed: 1 } });
+  const target = (state: string) =>
+    bench.db.system.execute(sql`UPDATE node_status SET state = ${state} WHERE node_id = ${to.id}`);
+  await target("degraded");
+  bench.fleet = createFleetView();
+  await drains.drive();
+  const blocker = { code: "NO_HOST", message: expect.stringContaining(`${to.name}: degraded`) };
+  expect(await shown()).toMatchObject({ state: "moving", counts: { blocked: 1 } });
+  expect((await shown())["pods"]).toContainEqual(expect.objectContaining({ state: "blocked", blocker }));
+  await target("online");
+  await drains.drive();
+  expect(await shown()).toMatchObject({ counts: { blocked: 1 } });
+  await bench.db.system.execute(
+    sql`UPDATE node_drain_pods SET updated_at = updated_at - interval '1 minute' WHERE state = 'blocked'`,
+  );
+  bench.hosts.away.clear();
+  expect(await drains.driveToEnd(from)).toMatchObject({ state: "drained", counts: { moved: 2 } });
+  expect(await places(pods)).toEqual([to.id, to.id]);
 });
 
 test("when time is up, what holds a place goes there by archive, if that was asked for", async () => {

@@ -9,7 +9,7 @@ import { advanceDrain, doUnlessChanged, selectDrains, type Drain } from "./drain
 import { answerForLostHost } from "./answer-for-lost-host.ts";
 import { orNote } from "./or-note.ts";
 import { abortFromDrain, claimForDrain, releaseFromDrain, settleDrainPod, startFromDrain } from "./place-drain-pod.ts";
-import { enlistPods, readDrainFacts } from "./read-drain-facts.ts";
+import { readDrainFacts } from "./read-drain-facts.ts";
 import { rescuePod } from "./rescue-pod.ts";
 import { returnPods } from "./return-pods.ts";
 
@@ -49,10 +49,7 @@ async function driveOne(driver: DrainDriver, drain: Drain, now: () => number, fa
   let current = drain;
   if (drain.kind === "evacuation") await answerForLostHost(db, drain.nodeId);
   for (let round = 0; round < roundsMax; round++) {
-    const facts = await db.transaction(async (tx) => {
-      await enlistPods(tx, current);
-      return await readDrainFacts(tx, current);
-    });
+    const facts = await db.transaction((tx) => readDrainFacts(tx, current));
     const actions = decideDrain(facts, now());
     if (actions.length === 0) return done;
     const failedBefore = failures.length;
@@ -89,7 +86,7 @@ async function apply(
       await claimForDrain(tx, fleet, drain, action.podId);
       return undefined;
     case "release":
-      await releaseFromDrain(tx, drain, action.podId, action.state);
+      await releaseFromDrain(tx, drain, action.podId, action.state, action.why);
       return undefined;
     case "abort":
       return await abortFromDrain(tx, drain, action.podId);

@@ -2,6 +2,7 @@ import type { DrainPodState } from "@cloudpods/shared/drain-lifecycle";
 import { DomainError } from "@cloudpods/shared/errors";
 import { expectedCost } from "../moves/expected-downtime.ts";
 import { lockMove, lockOpenMove, type Move } from "../moves/move.ts";
+import { noPlace } from "../moves/no-place.ts";
 import type { Blocker } from "../moves/plan-moves.ts";
 import { blockerOf, readHistory } from "../moves/read-surroundings.ts";
 import { isBusy, startReserved } from "../moves/request-move.ts";
@@ -45,18 +46,30 @@ export async function claimForDrain(tx: Transaction, fleet: FleetView, drain: Dr
       expectedDowntimeMs: downtimeMs,
     });
   } catch (error) {
-    await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blockerFrom(error) });
+    await changeDrainPod(tx, drain.id, podId, {
+      state: "blocked",
+      blocker: await afterFailure(tx, drain, podId, blockerFrom(error)),
+    });
   }
 }
 
 /** What an operator is told of a pod that found no place. @throws whatever is no refusal */
 export function blockerFrom(error: unknown): Blocker {
-  if (error instanceof NoCapacityError) {
-    return { code: "NO_CAPACITY", message: `No reachable host has room: ${error.verdict.summary}.` };
-  }
+  if (error instanceof NoCapacityError) return noPlace(error.verdict);
   if (error instanceof DomainError)
     return { code: error.code === "MOVE_IMPOSSIBLE" ? "NO_WAY" : error.code, message: error.message };
   throw error;
+}
+
+/** Why a pod has no place, with what has become of its move before that: the one is often all because of the other. */
+export async function afterFailure(tx: Transaction, drain: Drain, podId: string, blocker: Blocker): Promise<Blocker> {
+  const [past] = await tx.query<{ code: string; message: string | null; node: string }>(sql`
+    SELECT m.error_code AS code, m.error_message AS message, n.name AS node
+    FROM node_drain_pods d JOIN cloud_pod_moves m ON m.id = d.move_id JOIN nodes n ON n.id = m.to_node_id
+    WHERE d.drain_id = ${drain.id} AND d.pod_id = ${podId} AND m.state = 'undone' AND m.error_code IS NOT NULL`);
+  if (past === undefined) return blocker;
+  const before = past.message === null ? past.code : `${past.code}, ${past.message}`;
+  return { code: blocker.code, message: `${blocker.message} Before that it failed on ${past.node}: ${before}` };
 }
 
 /** The move of a pod that is not over, locked; not one that began since the drain's own has ended. */
@@ -74,6 +87,7 @@ export async function releaseFromDrain(
   drain: Drain,
   podId: string,
   state: "pending" | "left",
+  why?: Blocker,
 ): Promise<void> {
   await lockPodById(tx, podId);
   const move = await lockOwnMove(tx, drain, podId);
@@ -83,7 +97,7 @@ export async function releaseFromDrain(
       message: "The place is not needed or its host takes no pods any more.",
     });
   }
-  await changeDrainPod(tx, drain.id, podId, { state });
+  await changeDrainPod(tx, drain.id, podId, { state, ...(why === undefined ? {} : { blocker: why }) });
 }
 
 /**

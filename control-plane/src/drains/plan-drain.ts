@@ -1,5 +1,6 @@
 import type { PlannedCommand } from "../moves/planned-commands.ts";
 import { readPlannedCommands, type PlannedPod } from "../moves/read-planned-commands.ts";
+import { noPlace } from "../moves/no-place.ts";
 import { shallRun } from "../moves/reserve-move.ts";
 import { planMoves, withRoomTaken, type PlannedMove } from "../moves/plan-moves.ts";
 import { expectedCost, totalDurationMs } from "../moves/expected-downtime.ts";
@@ -9,7 +10,7 @@ import { sql } from "../platform/sql.ts";
 import { selectPods, type Pod } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { rankNodes } from "../scheduling/rank-nodes.ts";
-import { summaryOf } from "../scheduling/verdict.ts";
+import { keptVerdict, verdictOf } from "../scheduling/verdict.ts";
 import { chooseRescue } from "./choose-rescue.ts";
 import { rescueRequest } from "./rescue-pod.ts";
 
@@ -75,10 +76,7 @@ export async function planEvacuation(
     const ranking = rankNodes(request, snapshot, { podsByNode: new Map(), conflictingNodes: new Set() });
     const [candidate] = [...Iterator.from(ranking.candidates).take(1)];
     if (candidate === undefined) {
-      moves.push({
-        ...nothing,
-        blocker: { code: "NO_CAPACITY", message: `No host that could has room: ${summaryOf(ranking)}.` },
-      });
+      moves.push({ ...nothing, blocker: noPlace(verdictOf(ranking, undefined, keptVerdict)) });
       continue;
     }
     snapshot = withRoomTaken(snapshot, candidate, request);

@@ -20,7 +20,13 @@ interface PodRow {
   readonly canBeRecalled: boolean;
   readonly wasAborted: boolean;
   readonly failedTargets: number;
+  readonly reason: string | null;
+  readonly canWait: boolean | null;
+  readonly isDue: boolean;
 }
+
+/** After so long a place is looked for again that was not there. */
+const lookAgainSeconds = 60;
 
 /** Takes pods of the host into its drain that are not in it yet, e.g. orders that the cordon came too late for. */
 export async function enlistPods(tx: Queryable, drain: Pick<Drain, "id" | "nodeId">): Promise<void> {
@@ -30,10 +36,16 @@ export async function enlistPods(tx: Queryable, drain: Pick<Drain, "id" | "nodeI
     ON CONFLICT (drain_id, pod_id) DO NOTHING`);
 }
 
-/** Everything that the next decision about a drain rests on, in one statement each. */
+/** Everything that the next decision about a drain rests on, in one statement each, with pods that have come to the host. */
 export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<DrainFacts> {
+  // In this order: a pod that comes to the host meanwhile is among the pods at the latest when its claim is none of another.
+  const [held] = await tx.query<{ claims: number }>(sql`
+    SELECT count(*)::integer AS claims FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id
+    WHERE k.node_id = ${drain.nodeId} AND p.node_id IS DISTINCT FROM k.node_id`);
+  await enlistPods(tx, drain);
   const pods = await tx.query<PodRow>(sql`
-    SELECT d.pod_id AS "podId", d.state, cardinality(d.failed_targets) AS "failedTargets", m.state AS move, m.error_code IS NOT NULL AS "hasMoveFailed",
+    SELECT d.pod_id AS "podId", d.state, d.blocker_code AS reason, d.blocker_code IN ('NO_CAPACITY', 'NO_HOST') AND (m.id IS NOT NULL OR ${drain.kind === "evacuation"}) AS "canWait",
+      d.updated_at <= now() - ${lookAgainSeconds} * interval '1 s' AS "isDue", cardinality(d.failed_targets) AS "failedTargets", m.state AS move, m.error_code IS NOT NULL AS "hasMoveFailed",
       p.status IN ('provisioning', 'deleting') OR EXISTS (
         SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
       p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",
@@ -44,9 +56,6 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
     FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
       LEFT JOIN nodes n ON n.id = m.to_node_id LEFT JOIN node_status s ON s.node_id = n.id
     WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);
-  const [held] = await tx.query<{ claims: number }>(sql`
-    SELECT count(*)::integer AS claims FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id
-    WHERE k.node_id = ${drain.nodeId} AND p.node_id IS DISTINCT FROM k.node_id`);
   const { kind, onNoCapacity, onDeadline, maxParallel, deadlineAt, cancelRequestedAt } = drain;
   return {
     kind,
@@ -58,7 +67,13 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
     isCancelled: cancelRequestedAt !== null,
     isHostBack: await isHostBack(tx, drain),
     claimsLeft: held?.claims ?? 0,
-    pods: pods.map(({ move, ...pod }): DrainPodFacts => ({ ...pod, move: move ?? undefined })),
+    pods: pods.map(({ move, reason, canWait, ...pod }): DrainPodFacts => ({
+      ...pod,
+      move: move ?? undefined,
+      reason: reason ?? undefined,
+      // Nothing is compared with no reason.
+      canWait: canWait === true,
+    })),
   };
 }
 

@@ -13,7 +13,7 @@ import type { PlacementRequest } from "../scheduling/placement-request.ts";
 import { chooseRescue, type Rescue, type RescueHost } from "./choose-rescue.ts";
 import { changeDrainPod, type Drain } from "./drain.ts";
 import { markLost } from "./mark-lost.ts";
-import { blockerFrom } from "./place-drain-pod.ts";
+import { afterFailure, blockerFrom } from "./place-drain-pod.ts";
 import { isHostBack } from "./read-drain-facts.ts";
 
 /**
@@ -80,7 +80,10 @@ export async function rescuePod(
     });
     return { taskId: task.id, nodeId: move.toNodeId };
   } catch (error) {
-    await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: blockerFrom(error) });
+    await changeDrainPod(tx, drain.id, podId, {
+      state: "blocked",
+      blocker: await afterFailure(tx, drain, podId, blockerFrom(error)),
+    });
     return undefined;
   }
 }

@@ -26,7 +26,7 @@ export interface EvacuationOrder {
   readonly onNoBackup: "keep" | "mark-lost";
 }
 
-/** An evacuation waits for hosts with room, not for ever. */
+/** An evacuation waits for hosts with room, and asks again every minute, not for ever. */
 const evacuationDeadlineSeconds = 7 * 86_400;
 
 /**

@@ -103,7 +103,7 @@ describe("a plan", () => {
     const plan = planMoves(pods, around(fleetOf(nodeWith({ id: "a" }), nodeWith({ id: "b" }))), 1);
     const targets = plan.moves.flatMap(({ target }) => target?.nodeId ?? []);
     expect(targets.toSorted()).toEqual(["a", "b"]);
-    expect(plan.moves.find(({ target }) => target === null)?.blocker).toMatchObject({ code: "NO_CAPACITY" });
+    expect(plan.moves.find(({ target }) => target === null)?.blocker).toMatchObject({ code: "NO_HOST" });
   });
 
   test("prefers the cluster, and says what leads nowhere", () => {

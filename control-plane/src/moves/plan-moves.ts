@@ -2,11 +2,12 @@ import type { PlacementWish } from "../pods/placement-wish.ts";
 import type { FleetSnapshot } from "../scheduling/fleet-snapshot.ts";
 import type { Labels, PlacementRequest, TenantFootprint } from "../scheduling/placement-request.ts";
 import { rankNodes, type Candidate } from "../scheduling/rank-nodes.ts";
-import { summaryOf } from "../scheduling/verdict.ts";
+import { keptVerdict, verdictOf, type PlacementVerdict } from "../scheduling/verdict.ts";
 import { expectedCost, totalDurationMs, type PastMove } from "./expected-downtime.ts";
 import type { MoveStrategy } from "./move.ts";
 import { blockedByVolumes, strategyFor, type Reach, type SourceDisk } from "./reach.ts";
 import { moveRequest } from "./move-request.ts";
+import { noPlace } from "./no-place.ts";
 
 /** Why a pod cannot move, by name and in words. */
 export interface Blocker {
@@ -111,7 +112,7 @@ function findTarget(
   pod: PodToMove,
   { snapshot, reach, neighbours }: Surroundings,
 ): { candidate: Candidate; strategy: MoveStrategy; request: PlacementRequest } | { blocker: Blocker } {
-  let summary: string | undefined;
+  let verdict: PlacementVerdict | undefined;
   for (const strategy of ["cluster-migrate", "backup-restore"] as const) {
     const hosts = reach.filter((one) => strategyFor(pod.disk, one) === strategy);
     if (hosts.length === 0) continue;
@@ -123,10 +124,9 @@ function findTarget(
     const ranking = rankNodes(request, reachable, footprintOf(pod, neighbours));
     const [candidate] = [...Iterator.from(ranking.candidates).take(1)];
     if (candidate !== undefined) return { candidate, strategy, request };
-    summary = summaryOf(ranking);
+    verdict = verdictOf(ranking, undefined, keptVerdict);
   }
-  if (summary !== undefined)
-    return { blocker: { code: "NO_CAPACITY", message: `No reachable host has room: ${summary}.` } };
+  if (verdict !== undefined) return { blocker: noPlace(verdict) };
   const volumes = blockedByVolumes(pod.disk, reach);
   if (volumes !== undefined) return { blocker: volumes };
   const message = "No other host is in the same Proxmox cluster or sees a storage for backups that this one sees too.";

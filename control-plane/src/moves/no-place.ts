@@ -1,0 +1,22 @@
+import type { FilterName } from "../scheduling/filters.ts";
+import type { PlacementVerdict } from "../scheduling/verdict.ts";
+import type { Blocker } from "./plan-moves.ts";
+
+/** What more room would help against. */
+const ofRoom = new Set<FilterName>(["cpu", "memory", "disk"]);
+const namedMax = 8;
+
+/**
+ * Why none of the hosts that come into question takes a pod, host by host; those that never could are not counted.
+ * `NO_CAPACITY`: some would, if they had room. `NO_HOST`: room is not what is missing.
+ */
+export function noPlace({ rejected, reasons }: Pick<PlacementVerdict, "rejected" | "reasons">): Blocker {
+  const told = rejected.filter(({ filter }) => filter !== "target");
+  const all = reasons.filter(({ filter }) => filter !== "target").reduce((sum, { nodes }) => sum + nodes, 0);
+  const named = told.slice(0, namedMax).map(({ node, reason }) => `${node}: ${reason}`);
+  const more = all > named.length ? [`${all - named.length} more`] : [];
+  const why = all === 0 ? "there is none" : [...named, ...more].join("; ");
+  return reasons.some(({ filter }) => ofRoom.has(filter))
+    ? { code: "NO_CAPACITY", message: `No host that could take it has room (${why}).` }
+    : { code: "NO_HOST", message: `No host could take it (${why}).` };
+}
