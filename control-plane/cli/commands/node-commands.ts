@@ -5,7 +5,7 @@ import { listAll } from "../open-cli.ts";
 import { addBackupStorageCommand } from "./backup-policy-commands.ts";
 import { addDrainCommands } from "./drain-commands.ts";
 import { addFindingCommands } from "./finding-commands.ts";
-import { describeJoinToken, renderNode, renderNodes } from "../views/node-views.ts";
+import { describeJoinToken, renderNode, renderNodes, renderRemoval } from "../views/node-views.ts";
 
 /** Adds everything about hosts. */
 export function addNodeCommands(program: Command): void {
@@ -127,15 +127,7 @@ function addCordoning(nodes: Command): void {
       await withCli(options, async (cli) => {
         const { id, name } = (await cli.api.call("showNode", { node: reference })).body;
         await confirm(`This takes ${name} out of the fleet and revokes its certificate`, name, yes);
-        cli.show(await cli.api.call("removeNode", { node: id }), ({ backupsGone }) => removed(name, backupsGone));
+        cli.show(await cli.api.call("removeNode", { node: id }), (removal) => renderRemoval(name, removal));
       });
     });
-}
-
-function removed(name: string, backupsGone: number): string {
-  const gone =
-    backupsGone === 0
-      ? ""
-      : ` ${backupsGone} ${backupsGone === 1 ? "backup that no other host sees is" : "backups that no other host sees are"} gone with it; their tenants are told.`;
-  return `${name} is no longer in the fleet.${gone}`;
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { AnswerOf } from "../api/endpoints.ts";
-import { renderNode, renderNodes } from "./node-views.ts";
+import { renderNode, renderNodes, renderRemoval } from "./node-views.ts";
 
 const promised = { allocatable: 8, allocated: 2, free: 6 };
 const node: AnswerOf<"showNode"> = {
@@ -52,4 +52,10 @@ test("the list of hosts shows the room on their storages for root disks", () => 
   const list = renderNodes([{ ...node, storages }], nowMs);
   expect(list).toMatch(/^NAME .* MEMORY +DISK +AGENT/m);
   expect(list).toMatch(/^pve1 .* 30\/100 GB +-/m);
+});
+
+test("the removal of a host says what backups went with it", () => {
+  expect(renderRemoval("pve1", { backupsGone: 0 })).toBe("pve1 is no longer in the fleet.");
+  expect(renderRemoval("pve1", { backupsGone: 1 })).toContain("Gone with it: 1 backup that no other host sees");
+  expect(renderRemoval("pve1", { backupsGone: 12 })).toContain("12 backups");
 });

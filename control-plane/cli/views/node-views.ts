@@ -25,6 +25,13 @@ export function renderNodes(nodes: readonly Node[], nowMs: number): string {
   );
 }
 
+/** What became of a host that was removed, and of what only it had. */
+export function renderRemoval(name: string, { backupsGone }: AnswerOf<"removeNode">): string {
+  const out = `${name} is no longer in the fleet.`;
+  if (backupsGone === 0) return out;
+  return `${out} Gone with it: ${countOf(backupsGone, "backup")} that no other host sees; whose they were is told.`;
+}
+
 /** A host by itself, with its storages and pods. */
 export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
   const fields = renderFields({

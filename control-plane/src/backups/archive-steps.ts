@@ -38,8 +38,11 @@ export function backupStep(options: {
   readonly onSuccess: (context: BackupContext, command: FinishedCommand) => Promise<StepOutcome>;
   /** What a failure means; undefined: what it means everywhere. */
   readonly onFailure?: (context: BackupContext, command: FinishedCommand) => Promise<StepOutcome | undefined>;
+  /** As of a step. */
+  readonly watch?: NonNullable<Step["watch"]>;
 }): Step {
   return {
+    ...(options.watch === undefined ? {} : { watch: options.watch }),
     name: options.name,
     percent: options.percent,
     attemptsMax,

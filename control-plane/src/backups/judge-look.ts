@@ -1,7 +1,7 @@
 import { sql } from "../platform/sql.ts";
 import { sendWish } from "../pods/command-steps.ts";
 import type { Pod } from "../pods/pod.ts";
-import type { FinishedCommand, StepContext, StepOutcome } from "../tasks/saga.ts";
+import type { FinishedCommand, OpenCommand, StepContext, StepOutcome } from "../tasks/saga.ts";
 import { archiveOf, lookWish } from "./archive-steps.ts";
 import type { UsableBackup } from "./backup.ts";
 import { seesBackup } from "./backup-storage.ts";
@@ -62,4 +62,16 @@ async function findOther(
       AND s.state IN ('online', 'degraded') AND s.session_connected AND 'verify_backup' = ANY(s.capabilities)
     ORDER BY v.node_id LIMIT 1`);
   return other;
+}
+
+/** Whether another host was asked for a backup that answers no more: nothing is known of the archive then. */
+export async function isOtherSilent(
+  tx: StepContext["tx"],
+  command: Pick<OpenCommand, "id">,
+  userNodeId: string | null,
+): Promise<boolean> {
+  const silent = await tx.query(sql`
+    SELECT FROM node_commands c JOIN node_status s ON s.node_id = c.node_id
+    WHERE c.id = ${command.id} AND c.node_id <> ${userNodeId} AND s.state IN ('offline', 'lost', 'removed')`);
+  return silent.length > 0;
 }

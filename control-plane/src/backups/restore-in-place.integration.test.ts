@@ -1,6 +1,7 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { describe, expect, test } from "vitest";
 import { BackupWorkbench, failing } from "../../../test/support/backup-workbench.ts";
+import { vanish } from "../../../test/support/lost-hosts.ts";
 import { untilRung } from "../../../test/support/bell.ts";
 import { dyingAt } from "../../../test/support/dying-worker.ts";
 import { sql } from "../platform/sql.ts";
@@ -65,12 +66,33 @@ describe("a restore in place", () => {
   });
 
   test("of an archive that only the pod's own host does not see marks nothing", async () => {
-    const { pod, backupId } = await bench.backedUp();
+    const { pod, backupId, nodes } = await bench.backedUp();
+    // Hosts of other tests would be asked too.
+    await bench.db.system.execute(
+      sql`UPDATE node_storages SET available = false WHERE node_id <> ALL(${nodes.map(({ id }) => id)}::uuid[])`,
+    );
     bench.hosts.blind.add(pod.nodeId ?? "");
     const { task } = await bench.restore(pod, backupId);
     expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_NOT_SEEN" });
     expect((await bench.backupOf(backupId)).damagedAt).toBeNull();
     expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+    // Nor does one who dies while he is asked for it.
+    bench.hosts.script = ({ op, nodeId }) => {
+      if (op?.$case === "verifyBackup" && nodeId === pod.nodeId) {
+        const [, other] = nodes;
+        bench.hosts.away.add(other.id);
+      }
+      return undefined;
+    };
+    const { task: next } = await bench.restore(pod, backupId);
+    const isAsked = () =>
+      bench.db.system.query(sql`
+        SELECT FROM node_commands WHERE task_id = ${next.id} AND node_id = ${nodes[1].id} AND finished_at IS NULL`);
+    await untilRung("the question", bench.db.system, async () => (await isAsked()).length > 0);
+    await vanish(bench, nodes[1]);
+    expect(await bench.end(next.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_NOT_SEEN" });
+    expect((await bench.backupOf(backupId)).damagedAt).toBeNull();
+    bench.hosts.script = () => undefined;
     bench.hosts.blind.clear();
     await bench.done(bench.restore(pod, backupId));
   });

@@ -12,7 +12,7 @@ import { allowMoreTime, explainFailure } from "../tasks/change-task.ts";
 import { notNeeded, type Saga, type Step, type StepContext, type StepOutcome } from "../tasks/saga.ts";
 import { archiveOf, archiveTimeoutMs, backupStep, lookWish } from "./archive-steps.ts";
 import { requireUsable } from "./backup.ts";
-import { judgeLook } from "./judge-look.ts";
+import { isOtherSilent, judgeLook } from "./judge-look.ts";
 import { requireRoomBeside } from "./require-restorable.ts";
 import { restoreWish } from "./restore-wish.ts";
 
@@ -28,6 +28,12 @@ export const checkArchiveStep: Step = backupStep({
   // Since it was asked for, the backup may have been found damaged or told to go.
   before: async ({ backup }) => await refusalOf(() => requireUsable(backup)),
   wish: ({ backup }) => lookWish(backup.volumeId ?? ""),
+  async watch({ tx, task }, command) {
+    const { nodeId } = await lockPodById(tx, task.podId);
+    if (!(await isOtherSilent(tx, command, nodeId))) return undefined;
+    const message = "The pod's host does not see the backup, and the host that was asked besides does not answer";
+    return { kind: "fail", code: "ARCHIVE_NOT_SEEN", message };
+  },
   async onSuccess(context, command) {
     const { pod, backup } = context;
     if (backup.volumeId === null) throw new Error(`backup ${backup.id} has no archive`);

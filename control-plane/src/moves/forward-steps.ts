@@ -1,7 +1,7 @@
 import { BackupObservation, MoveObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { lockBackupOf } from "../backups/backup-of-move.ts";
 import type { UsableBackup } from "../backups/backup.ts";
-import { judgeLook } from "../backups/judge-look.ts";
+import { isOtherSilent, judgeLook } from "../backups/judge-look.ts";
 import { sql } from "../platform/sql.ts";
 import { observationOf } from "../pods/command-steps.ts";
 import { containerSpecOf, differences } from "../pods/container-spec.ts";
@@ -160,7 +160,11 @@ export const verifyStep = moveStep({
     op: { $case: "verifyBackup", value: { volumeId: move.archiveVolumeId ?? "", atOnce: true } },
     timeoutMs: copyTimeoutMs,
   }),
-  watch: watchTarget,
+  async watch(context, command) {
+    const { tx, move } = context;
+    const fault = await watchTarget(context);
+    return fault ?? ((await isOtherSilent(tx, command, move.toNodeId)) ? notSeen(move) : undefined);
+  },
   async onSuccess(context, command) {
     const { tx, pod, move } = context;
     const backup = await lockBackupOf(tx, pod, move);
@@ -173,7 +177,7 @@ export const verifyStep = moveStep({
   },
 });
 
-const notSeen = ({ toNode }: Move): StepOutcome => ({
+const notSeen = ({ toNode }: Move): Extract<StepOutcome, { kind: "fail" }> => ({
   kind: "fail",
   code: "ARCHIVE_NOT_SEEN",
   message: `${toNode} does not see the archive`,
