@@ -38,6 +38,43 @@ test("the document has exactly the routes that are walked", async () => {
   expect(walked.length).toBeGreaterThan(40);
 });
 
+test("the document says what every parameter, group and answer means", async () => {
+  interface Operation {
+    readonly tags: string[];
+    readonly parameters?: readonly { name: string; description?: string; schema: { description?: string } }[];
+    readonly responses: Record<string, { description: string }>;
+    readonly requestBody?: { content: { "application/json": { example?: unknown } } };
+  }
+  const document: { tags: { name: string; description: string }[]; paths: Record<string, Record<string, Operation>> } =
+    JSON.parse(await (await whole.app.request("/openapi.json")).text());
+  const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => ({ name: `${method} ${path}`, ...operation })),
+  );
+  const undescribed = operations.flatMap(({ name, parameters = [] }) =>
+    parameters
+      .filter(({ description, schema }) => (description ?? schema.description ?? "") === "")
+      .map((parameter) => `${name}: ${parameter.name}`),
+  );
+  expect(undescribed).toEqual([]);
+  const groups = new Set(operations.flatMap(({ tags }) => tags));
+  expect([...groups].toSorted()).toEqual(document.tags.map(({ name }) => name).toSorted());
+  expect(document.tags.every(({ description }) => description !== "")).toBe(true);
+  const withoutExample = operations.filter(
+    ({ requestBody }) => requestBody !== undefined && requestBody.content["application/json"].example === undefined,
+  );
+  expect(withoutExample.map(({ name }) => name)).toEqual([]);
+  const drain = document.paths["/api/nodes/{node}/drain"]?.["post"];
+  expect(drain?.responses["202"]?.description).not.toContain("task");
+  expect(drain?.responses["200"]?.description).toContain("nothing was changed");
+  expect(drain?.responses["403"]?.description).toContain("PLATFORM_ROLE_REQUIRED");
+  // A route's own words stand before those that are the same everywhere.
+  const state = document.paths["/api/nodes"]?.["get"]?.parameters?.find(({ name }) => name === "state");
+  expect(state?.description ?? state?.schema.description).toContain("`removed`");
+  const headers = document.paths["/api/tasks/{task}/events"]?.["get"]?.parameters?.map(({ name }) => name);
+  expect(headers).toContain("Last-Event-ID");
+  expect(drain?.parameters?.map(({ name }) => name)).toContain("x-csrf-token");
+});
+
 test("no body has room for a member that is not declared", () => {
   const roomy = routes.filter(({ known }) => {
     const body = known.request?.body;

@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import type { App } from "./trail.ts";
 import { parameterNames, parameterPattern, type Route, type RouteTable } from "./route-table.ts";
 import { HttpRefusal } from "./problem.ts";
+import { describeParameters, headersOf, refusalTexts, statusText, tagTexts } from "./reference-texts.ts";
 import { sessionCookie } from "./session-cookie.ts";
 
 type RouteRegistration = Parameters<OpenAPIHono["openAPIRegistry"]["registerPath"]>[0];
@@ -87,7 +88,7 @@ function openApiDocument(routes: readonly Route[], version: string): object {
   registry.registerComponent("securitySchemes", "cookie", { type: "apiKey", in: "cookie", name: sessionCookie });
   registry.register("Problem", problemSchema);
   for (const route of routes) registry.registerPath(describe(route));
-  return collector.getOpenAPI31Document({
+  const document = collector.getOpenAPI31Document({
     openapi: "3.1.0",
     info: {
       title: "CloudPods",
@@ -96,7 +97,10 @@ function openApiDocument(routes: readonly Route[], version: string): object {
       license: { name: "Apache-2.0" },
     },
     servers: [{ url: "/" }],
+    tags: Object.entries(tagTexts).map(([name, description]) => ({ name, description })),
   });
+  describeParameters(document.paths ?? {});
+  return document;
 }
 
 function describe(route: Route): RouteRegistration {
@@ -106,7 +110,7 @@ function describe(route: Route): RouteRegistration {
     const hasBody = !schema.safeParse(undefined).success;
     return [
       status,
-      { description: describeStatus(status), ...(hasBody ? { content: { [type]: { schema } } } : {}) },
+      { description: statusText(route, status), ...(hasBody ? { content: { [type]: { schema } } } : {}) },
     ] as const;
   });
   return {
@@ -132,33 +136,16 @@ function describe(route: Route): RouteRegistration {
     },
     responses: {
       ...Object.fromEntries(responses),
-      default: { description: "Refused", content: { "application/problem+json": { schema: problemSchema } } },
+      ...Object.fromEntries(
+        Object.entries(refusalTexts(route)).map(([status, text]) => [status, refusal(text)] as const),
+      ),
+      default: refusal("Refused; `error` names why."),
     },
   };
 }
 
-function headersOf(route: Route): { headers: z.ZodObject } | undefined {
-  const shape: Record<string, z.ZodType> = {};
-  if (typeof route.access === "object" && "scope" in route.access) {
-    shape["X-Tenant-Id"] = z
-      .uuid()
-      .optional()
-      .openapi({ description: "Tenant to act in, where the caller has several." });
-  }
-  if (route.idempotent !== undefined) {
-    shape["Idempotency-Key"] = z
-      .string()
-      .max(255)
-      .optional()
-      .openapi({ description: "The same key and request give the same answer for 24 h." });
-  }
-  if (route.checksVersion === true) {
-    shape["If-Match"] = z
-      .string()
-      .optional()
-      .openapi({ description: "Version that the change was decided on; another is 412." });
-  }
-  return Object.keys(shape).length === 0 ? undefined : { headers: z.object(shape) };
+function refusal(description: string) {
+  return { description, content: { "application/problem+json": { schema: problemSchema } } };
 }
 
 function parameterSchema(name: string): z.ZodType {
@@ -179,14 +166,4 @@ function describeAccess({ access }: Route): string {
   if ("session" in access) return "Needs a signed-in session.";
   if ("platform" in access) return `Needs the platform role ${access.platform}.`;
   return `Needs the scope ${access.scope}${access.credential === "session" ? " and a signed-in session" : ""}.`;
-}
-
-function describeStatus(status: string): string {
-  const known: Readonly<Record<string, string>> = {
-    200: "Done",
-    201: "Made",
-    202: "Begun; follow the task",
-    204: "Done, nothing to tell",
-  };
-  return known[status] ?? "Answer";
 }

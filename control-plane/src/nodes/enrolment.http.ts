@@ -73,6 +73,14 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps & 
         hostname: z.string().min(1).max(255),
         pveName: z.string().max(255),
       }),
+      example: {
+        tokenId: "019a0000-0000-7000-8000-000000000001",
+        csr: "-----BEGIN CERTIFICATE REQUEST-----\nMIHI…\n-----END CERTIFICATE REQUEST-----\n",
+        proof: "5f1d".repeat(16),
+        machineId: "0a1b".repeat(16),
+        hostname: "pve-a.example",
+        pveName: "pve-a",
+      },
     },
     responses: { 200: identity },
     handler: async ({ body }, { system, requestId }) => {
@@ -88,7 +96,7 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps & 
     summary: "A nonce for one renewal within 60 seconds",
     tags,
     access: "public",
-    request: { query: z.object({ node: z.uuid() }) },
+    request: { query: z.object({ node: z.uuid().openapi({ description: "UUID of the host." }) }) },
     responses: { 200: z.object({ nonce: z.string() }) },
     handler: async ({ query }, { system }) => ({ status: 200, body: await makeRenewalChallenge(system, query.node) }),
   });
@@ -108,6 +116,12 @@ export function registerEnrolmentRoutes(routes: RouteTable, deps: IssuingDeps & 
             "Hex DER of ECDSA-SHA256 over nodeId, nonce and base64 of the request's DER, joined by newlines.",
         }),
       }),
+      example: {
+        nodeId: "019a0000-0000-7000-8000-000000000001",
+        nonce: "9c2e".repeat(16),
+        csr: "-----BEGIN CERTIFICATE REQUEST-----\nMIHI…\n-----END CERTIFICATE REQUEST-----\n",
+        signature: "3045".repeat(18),
+      },
     },
     responses: { 200: identity },
     handler: async ({ body }, { system, requestId }) => ({

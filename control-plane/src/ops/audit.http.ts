@@ -92,7 +92,7 @@ const verdict = z
   .openapi("AuditVerdict");
 
 const access = { platform: "OPERATOR" } as const;
-const tags = ["Operations"];
+const tags = ["operations"];
 
 /** Adds reading the audit log and proving that it is as it was written. */
 export function registerAuditRoutes(routes: RouteTable): void {

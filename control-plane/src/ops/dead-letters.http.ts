@@ -56,7 +56,7 @@ const retryView = z
   })
   .openapi("DeadLetterRetry");
 
-const tags = ["Operations"];
+const tags = ["operations"];
 const access = { platform: "OPERATOR" } as const;
 
 function placeOf(cursor: string | undefined): DeadLetterPlace | undefined {

@@ -10,7 +10,7 @@ export function registerOverviewRoutes(routes: RouteTable): void {
     method: "get",
     path: "/api/ops/platform-overview",
     summary: "Hosts, queues, work, metering, security and capacity at one instant",
-    tags: ["Operations"],
+    tags: ["operations"],
     access: { platform: "OPERATOR" },
     responses: { 200: overviewView },
     handler: async (_, { system }) => ({ status: 200, body: assembleOverview(await readOverview(system)) }),

@@ -75,7 +75,7 @@ const planChange = z.strictObject({
 
 const adminView = z.object({ ...planView.shape, isActive: z.boolean() }).openapi("PlanForAdministrators");
 
-const tags = ["Plans"];
+const tags = ["plans"];
 const access = { platform: "ADMINISTRATOR" } as const;
 
 /** Adds the routes by which administrators decide what can be ordered. */

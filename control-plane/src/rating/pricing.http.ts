@@ -77,7 +77,7 @@ const columns = sql`id, name, currency, cpu_per_hour AS "cpuPerHour", memory_gb_
   network_in_gb AS "networkInGb", network_in_free AS "networkInFree", is_default AS "isDefault",
   effective_from AS "effectiveFrom", effective_until AS "effectiveUntil"`;
 
-const tags = ["Pricing"];
+const tags = ["pricing"];
 
 /** Adds what usage costs: the list in force for everybody, its versions for administrators. */
 export function registerPricingRoutes(routes: RouteTable): void {
