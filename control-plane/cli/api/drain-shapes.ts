@@ -44,6 +44,7 @@ export const drain = z.object({
   state: z.string(),
   reason: z.string(),
   requestedBy: z.string(),
+  requestedByEmail: z.string().nullable(),
   deadlineAt: timestamp,
   returnHome: z.boolean(),
   cancelRequestedAt: timestamp.nullable(),

@@ -166,6 +166,7 @@ export const node = z.object({
   cordonedAt: timestamp.nullable(),
   cordonedUntil: timestamp.nullable(),
   cordonedBy: z.string().nullable(),
+  cordonedByEmail: z.string().nullable(),
   maintenanceNote: z.string().nullable(),
   backupStorage: z.string().nullable(),
   lastHeartbeatAt: timestamp.nullable(),

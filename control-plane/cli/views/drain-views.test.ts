@@ -28,6 +28,7 @@ const drain = {
   state: "moving",
   reason: "memory is replaced",
   requestedBy: "user:1",
+  requestedByEmail: null,
   deadlineAt: "2026-01-01T04:00:00Z",
   returnHome: true,
   cancelRequestedAt: null,

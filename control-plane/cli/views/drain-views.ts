@@ -21,7 +21,7 @@ export function renderDrains(drains: readonly Drain[], nowMs: number): string {
       { name: "state", value: standingOf },
       { name: "age", value: ({ startedAt }) => formatAge(startedAt, nowMs) },
       { name: "took", value: tookOf },
-      { name: "by", value: ({ requestedBy }) => requestedBy },
+      { name: "by", value: ({ requestedBy, requestedByEmail }) => requestedByEmail ?? requestedBy },
       { name: "reason", value: ({ reason }) => reason },
       { name: "outcome", value: ({ outcome }) => outcome },
     ],
@@ -39,7 +39,7 @@ export function renderDrain(drain: DrainDetail, nowMs: number): string {
     outcome: drain.outcome ?? undefined,
     pods: isUnread(drain) ? undefined : countsOf(drain),
     reason: drain.reason,
-    by: drain.requestedBy,
+    by: drain.requestedByEmail ?? drain.requestedBy,
     begun: `${drain.startedAt} (${formatAge(drain.startedAt, nowMs)} ago)`,
     took: tookOf(drain) ?? undefined,
     deadline:

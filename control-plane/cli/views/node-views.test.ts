@@ -17,6 +17,7 @@ const node: AnswerOf<"showNode"> = {
   cordonedAt: "2026-03-02T09:30:00.000Z",
   cordonedUntil: "2026-03-02T12:00:00.000Z",
   cordonedBy: "user:ada",
+  cordonedByEmail: null,
   maintenanceNote: null,
   backupStorage: null,
   lastHeartbeatAt: null,

@@ -84,9 +84,12 @@ export function describeJoinToken({ name, token, expiresAt }: AnswerOf<"makeJoin
   ].join("\n");
 }
 
-function cordonOf({ cordonReason, cordonedAt, cordonedBy, cordonedUntil }: Node, nowMs: number): string {
+function cordonOf(
+  { cordonReason, cordonedAt, cordonedBy, cordonedByEmail, cordonedUntil }: Node,
+  nowMs: number,
+): string {
   const since = cordonedAt === null ? "" : `, since ${cordonedAt} (${formatAge(cordonedAt, nowMs)})`;
-  const by = cordonedBy === null ? "" : `, by ${cordonedBy}`;
+  const by = cordonedBy === null ? "" : `, by ${cordonedByEmail ?? cordonedBy}`;
   const until = cordonedUntil === null ? "" : `, until ${cordonedUntil}`;
   return `${cordonReason ?? "yes"}${since}${by}${until}`;
 }

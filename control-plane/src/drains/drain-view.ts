@@ -36,6 +36,7 @@ export const drainView = z
     state: z.enum(drainStates),
     reason: z.string(),
     requestedBy: z.string(),
+    requestedByEmail: z.string().nullable().openapi({ description: "Null: a part of the control plane." }),
     maxParallel: z.number().int(),
     deadlineAt: timestamp,
     onNoCapacity: z.enum(["fail", "partial"]),

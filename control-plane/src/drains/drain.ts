@@ -3,6 +3,7 @@ import { nextDrainState, type DrainEvent } from "@cloudpods/shared/drain-lifecyc
 import type { Blocker } from "../moves/plan-moves.ts";
 import type { Database, Queryable, Transaction } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
+import { emailOf } from "../security/actor-email.ts";
 
 /** A drain or an evacuation as its row has it. */
 export interface Drain {
@@ -13,6 +14,7 @@ export interface Drain {
   readonly state: DrainState;
   readonly reason: string;
   readonly requestedBy: string;
+  readonly requestedByEmail: string | null;
   readonly requestId: string;
   readonly maxParallel: number;
   readonly deadlineAt: Date;
@@ -31,7 +33,7 @@ export interface Drain {
 
 /** SELECT of drains `d` with the name of their host `n`; add WHERE and ORDER BY. */
 export const selectDrains: Sql = sql`
-  SELECT d.id, d.node_id AS "nodeId", n.name AS node, d.kind, d.state, d.reason, d.requested_by AS "requestedBy", d.request_id AS "requestId",
+  SELECT d.id, d.node_id AS "nodeId", n.name AS node, d.kind, d.state, d.reason, d.requested_by AS "requestedBy", ${emailOf(sql`d.requested_by`)} AS "requestedByEmail", d.request_id AS "requestId",
     d.max_parallel AS "maxParallel", d.deadline_at AS "deadlineAt", d.on_no_capacity AS "onNoCapacity", d.on_deadline AS "onDeadline",
     d.on_no_backup AS "onNoBackup", d.return_home AS "returnHome", d.cancel_requested_at AS "cancelRequestedAt", d.outcome,
     d.started_at AS "startedAt", d.finished_at AS "finishedAt", d.returned_at AS "returnedAt", d.version

@@ -46,6 +46,7 @@ export const nodeView = z
     cordonedAt: timestamp.nullable(),
     cordonedUntil: timestamp.nullable().openapi({ description: "When the host opens for new pods by itself." }),
     cordonedBy: z.string().nullable(),
+    cordonedByEmail: z.string().nullable().openapi({ description: "Null: a part of the control plane." }),
     maintenanceNote: z.string().nullable(),
     defaultStorage: z.string().nullable(),
     backupStorage: z

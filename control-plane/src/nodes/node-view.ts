@@ -1,5 +1,6 @@
 import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
+import { emailOf } from "../security/actor-email.ts";
 import { nodeNotFound } from "./find-node.ts";
 import type { NodeState } from "./node-state.ts";
 
@@ -47,6 +48,7 @@ export interface NodeView {
   /** When the host opens by itself; null: when somebody opens it. */
   readonly cordonedUntil: Date | null;
   readonly cordonedBy: string | null;
+  readonly cordonedByEmail: string | null;
   readonly maintenanceNote: string | null;
   readonly defaultStorage: string | null;
   readonly backupStorage: string | null;
@@ -89,7 +91,7 @@ type Row = Omit<NodeView, "conditions"> & {
 const selectNodes: Sql = sql`
   SELECT n.id, n.name, n.pve_name AS "pveName", k.name AS cluster, n.role, n.region, n.labels, s.state, s.state_since AS "stateSince",
     n.schedulable, n.cordon_reason AS "cordonReason", n.cordoned_at AS "cordonedAt",
-    n.cordoned_until AS "cordonedUntil", n.cordoned_by AS "cordonedBy", n.maintenance_note AS "maintenanceNote",
+    n.cordoned_until AS "cordonedUntil", n.cordoned_by AS "cordonedBy", ${emailOf(sql`n.cordoned_by`)} AS "cordonedByEmail", n.maintenance_note AS "maintenanceNote",
     n.default_storage AS "defaultStorage", n.backup_storage AS "backupStorage", n.bridge, n.pool, n.template_vmid AS "templateVmid", n.template_archive AS "templateArchive",
     n.version, n.created_at AS "createdAt", n.removed_at AS "removedAt", s.session_connected AS "sessionConnected",
     s.session_seen_at AS "sessionSeenAt", s.last_heartbeat_at AS "lastHeartbeatAt", s.inventory_at AS "inventoryAt",

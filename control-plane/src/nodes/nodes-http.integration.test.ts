@@ -74,6 +74,7 @@ describe("a cordon with an end", () => {
       schedulable: false,
       cordonedUntil: until,
       cordonedBy: `user:${operator.userId}`,
+      cordonedByEmail: operator.email,
     });
     const request = { cores: 1, memoryMb: 512, diskGb: 4 };
     const snapshot = await readSnapshot(db.system);

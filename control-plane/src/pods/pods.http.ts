@@ -3,14 +3,14 @@ import { DomainError } from "@cloudpods/shared/errors";
 import { podStatuses } from "@cloudpods/shared/pod-lifecycle";
 import { overdueCondition } from "../backups/backup-overdue.ts";
 import { timestamp } from "../http/fields.ts";
-import { decodeCursor, listOf, listQuery, toPage } from "../http/list-page.ts";
+import { decodeCursor, listOf, listQuery, toIdPage, toPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { checkVersion, etagOf } from "../http/version-check.ts";
 import { meantPlanCode } from "../plans/resolve-plan.ts";
 import { joinSql, sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
-import { taskView, toTaskView } from "../tasks/task-view.ts";
+import { taskView, viewsFor } from "../tasks/task-view.ts";
 import { taskColumns, type Task } from "../tasks/task.ts";
 import { domain, hostname, labels } from "./hostnames.ts";
 import { hostsFor, hostsView } from "./placement-hosts.ts";
@@ -218,7 +218,8 @@ function registerObservations(routes: RouteTable): void {
           SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = ${pod.id}
             ${before === undefined ? sql`` : sql`AND t.id < ${before}::uuid`} ORDER BY t.id DESC LIMIT ${query.limit + 1}`);
       });
-      return { status: 200, body: toPage(rows, query.limit, (task) => [task.id], toTaskView) };
+      const { data, nextCursor } = toIdPage(rows, query.limit, (task) => task);
+      return { status: 200, body: { data: await viewsFor(ctx, data), nextCursor } };
     },
   });
 }

@@ -1,5 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { timestamp, uuid } from "../http/fields.ts";
+import type { TenantContext } from "../http/context.ts";
+import { readEmails } from "../security/actor-email.ts";
 import { taskStates, taskTypes, type Task } from "./task.ts";
 
 /** A task as the API shows it. */
@@ -14,11 +16,26 @@ export const taskView = z
     attempts: z.number().int(),
     error: z.object({ code: z.string(), message: z.string() }).nullable(),
     requestedBy: z.string(),
+    requestedByEmail: z
+      .string()
+      .nullable()
+      .optional()
+      .openapi({ description: "For operators; null: a part of the control plane." }),
     createdAt: timestamp,
     updatedAt: timestamp,
     finishedAt: timestamp.nullable(),
   })
   .openapi("Task");
+
+/** Views of tasks; for operators with the addresses of those who asked for them. */
+export async function viewsFor(ctx: TenantContext, tasks: readonly Task[]): Promise<z.input<typeof taskView>[]> {
+  if (ctx.actor.platformRole === "USER") return tasks.map(toTaskView);
+  const emails = await readEmails(
+    ctx.system,
+    tasks.map(({ requestedBy }) => requestedBy),
+  );
+  return tasks.map((task) => ({ ...toTaskView(task), requestedByEmail: emails.get(task.requestedBy) ?? null }));
+}
 
 /** The view of a task's row. */
 export function toTaskView(

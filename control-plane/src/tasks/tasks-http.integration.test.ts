@@ -28,3 +28,23 @@ test("what the system did by itself is not the customer's to try again, but an o
   expect((await retry(bench.customer)).status).toBe(202);
   expect((await bench.end(id)).state).toBe("succeeded");
 });
+
+test("operators see who asked for work; customers do not see the addresses of others", async () => {
+  const pod = await bench.running();
+  const stop = await bench.ask(bench.operator, "POST", `/${pod.id}/stop`);
+  const id = String(stop.headers.get("location")).split("/").at(-1) ?? "";
+  await bench.done(stop);
+  const read = async (who: Person, path: string) =>
+    (await send(bench.app, "GET", path, { headers: { ...who.headers, "x-tenant-id": bench.tenantId } })).json;
+  const known = { requestedBy: `user:${bench.operator.userId}`, requestedByEmail: bench.operator.email };
+  expect(await read(bench.operator, `/api/tasks/${id}`)).toMatchObject(known);
+  for (const path of [`/api/tasks?podId=${pod.id}`, `/api/cloud-pods/${pod.id}/tasks`]) {
+    const { data } = await read(bench.operator, path);
+    expect(data).toMatchObject([known, { requestedByEmail: bench.customer.email }]);
+    expect(JSON.stringify(await read(bench.customer, path))).not.toContain("requestedByEmail");
+  }
+  await bench.db.system.execute(
+    sql`UPDATE cloud_pod_provisioning_tasks SET requested_by = 'user:of-long-ago' WHERE id = ${id}`,
+  );
+  expect(await read(bench.operator, `/api/tasks/${id}`)).toMatchObject({ requestedByEmail: null });
+});

@@ -10,7 +10,7 @@ import { recordAudit } from "../security/audit.ts";
 import { cancelTask, findOwnTask, requeueTask, requireCustomersWork } from "./change-task.ts";
 import type { Saga } from "./saga.ts";
 import { followTask } from "./follow-task.ts";
-import { taskView, toTaskView } from "./task-view.ts";
+import { taskView, toTaskView, viewsFor } from "./task-view.ts";
 import { taskColumns, taskStates, taskTypes, type Task, type TaskType } from "./task.ts";
 
 /** What the routes of tasks need. */
@@ -60,7 +60,8 @@ function registerReading(routes: RouteTable, options: TaskRoutesOptions): void {
         tx.query<Task>(sql`SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t
           WHERE ${joinSql(conditions, sql` AND `)} ORDER BY t.id DESC LIMIT ${query.limit + 1}`),
       );
-      return { status: 200, body: toIdPage(rows, query.limit, toTaskView) };
+      const { data, nextCursor } = toIdPage(rows, query.limit, (task) => task);
+      return { status: 200, body: { data: await viewsFor(ctx, data), nextCursor } };
     },
   });
   route(routes, {
@@ -71,7 +72,9 @@ function registerReading(routes: RouteTable, options: TaskRoutesOptions): void {
     access: { scope: "READ" },
     responses: { 200: taskView },
     async handler({ params }, ctx) {
-      return { status: 200, body: toTaskView(await ctx.inTenant((tx) => findOwnTask(tx, ctx.tenantId, params.task))) };
+      const task = await ctx.inTenant((tx) => findOwnTask(tx, ctx.tenantId, params.task));
+      const [view = toTaskView(task)] = await viewsFor(ctx, [task]);
+      return { status: 200, body: view };
     },
   });
   eventStream(routes, {
