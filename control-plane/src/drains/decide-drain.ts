@@ -21,7 +21,7 @@ export interface DrainPodFacts {
   readonly hasMoveFailed: boolean;
   /** The host of its claimed place takes pods at this moment. */
   readonly targetIsGood: boolean;
-  /** It can get to its claimed place by an archive. */
+  /** It can get to its claimed place also where its guest does not shut down: by an archive, or with a disk that both hosts see. */
   readonly canRestore: boolean;
   /** Its move waits for a turn of its host: nothing was done to the pod yet. */
   readonly isWaiting: boolean;

@@ -36,7 +36,7 @@ const drainBody = z.strictObject({
   }),
   onDeadline: z.enum(["leave", "stop-and-restore"]).default("leave").openapi({
     description:
-      "When time is up: `leave` what has not begun, or `stop-and-restore` the pods that hold a place that an archive can get to, by force if need be.",
+      "When time is up: `leave` what has not begun, or `stop-and-restore` the pods that hold a place that an archive can get to or that sees their disk, by force if need be.",
   }),
   returnHome: z.boolean().default(false).openapi({
     description: "Bring the pods back when the host is open again, as far as it has room for them then.",

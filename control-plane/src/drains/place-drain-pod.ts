@@ -118,7 +118,8 @@ export async function startFromDrain(
       UPDATE cloud_pod_moves SET strategy = 'backup-restore' WHERE id = ${move.id} AND archive_storage IS NOT NULL
         AND EXISTS (SELECT FROM node_claims k WHERE k.pod_id = ${podId} AND k.generation = ${move.toGeneration} AND k.disk_gb > 0)`);
   }
-  const task = await startReserved(tx, pod, move, drain.requestId, await shallRun(tx, pod));
+  const forceAt = drain.onDeadline === "stop-and-restore" ? drain.deadlineAt : undefined;
+  const task = await startReserved(tx, pod, move, drain.requestId, await shallRun(tx, pod), forceAt);
   await changeDrainPod(tx, drain.id, podId, { state: "moving" });
   return { taskId: task.id, nodeId: drain.nodeId };
 }
@@ -168,6 +169,10 @@ const innocentCodes = new Set([
 const isArchivesFault = ({ kind }: Drain, code: string): boolean =>
   kind === "evacuation" && code === "ARCHIVE_UNREADABLE";
 
+/** A guest that does not shut down says nothing about the host that was chosen: it is stopped when time is up. */
+const isGuestsFault = ({ onDeadline }: Drain, code: string): boolean =>
+  onDeadline === "stop-and-restore" && code === "SHUTDOWN_TIMEOUT";
+
 /** Notes how the move of a pod has ended. */
 export async function settleDrainPod(
   tx: Transaction,
@@ -188,6 +193,8 @@ export async function settleDrainPod(
   await changeDrainPod(tx, drain.id, podId, {
     state,
     blocker: { code, message: `${move.toNode}: ${error?.message ?? "the move was undone"}` },
-    ...(innocentCodes.has(code) || isArchivesFault(drain, code) ? {} : { failedTarget: move.toNodeId }),
+    ...(innocentCodes.has(code) || isArchivesFault(drain, code) || isGuestsFault(drain, code)
+      ? {}
+      : { failedTarget: move.toNodeId }),
   });
 }

@@ -50,7 +50,8 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
         SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
       p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",
       coalesce(n.schedulable AND n.removed_at IS NULL AND s.state = 'online' AND s.quorate IS NOT FALSE, false) AS "targetIsGood",
-      m.archive_storage IS NOT NULL AS "canRestore", coalesce(m.state = 'undone' AND m.error_code = 'CANCELLED', false) AS "wasAborted",
+      m.archive_storage IS NOT NULL OR EXISTS (
+        SELECT FROM node_claims k WHERE k.pod_id = m.pod_id AND k.generation = m.to_generation AND k.disk_gb = 0) AS "canRestore", coalesce(m.state = 'undone' AND m.error_code = 'CANCELLED', false) AS "wasAborted",
       EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.id = m.task_id AND ${isUntouched}) AS "isWaiting",
       EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.id = m.task_id AND ${isRecallable}) AS "canBeRecalled"
     FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id

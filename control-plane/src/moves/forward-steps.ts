@@ -1,4 +1,4 @@
-import { BackupObservation, MoveObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { BackupObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { lockBackupOf } from "../backups/backup-of-move.ts";
 import type { UsableBackup } from "../backups/backup.ts";
 import { isOtherSilent, judgeLook } from "../backups/judge-look.ts";
@@ -10,7 +10,7 @@ import type { FinishedCommand, Step, StepOutcome } from "../tasks/saga.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
 import { beginStay } from "./switch-place.ts";
-import { goneTarget, targetFault, watchPlace, watchTarget } from "./watch-target.ts";
+import { targetFault, watchPlace, watchTarget } from "./watch-target.ts";
 
 const minuteMs = 60_000;
 /** Disks of hundreds of GB over a slow network. */
@@ -40,56 +40,6 @@ export const checkStep: Step = {
     return fault ?? { kind: "done", message: `Has a place on ${move.toNode}` };
   },
 };
-
-/** Proxmox moves the container; where it is afterwards counts, not how the command ended. */
-export const transferStep = moveStep({
-  name: "transfer",
-  percent: 5,
-  at: "source",
-  waitingFor: "Moving the container inside its cluster",
-  applies: ({ strategy }) => strategy === "cluster-migrate",
-  wish: (pod, move) => ({
-    op: {
-      $case: "migrate",
-      value: {
-        target: move.toPveName,
-        targetStorage: pod.storage === move.storage ? "" : move.storage,
-        shutdownTimeoutSeconds: 2 * shutdownTimeoutSeconds,
-      },
-    },
-    timeoutMs: copyTimeoutMs,
-    ttlMs: deedTtlMs,
-  }),
-  async before({ tx, pod, move, now }) {
-    await noteInstants(tx, move.id, now, "begun");
-    await beginStay(tx, pod, move, now);
-  },
-  watch: watchPlace,
-  onSuccess: async (context, command) => (await arrived(context, command)) ?? unknownPlace,
-  async onFailure(context, command) {
-    const there = await arrived(context, command);
-    if (there !== undefined) return there;
-    // Proxmox leaves the pod where it runs, and another host may have a place for it.
-    if (command.errorCode !== "LINKED_CLONE_NOT_MOVABLE") return await goneTarget(context.tx, context.move, 0);
-    if (context.move.archiveStorage === null) return undefined;
-    await context.tx.execute(sql`UPDATE cloud_pod_moves SET strategy = 'backup-restore' WHERE id = ${context.move.id}`);
-    return { kind: "done", message: "Proxmox cannot move this disk; it goes by an archive instead" };
-  },
-});
-
-const unknownPlace: StepOutcome = {
-  kind: "retry",
-  code: "PLACE_UNKNOWN",
-  message: "The host does not say where the container is",
-};
-
-async function arrived({ tx, move }: MoveContext, command: FinishedCommand): Promise<StepOutcome | undefined> {
-  const seen = command.move === null ? undefined : MoveObservation.fromJSON(command.move);
-  if (seen?.pveName !== move.toPveName) return undefined;
-  if (seen.downtimeMs > 0n)
-    await tx.execute(sql`UPDATE cloud_pod_moves SET downtime_ms = ${seen.downtimeMs} WHERE id = ${move.id}`);
-  return { kind: "done", message: `The container is on ${move.toNode}` };
-}
 
 /**
  * One archive for each move, however often it is asked for. A host makes one at a time: the container is shut down when

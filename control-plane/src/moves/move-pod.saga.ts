@@ -14,13 +14,13 @@ import {
   restoreStep,
   startStep,
   stopStep,
-  transferStep,
   verifyStep,
 } from "./forward-steps.ts";
 import { lookStep } from "./look-step.ts";
 import { endMove, lockMove } from "./move.ts";
 import { moveIdOf } from "./move-steps.ts";
 import { auditOf, switchPlace } from "./switch-place.ts";
+import { transferStep } from "./transfer-step.ts";
 import { firstSteps } from "./untouched-move.ts";
 import {
   forgetStep,

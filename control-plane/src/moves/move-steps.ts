@@ -58,7 +58,7 @@ export async function moveContext(context: StepContext): Promise<MoveContext> {
 }
 
 /** A step that asks a host; it is sent once and answered once, and the move's row tells how far things may be. */
-export function moveStep(options: MoveStep): Step {
+export function moveStep(options: MoveStep): Step & { readonly resume: NonNullable<Step["resume"]> } {
   const { watch } = options;
   return {
     name: options.name,

@@ -68,28 +68,32 @@ export async function moveNow(
   return { task, move };
 }
 
-/** Begins a move whose place was kept. @throws DomainError `POD_BUSY` */
+/**
+ * Begins a move whose place was kept. `forceAt`: from when on its pod may be stopped by force.
+ * @throws DomainError `POD_BUSY`
+ */
 export async function startReserved(
   tx: Transaction,
   pod: Pod,
   move: Move,
   requestId: string,
   runs: boolean,
+  forceAt?: Date,
 ): Promise<Task> {
-  const task = await queueMove(tx, pod, move.id, requestId);
+  const task = await queueMove(tx, pod, move.id, requestId, forceAt);
   await tx.execute(sql`
     UPDATE cloud_pod_moves SET state = 'moving', task_id = ${task.id}, runs = ${runs}, disk_gb = ${pod.diskGb}
     WHERE id = ${move.id} AND state = 'reserved'`);
   return task;
 }
 
-async function queueMove(tx: Transaction, pod: Pod, moveId: string, requestId: string): Promise<Task> {
+async function queueMove(tx: Transaction, pod: Pod, moveId: string, requestId: string, forceAt?: Date): Promise<Task> {
   return await createTask(tx, {
     tenantId: pod.tenantId,
     podId: pod.id,
     type: "migrate",
     step: checkStep.name,
-    input: { moveId },
+    input: { moveId, ...(forceAt === undefined ? {} : { forceAfterMs: forceAt.getTime() }) },
     deadlineMs: moveDeadlineMs,
     // Operators' work: its customer cannot cancel it; an operator can, until the pod is stopped for it.
     requestedBy: "system:moves",

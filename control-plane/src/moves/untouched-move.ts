@@ -1,5 +1,6 @@
 import { sql, type Sql } from "../platform/sql.ts";
-import { backupStep, checkStep, transferStep } from "./forward-steps.ts";
+import { backupStep, checkStep } from "./forward-steps.ts";
+import { transferStep } from "./transfer-step.ts";
 
 /** Until the last of these is done the pod is where it was, with everything that it ever wrote. */
 export const firstSteps = [checkStep.name, transferStep.name, backupStep.name] as const;
