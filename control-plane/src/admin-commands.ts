@@ -6,6 +6,7 @@ import { declareRestored } from "./nodes/declare-restored.ts";
 import { ensureCertificateAuthority } from "./nodes/ensure-certificate-authority.ts";
 import { externalBrokerFiles, revocationList } from "./nodes/external-broker.ts";
 import { describeRotation } from "./nodes/describe-rotation.ts";
+import { followRotation } from "./nodes/follow-rotation.ts";
 import { readRotation, rotateAuthority } from "./nodes/rotate-certificate-authority.ts";
 import { openDatabase, type Database } from "./platform/database.ts";
 import { commandLine } from "./tenancy/author.ts";
@@ -88,21 +89,33 @@ export async function printRevocations(): Promise<void> {
   console.log(list);
 }
 
-/** Takes the next step of a rotation of the certificate authority and tells what the one after it waits for. */
+/**
+ * Takes the next step of a rotation of the certificate authority and tells what the one after it waits for, or takes one
+ * after the other.
+ * @returns false when it was not at its end by `waitTimeout`
+ */
 export async function rotateCa(wish: {
   readonly force: boolean;
   readonly brokerIsUpToDate: boolean;
   readonly status: boolean;
-}): Promise<void> {
+  readonly wait?: true;
+  /** Milliseconds. */
+  readonly waitTimeout: number;
+}): Promise<boolean> {
   const config = readConfig(process.env);
   const externalBroker = config.mqttUrl === undefined ? undefined : { isUpToDate: wish.brokerIsUpToDate };
-  const lines = await withDatabase(config, async (system) => {
-    if (wish.status) return describeRotation({ ...(await readRotation(system)), done: "nothing", told: 0 });
-    return describeRotation(
-      await rotateAuthority(system, await readMasterKey(config), { force: wish.force, externalBroker }),
-    );
+  return await withDatabase(config, async (system) => {
+    if (wish.wait === true) {
+      const onLine = (line: string): void => console.log(line);
+      const options = { externalBroker, deadlineMs: wish.waitTimeout, onLine };
+      return await followRotation(system, await readMasterKey(config), options);
+    }
+    const step = wish.status
+      ? ({ ...(await readRotation(system)), done: "nothing", told: 0 } as const)
+      : await rotateAuthority(system, await readMasterKey(config), { force: wish.force, externalBroker });
+    console.log(describeRotation(step).join("\n"));
+    return true;
   });
-  console.log(lines.join("\n"));
 }
 
 /** Says that the database was restored, so that hosts and control plane find together again. */

@@ -1,5 +1,13 @@
 import { InvalidArgumentError, Option, type Command } from "commander";
+import { waitTimeoutOption, type WaitOptions } from "../client-command.ts";
+import { UnreachableError } from "../errors.ts";
 import { readSecretLine } from "../terminal/ask.ts";
+
+interface RotateOptions extends WaitOptions {
+  readonly status: boolean;
+  readonly force: boolean;
+  readonly brokerIsUpToDate: boolean;
+}
 
 /** Adds what runs on the control plane's own machine. Its code is loaded when such a command runs. */
 export function addServerCommands(program: Command, usage: Command): void {
@@ -79,9 +87,20 @@ function addAdminCommands(program: Command): void {
       "the external broker has the present files of: cloudpods admin broker-files",
       false,
     )
-    .action(async (options: { status: boolean; force: boolean; brokerIsUpToDate: boolean }) =>
-      (await import("../../src/admin-commands.ts")).rotateCa(options),
-    );
+    // Forced again and again it would go to its end in a moment.
+    .addOption(
+      new Option("--wait", "take each step when it is safe, until nothing is left but time").conflicts([
+        "status",
+        "force",
+      ]),
+    )
+    .addOption(waitTimeoutOption())
+    .action(async (options: RotateOptions) => {
+      const isAtItsEnd = await (await import("../../src/admin-commands.ts")).rotateCa(options);
+      if (isAtItsEnd) return;
+      const message = `The rotation is not at its end after ${options.waitTimeout / 1_000} s; follow it again with: cloudpods admin rotate-ca --wait`;
+      throw new UnreachableError(message);
+    });
   admin
     .command("declare-restored")
     .description("say that the database was restored from a backup or lost commits in a failover")

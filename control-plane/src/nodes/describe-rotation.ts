@@ -1,4 +1,4 @@
-import type { RotationStep } from "./rotate-certificate-authority.ts";
+import type { Rotation, RotationStep } from "./rotate-certificate-authority.ts";
 
 /** Hosts that are named one by one. */
 const namedMax = 20;
@@ -6,6 +6,13 @@ const namedMax = 20;
 /** What a step did and what the next one waits for, line by line. */
 export function describeRotation(rotation: RotationStep): string[] {
   return [...doneLine(rotation), ...nextLines(rotation)];
+}
+
+/** How many hosts are ready for the next step, and what else it waits for, in one line. */
+export function describeProgress({ stage, hosts, hostsInAll, replicas, others }: Rotation): string {
+  const what = stage === "published" ? "know the next authority" : "have a certificate of the new authority";
+  const waits = [...replicas, ...others];
+  return `${hostsInAll - hosts.length} of ${hostsInAll} hosts ${what}${waits.map((one) => `; ${one}`).join("")}`;
 }
 
 function doneLine({ done }: RotationStep): string[] {

@@ -11,8 +11,11 @@ import { insertCommand } from "./send-command.ts";
 export interface Rotation {
   /** `none`: one authority, which signs. `published`: hosts learn the next one. `leaving`: the next one signs, the former is still believed. */
   readonly stage: "none" | "published" | "leaving";
+  /** When the stage began; null without one. */
+  readonly since: Date | null;
   /** Hosts that are not ready for the next step, by name. */
   readonly hosts: readonly { readonly id: string; readonly name: string; readonly state: string }[];
+  readonly hostsInAll: number;
   /** What else is not ready, in words. */
   readonly others: readonly string[];
   /** Replicas that would refuse certificates of the next authority, in words: nobody goes on without them. */
@@ -37,6 +40,8 @@ export interface RotationWish {
 
 /** At a time, so that a fleet does not renew within a second. */
 const toldMax = 200;
+/** By then a host that has renewed has sent an inventory. */
+const toldAgainAfter = "3 minutes";
 /** Server and client certificates of replicas live so long. */
 const replicaCertificateDays = 7;
 /** A replica that was not seen for so long does not run any more. */
@@ -77,12 +82,20 @@ function requireBroker({ externalBroker }: RotationWish): void {
 
 /** How far the rotation is; changes nothing. */
 export async function readRotation(db: Queryable): Promise<Rotation> {
+  const [fleet] = await db.query<{ hosts: number }>(
+    sql`SELECT count(*)::integer AS hosts FROM nodes WHERE removed_at IS NULL`,
+  );
+  return { ...(await readStage(db)), hostsInAll: fleet?.hosts ?? 0 };
+}
+
+async function readStage(db: Queryable): Promise<Omit<Rotation, "hostsInAll">> {
   const authorities = await db.query<{ id: string; state: string; publishedAt: Date | null }>(sql`
     SELECT id, state, published_at AS "publishedAt" FROM certificate_authorities WHERE state <> 'retired'`);
   const next = authorities.find(({ state }) => state === "next");
   if (next !== undefined) {
     return {
       stage: "published",
+      since: next.publishedAt,
       hosts: await hostsWithout(db, sql`c.issued_at > ${next.publishedAt}::timestamptz`),
       others: await openTokens(db),
       replicas: await replicasThat(db, sql`NOT ${next.id} = ANY(authority_ids)`, "do not believe"),
@@ -92,7 +105,8 @@ export async function readRotation(db: Queryable): Promise<Rotation> {
   const [leaving] = await db.query<{ leftAt: Date; activeId: string }>(sql`
     SELECT max(l.left_at) AS "leftAt", a.id AS "activeId" FROM certificate_authorities l, certificate_authorities a
     WHERE l.state = 'leaving' AND a.state = 'active' GROUP BY a.id`);
-  if (leaving === undefined) return { stage: "none", hosts: [], others: [], replicas: [], validUntil: null };
+  if (leaving === undefined)
+    return { stage: "none", since: null, hosts: [], others: [], replicas: [], validUntil: null };
   const [used] = await db.query<{ until: Date | null }>(sql`
     SELECT max(until) AS until FROM (
       -- Replicas may have signed for themselves until they had seen the change.
@@ -102,6 +116,7 @@ export async function readRotation(db: Queryable): Promise<Rotation> {
   const validUntil = used?.until ?? null;
   return {
     stage: "leaving",
+    since: leaving.leftAt,
     hosts: await hostsWithout(db, sql`c.authority_id = ${leaving.activeId}`),
     others: [
       ...(await replicasThat(db, sql`signing_authority_id IS DISTINCT FROM ${leaving.activeId}`, "do not sign by")),
@@ -162,13 +177,17 @@ async function retire(tx: Transaction, isForced: boolean): Promise<"retired"> {
   return "retired";
 }
 
-/** A renewal ends with a new session, whose Welcome has all authorities. Hosts that are away are told when they are back. */
-async function tellHosts(tx: Transaction, { stage, hosts }: Rotation): Promise<number> {
+/**
+ * A renewal ends with a new session, whose Welcome has all authorities. Hosts that are away are told when they are back, and
+ * those that were told a moment ago may have renewed and not sent their inventory yet.
+ */
+async function tellHosts(tx: Transaction, { stage, since, hosts }: Rotation): Promise<number> {
   if (stage === "none") return 0;
   const told = await tx.query<{ id: string }>(sql`
     SELECT n.id FROM nodes n JOIN node_status s ON s.node_id = n.id
     WHERE n.id = ANY(${hosts.map(({ id }) => id)}::uuid[]) AND 'renew_certificate' = ANY(s.capabilities)
-      AND NOT EXISTS (SELECT FROM node_commands c WHERE c.node_id = n.id AND c.op = 'renew_certificate' AND c.finished_at IS NULL)
+      AND NOT EXISTS (SELECT FROM node_commands c WHERE c.node_id = n.id AND c.op = 'renew_certificate'
+        AND (c.finished_at IS NULL OR c.created_at > greatest(${since}::timestamptz, now() - ${toldAgainAfter}::interval)))
     ORDER BY s.session_connected DESC, n.id LIMIT ${toldMax}`);
   for (const { id } of told)
     await insertCommand(tx, { nodeId: id, generation: 0n, revision: 0n, op: { $case: "renewCertificate", value: {} } });
