@@ -1,0 +1,51 @@
+import { pino } from "pino";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { MoveWorkbench } from "../../../test/support/move-workbench.ts";
+import { clearLeftCopies } from "../moves/left-copies.ts";
+import { sql } from "../platform/sql.ts";
+
+const bench = new MoveWorkbench();
+let drains: DrainBench;
+beforeEach(async () => {
+  bench.work();
+  drains = await openDrainBench(bench);
+});
+afterEach(() => drains.close());
+
+test("a host is not drained as long as a copy of a pod that has left may be on it", async () => {
+  const [from, to] = await bench.nodes(2);
+  if (from === undefined || to === undefined) throw new Error("two hosts");
+  const pod = await bench.podOn(from);
+  const setState = (state: string) =>
+    bench.db.system.execute(
+      sql`UPDATE node_status SET state = ${state}, session_connected = ${state === "online"} WHERE node_id = ${from.id}`,
+    );
+  // It falls silent when its pod is on its way.
+  bench.hosts.script = (command) => {
+    if (command.op?.$case === "restore") bench.hosts.away.add(from.id);
+    return undefined;
+  };
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, { reason: "memory is replaced" });
+  await drains.drive();
+  await setState("offline");
+  const seen = async () => {
+    await drains.drive();
+    return (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json;
+  };
+  await expect.poll(async () => (await seen())["counts"], { timeout: 20_000 }).toEqual({ moved: 1 });
+  expect(await seen()).toMatchObject({ state: "moving", finishedAt: null });
+  expect(bench.hosts.copies(pod.vmid).running).toEqual([to.id]);
+  await setState("online");
+  bench.hosts.away.clear();
+  await expect
+    .poll(
+      async () => {
+        await clearLeftCopies({ db: bench.db.system, log: pino({ level: "silent" }) });
+        return (await bench.books(pod.id)).claims.length;
+      },
+      { timeout: 10_000, interval: 20 },
+    )
+    .toBe(1);
+  expect(await drains.driveToEnd(from)).toMatchObject({ state: "drained", counts: { moved: 1 } });
+});
