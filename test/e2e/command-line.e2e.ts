@@ -185,15 +185,30 @@ test("a control plane that is not there, or does not answer, is told after a whi
   silent.close();
 });
 
-test("bash completes by its script", async () => {
-  const script = `${completionScripts.bash}
-    COMP_WORDS=(cloudpods pods ls --status su) COMP_CWORD=4
-    _cloudpods && printf '%s\\n' "\${COMPREPLY[@]}"`;
-  const shim = `cloudpods() { "${process.execPath}" "${program}" "$@"; }\n`;
-  const { stdout } = await promisify(execFile)("bash", ["-c", shim + script], {
-    env: { PATH: [dirname(process.execPath), process.env["PATH"]].join(":") },
-  });
-  expect(stdout).toBe("suspended\n");
+test("bash completes by its script: words, and names that the control plane or the profiles know", async () => {
+  const env = await operatorEnvironment();
+  const completed = async (line: string): Promise<string> => {
+    const words = line.split(" ");
+    const script = `${completionScripts.bash}
+      COMP_WORDS=(cloudpods ${words.map((word) => `"${word}"`).join(" ")}) COMP_CWORD=${words.length}
+      _cloudpods && printf '%s\\n' "\${COMPREPLY[@]}"`;
+    const shim = `cloudpods() { "${process.execPath}" "${program}" "$@"; }\n`;
+    const path = [dirname(process.execPath), process.env["PATH"]].join(":");
+    const { stdout } = await promisify(execFile)("bash", ["-c", shim + script], {
+      env: { PATH: path, XDG_CONFIG_HOME: commands.home, ...env },
+    });
+    return stdout;
+  };
+  expect(await completed("pods ls --status su")).toBe("suspended\n");
+  expect(await completed("--profile op")).toBe("ops\n");
+  // A control plane that is busy is not waited for: whoever is not answered asks again.
+  const busy = { timeout: 60_000 };
+  await expect.poll(() => completed("nodes drain "), busy).toBe("pve1\n");
+  await expect
+    .poll(() => completed("pods create x --plan CLOUD_POD_ST"), busy)
+    .toBe("CLOUD_POD_STUDENT\nCLOUD_POD_STARTER\n");
+  // Nobody there: nothing, and soon.
+  expect(await completed("--profile nobody nodes drain ")).toBe("\n");
 });
 
 test("sign-ins that are kept are listed and switched, without their secrets", async () => {

@@ -8,6 +8,7 @@ import {
   type ClientOptions,
   type WaitOptions,
 } from "../client-command.ts";
+import { findingKinds } from "../choices.ts";
 import { finishWork } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { describeDecision, renderFindings } from "../views/finding-views.ts";
@@ -25,7 +26,7 @@ const remedies = ["accept", "repair", "remove", "dismiss"];
 export function addFindingCommands(nodes: Command): void {
   clientCommand(nodes, "findings", "what is not as it should be on hosts")
     .option("--node <node>", "only those of a host, by name or id")
-    .option("--kind <kind>", "only those, e.g. missing, resized, orphan, unmanaged")
+    .addOption(new Option("--kind <kind>", "only those").choices(findingKinds))
     .addOption(new Option("--state <state>", "instead of open ones").choices(["open", "dismissed", "resolved"]))
     .option("--limit <number>", "show so many at most", count, 1_000)
     .action(async (options: FindingOptions) => {
@@ -59,7 +60,7 @@ export function addAdoptCommand(pods: Command): void {
   addWaitOptions(clientCommand(pods, "adopt", "make a container on a host a tenant's pod, as it is"))
     .argument("<vmid>", "of the container", count)
     .requiredOption("--node <node>", "name or id of its host")
-    .requiredOption("--to <tenant>", "id of the tenant; of one's own also the slug")
+    .requiredOption("--to <tenant>", "slug or id of the tenant")
     .option("--plan <code>", "where it has a plan's size; else it is paid by use")
     .option("--name <text>", "for people; default: the host name")
     .action(async (vmid: number, { node, to, plan, name, ...options }: AdoptOptions) => {

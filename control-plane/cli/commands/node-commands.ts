@@ -1,5 +1,6 @@
 import { Option, type Command } from "commander";
 import { clientCommand, count, duration, label, withCli, type ClientOptions } from "../client-command.ts";
+import { nodeRoles } from "../choices.ts";
 import { confirm } from "../confirm.ts";
 import { listAll } from "../open-cli.ts";
 import { addBackupStorageCommand } from "./backup-policy-commands.ts";
@@ -38,7 +39,7 @@ function addReading(nodes: Command): void {
       ]),
     )
     .option("--region <name>", "only those of a region")
-    .option("--role <name>", "only those of a role")
+    .addOption(new Option("--role <name>", "only those of a role").choices(nodeRoles))
     .option("--limit <number>", "show so many at most", count, 1_000)
     .action(async (options: ListOptions) => {
       await withCli(options, async (cli) => {
@@ -67,17 +68,7 @@ function addJoining(nodes: Command): void {
   clientCommand(nodes, "join-token", "make a token with which one host can join within 15 minutes")
     .argument("<name>", "of the host")
     .requiredOption("--region <name>", "where it stands")
-    .addOption(
-      new Option("--role <role>", "what it is for").choices([
-        "hypervisor",
-        "web",
-        "mail",
-        "dns",
-        "cloud",
-        "db",
-        "backup",
-      ]),
-    )
+    .addOption(new Option("--role <role>", "what it is for").choices(nodeRoles))
     .option("--label <name=value>", "label of the host; several times", label)
     .option("--replaces <node>", "name or id of the host whose identity it takes over")
     .action(async (name: string, { region, role, label: labels, replaces, ...options }: JoinOptions) => {

@@ -35,7 +35,7 @@ function addProfiles(program: Command): void {
   profiles
     .command("use")
     .description("make one the current one")
-    .argument("<name>", "see: cloudpods profiles ls")
+    .argument("<profile>", "see: cloudpods profiles ls")
     .action(async (name: string) => {
       await (await import("../profiles/kept-profiles.ts")).useProfile(name);
     });

@@ -10,6 +10,7 @@ import {
   type ClientOptions,
   type WaitOptions,
 } from "../client-command.ts";
+import { taskTypes } from "../choices.ts";
 import { isFinished } from "../follow-task.ts";
 import { followTo, requireSuccess } from "../finish-work.ts";
 import { listAll, type OpenedCli } from "../open-cli.ts";
@@ -40,7 +41,7 @@ export function addTaskCommands(program: Command): void {
       ]),
     )
     .addOption(new Option("--state <state>", "only those").choices(states))
-    .option("--type <type>", "only those, e.g. create")
+    .addOption(new Option("--type <type>", "only those").choices(taskTypes))
     .addOption(
       new Option("--pod <pod>", "only work on this pod").argParser(podReference).conflicts(["all", "state", "type"]),
     )

@@ -5,15 +5,18 @@ export type Shell = (typeof shells)[number];
 /** Name of the hidden command that the scripts ask; it answers a line `word<TAB>description` for each. */
 export const completionCommand = "__complete";
 
+/** What it answers where the name of a file is due, which shells know best. */
+export const filesWord = ":files";
+
 const bash = `# cloudpods completion bash > /etc/bash_completion.d/cloudpods
 _cloudpods() {
   local line words=("\${COMP_WORDS[@]:1:COMP_CWORD}")
   COMPREPLY=()
   while IFS=$'\\t' read -r line _; do
-    COMPREPLY+=("$line")
+    if [[ $line == ${filesWord} ]]; then compopt -o default; else COMPREPLY+=("$line"); fi
   done < <(cloudpods ${completionCommand} -- "\${words[@]}" 2>/dev/null)
 }
-complete -o default -F _cloudpods cloudpods
+complete -F _cloudpods cloudpods
 `;
 
 const zsh = `#compdef cloudpods
@@ -22,9 +25,10 @@ _cloudpods() {
   local -a found
   local word description
   while IFS=$'\\t' read -r word description; do
+    if [[ $word == ${filesWord} ]]; then _files; return; fi
     found+=("\${word//:/\\\\:}:\${description}")
   done < <(cloudpods ${completionCommand} -- "\${(@)words[2,CURRENT]}" 2>/dev/null)
-  if (( \${#found} )); then _describe cloudpods found; else _files; fi
+  _describe cloudpods found
 }
 if [[ "\${funcstack[1]}" == _cloudpods ]]; then _cloudpods "$@"; else compdef _cloudpods cloudpods; fi
 `;
@@ -32,7 +36,12 @@ if [[ "\${funcstack[1]}" == _cloudpods ]]; then _cloudpods "$@"; else compdef _c
 const fish = `# cloudpods completion fish > ~/.config/fish/completions/cloudpods.fish
 function __cloudpods_complete
   set -l words (commandline -opc) (commandline -ct)
-  cloudpods ${completionCommand} -- $words[2..-1] 2>/dev/null
+  set -l found (cloudpods ${completionCommand} -- $words[2..-1] 2>/dev/null)
+  if test "$found" = "${filesWord}"
+    __fish_complete_path (commandline -ct)
+  else
+    printf '%s\n' $found
+  end
 end
 complete -c cloudpods -f -a '(__cloudpods_complete)'
 `;
