@@ -1,6 +1,7 @@
 import { type Answer, type Api, createApi } from "./api/client.ts";
 import type { EndpointName, InputOf } from "./api/endpoints.ts";
 import { withNamedPods } from "./api/named-pods.ts";
+import { tenantBySlug } from "./api/tenant-by-slug.ts";
 import type { ClientOptions } from "./client-command.ts";
 import { chooseConnection, requireToken, type Connection } from "./profiles/choose-credential.ts";
 import { profilePath, readProfiles } from "./profiles/profile-file.ts";
@@ -22,14 +23,20 @@ export interface OpenedCli {
  */
 export async function openCli(options: ClientOptions & { readonly isPublic?: boolean }): Promise<OpenedCli> {
   const profiles = await readProfiles(profilePath(process.env));
-  const connection = chooseConnection(profiles, options, process.env);
-  if (options.isPublic !== true) requireToken(connection);
+  const chosen = chooseConnection(profiles, options, process.env);
+  if (options.isPublic !== true) requireToken(chosen);
+  const way = { deadlineMs: options.timeout, onRetry: noteOnce };
+  const { strangeTenant } = chosen;
+  const connection =
+    strangeTenant === undefined
+      ? chosen
+      : { ...chosen, tenantId: await tenantBySlug(createApi({ ...chosen, ...way }), strangeTenant) };
   const isJson = options.json === true;
   return {
     connection,
     out: output,
     isJson,
-    api: withNamedPods(createApi({ ...connection, deadlineMs: options.timeout, onRetry: noteOnce })),
+    api: withNamedPods(createApi({ ...connection, ...way })),
     show(answer, render) {
       if (isJson) output.raw(answer.text === "" ? "null" : answer.text);
       else output.print(render(answer.body));

@@ -28,6 +28,7 @@ export const endpoints = {
   signOut: { method: "post", path: "/api/auth/logout", status: 204, answer: shapes.noBody },
   showProfile: { method: "get", path: "/api/security/me/profile", status: 200, answer: shapes.profile },
 
+  listTenants: { method: "get", path: "/api/tenants", status: 200, answer: shapes.pageOf(shapes.tenant) },
   listPods: { method: "get", path: "/api/cloud-pods", status: 200, answer: shapes.pageOf(shapes.pod) },
   listAllPods: { method: "get", path: "/api/cloud-pods/admin/all", status: 200, answer: shapes.pageOf(shapes.pod) },
   showPod: { method: "get", path: "/api/cloud-pods/:pod", status: 200, answer: shapes.pod },

@@ -19,6 +19,8 @@ export const profile = z.object({
 
 export const newSession = z.object({ token: z.string(), expiresAt: timestamp, user: profile });
 
+export const tenant = z.object({ id: z.string(), slug: z.string(), name: z.string(), status: z.string() });
+
 export const pod = z.object({
   id: z.string(),
   vmid: z.number(),

@@ -8,7 +8,15 @@ import {
   type ClientOptions,
 } from "../client-command.ts";
 import { UsageError } from "../errors.ts";
-import { renderBudget, renderPlans, renderPodUsage, renderQuota, renderUsage } from "../views/account-views.ts";
+import { listAll } from "../open-cli.ts";
+import {
+  renderBudget,
+  renderPlans,
+  renderPodUsage,
+  renderQuota,
+  renderTenants,
+  renderUsage,
+} from "../views/account-views.ts";
 
 /** Adds what can be ordered, how much of it, and what it costs. Gives the group `usage`, to which others add. */
 export function addAccountCommands(program: Command): Command {
@@ -17,6 +25,14 @@ export function addAccountCommands(program: Command): Command {
       cli.show(await cli.api.call("listPlans", {}), ({ data }) => renderPlans(data));
     });
   });
+  const tenants = program.command("tenants").description("who rents, for operators");
+  clientCommand(tenants, "ls", "all tenants, newest first")
+    .option("--limit <number>", "show so many at most", count, 1_000)
+    .action(async (options: ClientOptions & { readonly limit: number }) => {
+      await withCli(options, async (cli) => {
+        cli.show(await listAll(cli, "listTenants", {}, options.limit), ({ data }) => renderTenants(data));
+      });
+    });
   clientCommand(program, "quota", "how much the tenant may have and has").action(async (options: ClientOptions) => {
     await withCli(options, async (cli) => cli.show(await cli.api.call("showQuota", {}), renderQuota));
   });

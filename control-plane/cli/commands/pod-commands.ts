@@ -12,7 +12,7 @@ import {
 } from "../client-command.ts";
 import { confirm } from "../confirm.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
-import { listAll } from "../open-cli.ts";
+import { listAll, type OpenedCli } from "../open-cli.ts";
 import { renderPod, renderPods } from "../views/pod-views.ts";
 import { addAdoptCommand } from "./finding-commands.ts";
 import { addBackupCommands } from "./backup-commands.ts";
@@ -51,7 +51,8 @@ function addReading(pods: Command): void {
       await withCli(options, async (cli) => {
         const query = { status: options.status, planCode: options.plan, region: options.region };
         const answer = await listAll(cli, options.all === true ? "listAllPods" : "listPods", { query }, options.limit);
-        cli.show(answer, ({ data }) => renderPods(data, options.all === true, Date.now()));
+        const slugs = options.all === true && !cli.isJson ? await slugsById(cli) : undefined;
+        cli.show(answer, ({ data }) => renderPods(data, slugs, Date.now()));
       });
     });
   clientCommand(pods, "show", "a pod and its health")
@@ -63,6 +64,12 @@ function addReading(pods: Command): void {
         cli.show(answer, (body) => renderPod(body, Date.now(), health));
       });
     });
+}
+
+/** Tenants of which there are too many to be listed at once are shown by their ids. */
+async function slugsById(cli: OpenedCli): Promise<ReadonlyMap<string, string>> {
+  const { body } = await cli.api.call("listTenants", { query: { limit: 200 } });
+  return new Map(body.data.map(({ id, slug }) => [id, slug]));
 }
 
 const powerVerbs = {

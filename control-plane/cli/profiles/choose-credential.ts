@@ -11,6 +11,8 @@ export interface Connection {
   readonly baseUrl: string;
   readonly token: string | undefined;
   readonly tenantId: string | undefined;
+  /** A tenant that the profile does not know by this slug; only operators may act for such. */
+  readonly strangeTenant?: string;
 }
 
 /** What a command line says about it. */
@@ -37,7 +39,7 @@ export function chooseConnection(profiles: Profiles, wishes: Wishes, environment
     profileName,
     baseUrl,
     token: environment["CLOUDPODS_TOKEN"] || own?.token,
-    tenantId: wishes.tenant === undefined ? own?.tenantId : tenantIdOf(wishes.tenant, own),
+    ...(wishes.tenant === undefined ? { tenantId: own?.tenantId } : tenantNamed(wishes.tenant, own)),
   };
 }
 
@@ -59,10 +61,7 @@ export function originOf(text: string): string {
   throw new UsageError(`${text} is no address such as https://cloudpods.example`);
 }
 
-function tenantIdOf(reference: string, profile: Profile | undefined): string {
-  if (isId(reference)) return reference;
-  const known = profile?.tenants.find(({ slug }) => slug === reference);
-  if (known === undefined)
-    throw new UsageError(`${reference} is neither the id of a tenant nor the slug of one of yours`);
-  return known.id;
+function tenantNamed(reference: string, profile: Profile | undefined): Pick<Connection, "tenantId" | "strangeTenant"> {
+  const known = isId(reference) ? reference : profile?.tenants.find(({ slug }) => slug === reference)?.id;
+  return known === undefined ? { tenantId: undefined, strangeTenant: reference } : { tenantId: known };
 }

@@ -22,6 +22,19 @@ export function renderPlans(plans: AnswerOf<"listPlans">["data"]): string {
   );
 }
 
+/** A table of tenants. */
+export function renderTenants(tenants: AnswerOf<"listTenants">["data"]): string {
+  return renderTable(
+    [
+      { name: "slug", value: ({ slug }) => slug },
+      { name: "name", value: ({ name }) => name },
+      { name: "status", value: ({ status }) => status },
+      { name: "id", value: ({ id }) => id },
+    ],
+    tenants,
+  );
+}
+
 /** Limits and use. */
 export function renderQuota({ source, limits, usage }: AnswerOf<"showQuota">): string {
   const rows = [

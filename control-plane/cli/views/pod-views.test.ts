@@ -37,5 +37,10 @@ test("a pod that is paid by use is metered, in the list and by itself; its healt
   const columns = shown.split("\n").map((line) => /^[^:]+: +/.exec(line)?.[0].length);
   expect(new Set(columns).size).toBe(1);
   expect(shown).toMatch(/^health: +healthy, seen 5s ago$/m);
-  expect(renderPods([pod], false, nowMs)).toMatch(/ running +metered +1 /);
+  expect(renderPods([pod], undefined, nowMs)).toMatch(/ running +metered +1 /);
+});
+
+test("a list of all tenants' pods names the tenants", () => {
+  expect(renderPods([pod], new Map([[pod.tenantId, "acme"]]), nowMs)).toMatch(/ TENANT\n.* acme$/);
+  expect(renderPods([pod], new Map(), nowMs)).toMatch(new RegExp(` ${pod.tenantId}$`));
 });

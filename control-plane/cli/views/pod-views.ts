@@ -5,8 +5,12 @@ import { renderFields, renderTable, type Column } from "../terminal/table.ts";
 type Pod = AnswerOf<"showPod">;
 type Health = AnswerOf<"showHealth">;
 
-/** A table of pods; of all tenants with the tenant. */
-export function renderPods(pods: readonly Pod[], hasTenants: boolean, nowMs: number): string {
+/** A table of pods; of all tenants with the tenant, by its slug where that is known. */
+export function renderPods(
+  pods: readonly Pod[],
+  slugs: ReadonlyMap<string, string> | undefined,
+  nowMs: number,
+): string {
   const columns: Column<Pod>[] = [
     { name: "vmid", value: ({ vmid }) => vmid },
     { name: "hostname", value: ({ hostname }) => hostname },
@@ -22,7 +26,7 @@ export function renderPods(pods: readonly Pod[], hasTenants: boolean, nowMs: num
     { name: "ip", value: ({ ip }) => ip },
     { name: "node", value: ({ node }) => node },
     { name: "age", value: ({ orderedAt }) => formatAge(orderedAt, nowMs) },
-    ...(hasTenants ? [{ name: "tenant", value: ({ tenantId }: Pod) => tenantId }] : []),
+    ...(slugs === undefined ? [] : [{ name: "tenant", value: ({ tenantId }: Pod) => slugs.get(tenantId) ?? tenantId }]),
   ];
   return renderTable(columns, pods);
 }
