@@ -183,7 +183,8 @@ export async function settleDrainPod(
   const [row] = await tx.query<{ state: string; moveId: string | null }>(
     sql`SELECT state, move_id AS "moveId" FROM node_drain_pods WHERE drain_id = ${drain.id} AND pod_id = ${podId}`,
   );
-  if (row?.state !== "moving" || row.moveId === null || state === "moved" || why !== undefined)
+  const isOver = row?.state === "moving" || row?.state === "returning";
+  if (!isOver || row.moveId === null || state === "moved" || state === "returned" || why !== undefined)
     return await changeDrainPod(tx, drain.id, podId, { state, ...(why === undefined ? {} : { blocker: why }) });
   const move = await lockMove(tx, row.moveId);
   const [error] = await tx.query<{ code: string | null; message: string | null }>(

@@ -3,11 +3,11 @@ import { isBusy, requireMovable, startReserved } from "../moves/request-move.ts"
 import { reserveMove } from "../moves/reserve-move.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { lockPodById } from "../pods/pod.ts";
+import { lockPodById, type Pod } from "../pods/pod.ts";
 import { changeDrainPod, doUnlessChanged, selectDrains, type Drain } from "./drain.ts";
 import type { DrainDriver } from "./drive-drains.ts";
 import { orNote } from "./or-note.ts";
-import { blockerFrom } from "./place-drain-pod.ts";
+import { blockerFrom, settleDrainPod } from "./place-drain-pod.ts";
 
 interface ReturningPod {
   readonly podId: string;
@@ -36,7 +36,8 @@ async function returnToOne(driver: DrainDriver, drain: Drain, failures: unknown[
   const { db } = driver;
   const pods = await db.query<ReturningPod>(sql`
     SELECT d.pod_id AS "podId", d.state, m.state AS move, EXISTS (
-      SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = d.pod_id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy"
+      SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = d.pod_id AND t.state NOT IN ('succeeded', 'failed', 'cancelled'))
+      OR EXISTS (SELECT FROM cloud_pod_moves o WHERE o.pod_id = d.pod_id AND o.state IN ('reserved', 'moving')) AS "isBusy"
     FROM node_drain_pods d LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
     WHERE d.drain_id = ${drain.id} AND d.state IN ('moved', 'returning') ORDER BY d.pod_id`);
   if (pods.length === 0)
@@ -65,8 +66,17 @@ async function returnToOne(driver: DrainDriver, drain: Drain, failures: unknown[
   return done;
 }
 
+/** Somebody who has moved it by hand since wants it where it is; another drain only wanted it away from where it was. */
+async function isWhereItWent(tx: Transaction, { id }: Drain, pod: Pod): Promise<boolean> {
+  const byHand = await tx.query(sql`
+    SELECT FROM node_drain_pods d JOIN cloud_pod_moves m ON m.id = d.move_id
+    JOIN cloud_pod_moves later ON later.pod_id = d.pod_id AND later.id > m.id AND later.purpose = 'migrate' AND later.state = 'moved'
+    WHERE d.drain_id = ${id} AND d.pod_id = ${pod.id}`);
+  return byHand.length === 0;
+}
+
 async function noteReturn(tx: Transaction, drain: Drain, { podId, move }: ReturningPod): Promise<undefined> {
-  await changeDrainPod(tx, drain.id, podId, { state: move === "moved" ? "returned" : "left" });
+  await settleDrainPod(tx, drain, podId, { state: move === "moved" ? "returned" : "left" });
 }
 
 async function beginReturn(
@@ -76,8 +86,9 @@ async function beginReturn(
   podId: string,
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   const pod = await lockPodById(tx, podId);
-  const hasMovedOn = pod.nodeId === drain.nodeId || (await lockOpenMove(tx, podId)) !== undefined;
-  if (hasMovedOn || pod.nodeId === null) {
+  // Whoever is just being moved may come home after that, or has been told to be elsewhere.
+  if ((await lockOpenMove(tx, podId)) !== undefined) return undefined;
+  if (pod.nodeId === drain.nodeId || pod.nodeId === null || !(await isWhereItWent(tx, drain, pod))) {
     await changeDrainPod(tx, drain.id, podId, { state: "gone" });
     return undefined;
   }
