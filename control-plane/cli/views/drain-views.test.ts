@@ -50,11 +50,18 @@ const incomplete = {
   pods: [moved, blocked, left],
 };
 
-test("progress: the whole, then those on their way, what keeps others, and who is done; nobody who waits", () => {
+test("progress: the whole, then those on their way, what keeps others, and who is done; nobody who just waits", () => {
   expect(drainLines(drain)).toEqual([
     "pve1 [###########.............]  46 % moving: 1 claimed, 1 moving, 1 moved",
     "  shop-2 (100001) to pve2: 40 % restore",
     "  shop-3 (100002): moved to pve2, was away 21s",
+  ]);
+  const busy = { code: "POD_BUSY", message: "Other work on the pod is not finished: backup." };
+  expect(
+    drainLines({ ...drain, pods: [waiting, { ...waiting, state: "pending", target: null, blocker: busy }] }),
+  ).toEqual([
+    "pve1 [###########.............]  46 % moving: 1 claimed, 1 moving, 1 moved",
+    "  shop-1 (100000): pending, Other work on the pod is not finished: backup.",
   ]);
   expect(drainLines({ ...incomplete, pods: [moved, blocked] })[1]).toBe(
     "  shop-4 (100003): blocked, No reachable host has room.",

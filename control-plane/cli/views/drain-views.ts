@@ -76,12 +76,12 @@ function tableOf(pods: readonly DrainPod[]): string {
   );
 }
 
-/** How far a drain is, then each pod that does not wait its turn: those on their way first, then what keeps others. */
+/** How far a drain is, then each pod that does not just wait its turn: those on their way first, then what keeps others. */
 export function drainLines(drain: DrainDetail): string[] {
   const { node, percent, pods } = drain;
   if (isUnread(drain)) return [`${node} ${standingOf(drain)}`];
   const bar = `${progressBar(percent, barWidth)} ${String(percent).padStart(3)} %`;
-  const told = pods.filter(({ state }) => state !== "pending" && state !== "claimed");
+  const told = pods.filter(({ state, blocker }) => blocker !== null || (state !== "pending" && state !== "claimed"));
   const rank = ({ state }: DrainPod): number => (state === "moving" ? 0 : hasLeft(state) ? 2 : 1);
   return [
     `${node} ${bar} ${standingOf(drain)}: ${countsOf(drain)}`,

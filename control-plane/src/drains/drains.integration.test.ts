@@ -294,6 +294,26 @@ test("a driver that dies after every single thing it does still empties the host
   expect(new Set(await places(pods))).toEqual(new Set([to.id]));
 });
 
+test("a pod that waits for other work says so", async () => {
+  const [from, to] = two(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  bench.hosts.away.add(from.id);
+  const by = { target: to.name, reason: "before the drain" };
+  expect((await drains.call("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, by)).status).toBe(202);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  await drains.drive();
+  expect((await drains.call("GET", `/api/nodes/${from.name}/drain`)).json).toMatchObject({
+    state: "planning",
+    pods: [{ state: "pending", blocker: { code: "POD_BUSY", message: expect.stringContaining("migrate") } }],
+  });
+  bench.hosts.away.clear();
+  expect(await drains.driveToEnd(from)).toMatchObject({
+    state: "drained",
+    counts: { gone: 1 },
+    pods: [{ blocker: null }],
+  });
+});
+
 test("its progress is a stream that ends with it", async () => {
   const [from] = two(await bench.nodes(2));
   await podsOn(from, 1);
