@@ -156,4 +156,4 @@ test("the README's commands work on the demo, and a folder that is kept resumes 
     60_000,
   );
   await second.interrupt();
-});
+}, 300_000);
