@@ -827,7 +827,7 @@ CREATE INDEX cloud_pods_made_from_backups ON public.cloud_pods USING btree (sour
 CREATE INDEX cloud_pods_not_active ON public.cloud_pods USING btree (status) WHERE (status <> ALL (ARRAY['active'::text, 'deleted'::text]))
 CREATE INDEX cloud_pods_of_tenant ON public.cloud_pods USING btree (tenant_id, id)
 CREATE INDEX cloud_pods_on_node ON public.cloud_pods USING btree (node_id) WHERE (status <> 'deleted'::text)
-CREATE INDEX cloud_pods_power_drift ON public.cloud_pods USING btree (id) WHERE ((status = 'active'::text) AND (observed_power <> desired_power) AND (observed_power <> 'unknown'::text))
+CREATE INDEX cloud_pods_power_drift ON public.cloud_pods USING btree (id) INCLUDE (desired_power) WHERE ((status = 'active'::text) AND (observed_power <> desired_power) AND (observed_power <> 'unknown'::text))
 CREATE UNIQUE INDEX one_live_pod_per_vmid ON public.cloud_pods USING btree (vmid) WHERE (status <> 'deleted'::text)
 CREATE TRIGGER allocations_end_with_the_wish AFTER UPDATE OF deletion_requested_at ON public.cloud_pods FOR EACH ROW WHEN (((new.deletion_requested_at IS NOT NULL) AND (old.deletion_requested_at IS NULL))) EXECUTE FUNCTION end_allocation()
 POLICY own_tenant TO cloudpods_api USING (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id)) CHECK (tenant_id = ( SELECT app_tenant_id() AS app_tenant_id))

@@ -16,7 +16,7 @@ import { printBenchResult } from "./bench-result.ts";
 
 /**
  * The whole overview as a request: admission, one snapshot of the database, headroom of every plan, JSON. 1,000
- * hosts, 50,000 pods with a week of backups, a day of 5,000 tasks. Beside it the bare engine: `SELECT count(*)` of each table that the
+ * hosts, 50,000 pods with a week of backups, a day of 5,000 tasks, drains, findings and holds. Beside it the bare engine: `SELECT count(*)` of each table that the
  * overview reads, in one transaction on one connection.
  */
 const nodes = 1_000;
@@ -25,6 +25,11 @@ const tasksOfDay = 5_000;
 const backupsOfPod = 7;
 const openFindings = 2_000;
 const resolvedFindings = 20_000;
+const openHolds = 1_000;
+const endedHolds = 20_000;
+const runningDrains = 5;
+const endedDrains = 500;
+const podsOfDrain = 50;
 const rounds = Number(process.env["BENCH_ROUNDS"] ?? 300);
 const warmUp = 20;
 const countedTables = [
@@ -60,6 +65,10 @@ const countedTables = [
   "audit_seals",
   "unmanaged_containers",
   "node_findings",
+  "cloud_pod_holds",
+  "node_drains",
+  "node_drain_pods",
+  "audit_proof",
   "control_plane_replicas",
 ];
 
@@ -90,6 +99,8 @@ async function measure(system: Database, api: Database): Promise<void> {
   await fillHistory(system);
   await fillBackups(system);
   await fillFindings(system);
+  await fillHolds(system);
+  await fillDrains(system);
   // Inventories touch every pod each minute: a table between two of its vacuums, no page of which counts as seen by all.
   for (let minute = 0; minute < 3; minute++) {
     await system.execute(sql`VACUUM ANALYZE`);
@@ -219,6 +230,33 @@ async function fillFindings(db: Database): Promise<void> {
   await db.execute(sql`
     INSERT INTO usage_verifications (year_month, verified_at, findings_count, disagreements_count, findings)
     SELECT to_char(now(), 'YYYY-MM'), now() - n * interval '1 day', 0, 0, '[]' FROM generate_series(1, 90) AS n`);
+}
+
+/** Pods that are held back, and those that were. */
+async function fillHolds(db: Database): Promise<void> {
+  for (const [until, holds] of [
+    [sql`NULL`, openHolds],
+    [sql`now()`, endedHolds],
+  ] as const)
+    await db.execute(sql`
+      INSERT INTO cloud_pod_holds (id, tenant_id, pod_id, kind, effect, actor, reason, since, until)
+      SELECT gen_random_uuid(), tenant_id, id, (ARRAY['customer', 'budget', 'operator', 'bandwidth'])[1 + n % 4],
+        (ARRAY['suspend', 'stop', 'suspend', 'throttle'])[1 + n % 4], 'bench', 'bench', now() - n * interval '1 minute', ${until}
+      FROM (SELECT *, row_number() OVER () AS n FROM cloud_pods LIMIT ${holds}) AS pods`);
+}
+
+/** Hosts that are being emptied, and a year of those that were. */
+async function fillDrains(db: Database): Promise<void> {
+  await db.execute(sql`
+    INSERT INTO node_drains (id, node_id, kind, state, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline, started_at, finished_at)
+    SELECT gen_random_uuid(), node_id, 'drain', CASE WHEN n <= ${runningDrains} THEN 'moving' WHEN n % 4 = 0 THEN 'incomplete' ELSE 'drained' END, 'bench',
+      'bench', 'bench', 2, now() + interval '1 hour', 'partial', 'leave', now() - n * interval '16 hours',
+      CASE WHEN n <= ${runningDrains} THEN NULL ELSE now() - n * interval '16 hours' + interval '1 hour' END
+    FROM (SELECT node_id, row_number() OVER () AS n FROM node_status LIMIT ${runningDrains + endedDrains}) AS hosts`);
+  await db.execute(sql`
+    INSERT INTO node_drain_pods (drain_id, tenant_id, pod_id, state)
+    SELECT d.id, p.tenant_id, p.id, (ARRAY['moved', 'moving', 'claimed', 'blocked'])[1 + p.vmid % 4]
+    FROM node_drains d CROSS JOIN LATERAL (SELECT id, tenant_id, vmid FROM cloud_pods WHERE node_id = d.node_id LIMIT ${podsOfDrain}) AS p`);
 }
 
 /** Times in ms of the rounds after the warm-up. */
