@@ -2,7 +2,7 @@ import { seesBackup } from "../backups/backup-storage.ts";
 import type { MoveStrategy } from "../moves/move.ts";
 import type { Blocker } from "../moves/plan-moves.ts";
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import { namesOf, readExtraVolumes } from "../pods/extra-volumes.ts";
 import type { Pod } from "../pods/pod.ts";
 
@@ -30,6 +30,19 @@ export interface Rescue {
   readonly blocker?: Blocker;
 }
 
+/** Archives of a pod: its backups that are good, and what its moves have left. */
+const archivesOf = (pod: Pod): Sql => sql`
+    (
+      SELECT id AS backup_id, volume_id, storage, storage_id, started_at AS made_at FROM cloud_pod_backups
+      WHERE pod_id = ${pod.id} AND state = 'available' AND damaged_at IS NULL AND delete_requested_at IS NULL
+      UNION ALL
+      SELECT NULL, m.archive_volume_id, m.archive_storage, s.id, m.archive_made_at FROM cloud_pod_moves m JOIN nodes f ON f.id = m.from_node_id
+      JOIN storages s ON s.name = m.archive_storage AND (s.node_id = f.id OR s.cluster_id = f.cluster_id)
+      WHERE m.pod_id = ${pod.id} AND m.archive_is_ours AND m.archive_volume_id IS NOT NULL AND m.archive_removed_at IS NULL
+        -- Of a backup that is no good its row tells; of these only who has tried.
+        AND NOT EXISTS (SELECT FROM cloud_pod_moves e WHERE e.pod_id = m.pod_id AND e.purpose = 'evacuate' AND e.archive_volume_id = m.archive_volume_id
+          AND e.error_code = 'ARCHIVE_UNREADABLE'))`;
+
 /**
  * Looks what is left of a pod whose host is gone. Best is its own disk, where members of the cluster share it: nothing is
  * lost then. Else the newest archive that anybody else sees, its own backups' or one that a move has left: that of a drain in
@@ -50,17 +63,10 @@ export async function chooseRescue(tx: Queryable, pod: Pod): Promise<Rescue | un
     return { hosts: disk.map(({ nodeId }) => ({ nodeId, strategy: "take-over" })), archive: undefined };
   const seen = await tx.query<RescueArchive & { nodeId: string }>(sql`
     SELECT DISTINCT ON (v.node_id) v.node_id AS "nodeId", b.backup_id AS "backupId", b.volume_id AS "volumeId", b.storage, b.made_at AS "madeAt"
-    FROM (
-      SELECT id AS backup_id, volume_id, storage, storage_id, started_at AS made_at FROM cloud_pod_backups
-      WHERE pod_id = ${pod.id} AND state = 'available' AND damaged_at IS NULL AND delete_requested_at IS NULL
-      UNION ALL
-      SELECT NULL, m.archive_volume_id, m.archive_storage, s.id, m.archive_made_at FROM cloud_pod_moves m JOIN nodes f ON f.id = m.from_node_id
-      JOIN storages s ON s.name = m.archive_storage AND (s.node_id = f.id OR s.cluster_id = f.cluster_id)
-      WHERE m.pod_id = ${pod.id} AND m.archive_is_ours AND m.archive_volume_id IS NOT NULL AND m.archive_removed_at IS NULL) b, node_storages v
+    FROM ${archivesOf(pod)} b, node_storages v
     WHERE v.node_id <> ${pod.nodeId} AND v.available AND ${seesBackup}
-      -- Of a backup that is no good its row tells; of a move's archive only who has tried it.
-      AND (b.backup_id IS NOT NULL OR NOT EXISTS (SELECT FROM cloud_pod_moves e WHERE e.pod_id = ${pod.id} AND e.purpose = 'evacuate' AND e.archive_volume_id = b.volume_id
-        AND (e.error_code = 'ARCHIVE_UNREADABLE' OR (e.error_code = 'ARCHIVE_NOT_SEEN' AND e.to_node_id = v.node_id))))
+      AND (b.backup_id IS NOT NULL OR NOT EXISTS (SELECT FROM cloud_pod_moves e WHERE e.pod_id = ${pod.id} AND e.purpose = 'evacuate'
+        AND e.archive_volume_id = b.volume_id AND e.error_code = 'ARCHIVE_NOT_SEEN' AND e.to_node_id = v.node_id))
     ORDER BY v.node_id, b.made_at DESC`);
   const [newest] = seen.toSorted((a, b) => b.madeAt.getTime() - a.madeAt.getTime());
   if (newest === undefined) return await unseenRescue(tx, pod);
@@ -88,11 +94,10 @@ async function unseenRescue(tx: Queryable, pod: Pod): Promise<Rescue | undefined
     SELECT (SELECT s.name FROM node_claims k JOIN storages s ON s.id = k.storage_id AND s.cluster_id IS NOT NULL
         JOIN node_storages v ON v.storage_id = s.id AND v.node_id <> ${pod.nodeId} JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
         WHERE k.pod_id = ${pod.id} AND k.generation = ${pod.generation} LIMIT 1) AS disk,
-      (SELECT b.storage FROM cloud_pod_backups b JOIN storages o ON o.id = b.storage_id
-        WHERE b.pod_id = ${pod.id} AND b.state = 'available' AND b.damaged_at IS NULL AND b.delete_requested_at IS NULL
-          AND (o.shared OR EXISTS (SELECT FROM node_storages v JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
+      (SELECT b.storage FROM ${archivesOf(pod)} b JOIN storages o ON o.id = b.storage_id
+        WHERE (o.shared OR EXISTS (SELECT FROM node_storages v JOIN nodes n ON n.id = v.node_id AND n.removed_at IS NULL
             WHERE v.node_id <> ${pod.nodeId} AND ${seesBackup}))
-        ORDER BY b.started_at DESC LIMIT 1) AS backup`);
+        ORDER BY b.made_at DESC LIMIT 1) AS backup`);
   const blocked = (code: string, message: string): Rescue => ({
     hosts: [],
     archive: undefined,

@@ -100,6 +100,26 @@ describe("a host that dies in the middle of a drain", () => {
       .toBe(archives - 1);
   });
 
+  test("whose archive nobody sees for now: the pod is not called lost", async () => {
+    const [dead] = two(await bench.nodes(2));
+    const pod = await bench.podOn(dead);
+    bench.hosts.script = ({ op }) => {
+      if (op?.$case === "backup") bench.hosts.away.add(dead.id);
+      return undefined;
+    };
+    await drains.call("POST", `/api/nodes/${dead.name}/drain`, drain);
+    await waitsAt(pod, "stop");
+    await vanish(bench, dead);
+    const seen = (available: boolean) =>
+      bench.db.system.execute(sql`UPDATE node_storages SET available = ${available}`);
+    await seen(false);
+    await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, { ...order, onNoBackup: "mark-lost" });
+    const end = await drains.driveToEnd(dead);
+    await seen(true);
+    expect(end).toMatchObject({ counts: { blocked: 1 }, pods: [{ blocker: { code: "BACKUP_NOT_REACHABLE" } }] });
+    expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, status: "active" });
+  });
+
   test("whose archive cannot be read: the pod comes back from its backup", async () => {
     const [dead, to] = two(await bench.nodes(2));
     const pod = await bench.podOn(dead);
