@@ -1,4 +1,4 @@
-import { expect } from "vitest";
+import { afterEach, beforeEach, expect } from "vitest";
 import { driveDrains } from "../../control-plane/src/drains/drive-drains.ts";
 import { registerDrainRoutes } from "../../control-plane/src/drains/drains.http.ts";
 import { registerMoveRoutes } from "../../control-plane/src/moves/moves.http.ts";
@@ -19,11 +19,24 @@ export interface DrainBench {
   drive(): Promise<number>;
   /** Passes until the drain of a host is over. @returns what the API shows of it */
   driveToEnd(node: BenchNode, deadlineMs?: number): Promise<Record<string, unknown>>;
-  close(): Promise<void>;
 }
 
-/** Makes one; close it at the end of the test. */
-export async function openDrainBench(bench: MoveWorkbench): Promise<DrainBench> {
+/** The drains of a workbench, whose worker works, for each test of a file. */
+export function drainsOf(bench: MoveWorkbench): DrainBench {
+  let open: Awaited<ReturnType<typeof openDrainBench>>;
+  beforeEach(async () => {
+    bench.work();
+    open = await openDrainBench(bench);
+  });
+  afterEach(() => open.close());
+  return {
+    call: (...request) => open.call(...request),
+    drive: () => open.drive(),
+    driveToEnd: (...until) => open.driveToEnd(...until),
+  };
+}
+
+async function openDrainBench(bench: MoveWorkbench): Promise<DrainBench & { readonly close: () => Promise<void> }> {
   const bell = bellOf(bench.db.system);
   const hints = openHints({ url: bench.db.systemUrl, log: createLog({ level: "silent" }) });
   const deps = await issuingDeps(bench.db.system, Buffer.alloc(32, 7));

@@ -1,17 +1,13 @@
 import { pino } from "pino";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { BackupWorkbench } from "../../../test/support/backup-workbench.ts";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { vanish } from "../../../test/support/lost-hosts.ts";
 import { sql } from "../platform/sql.ts";
 import { abandonBackups } from "./abandon-backups.ts";
 
 const bench = new BackupWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 const abandon = () => abandonBackups({ db: bench.db.system, log: pino({ level: "silent" }) }, new Date());
 

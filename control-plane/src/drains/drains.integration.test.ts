@@ -1,5 +1,5 @@
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { describe, expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -8,12 +8,7 @@ import { createFleetView } from "../scheduling/fleet-view.ts";
 import { driveDrains } from "./drive-drains.ts";
 
 const bench = new MoveWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 const order = { reason: "memory is replaced", maxParallel: 2 };
 

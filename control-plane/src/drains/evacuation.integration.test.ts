@@ -1,8 +1,8 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { describe, expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { backUp, comeBack, vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { clearLeftCopies } from "../moves/left-copies.ts";
@@ -12,12 +12,7 @@ import { answerForLostHost } from "./answer-for-lost-host.ts";
 
 const bench = new MoveWorkbench();
 const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 const order = { reason: "the host burnt", confirmFenced: true };
 

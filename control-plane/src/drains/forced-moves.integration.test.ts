@@ -1,6 +1,6 @@
 import { newId } from "@cloudpods/shared/ids";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
@@ -9,12 +9,7 @@ import { claimForDrain } from "./place-drain-pod.ts";
 import { enlistPods } from "./read-drain-facts.ts";
 
 const bench = new MoveWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 /** A cluster whose disks all members see, without a storage for archives; the guest of its pod does not shut down. */
 async function deafGuest(): Promise<{ from: BenchNode; to: BenchNode; pod: Pod }> {

@@ -1,7 +1,7 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { pino } from "pino";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { describe, expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { backUp, vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { clearLeftArchives } from "../moves/left-archives.ts";
@@ -10,12 +10,7 @@ import type { Pod } from "../pods/pod.ts";
 
 const bench = new MoveWorkbench();
 const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 const order = { reason: "the host burnt", confirmFenced: true };
 

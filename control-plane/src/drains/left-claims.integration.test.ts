@@ -1,17 +1,12 @@
 import { pino } from "pino";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench } from "../../../test/support/move-workbench.ts";
 import { clearLeftCopies } from "../moves/left-copies.ts";
 import { sql } from "../platform/sql.ts";
 
 const bench = new MoveWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 test("a host is not drained as long as a copy of a pod that has left may be on it", async () => {
   const [from, to] = await bench.nodes(2);

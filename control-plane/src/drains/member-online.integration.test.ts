@@ -1,7 +1,7 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { FleetEnd } from "../../../test/support/scripted-fleet.ts";
@@ -13,12 +13,7 @@ import type { Pod } from "../pods/pod.ts";
  * the other members take nothing from it.
  */
 const bench = new MoveWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 const order = { reason: "it is silent", confirmFenced: true };
 const memberOnline: FleetEnd = { state: "failed", errorCode: "MEMBER_ONLINE", retryable: false };

@@ -1,17 +1,12 @@
 import { newId } from "@cloudpods/shared/ids";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { backUp, vanish } from "../../../test/support/lost-hosts.ts";
 import { BackupWorkbench } from "../../../test/support/backup-workbench.ts";
 import { sql } from "../platform/sql.ts";
 
 const bench = new BackupWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 const order = { reason: "the host burnt", confirmFenced: true };
 

@@ -1,16 +1,11 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
 
 const bench = new MoveWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 const order = { reason: "memory is replaced", returnHome: true };
 const take = (node: BenchNode, schedulable: boolean) =>

@@ -1,6 +1,6 @@
 import { newId } from "@cloudpods/shared/ids";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench } from "../../../test/support/move-workbench.ts";
 import { sql } from "../platform/sql.ts";
 import { scalePod } from "../pods/scale-pod.ts";
@@ -10,12 +10,7 @@ import { claimForDrain } from "./place-drain-pod.ts";
 import { enlistPods } from "./read-drain-facts.ts";
 
 const bench = new MoveWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 test.each([
   ["down", 0.5],

@@ -1,5 +1,5 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { standingStill } from "../../../test/support/standing-still.ts";
@@ -11,12 +11,7 @@ import { driveDrains } from "./drive-drains.ts";
  * another one and an operator need for theirs.
  */
 const bench = new MoveWorkbench();
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 /** After moves whose tasks are over were ended and the facts of the first decision were read, each by itself. */
 const beforeTheFirstDeed = 3;

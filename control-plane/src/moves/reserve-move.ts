@@ -3,6 +3,7 @@ import { newId } from "@cloudpods/shared/ids";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { isFreeToRun } from "../pods/holds.ts";
+import { nextGeneration } from "../pods/next-generation.ts";
 import type { Pod } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError } from "../scheduling/no-capacity.ts";
@@ -66,16 +67,6 @@ export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, ord
   }
   const volumes = blockedByVolumes(disk, wanted);
   throw full ?? (volumes === undefined ? impossible(whyUnreachable(pod, targetNodeId)) : refusedFor(volumes));
-}
-
-/** Above everything that any host has heard of for this pod, also in moves that came to nothing. */
-export async function nextGeneration(tx: Queryable, pod: Pick<Pod, "id" | "generation">): Promise<bigint> {
-  const [row] = await tx.query<{ next: bigint }>(sql`
-    SELECT 1 + greatest(${pod.generation}::bigint,
-      (SELECT max(to_generation) FROM cloud_pod_moves WHERE pod_id = ${pod.id}),
-      (SELECT max(generation) FROM cloud_pod_placements WHERE pod_id = ${pod.id})) AS next`);
-  if (row === undefined) throw new Error("an aggregate returned no row");
-  return row.next;
 }
 
 /** Whether the pod shall run, as far as anybody but its host decides. */

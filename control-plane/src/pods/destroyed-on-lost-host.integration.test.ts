@@ -1,18 +1,13 @@
 import { pino } from "pino";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { openDrainBench, type DrainBench } from "../../../test/support/drain-workbench.ts";
+import { expect, test } from "vitest";
+import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { comeBack, vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench } from "../../../test/support/move-workbench.ts";
 import { clearLeftCopies } from "../moves/left-copies.ts";
 
 const bench = new MoveWorkbench();
 const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
-let drains: DrainBench;
-beforeEach(async () => {
-  bench.work();
-  drains = await openDrainBench(bench);
-});
-afterEach(() => drains.close());
+const drains = drainsOf(bench);
 
 test.each(["while its host is given up", "after it was lost with its host"])(
   "a pod that is destroyed %s holds its room there until the host has removed it",

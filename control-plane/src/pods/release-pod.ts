@@ -6,6 +6,7 @@ import { releaseClaim } from "../scheduling/change-claim.ts";
 import { releaseAddress } from "./addresses.ts";
 import { closeAllocation } from "./allocations.ts";
 import { changePodStatus } from "./change-status.ts";
+import { nextGeneration } from "./next-generation.ts";
 import type { Pod } from "./pod.ts";
 
 /** What a pod takes of its tenant's quota. */
@@ -39,7 +40,8 @@ export async function vacate(tx: Queryable, pod: Pod, now: Date): Promise<void> 
 export async function leaveBehind(tx: Queryable, pod: Pod, now: Date): Promise<void> {
   await tx.execute(sql`
     UPDATE cloud_pod_placements SET placed_to = ${now} WHERE pod_id = ${pod.id} AND generation = ${pod.generation} AND placed_to IS NULL`);
-  await tx.execute(sql`UPDATE cloud_pods SET generation = generation + 1 WHERE id = ${pod.id}`);
+  // One above the pod's own may be that of a move that came to nothing: what it has left would look like the pod's.
+  await tx.execute(sql`UPDATE cloud_pods SET generation = ${await nextGeneration(tx, pod)} WHERE id = ${pod.id}`);
   await endPlace(tx, pod, now);
 }
 
