@@ -144,11 +144,14 @@ describe("a host that comes back", () => {
     await backUp(bench, pod, dead, 60);
     await vanish(bench, dead, false);
     bench.hosts.script = (command) => {
-      if (command.op?.$case === "restore") void comeBack(bench, dead);
+      if (command.op?.$case === "verifyBackup") bench.hosts.away.add(to.id);
       return undefined;
     };
     await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
     await drains.drive();
+    await begun(to, "restore");
+    await comeBack(bench, dead);
+    bench.hosts.away.delete(to.id);
     await expect.poll(async () => await moveState(pod), { timeout: 10_000 }).toBe("undone");
     expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, generation: 1n });
     expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [dead.id], running: [dead.id] });

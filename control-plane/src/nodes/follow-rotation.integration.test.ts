@@ -92,14 +92,21 @@ test("one that takes too long is left where it is, and one that somebody else en
   expect(await readRotation(db.system)).toMatchObject({ stage: "none" });
 });
 
-test("a host that has just renewed is not told again before its inventory can have come", async () => {
+test("a host that has just renewed is not told again before its inventory can have come; one that got the wrong certificate is", async () => {
   const step = () => rotateAuthority(db.system, master, { force: false, externalBroker: undefined });
   const ofHosts = sql`node_id = ANY(${ids()}::uuid[])`;
   expect(await step()).toMatchObject({ told: 2 });
+  // A replica that had not seen the step yet has answered: nothing new was issued.
   await db.system.execute(sql`UPDATE node_commands SET state = 'succeeded', finished_at = now() WHERE ${ofHosts}`);
-  expect(await step()).toMatchObject({ done: "nothing", told: 0 });
+  expect(await step()).toMatchObject({ done: "nothing", told: 2 });
+  for (const host of hosts) await renew(host);
+  await db.system.execute(sql`UPDATE node_status SET inventory_at = NULL WHERE ${ofHosts}`);
+  expect(await step()).toMatchObject({ done: "nothing", told: 0, hosts: [{ hasRenewed: true }, { hasRenewed: true }] });
   await db.system.execute(
-    sql`UPDATE node_commands SET created_at = created_at - interval '4 minutes' WHERE ${ofHosts}`,
+    sql`UPDATE certificate_authorities SET published_at = published_at - interval '1 hour' WHERE state = 'next'`,
+  );
+  await db.system.execute(
+    sql`UPDATE node_certificates SET issued_at = issued_at - interval '4 minutes' WHERE ${ofHosts} AND issued_at > now() - interval '1 minute'`,
   );
   expect(await step()).toMatchObject({ done: "nothing", told: 2 });
 });

@@ -14,7 +14,7 @@ export interface Rotation {
   /** When the stage began; null without one. */
   readonly since: Date | null;
   /** Hosts that are not ready for the next step, by name. */
-  readonly hosts: readonly { readonly id: string; readonly name: string; readonly state: string }[];
+  readonly hosts: readonly UnreadyHost[];
   readonly hostsInAll: number;
   /** What else is not ready, in words. */
   readonly others: readonly string[];
@@ -22,6 +22,15 @@ export interface Rotation {
   readonly replicas: readonly string[];
   /** Until when something that the leaving authority signed is valid. */
   readonly validUntil: Date | null;
+}
+
+/** A host that the next step of a rotation waits for. */
+export interface UnreadyHost {
+  readonly id: string;
+  readonly name: string;
+  readonly state: string;
+  /** It has the certificate that it needs since a moment ago: its session with it, or its inventory in that, is to come. */
+  readonly hasRenewed: boolean;
 }
 
 /** What a call did. */
@@ -41,7 +50,7 @@ export interface RotationWish {
 /** At a time, so that a fleet does not renew within a second. */
 const toldMax = 200;
 /** By then a host that has renewed has sent an inventory. */
-const toldAgainAfter = "3 minutes";
+const speaksWithin = "3 minutes";
 /** Server and client certificates of replicas live so long. */
 const replicaCertificateDays = 7;
 /** A replica that was not seen for so long does not run any more. */
@@ -130,7 +139,10 @@ async function readStage(db: Queryable): Promise<Omit<Rotation, "hostsInAll">> {
 /** Hosts that have not begun a session with such a certificate `c` and spoken in it: only then they had the Welcome with all authorities. */
 async function hostsWithout(db: Queryable, which: ReturnType<typeof sql>): Promise<Rotation["hosts"]> {
   return await db.query(sql`
-    SELECT n.id, n.name, s.state FROM nodes n JOIN node_status s ON s.node_id = n.id
+    SELECT n.id, n.name, s.state, EXISTS (
+      SELECT FROM node_certificates c WHERE c.node_id = n.id AND c.revoked_at IS NULL AND ${which}
+        AND c.issued_at > now() - ${speaksWithin}::interval) AS "hasRenewed"
+    FROM nodes n JOIN node_status s ON s.node_id = n.id
     WHERE n.removed_at IS NULL AND NOT EXISTS (
       SELECT FROM node_certificates c WHERE c.node_id = n.id AND c.revoked_at IS NULL AND ${which}
         AND c.first_used_at IS NOT NULL AND s.inventory_at > c.first_used_at)
@@ -178,16 +190,15 @@ async function retire(tx: Transaction, isForced: boolean): Promise<"retired"> {
 }
 
 /**
- * A renewal ends with a new session, whose Welcome has all authorities. Hosts that are away are told when they are back, and
- * those that were told a moment ago may have renewed and not sent their inventory yet.
+ * A renewal ends with a new session, whose Welcome has all authorities. Hosts that are away are told when they are back. One
+ * that was answered by a replica that had not seen the last step yet has to come again.
  */
-async function tellHosts(tx: Transaction, { stage, since, hosts }: Rotation): Promise<number> {
-  if (stage === "none") return 0;
+async function tellHosts(tx: Transaction, { hosts }: Rotation): Promise<number> {
+  const waiting = hosts.filter(({ hasRenewed }) => !hasRenewed).map(({ id }) => id);
   const told = await tx.query<{ id: string }>(sql`
     SELECT n.id FROM nodes n JOIN node_status s ON s.node_id = n.id
-    WHERE n.id = ANY(${hosts.map(({ id }) => id)}::uuid[]) AND 'renew_certificate' = ANY(s.capabilities)
-      AND NOT EXISTS (SELECT FROM node_commands c WHERE c.node_id = n.id AND c.op = 'renew_certificate'
-        AND (c.finished_at IS NULL OR c.created_at > greatest(${since}::timestamptz, now() - ${toldAgainAfter}::interval)))
+    WHERE n.id = ANY(${waiting}::uuid[]) AND 'renew_certificate' = ANY(s.capabilities)
+      AND NOT EXISTS (SELECT FROM node_commands c WHERE c.node_id = n.id AND c.op = 'renew_certificate' AND c.finished_at IS NULL)
     ORDER BY s.session_connected DESC, n.id LIMIT ${toldMax}`);
   for (const { id } of told)
     await insertCommand(tx, { nodeId: id, generation: 0n, revision: 0n, op: { $case: "renewCertificate", value: {} } });
