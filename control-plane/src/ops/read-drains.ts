@@ -1,20 +1,12 @@
-import type { DrainState } from "@cloudpods/shared/drain-lifecycle";
+import type { Drain } from "../drains/drain.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 
 /** How far a host is emptied or given up. */
-export interface DrainProgress {
-  readonly id: string;
-  readonly nodeId: string;
-  readonly node: string;
-  readonly kind: "drain" | "evacuation";
-  readonly state: DrainState;
-  readonly reason: string;
-  readonly startedAt: Date;
-  readonly deadlineAt: Date;
-  readonly finishedAt: Date | null;
-  /** Why it ended as it did. */
-  readonly outcome: string | null;
+export interface DrainProgress extends Pick<
+  Drain,
+  "id" | "nodeId" | "node" | "kind" | "state" | "reason" | "startedAt" | "deadlineAt" | "finishedAt" | "outcome"
+> {
   readonly pods: number;
   /** Pods that are away, or gone. */
   readonly done: number;
