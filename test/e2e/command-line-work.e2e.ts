@@ -93,27 +93,6 @@ test("an operator's list of all pods heeds every filter", async () => {
   expect(await said("nodes show pve1", operator)).toMatch(/work-1[^]*active/);
 });
 
-test("a test of provisioning leaves nothing, also when it is interrupted", async () => {
-  const proof = await commands.json("provision-test STARTER", customer);
-  expect(proof).toMatchObject({
-    pod: { node: "pve1" },
-    health: { healthy: true },
-    steps: [{ step: "create" }, { step: "destroy" }],
-  });
-  for (const interruptWith of ["SIGINT", "SIGTERM"] as const) {
-    const interruption = { interruptAt: / create \d+ % /, interruptWith };
-    const ended = await commands.run("provision-test STARTER", { env: customer, ...interruption });
-    expect(ended).toMatchObject({ code: 130, out: "" });
-    expect(ended.err).toMatch(
-      /^cloudpods: Interrupted; provision-test-\S+ \(\d+\) is being destroyed, watch it with: /m,
-    );
-  }
-  await until("the pod is gone", async () => {
-    const { data } = await commands.json("pods ls", customer);
-    return data.every(({ hostname }: { hostname: string }) => !hostname.startsWith("provision-test"));
-  });
-});
-
 test("an operator is shown what a container is, and gives it to a tenant by name", async () => {
   const pct = async (...argv: string[]) => pctByHand(stack.host("pve1"), ...argv);
   await pct("clone", "9000", "555", "--hostname", "legacy");
@@ -134,4 +113,25 @@ test("an operator is shown what a container is, and gives it to a tenant by name
   expect(await said(`${adopt} demo`, operator)).toMatch(/^legacy \(555\): adopt done; active, running on pve1/);
   expect(await said("pods ls --all", operator)).toMatch(/legacy .* demo$/m);
   expect(await commands.json("quota --tenant demo", operator)).toMatchObject({ tenantId, usage: { pods: 2 } });
+});
+
+test("a test of provisioning leaves nothing, also when it is interrupted", async () => {
+  const proof = await commands.json("provision-test STARTER", customer);
+  expect(proof).toMatchObject({
+    pod: { node: "pve1" },
+    health: { healthy: true },
+    steps: [{ step: "create" }, { step: "destroy" }],
+  });
+  for (const interruptWith of ["SIGINT", "SIGTERM"] as const) {
+    const interruption = { interruptAt: / create \d+ % /, interruptWith };
+    const ended = await commands.run("provision-test STARTER", { env: customer, ...interruption });
+    expect(ended).toMatchObject({ code: 130, out: "" });
+    expect(ended.err).toMatch(
+      /^cloudpods: Interrupted; provision-test-\S+ \(\d+\) is being destroyed, watch it with: /m,
+    );
+  }
+  await until("the pod is gone", async () => {
+    const { data } = await commands.json("pods ls", customer);
+    return data.every(({ hostname }: { hostname: string }) => !hostname.startsWith("provision-test"));
+  });
 });

@@ -221,7 +221,7 @@ describe("a certificate", () => {
     const renewals = () => enrolment.requests.filter(({ path }) => path === "/api/nodes/renew").length;
     if (isVouchedFor) {
       await gateway.session(1);
-      expect(loadIdentity(agent.stateDir).caPem).toContain(before.caPem.trim());
+      expect(loadIdentity(agent.stateDir).caPem).toContain(next.pem.trim());
     } else {
       const dials = () => agent.log().filter(({ msg }) => msg === "no session with the control plane").length;
       await until("three dials in vain", () => dials() >= 3);

@@ -108,11 +108,12 @@ function tellWallSteps(
   return steps.toSorted((one, other) => one.atMs - other.atMs);
 }
 
-function tellPrices({ fromMs, toMs, offlineMs }: StoryOptions, random: Random): PriceVersion[] {
+function tellPrices({ fromMs, toMs }: StoryOptions, random: Random): PriceVersion[] {
   const always = fromMs - 300 * dayMs;
   const never = toMs + 3_000 * dayMs;
-  // Before the first host goes offline: the traffic of merged samples cannot be told apart inside an hour.
-  const changesMs = fromMs + Math.floor((toMs - fromMs - offlineMs) * 0.2) + random.whole(1, hourMs);
+  // Before any spool can be full: the traffic of merged samples cannot be told apart inside an hour, and samples are merged
+  // whenever the small spool has to wait, also for a broker that was killed.
+  const changesMs = fromMs + random.whole(1, hourMs);
   const version = (name: string, currency: string, span: Span, factor: number): PriceVersion => ({
     ...span,
     name,
