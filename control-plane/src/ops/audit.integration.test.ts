@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectAudited } from "../../../test/support/audit.ts";
 import { makePerson, makeTenant, send, type Person } from "../../../test/support/people.ts";
@@ -24,7 +25,11 @@ beforeAll(async () => {
   }));
   operator = await makePerson(db, app, { platformRole: "OPERATOR" });
   tenantId = await makeTenant(db);
-  for (let index = 1; index <= 7; index += 1) await change(index);
+  for (let index = 1; index <= 7; index += 1) {
+    await change(index);
+    // Times are told in milliseconds, and each row is to have one of its own.
+    await sleep(2);
+  }
 });
 afterAll(() => db.close());
 
