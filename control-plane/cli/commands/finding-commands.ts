@@ -1,3 +1,4 @@
+import { findingKinds } from "@cloudpods/shared/finding-kinds";
 import { Option, type Command } from "commander";
 import {
   addWaitOptions,
@@ -8,7 +9,6 @@ import {
   type ClientOptions,
   type WaitOptions,
 } from "../client-command.ts";
-import { findingKinds } from "../choices.ts";
 import { finishWork } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { describeDecision, renderFindings } from "../views/finding-views.ts";

@@ -1,6 +1,6 @@
+import { nodeRoles } from "@cloudpods/shared/node-roles";
 import { Option, type Command } from "commander";
 import { clientCommand, count, duration, label, withCli, type ClientOptions } from "../client-command.ts";
-import { nodeRoles } from "../choices.ts";
 import { confirm } from "../confirm.ts";
 import { listAll } from "../open-cli.ts";
 import { addBackupStorageCommand } from "./backup-policy-commands.ts";

@@ -1,3 +1,4 @@
+import { taskTypes } from "@cloudpods/shared/task-types";
 import { Option, type Command } from "commander";
 import {
   addWaitOptions,
@@ -10,7 +11,6 @@ import {
   type ClientOptions,
   type WaitOptions,
 } from "../client-command.ts";
-import { taskTypes } from "../choices.ts";
 import { isFinished } from "../follow-task.ts";
 import { followTo, requireSuccess } from "../finish-work.ts";
 import { listAll, type OpenedCli } from "../open-cli.ts";

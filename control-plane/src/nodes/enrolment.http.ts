@@ -1,3 +1,4 @@
+import { nodeRoles } from "@cloudpods/shared/node-roles";
 import { z } from "@hono/zod-openapi";
 import { noBody, timestamp, uuid } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
@@ -144,7 +145,7 @@ function registerJoinTokenRoutes(routes: RouteTable, deps: IssuingDeps): void {
     request: {
       body: z.strictObject({
         name: nodeName,
-        role: z.enum(["hypervisor", "web", "mail", "dns", "cloud", "db", "backup"]).default("hypervisor"),
+        role: z.enum(nodeRoles).default("hypervisor"),
         region: z.string().regex(/^[a-z0-9-]{1,40}$/),
         labels: labels.default({}),
         replacesNode: z.uuid().optional().openapi({ description: "The node whose identity the host takes over." }),

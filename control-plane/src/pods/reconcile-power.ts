@@ -1,8 +1,8 @@
+import type { TaskType } from "@cloudpods/shared/task-types";
 import { newId } from "@cloudpods/shared/ids";
 import type { Database } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { createTask } from "../tasks/create-task.ts";
-import type { TaskType } from "../tasks/task.ts";
 import { powerDeadlineMs } from "./change-power.saga.ts";
 import { isFreeToRun, isKeptStopped } from "./holds.ts";
 import { lockPodById } from "./pod.ts";

@@ -1,9 +1,10 @@
+import type { TaskType } from "@cloudpods/shared/task-types";
 import { checkVersion } from "../http/version-check.ts";
 import type { Transaction } from "../platform/database.ts";
 import type { Actor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import { createTask } from "../tasks/create-task.ts";
-import type { Task, TaskType } from "../tasks/task.ts";
+import type { Task } from "../tasks/task.ts";
 import { lockPod, type Pod } from "./pod.ts";
 
 /** Who asks for work on a pod. */

@@ -1,3 +1,4 @@
+import { findingKinds } from "@cloudpods/shared/finding-kinds";
 import { z } from "@hono/zod-openapi";
 import { timestamp, uuid } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
@@ -6,7 +7,7 @@ import { route } from "../http/route.ts";
 import { findNodeId } from "../nodes/find-node.ts";
 import type { PodHints } from "../pods/pod-hints.ts";
 import type { Hints } from "../platform/hints.ts";
-import { findingKinds, findingStates, remedies } from "./finding.ts";
+import { findingStates, remedies } from "./finding.ts";
 import { listFindings } from "./list-findings.ts";
 import { resolveFinding } from "./resolve-finding.ts";
 

@@ -1,8 +1,9 @@
+import type { FindingKind } from "@cloudpods/shared/finding-kinds";
 import { DomainError } from "@cloudpods/shared/errors";
 import { isUuid } from "@cloudpods/shared/ids";
 import type { Queryable } from "../platform/database.ts";
 import { joinSql, sql, type Sql } from "../platform/sql.ts";
-import type { FindingKind, FindingState, Remedy } from "./finding.ts";
+import type { FindingState, Remedy } from "./finding.ts";
 
 /** A finding as operators see it. */
 export interface Finding {

@@ -1,8 +1,9 @@
+import { findingKinds } from "@cloudpods/shared/finding-kinds";
 import { ContainerObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { aContainer, again, aPod, at, compare, here, known, rules } from "../../../test/support/comparisons.ts";
-import { findingKinds, type KnownFinding } from "./finding.ts";
+import type { KnownFinding } from "./finding.ts";
 import type { KnownPod } from "./known-pod.ts";
 import { reconcile, type Comparison } from "./reconcile.ts";
 

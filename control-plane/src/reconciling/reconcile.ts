@@ -1,6 +1,7 @@
+import type { FindingKind } from "@cloudpods/shared/finding-kinds";
 import type { ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { volumesAmong } from "../pods/extra-volumes.ts";
-import type { AutomaticDeed, Fact, FindingKind, KnownFinding, StuckArchive } from "./finding.ts";
+import type { AutomaticDeed, Fact, KnownFinding, StuckArchive } from "./finding.ts";
 import { judgeArchives } from "./judge-archives.ts";
 import { judgeHome, missing } from "./judge-home.ts";
 import { dueDeed, judgeKept, judgeMarked, judgeUnmarked, type Stranger } from "./judge-stranger.ts";

@@ -1,3 +1,4 @@
+import type { FindingKind } from "@cloudpods/shared/finding-kinds";
 import { Power, type Command, type ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { insertCommand } from "../nodes/send-command.ts";
 import { appendNodeEvents } from "../nodes/node-events.ts";
@@ -8,7 +9,7 @@ import { lockPodById, type Pod } from "../pods/pod.ts";
 import { createWish } from "../pods/provision-pod.saga.ts";
 import { systemActor, type Actor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
-import type { AutomaticDeed, FindingKind } from "./finding.ts";
+import type { AutomaticDeed } from "./finding.ts";
 import type { KnownPod } from "./known-pod.ts";
 import { readComparison, readMayAct, type ReadComparison } from "./read-comparison.ts";
 import { reconcile, type Deed, type Rules } from "./reconcile.ts";

@@ -1,10 +1,11 @@
+import type { TaskType } from "@cloudpods/shared/task-types";
 import { DomainError } from "@cloudpods/shared/errors";
 import { insertCommand } from "../nodes/send-command.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
 import { podBusy } from "./create-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
-import { isFinished, taskColumns, type Task, type TaskType } from "./task.ts";
+import { isFinished, taskColumns, type Task } from "./task.ts";
 
 /**
  * A task by id, whosever it is.

@@ -1,8 +1,9 @@
+import type { TaskType } from "@cloudpods/shared/task-types";
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
 import { violatedConstraint, type Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
-import { taskColumns, type Task, type TaskType } from "./task.ts";
+import { taskColumns, type Task } from "./task.ts";
 
 /** What the caller decides about a new task. */
 export interface NewTask {

@@ -1,5 +1,6 @@
+import type { TaskType } from "@cloudpods/shared/task-types";
 import type { Transaction } from "../platform/database.ts";
-import type { Task, TaskType } from "./task.ts";
+import type { Task } from "./task.ts";
 
 /** The end of a command on a host, as its row has it. */
 export interface FinishedCommand {

@@ -1,8 +1,9 @@
+import { taskTypes } from "@cloudpods/shared/task-types";
 import { z } from "@hono/zod-openapi";
 import { timestamp, uuid } from "../http/fields.ts";
 import type { TenantContext } from "../http/context.ts";
 import { readEmails } from "../security/actor-email.ts";
-import { taskStates, taskTypes, type Task } from "./task.ts";
+import { taskStates, type Task } from "./task.ts";
 
 /** A task as the API shows it. */
 export const taskView = z

@@ -1,3 +1,4 @@
+import { taskTypes, type TaskType } from "@cloudpods/shared/task-types";
 import { z } from "@hono/zod-openapi";
 import { DomainError } from "@cloudpods/shared/errors";
 import { eventStream } from "../http/event-stream.ts";
@@ -11,7 +12,7 @@ import { cancelTask, findOwnTask, requeueTask, requireCustomersWork } from "./ch
 import type { Saga } from "./saga.ts";
 import { followTask } from "./follow-task.ts";
 import { taskView, toTaskView, viewsFor } from "./task-view.ts";
-import { taskColumns, taskStates, taskTypes, type Task, type TaskType } from "./task.ts";
+import { taskColumns, taskStates, type Task } from "./task.ts";
 
 /** What the routes of tasks need. */
 export interface TaskRoutesOptions {
