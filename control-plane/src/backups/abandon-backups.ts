@@ -3,8 +3,7 @@ import { notifyTenant } from "../notifications/notify-tenant.ts";
 import type { Database, Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
-import { systemActor } from "../security/actor.ts";
-import { recordAudit } from "../security/audit.ts";
+import { auditPruned } from "./audit-pruned.ts";
 import { goneNews, type GoneBackup } from "./backup-news.ts";
 import { isOutOfReach } from "./backup-storage.ts";
 import { lockBackupsOf, takeBackRetention } from "./take-back-retention.ts";
@@ -48,17 +47,8 @@ async function abandonOf(tx: Transaction, tenantId: string, now: Date): Promise<
   // Nothing that ever counted is gone with a failed one.
   const lost = gone.filter(({ state }) => state === "pruned");
   for (const podId of new Set(lost.map((backup) => backup.podId))) await takeBackRetention(tx, podId);
-  for (const { id, podId, nodeId } of lost) {
-    await recordAudit(tx, {
-      actor: systemActor("backups"),
-      requestId: undefined,
-      tenantId,
-      action: "backup.pruned",
-      targetType: "backup",
-      targetId: id,
-      detail: { podId, nodeId, reason: "STORAGE_GONE" },
-    });
-  }
+  for (const { id, podId, nodeId } of lost)
+    await auditPruned(tx, { id, tenantId }, { podId, nodeId, reason: "STORAGE_GONE" });
   const news = goneNews(tenantId, lost);
   if (news !== undefined) await notifyTenant(tx, news);
   return gone.length;

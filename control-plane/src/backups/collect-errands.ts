@@ -2,8 +2,7 @@ import { giveUpCommand, waitsInVain } from "../nodes/give-up-command.ts";
 import type { Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
-import { systemActor } from "../security/actor.ts";
-import { recordAudit } from "../security/audit.ts";
+import { auditPruned } from "./audit-pruned.ts";
 import { archiveOf } from "./archive-steps.ts";
 import { noteDamage } from "./note-damage.ts";
 import type { Errand, ErrandDoors } from "./send-errands.ts";
@@ -129,15 +128,7 @@ async function markPruned(tx: Transaction, { id, tenantId, podId }: Answer, now:
     UPDATE cloud_pod_backups SET state = CASE WHEN state = 'failed' THEN state ELSE 'pruned' END, pruned_at = ${now},
       error_code = CASE WHEN state = 'failed' THEN error_code END, error_message = CASE WHEN state = 'failed' THEN error_message END,
       errand = NULL, errand_command_id = NULL, errand_attempts = 0, errand_failed_node_id = NULL WHERE id = ${id}`);
-  await recordAudit(tx, {
-    actor: systemActor("backups"),
-    requestId: undefined,
-    tenantId,
-    action: "backup.pruned",
-    targetType: "backup",
-    targetId: id,
-    detail: { podId },
-  });
+  await auditPruned(tx, { id, tenantId }, { podId });
 }
 
 async function noteLook(

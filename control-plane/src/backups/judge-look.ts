@@ -1,4 +1,5 @@
 import { sql } from "../platform/sql.ts";
+import { aboveAllGenerations } from "../pods/next-generation.ts";
 import { sendWish } from "../pods/command-steps.ts";
 import type { Pod } from "../pods/pod.ts";
 import type { FinishedCommand, OpenCommand, StepContext, StepOutcome } from "../tasks/saga.ts";
@@ -6,7 +7,6 @@ import { archiveOf, lookWish } from "./archive-steps.ts";
 import type { UsableBackup } from "./backup.ts";
 import { seesBackup } from "./backup-storage.ts";
 import { noteDamage } from "./note-damage.ts";
-import { generationForErrands } from "./send-errands.ts";
 import { lockBackupsOf } from "./take-back-retention.ts";
 
 /** What a host's look at a backup means for the work that is to use it. */
@@ -56,7 +56,7 @@ async function findOther(
   userNodeId: string,
 ): Promise<{ nodeId: string; generation: bigint } | undefined> {
   const [other] = await tx.query<{ nodeId: string; generation: bigint }>(sql`
-    SELECT v.node_id AS "nodeId", ${generationForErrands} AS generation
+    SELECT v.node_id AS "nodeId", ${aboveAllGenerations} AS generation
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id, node_storages v JOIN node_status s ON s.node_id = v.node_id
     WHERE b.id = ${backup.id} AND v.node_id <> ${userNodeId} AND v.available AND ${seesBackup}
       AND s.state IN ('online', 'degraded') AND s.session_connected AND 'verify_backup' = ANY(s.capabilities)

@@ -4,6 +4,7 @@ import { insertCommand } from "../nodes/send-command.ts";
 import type { Database, Transaction } from "../platform/database.ts";
 import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql, type Sql } from "../platform/sql.ts";
+import { aboveAllGenerations } from "../pods/next-generation.ts";
 import { isInUse } from "./backup.ts";
 import { seesBackup } from "./backup-storage.ts";
 
@@ -34,12 +35,6 @@ const toDelete: Sql = sql`b.pruned_at IS NULL AND (b.state = 'failed' OR (b.stat
 /** What was not looked at for a week; archives that are going are not read any more. */
 const toVerify = (now: Date): Sql => sql`b.state = 'available' AND b.delete_requested_at IS NULL
   AND b.checked_at < ${now}::timestamptz - ${verifyEveryDays} * interval '1 day'`;
-
-/**
- * Under which any host looks at an archive of pod `p`: a move that came to nothing has left its generation on the host, and
- * below that it refuses everything.
- */
-export const generationForErrands: Sql = sql`(1 + greatest(p.generation, (SELECT max(m.to_generation) FROM cloud_pod_moves m WHERE m.pod_id = p.id)))`;
 
 /** Whether a host reads an archive already; such hosts are left out, so that their many do not keep others waiting. */
 const isReading = (nodeId: Sql): Sql => sql`EXISTS (
@@ -79,7 +74,7 @@ async function sendAll({ db, log }: ErrandDoors, errand: Errand, which: Sql, now
 function selectDue(errand: Errand, which: Sql, now: Date): Sql {
   return sql`
     SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", b.vmid, p.revision,
-      ${generationForErrands} AS generation, b.volume_id AS "volumeId", host.id AS "nodeId"
+      ${aboveAllGenerations} AS generation, b.volume_id AS "volumeId", host.id AS "nodeId"
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id, LATERAL (
       SELECT v.node_id AS id FROM node_storages v JOIN node_status s ON s.node_id = v.node_id
       WHERE v.available AND ${seesBackup} AND s.state IN ('online', 'degraded') AND s.session_connected AND ${`${errand}_backup`} = ANY(s.capabilities)
