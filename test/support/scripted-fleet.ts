@@ -119,9 +119,7 @@ export class ScriptedFleet {
       UPDATE node_commands SET state = 'sent', sent_at = now()
       WHERE id = (SELECT id FROM node_commands WHERE state = 'pending' AND node_id <> ALL(${[...this.away]}::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1)
       RETURNING id, node_id AS "nodeId", command`;
-    const [row] = await this.#db.query<{ id: string; nodeId: string; command: unknown }>(
-      prepared("next-scripted-command", statement),
-    );
+    const [row] = await this.#db.query<{ id: string; nodeId: string; command: unknown }>(prepared(statement));
     if (row !== undefined) await this.#learnNames();
     return row;
   }

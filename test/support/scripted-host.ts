@@ -44,7 +44,7 @@ export function startScriptedHost(
   const loop = (async () => {
     while (!stopping.signal.aborted) {
       const { rings } = bell;
-      const [row] = await db.query<{ id: string; command: unknown }>(prepared("next-scripted-command", takeCommand));
+      const [row] = await db.query<{ id: string; command: unknown }>(prepared(takeCommand));
       if (row === undefined) {
         await bell.heard(rings, unrungMs, stopping.signal);
         continue;

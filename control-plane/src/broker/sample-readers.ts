@@ -12,9 +12,13 @@ export class SampleReaders<Reader> {
     this.#readers.delete(reader);
   }
 
+  get isRead(): boolean {
+    return this.#readers.size > 0;
+  }
+
   /** Calls back at once while somebody reads, else when somebody does, and in any case after `waitMs`. */
   whenRead(waitMs: number, callback: () => void): void {
-    if (this.#readers.size > 0) return callback();
+    if (this.isRead) return callback();
     const release = (): void => {
       clearTimeout(timer);
       this.#waiting.delete(release);

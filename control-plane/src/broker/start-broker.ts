@@ -203,7 +203,8 @@ function applyAccessRules(
     const identity = client === null ? undefined : sessions.get(client)?.identity;
     if (identity !== undefined && mayPublish(identity, packet)) {
       // A broker that has just taken over is there before those who read from it: what it confirms meanwhile is lost to them.
-      if (parseNodeTopic(packet.topic)?.channel === "samples") return readers.whenRead(unreadMs, () => done(null));
+      if (!readers.isRead && parseNodeTopic(packet.topic)?.channel === "samples")
+        return readers.whenRead(unreadMs, () => done(null));
       return done(null);
     }
     // An error closes the connection: an acknowledged and dropped message would look like a stored one.

@@ -62,8 +62,7 @@ export async function rollUpLockedHour(tx: Transaction, hourStart: Date, now: Da
   if (source.kind === "whole-hour") await preferHashing(tx);
   const statement = rollUpStatement({ hourStart, hourEnd, now, source, ...state });
   // Planning takes longer than making an hour of few pods; one of the whole fleet is worth a plan of its own.
-  const name = `roll-up-hour-${source.kind}-${state.first ? "first" : "again"}`;
-  const [done] = await tx.query<HourRollUp>(source.kind === "whole-hour" ? statement : prepared(name, statement));
+  const [done] = await tx.query<HourRollUp>(source.kind === "whole-hour" ? statement : prepared(statement));
   return { marks: Number(done?.marks ?? 0), pods: Number(done?.pods ?? 0) };
 }
 

@@ -27,10 +27,7 @@ export interface TransactionOptions {
   readonly tenantId?: string;
   /** How often to run again after a deadlock or a serialisation failure; default 3. */
   readonly retriesMax?: number;
-  /**
-   * Each statement is planned once on each connection and not each time. For what runs all the time with few texts: planning
-   * is more than half of the work of small statements, and each text stays in memory as long as its connection lives.
-   */
+  /** All of its statements are `prepared`. For what runs all the time with few texts: planning is more than half of the work of small statements. */
   readonly prepares?: boolean;
 }
 
@@ -93,7 +90,7 @@ export function openDatabase(options: DatabaseOptions): Database {
   };
 }
 
-function queryable(runner: pg.Pool | pg.PoolClient, toQuery: (statement: Sql) => pg.QueryConfig = plainly): Queryable {
+function queryable(runner: pg.Pool | pg.PoolClient, toQuery: (statement: Sql) => pg.QueryConfig = asItSays): Queryable {
   return {
     async query<Row>(statement: Sql) {
       const result = await runner.query(toQuery(statement));
@@ -106,11 +103,12 @@ function queryable(runner: pg.Pool | pg.PoolClient, toQuery: (statement: Sql) =>
   };
 }
 
-function plainly({ text, values, name }: Sql): pg.QueryConfig {
-  return name === undefined ? { text, values: [...values] } : { text, values: [...values], name };
+function asItSays(statement: Sql): pg.QueryConfig {
+  if (statement.isPrepared === true) return byName(statement);
+  return { text: statement.text, values: [...statement.values] };
 }
 
-/** Names of statements by their text. */
+/** Names of prepared statements by their text. */
 const namesByText = new Map<string, string>();
 
 function byName({ text, values }: Sql): pg.QueryConfig {
@@ -149,7 +147,7 @@ async function transactOnce<T>(
     }
     // A failure of BEGIN is reported by the work's own first statement too; wait for both.
     const [result] = await Promise.all([
-      work({ ...queryable(client, options.prepares === true ? byName : plainly), client }),
+      work({ ...queryable(client, options.prepares === true ? byName : asItSays), client }),
       ...begun,
     ]);
     await client.query("COMMIT");

@@ -3,7 +3,7 @@ export interface Sql {
   readonly text: string;
   readonly values: readonly unknown[];
   /** Given by `prepared`. */
-  readonly name?: string;
+  readonly isPrepared?: true;
 }
 
 class Fragment implements Sql {
@@ -58,9 +58,9 @@ export function joinSql(fragments: readonly Sql[], separator: Sql): Sql {
 }
 
 /**
- * The statement, planned once on each connection and not each time. For few, hot statements whose text is
- * always the same: `name` stands for that text as long as the connection lives.
+ * The statement, planned once on each connection and not each time. For few, hot statements whose text is always the same:
+ * each text stays in memory as long as its connection lives.
  */
-export function prepared(name: string, statement: Sql): Sql {
-  return { text: statement.text, values: statement.values, name };
+export function prepared(statement: Sql): Sql {
+  return { text: statement.text, values: statement.values, isPrepared: true };
 }

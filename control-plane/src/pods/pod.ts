@@ -98,7 +98,7 @@ export async function findPodOfAnyTenant(tx: Queryable, reference: string): Prom
 
 /** The pod of a task, locked. Tasks outlive nothing: the pod is there. */
 export async function lockPodById(tx: Queryable, id: string): Promise<Pod> {
-  return await findOne(tx, prepared("lock-pod-by-id", sql`${selectPods} WHERE p.id = ${id} FOR UPDATE OF p`));
+  return await findOne(tx, prepared(sql`${selectPods} WHERE p.id = ${id} FOR UPDATE OF p`));
 }
 
 async function findOne(tx: Queryable, statement: Sql): Promise<Pod> {

@@ -66,16 +66,13 @@ export async function findFull(
   candidates: readonly Candidate[],
 ): Promise<string[]> {
   const rows = await tx.query<{ nodeId: string }>(
-    prepared(
-      "find-full-nodes",
-      sql`
+    prepared(sql`
         SELECT c.node_id AS "nodeId"
         FROM unnest(${uuidArray(candidates.map(({ node }) => node.id))}::uuid[], ${uuidArray(candidates.map(({ storage }) => storage.id))}::uuid[])
           AS passed (node_id, storage_id)
         JOIN node_capacity c ON c.node_id = passed.node_id JOIN storages s ON s.id = passed.storage_id
         WHERE c.cpu_allocated + ${cores} > c.cpu_allocatable OR c.memory_allocated_mb + ${memoryMb} > c.memory_allocatable_mb
-          OR s.allocated_gb + ${diskGb} > s.allocatable_gb`,
-    ),
+          OR s.allocated_gb + ${diskGb} > s.allocatable_gb`),
   );
   return rows.map(({ nodeId }) => nodeId);
 }
@@ -161,7 +158,7 @@ async function attempt(
       SELECT ${newId()}, ${claim.tenantId}, ${claim.podId}, node_id, ${claim.vmid}, ${claim.generation} FROM claimed
       WHERE ${purpose} = 'home')
     SELECT node_id AS "nodeId", EXISTS (SELECT FROM claimed) AS "isClaimed" FROM picked`;
-  const [row] = await tx.query<Attempt>(prepared(`claim-node-${whenLocked}`, statement));
+  const [row] = await tx.query<Attempt>(prepared(statement));
   return row;
 }
 

@@ -98,7 +98,6 @@ async function readFootprint(
   const rows = await tx.query<{ nodeId: string; pods: number; conflicts: boolean }>(
     apartFrom === undefined
       ? prepared(
-          "tenant-footprint",
           sql`SELECT node_id AS "nodeId", count(*)::integer AS pods, false AS conflicts FROM node_claims WHERE tenant_id = ${tenantId} GROUP BY node_id`,
         )
       : sql`

@@ -26,7 +26,7 @@ export async function appendTaskEvent(
       RETURNING id, last_seq, tenant_id)
     INSERT INTO cloud_pod_task_events (task_id, seq, tenant_id, state, step, percent, message)
     SELECT id, last_seq, tenant_id, ${event.state}, ${event.step}, ${event.percent}, ${event.message} FROM numbered`;
-  await tx.execute(prepared("append-task-event", statement));
+  await tx.execute(prepared(statement));
 }
 
 /** Events of a tenant's task after `afterSeq`, oldest first, at most 200. */

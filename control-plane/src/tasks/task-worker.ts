@@ -1,3 +1,4 @@
+import type { TaskType } from "@cloudpods/shared/task-types";
 import { DomainError } from "@cloudpods/shared/errors";
 import type { Logger } from "pino";
 import type { Database, Transaction } from "../platform/database.ts";
@@ -6,7 +7,7 @@ import { advance, giveUp, type Advance } from "./advance-task.ts";
 import { currentStep, type FinishedCommand, type OpenCommand, type Saga, type Step, type StepOutcome } from "./saga.ts";
 import { stopCommand } from "./change-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
-import { isFinished, taskColumns, type Task, type TaskType } from "./task.ts";
+import { isFinished, taskColumns, type Task } from "./task.ts";
 
 /** Places between two commits at which a process may die; tests kill it at each. */
 export type Boundary = "claimed" | "stepped" | "committed";
@@ -98,7 +99,7 @@ async function claimTask(options: TaskWorkerOptions): Promise<Task | undefined> 
         AND (c.lease_until IS NULL OR c.lease_until < now())
       ORDER BY c.run_after FOR UPDATE SKIP LOCKED LIMIT 1)
     RETURNING ${taskColumns}`;
-  const [task] = await options.db.query<Task>(prepared("claim-task", statement));
+  const [task] = await options.db.query<Task>(prepared(statement));
   return task;
 }
 
@@ -147,7 +148,7 @@ async function stepOnce(
 ): Promise<Advance | undefined> {
   const result = await options.db.transaction(async (tx) => {
     // Pod before task, as everyone who asks for work on a pod locks them.
-    await tx.execute(prepared("lock-pod-of-task", sql`SELECT FROM cloud_pods WHERE id = ${claimed.podId} FOR UPDATE`));
+    await tx.execute(prepared(sql`SELECT FROM cloud_pods WHERE id = ${claimed.podId} FOR UPDATE`));
     const task = await lockOwnTask(tx, claimed.id, options.workerId);
     const saga = task === undefined ? undefined : sagas.get(task.type);
     const step = task === undefined || saga === undefined ? undefined : currentStep(saga, task);
@@ -228,7 +229,7 @@ async function readCommand(
 async function lockOwnTask(tx: Transaction, id: string, workerId: string): Promise<Task | undefined> {
   const statement = sql`
     SELECT ${taskColumns} FROM cloud_pod_provisioning_tasks t WHERE t.id = ${id} AND t.worker_id = ${workerId} FOR UPDATE`;
-  const [task] = await tx.query<Task>(prepared("lock-own-task", statement));
+  const [task] = await tx.query<Task>(prepared(statement));
   return task === undefined || isFinished(task.state) ? undefined : task;
 }
 
@@ -243,7 +244,7 @@ async function applyChange(tx: Transaction, task: Task, change: Advance): Promis
       lease_until = CASE WHEN ${release} THEN NULL ELSE lease_until END,
       finished_at = CASE WHEN ${change.end !== undefined} THEN now() END, updated_at = now()
     WHERE id = ${task.id}`;
-  await tx.execute(prepared("change-task", statement));
+  await tx.execute(prepared(statement));
   if (change.message === undefined) return;
   await appendTaskEvent(tx, {
     id: task.id,
