@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
 import { ContainerObservation, Inventory } from "../../shared/gen/cloudpods/agent/v1/agent_gateway.ts";
 import { newId } from "../../shared/src/ids.ts";
+import { requestMove } from "../../control-plane/src/moves/request-move.ts";
 import { keepInventory } from "../../control-plane/src/nodes/latest-inventory.ts";
 import type { Transaction } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
@@ -171,6 +172,19 @@ export class MoveWorkbench {
     const result = await this.db.system.transaction(work);
     bellOf(this.db.system).ring();
     return result;
+  }
+
+  /** Asks for the move of a pod, as an operator does. @returns the task */
+  async move(pod: Pod, target?: BenchNode): Promise<string> {
+    const who = { actor: systemActor("test"), requestId: newId() };
+    const request = { targetNodeId: target?.id, reason: "test" };
+    const locked = await this.podNow(pod.id);
+    return (await this.inSystem((tx) => requestMove(tx, this.fleet, who, locked, request))).task.id;
+  }
+
+  /** Whether a task, which nobody cancels, has ended. */
+  async isOver(taskId: string): Promise<boolean> {
+    return ["succeeded", "failed"].includes((await findTask(this.db.system, taskId)).state);
   }
 
   /** How a task ended, once it has. */

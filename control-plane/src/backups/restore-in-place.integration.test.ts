@@ -240,7 +240,11 @@ async function dieEverywhere(begin: () => Promise<string>, check: () => Promise<
     const taskId = await begin();
     const death = dyingAt(nth);
     const worker = bench.work(death.onBoundary);
-    await untilRung("a death or an end", bench.db.system, async () => death.where() !== undefined || isOver(taskId));
+    await untilRung(
+      "a death or an end",
+      bench.db.system,
+      async () => death.where() !== undefined || bench.isOver(taskId),
+    );
     await worker.stop();
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() WHERE id = ${taskId}`,
@@ -253,12 +257,6 @@ async function dieEverywhere(begin: () => Promise<string>, check: () => Promise<
     if (where === undefined) return died;
     died.push(where);
   }
-}
-
-async function isOver(taskId: string): Promise<boolean> {
-  const rows = await bench.db.system.query(sql`
-    SELECT FROM cloud_pod_provisioning_tasks WHERE id = ${taskId} AND state IN ('succeeded', 'failed')`);
-  return rows.length > 0;
 }
 
 describe("kill -9 of the worker at every boundary", () => {

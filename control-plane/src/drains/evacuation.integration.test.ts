@@ -141,15 +141,7 @@ describe("a host that comes back", () => {
   test("before its pod was brought back keeps it, and nothing of the attempt is left", async () => {
     const [dead, to] = two(await bench.nodes(2));
     const pod = await bench.podOn(dead);
-    await backUp(bench, pod, dead, 60);
-    await vanish(bench, dead, false);
-    bench.hosts.script = (command) => {
-      if (command.op?.$case === "verifyBackup") bench.hosts.away.add(to.id);
-      return undefined;
-    };
-    await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
-    await drains.drive();
-    await begun(to, "restore");
+    await beingRestored(dead, to, pod);
     await comeBack(bench, dead);
     bench.hosts.away.delete(to.id);
     await expect.poll(async () => await moveState(pod), { timeout: 10_000 }).toBe("undone");
@@ -162,15 +154,7 @@ describe("a host that comes back", () => {
   test("keeps its pod too when it has fallen silent again before the switch", async () => {
     const [dead, to] = two(await bench.nodes(2));
     const pod = await bench.podOn(dead);
-    await backUp(bench, pod, dead, 60);
-    await vanish(bench, dead, false);
-    bench.hosts.script = (command) => {
-      if (command.op?.$case === "verifyBackup") bench.hosts.away.add(to.id);
-      return undefined;
-    };
-    await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
-    await drains.drive();
-    await begun(to, "restore");
+    await beingRestored(dead, to, pod);
     // The restore takes an hour, and the host was there for some minutes of it.
     await bench.db.system.execute(
       sql`UPDATE node_drains SET started_at = now() - interval '1 hour' WHERE node_id = ${dead.id}`,
@@ -230,6 +214,19 @@ async function openCommands(node: BenchNode): Promise<{ op: string }[]> {
   return await bench.db.system.query(
     sql`SELECT op FROM node_commands WHERE node_id = ${node.id} AND finished_at IS NULL`,
   );
+}
+
+/** The host is given up, and its pod's backup is being restored on another one. */
+async function beingRestored(dead: BenchNode, to: BenchNode, pod: Pod): Promise<void> {
+  await backUp(bench, pod, dead, 60);
+  await vanish(bench, dead, false);
+  bench.hosts.script = (command) => {
+    if (command.op?.$case === "verifyBackup") bench.hosts.away.add(to.id);
+    return undefined;
+  };
+  await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order);
+  await drains.drive();
+  await begun(to, "restore");
 }
 
 async function begun(node: BenchNode, op: string): Promise<void> {

@@ -40,6 +40,16 @@ describe("a host that dies in the middle of a drain", () => {
 
   const drain = { reason: "memory is replaced" };
 
+  /** The host falls silent when it has shut the pod down and written its archive. */
+  async function diesWithArchive(dead: BenchNode, pod: Pod): Promise<void> {
+    bench.hosts.script = ({ op }) => {
+      if (op?.$case === "backup") bench.hosts.away.add(dead.id);
+      return undefined;
+    };
+    await drains.call("POST", `/api/nodes/${dead.name}/drain`, drain);
+    await waitsAt(pod, "stop");
+  }
+
   test.each([
     ["an older backup", true],
     ["no backup", false],
@@ -48,12 +58,7 @@ describe("a host that dies in the middle of a drain", () => {
     const pod = await bench.podOn(dead);
     if (hasBackup) await backUp(bench, pod, dead, 86_400);
     bench.hosts.write(pod.vmid);
-    bench.hosts.script = ({ op }) => {
-      if (op?.$case === "backup") bench.hosts.away.add(dead.id);
-      return undefined;
-    };
-    await drains.call("POST", `/api/nodes/${dead.name}/drain`, drain);
-    await waitsAt(pod, "stop");
+    await diesWithArchive(dead, pod);
     await vanish(bench, dead);
     const evacuate = `/api/nodes/${dead.name}/evacuate`;
     expect((await drains.call("POST", `${evacuate}?dryRun=true`, order)).json).toMatchObject({
@@ -98,12 +103,7 @@ describe("a host that dies in the middle of a drain", () => {
   test("whose archive nobody sees for now: the pod is not called lost", async () => {
     const [dead] = two(await bench.nodes(2));
     const pod = await bench.podOn(dead);
-    bench.hosts.script = ({ op }) => {
-      if (op?.$case === "backup") bench.hosts.away.add(dead.id);
-      return undefined;
-    };
-    await drains.call("POST", `/api/nodes/${dead.name}/drain`, drain);
-    await waitsAt(pod, "stop");
+    await diesWithArchive(dead, pod);
     await vanish(bench, dead);
     const seen = (available: boolean) =>
       bench.db.system.execute(sql`UPDATE node_storages SET available = ${available}`);
@@ -120,12 +120,7 @@ describe("a host that dies in the middle of a drain", () => {
     const pod = await bench.podOn(dead);
     await backUp(bench, pod, dead, 86_400);
     bench.hosts.write(pod.vmid);
-    bench.hosts.script = ({ op }) => {
-      if (op?.$case === "backup") bench.hosts.away.add(dead.id);
-      return undefined;
-    };
-    await drains.call("POST", `/api/nodes/${dead.name}/drain`, drain);
-    await waitsAt(pod, "stop");
+    await diesWithArchive(dead, pod);
     const [, ours = ""] = bench.hosts.archives.keys();
     bench.hosts.unreadable.add(ours);
     await vanish(bench, dead);

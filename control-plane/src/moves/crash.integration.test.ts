@@ -8,20 +8,11 @@ import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-flee
 import { spawnKilledWorker } from "../../../test/support/spawn-killed-worker.ts";
 import { sql } from "../platform/sql.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
-import { systemActor } from "../security/actor.ts";
 import { acceptCopy } from "./accept-copy.ts";
 import { clearLeftCopies } from "./left-copies.ts";
-import { requestMove } from "./request-move.ts";
 
 const bench = new MoveWorkbench();
 const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
-
-async function move(pod: Pod, target: BenchNode): Promise<string> {
-  const who = { actor: systemActor("test"), requestId: newId() };
-  const locked = await bench.podNow(pod.id);
-  const request = { targetNodeId: target.id, reason: "test" };
-  return (await bench.inSystem((tx) => requestMove(tx, bench.fleet, who, locked, request))).task.id;
-}
 
 /** One copy, running, on the pod's host; one claim, one open stay, no archive, and nothing written is lost. */
 async function expectOneCopy(pod: Pod): Promise<void> {
@@ -56,10 +47,14 @@ async function dieEverywhere(
     const now = await bench.podNow(pod.id);
     const target = nodes.find(({ id }) => id !== now.nodeId) ?? noHost();
     bench.hosts.script = script(target);
-    const task = await move(pod, target);
+    const task = await bench.move(pod, target);
     const death = dyingAt(nth);
     const worker = bench.work(death.onBoundary);
-    await untilRung("a death or an end", bench.db.system, async () => death.where() !== undefined || isOver(task));
+    await untilRung(
+      "a death or an end",
+      bench.db.system,
+      async () => death.where() !== undefined || bench.isOver(task),
+    );
     await worker.stop();
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() WHERE id = ${task}`,
@@ -72,12 +67,6 @@ async function dieEverywhere(
     if (where === undefined) return died;
     died.push(where);
   }
-}
-
-async function isOver(taskId: string): Promise<boolean> {
-  const rows = await bench.db.system.query(sql`
-    SELECT FROM cloud_pod_provisioning_tasks WHERE id = ${taskId} AND state IN ('succeeded', 'failed')`);
-  return rows.length > 0;
 }
 
 function noHost(): never {
@@ -157,7 +146,7 @@ describe("a source inside a cluster that has given its container up", () => {
       command.nodeId === from.id && command.op?.$case === "ensureAbsent"
         ? { state: "failed", errorCode: "BROKEN", retryable: false, hadEffect: true }
         : undefined;
-    expect((await bench.end(await move(pod, to))).state).toBe("failed");
+    expect((await bench.end(await bench.move(pod, to))).state).toBe("failed");
     await expectOneCopy(pod);
   });
 
@@ -171,7 +160,7 @@ describe("a source inside a cluster that has given its container up", () => {
       const isHalf = command.op?.$case === "restore" && command.nodeId === to.id;
       return isHalf ? { state: "interrupted", errorCode: "INTERRUPTED", hadEffect: true } : undefined;
     };
-    const task = await move(pod, to);
+    const task = await bench.move(pod, to);
     const asked = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'restore' AND state = 'pending'`;
     await expect.poll(async () => (await bench.db.system.query(asked)).length, { timeout: 10_000 }).toBe(1);
     const silent = (minutes: number) =>
@@ -207,7 +196,7 @@ describe("a source inside a cluster that has given its container up", () => {
   test("and cannot get it back leaves the copy on the target as it is", async () => {
     const { to, pod } = await cluster();
     bench.hosts.keepFailedCopyOn(to.id);
-    expect((await bench.end(await move(pod, to))).state).toBe("failed");
+    expect((await bench.end(await bench.move(pod, to))).state).toBe("failed");
     bench.hosts.script = () => undefined;
     expect((await clearLeftCopies(doors())).asked).not.toContain(to.id);
     expect(bench.hosts.copies(pod.vmid).here).toEqual([to.id]);
@@ -253,7 +242,7 @@ describe("an agent that dies in the middle of any command of a move leaves one r
             return { state: "interrupted", errorCode: "INTERRUPTED", ...how };
           };
           const now = await bench.podNow(pod.id);
-          await bench.end(await move(pod, nodes.find(({ id }) => id !== now.nodeId) ?? noHost()));
+          await bench.end(await bench.move(pod, nodes.find(({ id }) => id !== now.nodeId) ?? noHost()));
           await expectOneCopy(pod);
         }
       }
@@ -270,8 +259,8 @@ test("a worker in a process of its own that is killed in the middle of its trans
   await first.stop();
   for (const nth of [5, 14, 23]) {
     const now = await bench.podNow(pod.id);
-    const task = await move(pod, nodes.find(({ id }) => id !== now.nodeId) ?? noHost());
-    expect(await spawnKilledWorker(bench.db, nth, () => isOver(task))).toMatch(/migrate/);
+    const task = await bench.move(pod, nodes.find(({ id }) => id !== now.nodeId) ?? noHost());
+    expect(await spawnKilledWorker(bench.db, nth, () => bench.isOver(task))).toMatch(/migrate/);
     const survivor = bench.work();
     expect((await bench.end(task)).state).toBe("succeeded");
     await survivor.stop();

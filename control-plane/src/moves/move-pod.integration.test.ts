@@ -4,20 +4,11 @@ import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbe
 import type { FleetCommand, FleetEnd } from "../../../test/support/scripted-fleet.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
-import { systemActor } from "../security/actor.ts";
-import { requestMove } from "./request-move.ts";
 
 const bench = new MoveWorkbench();
 beforeEach(() => {
   bench.work();
 });
-
-async function move(pod: Pod, target?: BenchNode): Promise<string> {
-  const who = { actor: systemActor("test"), requestId: newId() };
-  const request = { targetNodeId: target?.id, reason: "test" };
-  const locked = await bench.podNow(pod.id);
-  return (await bench.inSystem((tx) => requestMove(tx, bench.fleet, who, locked, request))).task.id;
-}
 
 async function moveRow(podId: string) {
   const [row] = await bench.db.system.query<Record<string, unknown>>(sql`
@@ -47,7 +38,7 @@ describe("between hosts that only share a storage for backups", () => {
   test("a running pod moves with everything it wrote, and its downtime is measured", async () => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from);
-    expect(await bench.end(await move(pod))).toEqual({ state: "succeeded", errorCode: null });
+    expect(await bench.end(await bench.move(pod))).toEqual({ state: "succeeded", errorCode: null });
     await expectAt(to, pod, "running", 1);
     expect(await moveRow(pod.id)).toMatchObject({ strategy: "backup-restore", state: "moved", diskGb: pod.diskGb });
     expect((await moveRow(pod.id))?.["downtimeMs"]).toBeGreaterThan(0);
@@ -66,7 +57,7 @@ describe("between hosts that only share a storage for backups", () => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from);
     bench.hosts.away.add(from.id);
-    const task = await move(pod, to);
+    const task = await bench.move(pod, to);
     const waiting = sql`SELECT op FROM node_commands WHERE pod_id = ${pod.id} AND node_id = ${from.id} AND finished_at IS NULL`;
     await expect.poll(() => bench.db.system.query(waiting), { timeout: 10_000 }).toEqual([{ op: "backup" }]);
     expect(bench.hosts.copies(pod.vmid).running).toEqual([from.id]);
@@ -82,7 +73,7 @@ describe("between hosts that only share a storage for backups", () => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from);
     bench.hosts.away.add(from.id);
-    const task = await move(pod, to);
+    const task = await bench.move(pod, to);
     const waiting = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'backup' AND finished_at IS NULL`;
     await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(1);
     await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`);
@@ -102,7 +93,7 @@ describe("between hosts that only share a storage for backups", () => {
       if (command.op?.$case === "verifyBackup") bench.hosts.away.add(to.id);
       return undefined;
     };
-    const task = await move(pod, to);
+    const task = await bench.move(pod, to);
     const waiting = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = ${op} AND finished_at IS NULL`;
     await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(1);
     expect(bench.hosts.copies(pod.vmid).running).toEqual([]);
@@ -126,16 +117,16 @@ describe("between hosts that only share a storage for backups", () => {
       bench.hosts.script = () => undefined;
       return undefined;
     };
-    expect(await bench.end(await move(pod, to))).toEqual({ state: "failed", errorCode: "ARCHIVE_OUTDATED" });
+    expect(await bench.end(await bench.move(pod, to))).toEqual({ state: "failed", errorCode: "ARCHIVE_OUTDATED" });
     await expectAt(from, pod, "running", 2);
-    expect((await bench.end(await move(pod, to))).state).toBe("succeeded");
+    expect((await bench.end(await bench.move(pod, to))).state).toBe("succeeded");
     await expectAt(to, pod, "running", 2);
   });
 
   test("a stopped pod moves stopped and stays stopped", async () => {
     const [from, to] = twoOf(await bench.nodes(2));
     const pod = await bench.podOn(from, "stopped");
-    expect((await bench.end(await move(pod, to))).state).toBe("succeeded");
+    expect((await bench.end(await bench.move(pod, to))).state).toBe("succeeded");
     await expectAt(to, pod, "stopped", 0);
     expect((await moveRow(pod.id))?.["downtimeMs"]).toBeNull();
   });
@@ -148,7 +139,7 @@ describe("between hosts that only share a storage for backups", () => {
       [from, 3n],
       [to, 4n],
     ] as const) {
-      expect((await bench.end(await move(pod, target))).state).toBe("succeeded");
+      expect((await bench.end(await bench.move(pod, target))).state).toBe("succeeded");
       expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: target.id, generation });
     }
     await expectAt(to, pod, "running", 1);
@@ -174,7 +165,7 @@ describe("between hosts that only share a storage for backups", () => {
       hasFailed = true;
       return end;
     };
-    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "BROKEN" });
+    expect(await bench.end(await bench.move(pod))).toEqual({ state: "failed", errorCode: "BROKEN" });
     await expectAt(from, pod, "running", 1);
     expect(await moveRow(pod.id)).toMatchObject({
       state: "undone",
@@ -183,7 +174,7 @@ describe("between hosts that only share a storage for backups", () => {
       downtimeMs: null,
     });
     // Nothing stands in the way of the next try.
-    expect((await bench.end(await move(pod, to))).state).toBe("succeeded");
+    expect((await bench.end(await bench.move(pod, to))).state).toBe("succeeded");
     await expectAt(to, pod, "running", 1);
   });
 
@@ -194,7 +185,7 @@ describe("between hosts that only share a storage for backups", () => {
       if (command.op?.$case === "verifyBackup") bench.hosts.archives.clear();
       return undefined;
     };
-    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "ARCHIVE_NOT_SEEN" });
+    expect(await bench.end(await bench.move(pod))).toEqual({ state: "failed", errorCode: "ARCHIVE_NOT_SEEN" });
     await expectAt(from, pod, "running", 1);
   });
 
@@ -208,7 +199,7 @@ describe("between hosts that only share a storage for backups", () => {
       retryable: false,
       hadEffect: true,
     });
-    expect((await bench.end(await move(pod))).errorCode).toBe("START_FAILED");
+    expect((await bench.end(await bench.move(pod))).errorCode).toBe("START_FAILED");
     await expectAt(from, pod, "running", 1);
     expect(bench.hosts.carriedOut.slice(-3)).toEqual([
       `ensureAbsent@${to.name}`,
@@ -222,9 +213,9 @@ test("the audit log tells of every move from where to where, and what became of 
   const [from, to] = twoOf(await bench.nodes(2));
   const pod = await bench.podOn(from);
   bench.hosts.script = failing("restore", to, { state: "failed", errorCode: "STORAGE_FULL", retryable: false });
-  await bench.end(await move(pod, to));
+  await bench.end(await bench.move(pod, to));
   bench.hosts.script = () => undefined;
-  await bench.end(await move(pod, to));
+  await bench.end(await bench.move(pod, to));
   const told = sql`SELECT action, detail FROM audit_log WHERE target_id = ${pod.id} AND action IN ('pod.moved', 'pod.move-failed') ORDER BY id`;
   const way = { from: from.name, to: to.name, purpose: "migrate", strategy: "backup-restore" };
   expect(await bench.db.system.query(told)).toEqual([
@@ -238,7 +229,7 @@ describe("inside a cluster", () => {
     const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
     const pod = await bench.podOn(from);
     bench.hosts.away.add(from.id);
-    const task = await move(pod, to);
+    const task = await bench.move(pod, to);
     const asked = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'migrate'`;
     await expect.poll(async () => (await bench.db.system.query(asked)).length, { timeout: 10_000 }).toBe(1);
     expect((await bench.books(pod.id)).stays).toEqual([
@@ -252,7 +243,7 @@ describe("inside a cluster", () => {
   test("Proxmox moves the pod, and its downtime is what the host measured", async () => {
     const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
     const pod = await bench.podOn(from);
-    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    expect((await bench.end(await bench.move(pod))).state).toBe("succeeded");
     await expectAt(to, pod, "running", 1);
     expect(await moveRow(pod.id)).toMatchObject({ strategy: "cluster-migrate", state: "moved", downtimeMs: 1_500 });
     expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
@@ -268,7 +259,7 @@ describe("inside a cluster", () => {
     );
     await bench.db.system.execute(sql`UPDATE nodes SET default_storage = 'ceph' WHERE id IN (${from.id}, ${to.id})`);
     const pod = await bench.podOn(from);
-    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    expect((await bench.end(await bench.move(pod))).state).toBe("succeeded");
     await expectAt(to, pod, "running", 1);
     const [storage] = await bench.db.system.query(sql`SELECT allocated_gb AS gb FROM storages WHERE id = ${shared}`);
     expect(storage).toEqual({ gb: pod.diskGb });
@@ -278,7 +269,7 @@ describe("inside a cluster", () => {
     const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
     const pod = await bench.podOn(from);
     bench.hosts.script = failing("migrate", from, { state: "failed", errorCode: "MEMBER_OFFLINE", retryable: true });
-    const task = await move(pod, to);
+    const task = await bench.move(pod, to);
     const failed = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'migrate' AND state = 'failed'`;
     await expect.poll(async () => (await bench.db.system.query(failed)).length, { timeout: 10_000 }).toBeGreaterThan(0);
     await bench.db.system.execute(sql`
@@ -296,7 +287,7 @@ describe("inside a cluster", () => {
       errorCode: "LINKED_CLONE_NOT_MOVABLE",
       retryable: false,
     });
-    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    expect((await bench.end(await bench.move(pod))).state).toBe("succeeded");
     await expectAt(to, pod, "running", 1);
     expect(await moveRow(pod.id)).toMatchObject({ strategy: "backup-restore" });
   });
@@ -308,7 +299,7 @@ describe("inside a cluster", () => {
       sql`UPDATE storages SET type = 'lvmthin' WHERE node_id = ${from.id} AND holds_root_disks`,
     );
     bench.hosts.script = failing("restore", to, { state: "failed", errorCode: "STORAGE_FULL", retryable: false });
-    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "STORAGE_FULL" });
+    expect(await bench.end(await bench.move(pod))).toEqual({ state: "failed", errorCode: "STORAGE_FULL" });
     await expectAt(from, pod, "running", 1);
   });
 
@@ -321,7 +312,7 @@ describe("inside a cluster", () => {
       retryable: false,
       hadEffect: true,
     });
-    expect((await bench.end(await move(pod))).state).toBe("succeeded");
+    expect((await bench.end(await bench.move(pod))).state).toBe("succeeded");
     await expectAt(to, pod, "running", 1);
   });
 
@@ -334,7 +325,7 @@ describe("inside a cluster", () => {
       bench.hosts.forgetMoves = true;
       return { state: "failed", errorCode: "HOST_UNKNOWN", retryable: false, hadEffect: true };
     };
-    expect(await bench.end(await move(pod))).toEqual({ state: "failed", errorCode: "HOST_UNKNOWN" });
+    expect(await bench.end(await bench.move(pod))).toEqual({ state: "failed", errorCode: "HOST_UNKNOWN" });
     await expect.poll(async () => (await moveRow(pod.id))?.["state"], { timeout: 10_000 }).toBe("moved");
     await expectAt(to, pod, "running", 1);
   });
@@ -349,7 +340,7 @@ test("negative control: the model of the hosts tells of a pod that runs twice", 
     bench.hosts.start(from.id, pod.vmid);
     return { state: "succeeded", lies: true };
   };
-  expect((await bench.end(await move(pod, to))).state).toBe("succeeded");
+  expect((await bench.end(await bench.move(pod, to))).state).toBe("succeeded");
   expect(bench.hosts.doubleRuns.splice(0)).not.toEqual([]);
 });
 

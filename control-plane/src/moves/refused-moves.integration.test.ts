@@ -12,13 +12,6 @@ beforeEach(() => {
   bench.work();
 });
 
-async function move(pod: Pod, target?: BenchNode): Promise<string> {
-  const who = { actor: systemActor("test"), requestId: newId() };
-  const request = { targetNodeId: target?.id, reason: "test" };
-  const locked = await bench.podNow(pod.id);
-  return (await bench.inSystem((tx) => requestMove(tx, bench.fleet, who, locked, request))).task.id;
-}
-
 /** The pod runs where it was, with everything that it wrote, and holds no other place. */
 async function expectStays(node: BenchNode, pod: Pod): Promise<void> {
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: node.id, status: "active", desiredPower: "running" });
@@ -30,19 +23,19 @@ async function expectStays(node: BenchNode, pod: Pod): Promise<void> {
 test("a move is refused to where the pod is, to where nothing leads, where there is no room, and beside other work", async () => {
   const [from, lonely] = twoOf(await bench.nodes(2, { backups: false }));
   const pod = await bench.podOn(from);
-  await expect(move(pod, from)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
-  await expect(move(pod, lonely)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
+  await expect(bench.move(pod, from)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
+  await expect(bench.move(pod, lonely)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
   const [a, b] = twoOf(await bench.nodes(2));
   await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = cpu_total WHERE node_id = ${b.id}`);
   const crowded = await bench.podOn(a);
-  await expect(move(crowded, b)).rejects.toMatchObject({
+  await expect(bench.move(crowded, b)).rejects.toMatchObject({
     code: "NO_CAPACITY",
     verdict: { rejected: expect.arrayContaining([expect.objectContaining({ nodeId: b.id, filter: "cpu" })]) },
   });
   await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = 0 WHERE node_id = ${b.id}`);
   bench.hosts.away.add(a.id);
-  const task = await move(crowded, b);
-  await expect(move(crowded, b)).rejects.toMatchObject({ code: "POD_BUSY" });
+  const task = await bench.move(crowded, b);
+  await expect(bench.move(crowded, b)).rejects.toMatchObject({ code: "POD_BUSY" });
   bench.hosts.away.clear();
   expect((await bench.end(task)).state).toBe("succeeded");
 });
@@ -53,18 +46,18 @@ test("a move is refused of a pod with a snapshot by an archive, which would not 
   const [alone] = twoOf(await bench.nodes(2));
   const pod = await bench.podOn(alone);
   await bench.giveVolumes(alone, pod, snapshot);
-  await expect(move(pod)).rejects.toMatchObject(refusal);
+  await expect(bench.move(pod)).rejects.toMatchObject(refusal);
   const [from, to] = twoOf(await bench.nodes(2, { cluster: true }));
   const other = await bench.podOn(from);
   await bench.giveVolumes(from, other, snapshot);
-  await expect(move(other, to)).rejects.toMatchObject(refusal);
+  await expect(bench.move(other, to)).rejects.toMatchObject(refusal);
   await bench.db.system.execute(
     sql`UPDATE storages SET type = 'zfspool' WHERE node_id = ANY(${[from.id, to.id]}::uuid[]) AND holds_root_disks`,
   );
   await bench.db.system.execute(
     sql`UPDATE cloud_pods SET template = 'local:vztmpl/any.tar.zst' WHERE id = ${other.id}`,
   );
-  expect((await bench.end(await move(other, to))).state).toBe("succeeded");
+  expect((await bench.end(await bench.move(other, to))).state).toBe("succeeded");
   const way = sql`SELECT strategy FROM cloud_pod_moves WHERE pod_id = ${other.id}`;
   expect(await bench.db.system.query(way)).toEqual([{ strategy: "cluster-migrate" }]);
 });
@@ -76,7 +69,7 @@ test("a move is refused by a host that finds a snapshot which nobody knew of, an
     command.op?.$case === "migrate"
       ? { state: "failed", errorCode: "SNAPSHOT_NOT_MOVABLE", retryable: false }
       : undefined;
-  expect(await bench.end(await move(pod, to))).toEqual({ state: "failed", errorCode: "SNAPSHOT_NOT_MOVABLE" });
+  expect(await bench.end(await bench.move(pod, to))).toEqual({ state: "failed", errorCode: "SNAPSHOT_NOT_MOVABLE" });
   expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
   await expectStays(from, pod);
 });
@@ -109,7 +102,7 @@ test("a move is refused of a pod that has its place already because its host is 
   const pod = await bench.podOn(from);
   const order = { purpose: "drain", reason: "test", requestedBy: "test" } as const;
   await bench.inSystem((tx) => reserveMove(tx, bench.fleet, pod, order));
-  await expect(move(pod, to)).rejects.toMatchObject({ code: "MOVE_RESERVED" });
+  await expect(bench.move(pod, to)).rejects.toMatchObject({ code: "MOVE_RESERVED" });
 });
 
 function twoOf(nodes: readonly BenchNode[]): [BenchNode, BenchNode] {
