@@ -295,21 +295,18 @@ describe("commands", () => {
     }
     const agent = await connect(host);
     await until("the first window", () => agent.commands().length === 64);
-    const answered = new Set<string>();
+    const answers = new Map<string, Promise<void>>();
     await until("all commands", () => {
       for (const { commandId } of agent.commands()) {
-        if (answered.has(commandId)) continue;
-        answered.add(commandId);
-        void agent.succeed({ commandId, generation: 0n });
+        if (!answers.has(commandId)) answers.set(commandId, agent.succeed({ commandId, generation: 0n }));
       }
-      return answered.size === ids.length;
+      return answers.size === ids.length;
     });
+    await Promise.all(answers.values());
     expect(agent.commands().map((command: Command) => command.commandId)).toEqual(ids);
-    await until("all results", async () => {
-      const [row] = await db.system.query<{ open: number }>(sql`
-        SELECT count(*)::integer AS open FROM node_commands WHERE node_id = ${host.nodeId} AND finished_at IS NULL`);
-      return row?.open === 0;
-    });
+    const [row] = await db.system.query<{ open: number }>(sql`
+      SELECT count(*)::integer AS open FROM node_commands WHERE node_id = ${host.nodeId} AND finished_at IS NULL`);
+    expect(row?.open).toBe(0);
   });
 
   test("a tenant's order reaches the agent at once", async () => {
