@@ -64,11 +64,12 @@ async function identityOf(name: string): Promise<{ issuer: string; believed: num
   return { issuer: certificate.issuer, believed: bundle.match(/BEGIN CERTIFICATE/g)?.length ?? 0 };
 }
 
-/** Who has signed the certificate that a gateway shows now. */
-async function gatewayIssuer(): Promise<string> {
+/** Who has signed the certificate that a replica's gateway shows now. */
+async function gatewayIssuer({ url }: Stack["replicas"][number]): Promise<string> {
   const { port } = stack.front.gateway;
+  const host = new URL(url).hostname;
   return await new Promise((resolve, reject) => {
-    const socket = connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ALPNProtocols: ["h2"] }, () => {
+    const socket = connect({ port, host, rejectUnauthorized: false, ALPNProtocols: ["h2"] }, () => {
       resolve(socket.getPeerX509Certificate()?.issuer ?? "");
       socket.destroy();
     });
@@ -92,7 +93,8 @@ test("another authority takes over while the fleet works, and a host that slept 
   expect(await rotate("--force")).toMatch(/^The next certificate authority signs from now on;/);
   const { active } = await authorities();
   expect(active.id).not.toBe(former.id);
-  await until("gateways show the new one", async () => (await gatewayIssuer()) === nameOf(active.pem), 30_000);
+  for (const replica of stack.replicas)
+    await until("gateways show the new one", async () => (await gatewayIssuer(replica)) === nameOf(active.pem), 30_000);
   await until("pve1 has a new certificate", async () => {
     await rotate();
     return (await identityOf("pve1")).issuer === nameOf(active.pem);
