@@ -13,7 +13,7 @@ import type { Host } from "./layout.ts";
 import { localTime } from "./local-time.ts";
 import { acquireMutex } from "./mutex.ts";
 import { decimal, flag, integer, oneOf, storageId, text, vmid } from "./option-schema.ts";
-import { pause } from "./pace.ts";
+import { pause, pauseUnscaled } from "./pace.ts";
 import { bringDown, bringUp } from "./pct/power.ts";
 import { volidOf } from "./pct/disks.ts";
 import { isRunning } from "./running-record.ts";
@@ -123,7 +123,7 @@ async function backUp(task: Task<DumpOrder>): Promise<void> {
   const { host, payload } = task;
   const { vmid: id } = payload;
   if (!hasConfig(host, id)) throw new CommandFailure(`unable to find VM '${id}'`);
-  const started = Date.now();
+  const started = await untilNameIsFree(task);
   const log: string[] = [];
   const say = (line: string): void => {
     log.push(`${localTime(Date.now())} INFO: ${line}`);
@@ -234,6 +234,16 @@ function prune({ folder, vmid: id, keepLast: keep }: DumpOrder, say: (line: stri
 function keepLast(spec: string | undefined): number | null {
   const count = /(?:^|,)keep-last=(\d+)/u.exec(spec ?? "")?.[1];
   return count === undefined ? null : Number(count);
+}
+
+/** Archives are named by the second, and no real backup ends within the one in which it began. @returns ms since 1970 UTC */
+async function untilNameIsFree({ payload }: Task<DumpOrder>): Promise<number> {
+  for (;;) {
+    const now = Date.now();
+    const taken = namesIn(payload.folder ?? "").some((name) => name.startsWith(`${archiveName(payload, now)}.tar`));
+    if (!taken) return now;
+    await pauseUnscaled(1_000 - (now % 1_000));
+  }
 }
 
 function archiveName({ vmid: id }: DumpOrder, startedMs: number): string {
