@@ -42,6 +42,13 @@ test("a host that is cordoned shows since when, apart from since when it is onli
     /^cordoned: +disk is failing, since 2026-03-02T09:30:00\.000Z \(30m\), by user:ada, until 2026-03-02T12:00:00\.000Z$/m,
   );
   expect(renderNode({ ...node, schedulable: true }, nowMs)).not.toContain("cordoned");
+  expect(renderNodes([node], nowMs)).toContain(" online, cordoned ");
+});
+
+test("a host that was removed is that and not cordoned", () => {
+  const removed = { ...node, state: "removed" };
+  expect(renderNodes([removed], nowMs)).toMatch(/ removed +2h /);
+  expect(renderNode(removed, nowMs)).not.toContain("cordoned");
 });
 
 test("the list of hosts shows the room on their storages for root disks", () => {

@@ -41,7 +41,7 @@ export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
     region: node.region,
     cluster: node.cluster ?? undefined,
     state: `${node.state} since ${node.stateSince} (${formatAge(node.stateSince, nowMs)})`,
-    cordoned: node.schedulable ? undefined : cordonOf(node, nowMs),
+    cordoned: node.schedulable || node.state === "removed" ? undefined : cordonOf(node, nowMs),
     note: node.maintenanceNote ?? undefined,
     labels: labelsOf(node.labels),
     cpu: `${node.cpu.allocated} of ${countOf(node.cpu.allocatable, "core")} promised, ${node.cpu.free} free`,
@@ -103,6 +103,7 @@ function diskOf({ storages }: Node): string | null {
   return `${sum(({ allocatedGb }) => allocatedGb)}/${sum(({ allocatableGb }) => allocatableGb)} GB`;
 }
 
+/** Who is no more in the fleet is closed for good: that is no cordon. */
 function standingOf({ state, schedulable }: Node): string {
-  return schedulable ? state : `${state}, cordoned`;
+  return schedulable || state === "removed" ? state : `${state}, cordoned`;
 }
