@@ -29,7 +29,7 @@ export function addMigrateCommand(pods: Command): void {
       await withCli(options, async (cli) => {
         if (options.dryRun === true) {
           const planned = await cli.api.call("previewMigrate", { pod, body });
-          cli.show(planned, renderPlannedMove);
+          cli.show(planned, (move) => renderPlannedMove(move, target));
           requireTarget(planned.body);
           return;
         }

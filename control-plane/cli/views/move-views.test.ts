@@ -52,8 +52,10 @@ test("one pod's move in words, and the exit code that the real one would have", 
     ].join("\n"),
   );
   expect(renderPlannedMove(nowhere("NO_WAY"))).toMatch(/^shop-2 \(100001\) would not move\./);
-  const codes = [move, nowhere("NO_CAPACITY"), nowhere("NO_WAY")].map((one) => exitOf(() => requireTarget(one)));
-  expect(codes).toEqual([0, 6, 4]);
+  expect(renderPlannedMove(nowhere("NO_WAY"), "pve9")).toMatch(/^shop-2 \(100001\) would not move to pve9\./);
+  const blocked = ["NO_CAPACITY", "NO_HOST", "NO_WAY"].map(nowhere);
+  const codes = [move, ...blocked].map((one) => exitOf(() => requireTarget(one)));
+  expect(codes).toEqual([0, 6, 6, 4]);
 });
 
 test("a host's plan: a line for each pod; what would stay is told by pod", () => {

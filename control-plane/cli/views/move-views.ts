@@ -7,11 +7,12 @@ import { renderTable } from "../terminal/table.ts";
 type PlannedMove = AnswerOf<"previewMigrate">;
 type Plan = AnswerOf<"previewDrain">;
 
-/** What would be done about one pod, in words. */
-export function renderPlannedMove(move: PlannedMove): string {
+/** What would be done about one pod, in words. `wanted`: the host that was named for it. */
+export function renderPlannedMove(move: PlannedMove, wanted?: string): string {
   const { target, strategy, backupsLeftBehind: behind, commands } = move;
   const name = nameOf(move);
-  if (target === null) return `${name} would not move.\nNothing was changed.`;
+  if (target === null)
+    return `${name} would not move${wanted === undefined ? "" : ` to ${wanted}`}.\nNothing was changed.`;
   return [
     `${name} would move to ${target.node} (storage ${target.storage}) by ${strategy ?? "an unknown way"}.`,
     `Away: ${costOf(move.expectedDowntimeMs)}; all of it: ${costOf(move.expectedDurationMs)}`,
@@ -30,7 +31,8 @@ export function renderPlannedMove(move: PlannedMove): string {
 /** @throws DomainError of the kind that the real request would be refused with */
 export function requireTarget({ blocker }: PlannedMove): void {
   if (blocker === null) return;
-  const kind = blocker.code === "NO_CAPACITY" ? "no-capacity" : "wrong-state";
+  const isFull = blocker.code === "NO_CAPACITY" || blocker.code === "NO_HOST";
+  const kind = isFull ? "no-capacity" : "wrong-state";
   throw new DomainError(kind, blocker.code, blocker.message);
 }
 

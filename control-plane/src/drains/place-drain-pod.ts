@@ -56,8 +56,7 @@ export async function claimForDrain(tx: Transaction, fleet: FleetView, drain: Dr
 /** What an operator is told of a pod that found no place. @throws whatever is no refusal */
 export function blockerFrom(error: unknown): Blocker {
   if (error instanceof NoCapacityError) return noPlace(error.verdict);
-  if (error instanceof DomainError)
-    return { code: error.code === "MOVE_IMPOSSIBLE" ? "NO_WAY" : error.code, message: error.message };
+  if (error instanceof DomainError) return { code: error.code, message: error.message };
   throw error;
 }
 

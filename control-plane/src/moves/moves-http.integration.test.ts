@@ -66,7 +66,7 @@ test("an operator sees first what a move would do, then has it done and sees wha
   });
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id });
   expect(await call("POST", `${path}?dryRun=true`, { ...wish, target: from.name })).toMatchObject({
-    json: { target: null, blocker: { code: "NO_WAY" } },
+    json: { target: null, blocker: { code: "NO_WAY", message: `The pod is on ${from.name} already.` } },
   });
   const asked = await call("POST", path, wish);
   expect(asked).toMatchObject({ status: 202, json: { task: { type: "migrate" } } });
@@ -87,7 +87,7 @@ test("an operator sees first what a move would do, then has it done and sees wha
   expect(await call("POST", path, { reason: "x", target: "nowhere" })).toMatchObject({ status: 404 });
   expect(await call("POST", path, { reason: "x", target: to.name })).toMatchObject({
     status: 409,
-    json: { error: "MOVE_IMPOSSIBLE" },
+    json: { error: "NO_WAY", detail: `The pod is on ${to.name} already.` },
   });
 });
 

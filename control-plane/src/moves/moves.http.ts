@@ -17,7 +17,8 @@ import { planMoves, type PlannedMove } from "./plan-moves.ts";
 import type { PlannedCommand } from "./planned-commands.ts";
 import { readPlannedCommands } from "./read-planned-commands.ts";
 import { readPodsToMove, readSurroundings } from "./read-surroundings.ts";
-import { requestMove, requireHostOnline, requireMovable } from "./request-move.ts";
+import { refuseReserved, requestMove, requireHostOnline, requireMovable } from "./request-move.ts";
+import { noWayTo } from "./reserve-move.ts";
 
 /** What the routes of moves need. */
 export interface MoveRouteDeps {
@@ -86,11 +87,14 @@ async function planOne(
 ): Promise<{ planned: PlannedMove; commands: PlannedCommand[] }> {
   requireMovable(pod);
   await requireHostOnline(tx, pod);
+  await refuseReserved(tx, pod);
   const pods = pod.nodeId === null ? [] : await readPodsToMove(tx, pod.nodeId, pod.id);
   const around = await readSurroundings(tx, pod.nodeId ?? pod.id, pods, await fleet.fresh(tx));
   const reach = around.reach.filter(({ nodeId }) => targetNodeId === undefined || nodeId === targetNodeId);
-  const [planned] = planMoves(pods, { ...around, reach }, 1).moves;
-  if (planned === undefined || pod.nodeId === null) throw new Error(`pod ${pod.id} has no place`);
+  const [found] = planMoves(pods, { ...around, reach }, 1).moves;
+  if (found === undefined || pod.nodeId === null) throw new Error(`pod ${pod.id} has no place`);
+  const planned =
+    found.blocker?.code === "NO_WAY" ? { ...found, blocker: await noWayTo(tx, pod, targetNodeId) } : found;
   const known = pods.map((one) => ({ pod: one, runs: one.runs }));
   const [commands = []] = await readPlannedCommands(tx, pod.nodeId, [planned], known);
   return { planned, commands };

@@ -20,3 +20,18 @@ export function noPlace({ rejected, reasons }: Pick<PlacementVerdict, "rejected"
     ? { code: "NO_CAPACITY", message: `No host that could take it has room (${why}).` }
     : { code: "NO_HOST", message: `No host could take it (${why}).` };
 }
+
+/**
+ * Why nothing leads from a pod's host to another one, or to the one that was named.
+ * @param named undefined: any would have done
+ */
+export function noWay(named?: { readonly node: string; readonly isItsOwn: boolean }): Blocker {
+  return { code: "NO_WAY", message: whyNoWay(named) };
+}
+
+function whyNoWay(named: Parameters<typeof noWay>[0]): string {
+  if (named === undefined)
+    return "No other host is in the same Proxmox cluster or sees a storage for backups that this one sees too.";
+  if (named.isItsOwn) return `The pod is on ${named.node} already.`;
+  return `${named.node} cannot take it: it is neither in the same Proxmox cluster nor sees a storage for backups that the pod's host sees too.`;
+}

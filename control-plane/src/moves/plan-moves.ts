@@ -7,7 +7,7 @@ import { expectedCost, totalDurationMs, type PastMove } from "./expected-downtim
 import type { MoveStrategy } from "./move.ts";
 import { blockedByVolumes, strategyFor, type Reach, type SourceDisk } from "./reach.ts";
 import { moveRequest } from "./move-request.ts";
-import { noPlace } from "./no-place.ts";
+import { noPlace, noWay } from "./no-place.ts";
 
 /** Why a pod cannot move, by name and in words. */
 export interface Blocker {
@@ -127,10 +127,7 @@ function findTarget(
     verdict = verdictOf(ranking, undefined, keptVerdict);
   }
   if (verdict !== undefined) return { blocker: noPlace(verdict) };
-  const volumes = blockedByVolumes(pod.disk, reach);
-  if (volumes !== undefined) return { blocker: volumes };
-  const message = "No other host is in the same Proxmox cluster or sees a storage for backups that this one sees too.";
-  return { blocker: { code: "NO_WAY", message } };
+  return { blocker: blockedByVolumes(pod.disk, reach) ?? noWay() };
 }
 
 function footprintOf(pod: PodToMove, neighbours: readonly Neighbour[]): TenantFootprint {

@@ -23,8 +23,9 @@ async function expectStays(node: BenchNode, pod: Pod): Promise<void> {
 test("a move is refused to where the pod is, to where nothing leads, where there is no room, and beside other work", async () => {
   const [from, lonely] = twoOf(await bench.nodes(2, { backups: false }));
   const pod = await bench.podOn(from);
-  await expect(bench.move(pod, from)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
-  await expect(bench.move(pod, lonely)).rejects.toMatchObject({ code: "MOVE_IMPOSSIBLE" });
+  await expect(bench.move(pod, from)).rejects.toMatchObject({ code: "NO_WAY" });
+  const message = expect.stringContaining(`${lonely.name} cannot take it: `);
+  await expect(bench.move(pod, lonely)).rejects.toMatchObject({ code: "NO_WAY", message });
   const [a, b] = twoOf(await bench.nodes(2));
   await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = cpu_total WHERE node_id = ${b.id}`);
   const crowded = await bench.podOn(a);

@@ -23,7 +23,7 @@ export interface MoveRequest {
 
 /**
  * Asks for the move of one pod: the place is claimed and the task queued together. The pod's row is locked.
- * @throws DomainError `POD_WRONG_STATE`, `NODE_NOT_ONLINE`, `POD_BUSY`, `MOVE_RESERVED`, `MOVE_IMPOSSIBLE`; NoCapacityError
+ * @throws DomainError `POD_WRONG_STATE`, `NODE_NOT_ONLINE`, `POD_BUSY`, `MOVE_RESERVED`, `NO_WAY`, `MORE_THAN_A_POD`; NoCapacityError
  */
 export async function requestMove(
   tx: Transaction,
@@ -133,7 +133,8 @@ export async function requireHostOnline(tx: Queryable, { nodeId }: Pod): Promise
   throw new DomainError("wrong-state", "NODE_NOT_ONLINE", message, { details: { state } });
 }
 
-async function refuseReserved(tx: Transaction, pod: Pod): Promise<void> {
+/** @throws DomainError `MOVE_RESERVED` while a drain keeps a place for the pod */
+export async function refuseReserved(tx: Queryable, pod: Pod): Promise<void> {
   const reserved = await tx.query(sql`SELECT FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'reserved'`);
   if (reserved.length === 0) return;
   throw new DomainError(

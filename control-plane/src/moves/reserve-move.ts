@@ -10,6 +10,7 @@ import { NoCapacityError } from "../scheduling/no-capacity.ts";
 import { placePod, type Placement } from "../scheduling/place-pod.ts";
 import { lockMove, type Move, type MovePurpose, type MoveStrategy } from "./move.ts";
 import { moveRequest } from "./move-request.ts";
+import { noWay } from "./no-place.ts";
 import type { Blocker } from "./plan-moves.ts";
 import { archiveStorageFor, blockedByVolumes, readReach, readSourceDisks, strategyFor } from "./reach.ts";
 
@@ -31,13 +32,13 @@ export interface MoveOrder {
  * Claims a place on another host for a pod, before anything else is done: inside the cluster where it can, since
  * that moves least, else where an archive can go. The pod's row is locked; this comes after every other lock of the
  * transaction.
- * @throws DomainError `MOVE_IMPOSSIBLE` when no host can be reached, `MORE_THAN_A_POD`; NoCapacityError when none of those has room
+ * @throws DomainError `NO_WAY` when no host can be reached, `MORE_THAN_A_POD`, `NO_CLAIM`; NoCapacityError when none of those has room
  */
 export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, order: MoveOrder): Promise<Move> {
-  if (pod.nodeId === null) throw impossible("The pod has no place that it could leave.");
+  if (pod.nodeId === null) throw refusedFor({ code: "NO_CLAIM", message: "The pod has no place that it could leave." });
   const [reached, disks] = await Promise.all([readReach(tx, pod.nodeId), readSourceDisks(tx, [pod.id])]);
   const disk = disks.get(pod.id);
-  if (disk === undefined) throw impossible("The pod holds no room on its host.");
+  if (disk === undefined) throw refusedFor({ code: "NO_CLAIM", message: "The pod holds no room on its host." });
   const { targetNodeId, except = [] } = order;
   const wanted = reached.filter(
     ({ nodeId }) => (targetNodeId === undefined || nodeId === targetNodeId) && !except.includes(nodeId),
@@ -65,8 +66,7 @@ export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, ord
       full = error;
     }
   }
-  const volumes = blockedByVolumes(disk, wanted);
-  throw full ?? (volumes === undefined ? impossible(whyUnreachable(pod, targetNodeId)) : refusedFor(volumes));
+  throw full ?? refusedFor(blockedByVolumes(disk, wanted) ?? (await noWayTo(tx, pod, targetNodeId)));
 }
 
 /** Whether the pod shall run, as far as anybody but its host decides. */
@@ -99,15 +99,12 @@ export async function insertMove(tx: Queryable, pod: Pod, order: MoveOrder, chos
   return await lockMove(tx, id);
 }
 
-function whyUnreachable(pod: Pod, targetNodeId: string | undefined): string {
-  if (targetNodeId === pod.nodeId) return "The pod is on that host already.";
-  return targetNodeId === undefined
-    ? "No other host can take it: none is in the same Proxmox cluster or sees a storage for backups that the pod's host sees too."
-    : "That host cannot take it: it is neither in the same Proxmox cluster nor sees a storage for backups that the pod's host sees too.";
-}
-
-function impossible(message: string): DomainError {
-  return refusedFor({ code: "MOVE_IMPOSSIBLE", message });
+/** Why nothing leads from a pod's host to the one that was named, or to any. */
+export async function noWayTo(tx: Queryable, pod: Pod, targetNodeId: string | undefined): Promise<Blocker> {
+  const [host] = await tx.query<{ node: string }>(
+    sql`SELECT name AS node FROM nodes WHERE id = ${targetNodeId ?? null}`,
+  );
+  return noWay(host === undefined ? undefined : { node: host.node, isItsOwn: pod.nodeId === targetNodeId });
 }
 
 function refusedFor({ code, message }: Blocker): DomainError {
