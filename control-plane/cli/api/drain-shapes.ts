@@ -56,6 +56,7 @@ export const drain = z.object({
 
 export const drainDetail = drain.extend({
   percent: z.number(),
+  waitsFor: z.string().nullable(),
   counts: z.record(z.string(), z.number()),
   downtimeMs: z.object({ p50: z.number(), p95: z.number(), max: z.number() }).nullable(),
   pods: z.array(

@@ -37,6 +37,7 @@ const drain = {
   finishedAt: null,
   returnedAt: null,
   percent: 46,
+  waitsFor: null,
   counts: { moved: 1, moving: 1, claimed: 1 },
   downtimeMs: { p50: 300, p95: 21_000, max: 21_000 },
   pods: [waiting, moved, moving],
@@ -66,6 +67,13 @@ test("progress: the whole, then those on their way, what keeps others, and who i
   expect(drainLines({ ...incomplete, pods: [moved, blocked] })[1]).toBe(
     "  shop-4 (100003): blocked, No reachable host has room.",
   );
+  const copy = "pve1 has yet to say that nothing is left there of shop-3 (100002); it is offline.";
+  const allMoved = { ...drain, percent: 99, waitsFor: copy, counts: { moved: 1 }, pods: [moved] };
+  expect(drainLines(allMoved).slice(0, 2)).toEqual([
+    "pve1 [########################]  99 % moving: 1 moved",
+    `  waits: ${copy}`,
+  ]);
+  expect(renderDrain(allMoved, 0)).toMatch(/^waits for: +pve1 has yet to say /m);
   expect(drainLines({ ...drain, cancelRequestedAt: "2026-01-01T00:01:00Z" })[0]).toContain("moving, being cancelled");
   expect(drainLines({ ...drain, state: "planning", percent: 100, pods: [], counts: {} })).toEqual(["pve1 planning"]);
 });

@@ -37,6 +37,7 @@ export function renderDrain(drain: DrainDetail, nowMs: number): string {
     [drain.kind]: drain.node,
     state: isUnread(drain) ? standingOf(drain) : `${standingOf(drain)}, ${drain.percent} %`,
     outcome: drain.outcome ?? undefined,
+    "waits for": drain.waitsFor ?? undefined,
     pods: isUnread(drain) ? undefined : countsOf(drain),
     reason: drain.reason,
     by: drain.requestedByEmail ?? drain.requestedBy,
@@ -78,13 +79,14 @@ function tableOf(pods: readonly DrainPod[]): string {
 
 /** How far a drain is, then each pod that does not just wait its turn: those on their way first, then what keeps others. */
 export function drainLines(drain: DrainDetail): string[] {
-  const { node, percent, pods } = drain;
+  const { node, percent, pods, waitsFor } = drain;
   if (isUnread(drain)) return [`${node} ${standingOf(drain)}`];
   const bar = `${progressBar(percent, barWidth)} ${String(percent).padStart(3)} %`;
   const told = pods.filter(({ state, blocker }) => blocker !== null || (state !== "pending" && state !== "claimed"));
   const rank = ({ state }: DrainPod): number => (state === "moving" ? 0 : hasLeft(state) ? 2 : 1);
   return [
     `${node} ${bar} ${standingOf(drain)}: ${countsOf(drain)}`,
+    ...(waitsFor === null ? [] : [`  waits: ${waitsFor}`]),
     ...told.toSorted((a, b) => rank(a) - rank(b)).map((pod) => `  ${progressOf(pod)}`),
   ];
 }

@@ -1,10 +1,11 @@
 import { z } from "@hono/zod-openapi";
-import { drainPodStates, drainStates } from "@cloudpods/shared/drain-lifecycle";
+import { drainPodHasLeft, drainPodStates, drainStates, type DrainPodState } from "@cloudpods/shared/drain-lifecycle";
 import { timestamp, uuid } from "../http/fields.ts";
 import { plannedMoveView } from "../moves/move-views.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Drain } from "./drain.ts";
+import { readHeldRooms } from "./read-drain-facts.ts";
 
 const podView = z.object({
   podId: uuid,
@@ -54,7 +55,10 @@ export const drainView = z
 /** A drain by itself, with each of its pods. */
 export const drainDetail = drainView
   .extend({
-    percent: z.number().int(),
+    percent: z.number().int().openapi({ description: "100 only of a host that is drained." }),
+    waitsFor: z.string().nullable().openapi({
+      description: "Once all pods have left: what the drain waits for, e.g. a copy that is not gone from the host yet.",
+    }),
     counts: z.record(z.string(), z.number().int()).openapi({ description: "How many pods are in which state." }),
     downtimeMs: z
       .object({ p50: z.number().int(), p95: z.number().int(), max: z.number().int() })
@@ -106,10 +110,10 @@ export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Pro
   const counts: Record<string, number> = {};
   for (const { state } of pods) counts[state] = (counts[state] ?? 0) + 1;
   const away = pods.flatMap(({ downtimeMs }) => (downtimeMs === null ? [] : [downtimeMs])).toSorted((a, b) => a - b);
-  const total = pods.reduce((sum, { percent }) => sum + percent, 0);
   return {
     ...drain,
-    percent: pods.length === 0 ? 100 : Math.floor(total / pods.length),
+    percent: percentOf(drain, pods),
+    waitsFor: await waitsFor(tx, drain, pods),
     counts,
     downtimeMs:
       away.length === 0 ? null : { p50: quantile(away, 0.5), p95: quantile(away, 0.95), max: away.at(-1) ?? 0 },
@@ -119,4 +123,30 @@ export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Pro
 
 function quantile(sorted: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? 0;
+}
+
+/** The pods alone do not make a host empty: its word that nothing is left of them does. */
+function percentOf({ state }: Drain, pods: readonly { readonly percent: number }[]): number {
+  if (state === "drained") return 100;
+  const total = pods.reduce((sum, { percent }) => sum + percent, 0);
+  return pods.length === 0 ? 0 : Math.min(99, Math.floor(total / pods.length));
+}
+
+const namedMax = 5;
+
+async function waitsFor(
+  tx: Queryable,
+  { kind, nodeId, node, finishedAt }: Drain,
+  pods: readonly { readonly state: DrainPodState }[],
+): Promise<string | null> {
+  if (kind !== "drain" || finishedAt !== null || !pods.every(({ state }) => drainPodHasLeft[state])) return null;
+  const [held, [status]] = await Promise.all([
+    readHeldRooms(tx, nodeId),
+    tx.query<{ state: string }>(sql`SELECT state FROM node_status WHERE node_id = ${nodeId}`),
+  ]);
+  if (held.length === 0) return null;
+  const named = held.slice(0, namedMax).map(({ name, vmid }) => `${name} (${vmid})`);
+  const more = held.length > named.length ? ` and ${held.length - named.length} more` : "";
+  const standing = status === undefined || status.state === "online" ? "" : `; it is ${status.state}`;
+  return `${node} has yet to say that nothing is left there of ${named.join(", ")}${more}${standing}.`;
 }

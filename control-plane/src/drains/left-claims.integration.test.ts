@@ -29,7 +29,12 @@ test("a host is not drained as long as a copy of a pod that has left may be on i
     return (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json;
   };
   await expect.poll(async () => (await seen())["counts"], { timeout: 20_000 }).toEqual({ moved: 1 });
-  expect(await seen()).toMatchObject({ state: "moving", finishedAt: null });
+  expect(await seen()).toMatchObject({
+    state: "moving",
+    finishedAt: null,
+    percent: 99,
+    waitsFor: `${from.name} has yet to say that nothing is left there of shop (${pod.vmid}); it is offline.`,
+  });
   expect(bench.hosts.copies(pod.vmid).running).toEqual([to.id]);
   await setState("online");
   bench.hosts.away.clear();
@@ -42,5 +47,10 @@ test("a host is not drained as long as a copy of a pod that has left may be on i
       { timeout: 10_000, interval: 20 },
     )
     .toBe(1);
-  expect(await drains.driveToEnd(from)).toMatchObject({ state: "drained", counts: { moved: 1 } });
+  expect(await drains.driveToEnd(from)).toMatchObject({
+    state: "drained",
+    percent: 100,
+    waitsFor: null,
+    counts: { moved: 1 },
+  });
 });

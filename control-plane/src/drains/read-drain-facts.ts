@@ -36,12 +36,17 @@ export async function enlistPods(tx: Queryable, drain: Pick<Drain, "id" | "nodeI
     ON CONFLICT (drain_id, pod_id) DO NOTHING`);
 }
 
+/** The pods that have left a host and whose room there is not free yet: a copy of them may be on it. */
+export async function readHeldRooms(tx: Queryable, nodeId: string): Promise<{ name: string; vmid: number }[]> {
+  return await tx.query<{ name: string; vmid: number }>(sql`
+    SELECT p.name, p.vmid FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id
+    WHERE k.node_id = ${nodeId} AND p.node_id IS DISTINCT FROM k.node_id ORDER BY p.vmid`);
+}
+
 /** Everything that the next decision about a drain rests on, in one statement each, with pods that have come to the host. */
 export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<DrainFacts> {
   // In this order: a pod that comes to the host meanwhile is among the pods at the latest when its claim is none of another.
-  const [held] = await tx.query<{ claims: number }>(sql`
-    SELECT count(*)::integer AS claims FROM node_claims k JOIN cloud_pods p ON p.id = k.pod_id
-    WHERE k.node_id = ${drain.nodeId} AND p.node_id IS DISTINCT FROM k.node_id`);
+  const held = await readHeldRooms(tx, drain.nodeId);
   await enlistPods(tx, drain);
   const pods = await tx.query<PodRow>(sql`
     SELECT d.pod_id AS "podId", d.state, d.blocker_code AS reason, d.blocker_code IN ('NO_CAPACITY', 'NO_HOST') AND (m.id IS NOT NULL OR ${drain.kind === "evacuation"}) AS "canWait",
@@ -67,7 +72,7 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
     deadlineMs: deadlineAt.getTime(),
     isCancelled: cancelRequestedAt !== null,
     isHostBack: await isHostBack(tx, drain),
-    claimsLeft: held?.claims ?? 0,
+    claimsLeft: held.length,
     pods: pods.map(({ move, reason, canWait, ...pod }): DrainPodFacts => ({
       ...pod,
       move: move ?? undefined,
