@@ -10,7 +10,6 @@ import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { askHosts } from "../moves/ask-hosts.ts";
 import { toPlannedMoveView } from "../moves/move-views.ts";
-import { lockNode } from "../nodes/change-node.ts";
 import { findNodeId } from "../nodes/find-node.ts";
 import type { Queryable, Transaction } from "../platform/database.ts";
 import type { Hints } from "../platform/hints.ts";
@@ -19,7 +18,14 @@ import type { FleetView } from "../scheduling/fleet-view.ts";
 import { describeDrain, drainDetail, drainPlanView, drainView } from "./drain-view.ts";
 import { selectDrains, type Drain } from "./drain.ts";
 import { planDrain, planEvacuation, type HostPlan } from "./plan-drain.ts";
-import { cancelDrain, noDrain, requireGone, startDrain, startEvacuation } from "./start-drain.ts";
+import {
+  cancelDrain,
+  noDrain,
+  requireDrainable,
+  requireEvacuable,
+  startDrain,
+  startEvacuation,
+} from "./start-drain.ts";
 
 const operator = { platform: "OPERATOR" } as const;
 const tags = ["nodes"];
@@ -82,7 +88,10 @@ function registerStarting(routes: RouteTable, { fleet, hints }: DrainRouteDeps):
     async handler({ params, query, body }, ctx) {
       const nodeId = await findNodeId(ctx.system, params.node);
       if (query.dryRun) {
-        const plan = await ctx.inSystem((tx) => planDrain(tx, fleet, nodeId, body.maxParallel));
+        const plan = await ctx.inSystem(async (tx) => {
+          await requireDrainable(tx, nodeId);
+          return await planDrain(tx, fleet, nodeId, body.maxParallel);
+        });
         return { status: 200, body: await toDrainPlan({ db: ctx.system, hints }, plan) };
       }
       return await begun(ctx, params.node, (tx) => startDrain(tx, nodeId, body, byOf(ctx)));
@@ -105,7 +114,7 @@ function registerStarting(routes: RouteTable, { fleet, hints }: DrainRouteDeps):
       const nodeId = await findNodeId(ctx.system, params.node);
       if (query.dryRun) {
         const plan = await ctx.inSystem(async (tx) => {
-          await requireGone(tx, nodeId, (await lockNode(tx, nodeId)).name);
+          await requireEvacuable(tx, nodeId);
           return await planEvacuation(tx, fleet, nodeId, body.maxParallel, ctx.now);
         });
         return { status: 200, body: await toDrainPlan({ db: ctx.system, hints }, plan) };

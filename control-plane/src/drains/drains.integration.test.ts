@@ -44,10 +44,11 @@ test("a drain shows its plan, claims every place before it moves the first, and 
   };
   const started = await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
   expect(started).toMatchObject({ status: 202, json: { state: "planning", kind: "drain" } });
-  expect(await drains.call("POST", `/api/nodes/${from.name}/drain`, order)).toMatchObject({
-    status: 409,
-    json: { error: "DRAIN_RUNNING" },
-  });
+  for (const query of ["", "?dryRun=true"])
+    expect(await drains.call("POST", `/api/nodes/${from.name}/drain${query}`, order)).toMatchObject({
+      status: 409,
+      json: { error: "DRAIN_RUNNING" },
+    });
   expect(await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {})).toMatchObject({
     json: { error: "NODE_DRAINING" },
   });
@@ -150,6 +151,12 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   const tell = (state: string) =>
     bench.db.system.execute(sql`UPDATE node_commands SET state = ${state} WHERE id = ${first?.id}`);
   await tell("running");
+  const claimed = sql`SELECT pod_id AS id FROM cloud_pod_moves WHERE from_node_id = ${from.id} AND state = 'reserved'`;
+  const [third] = await bench.db.system.query<{ id: string }>(claimed);
+  for (const query of ["", "?dryRun=true"])
+    expect(
+      await drains.call("POST", `/api/cloud-pods/admin/${third?.id ?? ""}/migrate${query}`, { reason: "x" }),
+    ).toMatchObject({ status: 409, json: { error: "MOVE_RESERVED" } });
   expect(await drains.call("DELETE", `/api/nodes/${from.name}/drain`)).toMatchObject({ status: 202 });
   await drains.drive();
   await tell("pending");

@@ -22,6 +22,11 @@ test("is refused for a host that may live, and without the word that it is cut o
   expect(await drains.call("POST", where, order)).toMatchObject({ status: 409, json: { error: "NODE_NOT_GONE" } });
   expect(await drains.call("POST", `${where}?dryRun=true`, order)).toMatchObject({ json: { error: "NODE_NOT_GONE" } });
   await vanish(bench, node ?? noHost());
+  for (const query of ["", "?dryRun=true"])
+    expect(await drains.call("POST", `/api/nodes/${node?.name ?? ""}/drain${query}`, { reason: "x" })).toMatchObject({
+      status: 409,
+      json: { error: "NODE_NOT_ONLINE" },
+    });
   expect((await drains.call("POST", where, { ...order, confirmFenced: false })).status).toBe(422);
   const unconfirmed = { reason: order.reason };
   expect(await drains.call("POST", where, unconfirmed)).toMatchObject({
@@ -29,6 +34,12 @@ test("is refused for a host that may live, and without the word that it is cut o
     json: { error: "FENCING_NOT_CONFIRMED", errors: [{ pointer: "/confirmFenced" }] },
   });
   expect(await drains.call("POST", `${where}?dryRun=true`, unconfirmed)).toMatchObject({ status: 200 });
+  expect(await drains.call("POST", where, order)).toMatchObject({ status: 202 });
+  for (const query of ["", "?dryRun=true"])
+    expect(await drains.call("POST", `${where}${query}`, order)).toMatchObject({
+      status: 409,
+      json: { error: "DRAIN_RUNNING" },
+    });
 });
 
 test.each(["session_seen_at", "last_heartbeat_at"])(
@@ -61,7 +72,9 @@ test("takes over from the drain that the host died in", async () => {
   expect((await drains.call("GET", `/api/nodes/${dead.name}/drain`)).json).toMatchObject({
     counts: { moving: 1, claimed: 1 },
   });
-  expect(await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, order)).toMatchObject({ status: 202 });
+  const evacuate = `/api/nodes/${dead.name}/evacuate`;
+  expect(await drains.call("POST", `${evacuate}?dryRun=true`, order)).toMatchObject({ json: { movable: 2 } });
+  expect(await drains.call("POST", evacuate, order)).toMatchObject({ status: 202 });
   const { json } = await drains.call("GET", "/api/nodes/drains?limit=2");
   expect(json["data"]).toMatchObject([
     { kind: "evacuation", finishedAt: null },

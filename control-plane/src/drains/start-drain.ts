@@ -2,7 +2,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
 import { cordonNode, lockNode, recordChange, type NodeChangeBy } from "../nodes/change-node.ts";
 import { isSilent } from "../nodes/host-silence.ts";
-import { violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { selectDrains, type Drain } from "./drain.ts";
 import { endDrainOfLostHost } from "./end-drain-of-lost-host.ts";
@@ -34,6 +34,23 @@ const evacuationDeadlineSeconds = 7 * 86_400;
  * @throws DomainError `NODE_NOT_FOUND`, `NODE_NOT_ONLINE`, `DRAIN_RUNNING`
  */
 export async function startDrain(tx: Transaction, nodeId: string, order: DrainOrder, by: NodeChangeBy): Promise<Drain> {
+  await requireDrainable(tx, nodeId);
+  await cordonNode(tx, nodeId, { reason: `drain: ${order.reason}`, until: undefined }, by);
+  const drain = await insertDrain(tx, nodeId, { ...order, kind: "drain", onNoBackup: "keep" }, by);
+  await recordChange(tx, nodeId, by, {
+    action: "node.drain",
+    kind: "DRAIN_STARTED",
+    message: order.reason,
+    detail: { drainId: drain.id, ...order },
+  });
+  return drain;
+}
+
+/**
+ * What a drain and its dry run ask first. Locks the host.
+ * @throws DomainError as `startDrain`
+ */
+export async function requireDrainable(tx: Transaction, nodeId: string): Promise<void> {
   const { name } = await lockNode(tx, nodeId);
   const state = await stateOf(tx, nodeId);
   if (state !== "online" && state !== "degraded") {
@@ -46,15 +63,7 @@ export async function startDrain(tx: Transaction, nodeId: string, order: DrainOr
       },
     );
   }
-  await cordonNode(tx, nodeId, { reason: `drain: ${order.reason}`, until: undefined }, by);
-  const drain = await insertDrain(tx, nodeId, { ...order, kind: "drain", onNoBackup: "keep" }, by);
-  await recordChange(tx, nodeId, by, {
-    action: "node.drain",
-    kind: "DRAIN_STARTED",
-    message: order.reason,
-    detail: { drainId: drain.id, ...order },
-  });
-  return drain;
+  await refuseSecond(tx, nodeId, ["drain", "evacuation"]);
 }
 
 /**
@@ -70,8 +79,7 @@ export async function startEvacuation(
 ): Promise<Drain> {
   // Before the host's row, as a driver locks them.
   await endDrainOfLostHost(tx, nodeId, by);
-  const { name } = await lockNode(tx, nodeId);
-  await requireGone(tx, nodeId, name);
+  await requireEvacuable(tx, nodeId);
   await tx.execute(
     sql`UPDATE node_status SET state = 'lost', state_since = CASE WHEN state = 'lost' THEN state_since ELSE now() END WHERE node_id = ${nodeId}`,
   );
@@ -98,20 +106,35 @@ export async function startEvacuation(
   return drain;
 }
 
-/** @throws DomainError `NODE_NOT_GONE` for a host of which anything was heard lately */
-export async function requireGone(tx: Queryable, nodeId: string, name: string): Promise<void> {
+/**
+ * What an evacuation and its dry run ask first: nothing was heard of the host lately. Locks the host.
+ * @throws DomainError as `startEvacuation`
+ */
+export async function requireEvacuable(tx: Transaction, nodeId: string): Promise<void> {
+  const { name } = await lockNode(tx, nodeId);
   const [status] = await tx.query<{ state: string; isSilent: boolean }>(
     sql`SELECT s.state, ${isSilent} AS "isSilent" FROM node_status s WHERE s.node_id = ${nodeId} FOR SHARE`,
   );
-  if (status?.isSilent === true) return;
-  const state = status?.state ?? "unknown";
-  const seen = state === "offline" || state === "lost" ? "was heard a moment ago" : `is ${state}`;
-  throw new DomainError(
-    "wrong-state",
-    "NODE_NOT_GONE",
-    `${name} ${seen}: its pods may run there. Drain it, or fence it first.`,
-    { details: { state } },
-  );
+  if (status?.isSilent !== true) {
+    const state = status?.state ?? "unknown";
+    const seen = state === "offline" || state === "lost" ? "was heard a moment ago" : `is ${state}`;
+    throw new DomainError(
+      "wrong-state",
+      "NODE_NOT_GONE",
+      `${name} ${seen}: its pods may run there. Drain it, or fence it first.`,
+      { details: { state } },
+    );
+  }
+  // A drain that is under way ends for it.
+  await refuseSecond(tx, nodeId, ["evacuation"]);
+}
+
+/** The host's row is locked, so none begins meanwhile. */
+async function refuseSecond(tx: Queryable, nodeId: string, kinds: readonly Drain["kind"][]): Promise<void> {
+  const drain = await findOpenDrain(tx, nodeId);
+  if (drain === undefined || !kinds.includes(drain.kind)) return;
+  const message = "The node is being drained or evacuated already; cancel that first.";
+  throw new DomainError("conflict", "DRAIN_RUNNING", message);
 }
 
 /**
@@ -159,20 +182,10 @@ async function insertDrain(
   by: NodeChangeBy,
 ): Promise<Drain> {
   const id = newId();
-  try {
-    await tx.execute(sql`
-      INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline, on_no_backup, return_home)
-      VALUES (${id}, ${nodeId}, ${order.kind}, ${order.reason}, ${`${by.actor.kind}:${by.actor.id}`}, ${by.requestId ?? id}, ${order.maxParallel},
-        now() + ${order.deadlineSeconds} * interval '1 s', ${order.onNoCapacity}, ${order.onDeadline}, ${order.onNoBackup}, ${order.returnHome})`);
-  } catch (error) {
-    if (violatedConstraint(error) !== "one_open_drain_per_node") throw error;
-    throw new DomainError(
-      "conflict",
-      "DRAIN_RUNNING",
-      "The node is being drained or evacuated already; cancel that first.",
-      { cause: error },
-    );
-  }
+  await tx.execute(sql`
+    INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline, on_no_backup, return_home)
+    VALUES (${id}, ${nodeId}, ${order.kind}, ${order.reason}, ${`${by.actor.kind}:${by.actor.id}`}, ${by.requestId ?? id}, ${order.maxParallel},
+      now() + ${order.deadlineSeconds} * interval '1 s', ${order.onNoCapacity}, ${order.onDeadline}, ${order.onNoBackup}, ${order.returnHome})`);
   const [drain] = await tx.query<Drain>(sql`${selectDrains} WHERE d.id = ${id}`);
   if (drain === undefined) throw new Error("a drain that was inserted is not there");
   return drain;
