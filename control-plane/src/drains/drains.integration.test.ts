@@ -22,6 +22,14 @@ async function places(pods: readonly Pod[]): Promise<(string | null)[]> {
   return await Promise.all(pods.map(async ({ id }) => (await bench.podNow(id)).nodeId));
 }
 
+/** Of an operator, before he thought of a drain. */
+const ownCordon = { reason: "disk is failing", until: "2099-01-01T00:00:00.000Z" };
+
+async function cordonOf({ name }: BenchNode): Promise<unknown[]> {
+  const { json } = await drains.call("GET", `/api/nodes/${name}`);
+  return [json["cordonReason"], json["cordonedUntil"]];
+}
+
 /** Room for so many pods of the plan STARTER (1 core, 1 GB). */
 const roomFor = (pods: number) => ({ cores: 32, memoryMb: pods * 1_024 });
 
@@ -42,6 +50,7 @@ test("a drain shows its plan, claims every place before it moves the first, and 
     if (command.op?.$case === "deleteBackup") moving -= 1;
     return undefined;
   };
+  await drains.call("POST", `/api/nodes/${from.name}/cordon`, ownCordon);
   const started = await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
   expect(started).toMatchObject({ status: 202, json: { state: "planning", kind: "drain" } });
   for (const query of ["", "?dryRun=true"])
@@ -70,6 +79,8 @@ test("a drain shows its plan, claims every place before it moves the first, and 
   expect(bench.hosts.containers.get(from.id)?.size).toBe(0);
   expect((await bench.podNow(pods[0]?.id ?? "")).desiredPower).toBe("stopped");
   expect(end["downtimeMs"]).toMatchObject({ max: expect.any(Number) });
+  // Whatever it was cordoned for before, an emptied host stays closed.
+  expect(await cordonOf(from)).toEqual(["drain: memory is replaced", null]);
   const events = await drains.call("GET", `/api/nodes/${from.name}/events?limit=1`);
   expect(events.json).toMatchObject({ data: [{ kind: "DRAIN_ENDED" }] });
   expect((await drains.call("GET", "/api/nodes/drains?state=drained")).text).toContain(from.name);
@@ -143,6 +154,7 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   bench.hosts.away.add(from.id);
   await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
   await drains.drive();
+  expect(await cordonOf(from)).toEqual(["drain: memory is replaced", null]);
   // The archive of the first is being made, the second waits for its turn with its pod running, the third has not begun.
   const asked = sql`SELECT id FROM node_commands WHERE node_id = ${from.id} AND op = 'backup' AND state = 'pending' ORDER BY id`;
   const commands = () => bench.db.system.query<{ id: string }>(asked);
@@ -180,6 +192,7 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
 test("when time is up, what has not begun is left where it is", async () => {
   const [from] = two(await bench.nodes(2));
   const pods = await podsOn(from, 2);
+  await drains.call("POST", `/api/nodes/${from.name}/cordon`, ownCordon);
   await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
   await bench.db.system.execute(sql`UPDATE node_drains SET deadline_at = now() WHERE node_id = ${from.id}`);
   expect(await drains.driveToEnd(from)).toMatchObject({
@@ -189,6 +202,12 @@ test("when time is up, what has not begun is left where it is", async () => {
     pods: [{ blocker: { code: "DEADLINE_PASSED" } }, { blocker: { code: "DEADLINE_PASSED" } }],
   });
   expect(await places(pods)).toEqual([from.id, from.id]);
+  // Nothing came of it: the host is closed for whom and as long as it was before, and so it is after a drain that was cancelled.
+  expect(await cordonOf(from)).toEqual([ownCordon.reason, ownCordon.until]);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  await drains.call("DELETE", `/api/nodes/${from.name}/drain`);
+  expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled" });
+  expect(await cordonOf(from)).toEqual([ownCordon.reason, ownCordon.until]);
 });
 
 test("a target that is away for a moment is none for ever: its place is looked for again until time is up", async () => {

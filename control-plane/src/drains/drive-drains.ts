@@ -1,7 +1,8 @@
+import type { DrainState } from "@cloudpods/shared/drain-lifecycle";
 import type { Database, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
-import { recordChange } from "../nodes/change-node.ts";
+import { cordonNode, recordChange } from "../nodes/change-node.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { decideDrain, type DrainAction } from "./decide-drain.ts";
 import { tidyMoves } from "../moves/tidy-moves.ts";
@@ -12,6 +13,7 @@ import { abortFromDrain, claimForDrain, releaseFromDrain, settleDrainPod, startF
 import { readDrainFacts } from "./read-drain-facts.ts";
 import { rescuePod } from "./rescue-pod.ts";
 import { returnPods } from "./return-pods.ts";
+import { cordonOfDrain } from "./start-drain.ts";
 
 /** What driving drains needs. */
 export interface DrainDriver {
@@ -96,20 +98,28 @@ async function apply(
         : await startFromDrain(tx, drain, action.podId, action.byArchive);
     case "advance": {
       const state = await advanceDrain(tx, drain, action.event, action.outcome);
-      if (state !== "moving") {
-        await recordChange(
-          tx,
-          drain.nodeId,
-          { actor: systemActor("drains"), requestId: drain.requestId },
-          {
-            action: `node.${drain.kind}-ended`,
-            kind: drain.kind === "drain" ? "DRAIN_ENDED" : "EVACUATION_ENDED",
-            message: `${state}: ${action.outcome}`,
-            detail: { drainId: drain.id, state },
-          },
-        );
-      }
+      if (state !== "moving") await endDrain(tx, drain, state, action.outcome);
       return undefined;
     }
   }
+}
+
+async function endDrain(tx: Transaction, drain: Drain, state: DrainState, outcome: string): Promise<void> {
+  const by = { actor: systemActor("drains"), requestId: drain.requestId };
+  if (drain.kind === "drain" && state !== "cancelled" && (await mustStayClosed(tx, drain, state)))
+    await cordonNode(tx, drain.nodeId, cordonOfDrain(drain), by);
+  await recordChange(tx, drain.nodeId, by, {
+    action: `node.${drain.kind}-ended`,
+    kind: drain.kind === "drain" ? "DRAIN_ENDED" : "EVACUATION_ENDED",
+    message: `${state}: ${outcome}`,
+    detail: { drainId: drain.id, state },
+  });
+}
+
+/** Whether anything came of it, so that a host which was cordoned for another reason or for a while has to stay closed. */
+async function mustStayClosed(tx: Transaction, { id, nodeId, reason }: Drain, state: DrainState): Promise<boolean> {
+  const rows = await tx.query(sql`
+    SELECT FROM nodes n WHERE n.id = ${nodeId} AND (n.cordon_reason <> ${cordonOfDrain({ reason }).reason} OR n.cordoned_until IS NOT NULL)
+      AND (${state === "drained"} OR EXISTS (SELECT FROM node_drain_pods p WHERE p.drain_id = ${id} AND p.state = 'moved'))`);
+  return rows.length > 0;
 }

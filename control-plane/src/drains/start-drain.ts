@@ -1,6 +1,13 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { newId } from "@cloudpods/shared/ids";
-import { cordonNode, lockNode, recordChange, type NodeChangeBy } from "../nodes/change-node.ts";
+import {
+  cordonNode,
+  lockNode,
+  recordChange,
+  type Cordon,
+  type LockedNode,
+  type NodeChangeBy,
+} from "../nodes/change-node.ts";
 import { isSilent } from "../nodes/host-silence.ts";
 import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -30,12 +37,13 @@ export interface EvacuationOrder {
 const evacuationDeadlineSeconds = 7 * 86_400;
 
 /**
- * Begins to empty a host: it is cordoned without an end, and the loop that drives drains does the rest.
+ * Begins to empty a host: it is cordoned, and the loop that drives drains does the rest. Whoever has cordoned it before
+ * had his own reason, and perhaps an end: that is so again if the drain comes to nothing. Until then no cordon ends.
  * @throws DomainError `NODE_NOT_FOUND`, `NODE_NOT_ONLINE`, `DRAIN_RUNNING`
  */
 export async function startDrain(tx: Transaction, nodeId: string, order: DrainOrder, by: NodeChangeBy): Promise<Drain> {
-  await requireDrainable(tx, nodeId);
-  await cordonNode(tx, nodeId, { reason: `drain: ${order.reason}`, until: undefined }, by);
+  const { schedulable } = await requireDrainable(tx, nodeId);
+  if (schedulable) await cordonNode(tx, nodeId, cordonOfDrain(order), by);
   const drain = await insertDrain(tx, nodeId, { ...order, kind: "drain", onNoBackup: "keep" }, by);
   await recordChange(tx, nodeId, by, {
     action: "node.drain",
@@ -46,12 +54,18 @@ export async function startDrain(tx: Transaction, nodeId: string, order: DrainOr
   return drain;
 }
 
+/** What keeps an emptied host closed until somebody opens it. */
+export function cordonOfDrain({ reason }: { readonly reason: string }): Cordon {
+  return { reason: `drain: ${reason}`, until: undefined };
+}
+
 /**
  * What a drain and its dry run ask first. Locks the host.
  * @throws DomainError as `startDrain`
  */
-export async function requireDrainable(tx: Transaction, nodeId: string): Promise<void> {
-  const { name } = await lockNode(tx, nodeId);
+export async function requireDrainable(tx: Transaction, nodeId: string): Promise<LockedNode> {
+  const node = await lockNode(tx, nodeId);
+  const { name } = node;
   const state = await stateOf(tx, nodeId);
   if (state !== "online" && state !== "degraded") {
     throw new DomainError(
@@ -64,6 +78,7 @@ export async function requireDrainable(tx: Transaction, nodeId: string): Promise
     );
   }
   await refuseSecond(tx, nodeId, ["drain", "evacuation"]);
+  return node;
 }
 
 /**
@@ -139,22 +154,23 @@ async function refuseSecond(tx: Queryable, nodeId: string, kinds: readonly Drain
 
 /**
  * Asks a drain to end: nothing more begins, what has begun is carried to its end, kept places are given back. The host
- * stays cordoned.
+ * stays cordoned, as it was before the drain or by it.
  * @throws DomainError `NO_DRAIN`
  */
 export async function cancelDrain(tx: Transaction, nodeId: string, by: NodeChangeBy): Promise<Drain> {
+  // Before the host's row, as a driver locks them.
+  const [asked] = await tx.query<{ id: string }>(sql`
+    UPDATE node_drains SET cancel_requested_at = coalesce(cancel_requested_at, now()), version = version + 1
+    WHERE node_id = ${nodeId} AND finished_at IS NULL RETURNING id`);
   await lockNode(tx, nodeId);
-  const drain = await findOpenDrain(tx, nodeId);
-  if (drain === undefined) throw noDrain();
-  await tx.execute(sql`
-    UPDATE node_drains SET cancel_requested_at = coalesce(cancel_requested_at, now()), version = version + 1 WHERE id = ${drain.id}`);
+  if (asked === undefined) throw noDrain();
   await recordChange(tx, nodeId, by, {
     action: "node.drain-cancel",
     kind: "DRAIN_CANCELLED",
     message: "the drain is cancelled",
-    detail: { drainId: drain.id },
+    detail: { drainId: asked.id },
   });
-  return (await findOpenDrain(tx, nodeId)) ?? drain;
+  return await readDrain(tx, asked.id);
 }
 
 /** The drain of a host that is not over. */
@@ -186,7 +202,11 @@ async function insertDrain(
     INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline, on_no_backup, return_home)
     VALUES (${id}, ${nodeId}, ${order.kind}, ${order.reason}, ${`${by.actor.kind}:${by.actor.id}`}, ${by.requestId ?? id}, ${order.maxParallel},
       now() + ${order.deadlineSeconds} * interval '1 s', ${order.onNoCapacity}, ${order.onDeadline}, ${order.onNoBackup}, ${order.returnHome})`);
+  return await readDrain(tx, id);
+}
+
+async function readDrain(tx: Queryable, id: string): Promise<Drain> {
   const [drain] = await tx.query<Drain>(sql`${selectDrains} WHERE d.id = ${id}`);
-  if (drain === undefined) throw new Error("a drain that was inserted is not there");
+  if (drain === undefined) throw new Error(`there is no drain ${id}`);
   return drain;
 }

@@ -28,10 +28,18 @@ export interface NodeChanges {
   readonly maintenanceNote?: string | null | undefined;
 }
 
-/** Version of a host that may still be changed, with its row locked. @throws DomainError `not-found` NODE_NOT_FOUND. */
-export async function lockNode(tx: Transaction, nodeId: string): Promise<{ version: number; name: string }> {
-  const [node] = await tx.query<{ version: number; name: string }>(sql`
-    SELECT version, name FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`);
+/** A host that may still be changed, with its row locked. */
+export interface LockedNode {
+  readonly version: number;
+  readonly name: string;
+  /** False: it is cordoned. */
+  readonly schedulable: boolean;
+}
+
+/** @throws DomainError `not-found` NODE_NOT_FOUND, also of one that was removed */
+export async function lockNode(tx: Transaction, nodeId: string): Promise<LockedNode> {
+  const [node] = await tx.query<LockedNode>(sql`
+    SELECT version, name, schedulable FROM nodes WHERE id = ${nodeId} AND removed_at IS NULL FOR NO KEY UPDATE`);
   if (node === undefined) throw nodeNotFound();
   return node;
 }
