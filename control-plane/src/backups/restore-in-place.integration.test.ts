@@ -135,6 +135,28 @@ describe("a restore in place", () => {
     expect((await bench.podNow(pod.id)).lastErrorMessage).not.toContain("gone");
   });
 
+  test("that its host would refuse by the time the archive is read stops nothing", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    const answering = (errorCode: string) => {
+      bench.hosts.script = ({ op }) => {
+        if (op?.$case === "ensurePower") stops.push(op.value.power);
+        const isAsked = op?.$case === "inspect" && op.value.beforeRestore?.overwrite === true;
+        return isAsked ? { state: "failed", errorCode, retryable: false } : undefined;
+      };
+    };
+    const stops: Power[] = [];
+    answering("STORAGE_FULL");
+    const { task } = await bench.restore(pod, backupId);
+    expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "STORAGE_FULL" });
+    expect(stops).not.toContain(Power.POWER_STOPPED);
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
+    // An agent of the former release knows no better than that it runs.
+    answering("STILL_RUNNING");
+    await bench.done(bench.restore(pod, backupId));
+    expect(stops).toContain(Power.POWER_STOPPED);
+    bench.hosts.script = () => undefined;
+  });
+
   test("can be cancelled until the container is replaced, and then no more", async () => {
     const { pod, backupId } = await bench.backedUp();
     const cancel = (task: Task) => bench.inTenant((tx) => cancelTask(tx, task.tenantId, task.id));
@@ -285,7 +307,7 @@ describe("kill -9 of the worker at every boundary", () => {
     );
     for (const [died, steps] of [
       [made, ["backup", "verify"]],
-      [restored, ["check", "stop", "restore", "start"]],
+      [restored, ["check", "look", "stop", "restore", "start"]],
     ] as const)
       for (const step of steps)
         for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} ${step}`);

@@ -14,7 +14,7 @@ import { archiveOf, archiveTimeoutMs, backupStep, lookWish } from "./archive-ste
 import { requireUsable } from "./backup.ts";
 import { isOtherSilent, judgeLook } from "./judge-look.ts";
 import { requireRoomBeside } from "./require-restorable.ts";
-import { restoreWish } from "./restore-wish.ts";
+import { beforeRestoreWish, restoreWish } from "./restore-wish.ts";
 
 /** A large archive is read twice. */
 export const restoreDeadlineMs = 8 * 3_600_000;
@@ -59,6 +59,17 @@ async function refusalOf(requirement: () => Promise<void> | void): Promise<StepO
     throw error;
   }
 }
+
+/** Our books are as old as the last inventory: the host itself says what stands against it, before anything is stopped for it. */
+const lookStep: Step = backupStep({
+  name: "look",
+  percent: 28,
+  waitingFor: "Asking the host whether it can replace the container",
+  wish: ({ pod, backup }) => beforeRestoreWish(pod, backup.volumeId ?? ""),
+  onSuccess: async () => await Promise.resolve({ kind: "done", message: "The host can replace the container" }),
+  // Agents of the former release look no further at one that runs.
+  onFailure: async (_, { errorCode }) => await Promise.resolve(errorCode === "STILL_RUNNING" ? notNeeded : undefined),
+});
 
 const stopFirst = stopStep(30);
 
@@ -146,7 +157,7 @@ const isGone = "The container is gone: restore this backup again, or an older on
 export const restorePod: Saga = {
   type: "restore",
   deadlineMs: restoreDeadlineMs,
-  steps: [checkArchiveStep, stopUnlessLostStep, restoreStep, startAgainStep],
+  steps: [checkArchiveStep, lookStep, stopUnlessLostStep, restoreStep, startAgainStep],
   undo: [undoStep],
   async finish({ tx, task }: StepContext, end) {
     const isDone = end === "succeeded";

@@ -76,6 +76,7 @@ export function createContainers(options: ContainersOptions): Containers {
     templateTurns: createKeyedTurns(),
     heavyTurns: createTurns(options.maxParallelOperations ?? 3, () => sizes.changed()),
     readTurns: createTurns(1),
+    promisedRoom: new Map(),
     nowMs: () => options.clock.epochMs(),
   };
   const version = once(async () => {

@@ -23,6 +23,8 @@ export interface ConvergeDoors {
    * container stands still for waits for nobody.
    */
   readonly readTurns: Turns;
+  /** KiB that restores under way may still fill, by storage. */
+  readonly promisedRoom: Map<string, bigint>;
   /** Disciplined time, ms since 1970 UTC. */
   readonly nowMs: () => number;
 }

@@ -72,6 +72,7 @@ const facts = (change: Partial<RestoreFacts> = {}): RestoreFacts => ({
   dead: undefined,
   deadIsOnline: false,
   diskIsShared: false,
+  isStoppedBefore: false,
   ownHalf: false,
   ...change,
 });
@@ -143,6 +144,13 @@ test("what runs after it was restored by the same command is not stopped or repl
     facts({ observed: here({ restoredBy: commandId, running: true }) }),
   );
   expect(next).toEqual({ kind: "finish", restored: true });
+});
+
+test("that a container runs is nothing against a restore before which it is stopped", () => {
+  const observed = here({ running: true });
+  expect(() => planRestore(order({ overwrite: true }), facts({ observed }))).toThrow("is running");
+  const next = planRestore(order({ overwrite: true }), facts({ observed, isStoppedBefore: true }));
+  expect(next).toEqual({ kind: "restore", overwrite: true });
 });
 
 describe("a half without a name", () => {

@@ -30,6 +30,8 @@ export interface RestoreFacts {
   readonly deadIsOnline: boolean;
   /** Whether the disk of the container (here or at the dead member) can be seen from this host. */
   readonly diskIsShared: boolean;
+  /** Whoever asks stops the container before: that it runs is nothing against it. */
+  readonly isStoppedBefore: boolean;
   /** A program of ours made or unmade this container, so a nameless half of one is ours. */
   readonly ownHalf: boolean;
 }
@@ -89,7 +91,7 @@ function planHere(order: RestoreOrder, observed: ContainerHere, facts: RestoreFa
   const isTakenOver = takeOverFrom !== "";
   // What lives on a shared disk is newer than any archive.
   if (isTakenOver && facts.diskIsShared && lock !== "create") return { kind: "finish", restored: false };
-  if (running) throw refused("STILL_RUNNING", `container ${vmid} is running`);
+  if (running && !facts.isStoppedBefore) throw refused("STILL_RUNNING", `container ${vmid} is running`);
   if (!isTakenOver && !order.overwrite) throw refused("CONTAINER_EXISTS", `container ${vmid} is there already`);
   if (volumeId === "") throw refused("DISK_NOT_SHARED", `the disk of container ${vmid} is not on shared storage`);
   refuseOverwriting(vmid, observed);

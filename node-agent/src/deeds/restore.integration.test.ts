@@ -154,9 +154,40 @@ describe("a restore", () => {
     expect([lockOf(one, VMID), readFileSync(dataFile(one), "utf8")]).toEqual([undefined, "old"]);
   });
 
+  it("in place is refused without room for a second disk, as the storage is at that moment, with nothing done", async () => {
+    const volumeId = await makeWithBackup(Power.POWER_RUNNING);
+    const wanted = order(volumeId, { overwrite: true });
+    // That the container runs is nothing against it: it is stopped for the restore later.
+    await one.containers.checkRestore(wanted);
+    const before = await restores(one);
+    one.host.setFaults([{ storageFull: "local-lvm" }]);
+    await expect(one.containers.checkRestore(wanted)).rejects.toMatchObject({ code: "STORAGE_FULL", retryable: false });
+    one.host.setFaults([{ storageOffline: "local-lvm" }]);
+    const unknown = { code: "STORAGE_UNAVAILABLE", retryable: true };
+    await expect(one.containers.checkRestore(wanted)).rejects.toMatchObject(unknown);
+    one.host.clearFaults();
+    await one.containers.converge(wishFor({ power: Power.POWER_STOPPED }), bounds());
+    one.host.setFaults([{ storageFull: "local-lvm" }]);
+    const failure = await one.containers.restore(wanted, deedOptions()).catch(asFailure);
+    expect(failure).toMatchObject({ code: "STORAGE_FULL", message: expect.stringContaining("has 0 GB left") });
+    expect([failure.observation?.podId, await restores(one), volumesOf(one, VMID).length]).toEqual([POD_ID, before, 1]);
+    // A new container has nothing to give up, and a thin pool may promise more than it has.
+    await one.containers.checkRestore(order(volumeId, { podId: OTHER_POD_ID, vmid: VMID + 1, overwrite: true }));
+  });
+
+  /** What a storage says that has room, whatever is true. */
+  const roomy = "Name Type Status Total Used Available %\nlocal-lvm lvmthin active 104857600 0 104857600 0.00%\n";
   // Proxmox gives the former container up before it unpacks anything, and its entry when there is no room for a disk more.
   it.each([
-    ["without room", [{ storageFull: "local-lvm" }], "STORAGE_FULL", 1],
+    [
+      "for want of room that its storage had promised",
+      [
+        { storageFull: "local-lvm" },
+        { match: { program: "pvesm", command: "status" }, effect: { kind: "lie", stdout: roomy } },
+      ],
+      "STORAGE_FULL",
+      1,
+    ],
     [
       "in the middle",
       [{ match: { command: "restore" }, effect: { kind: "fail-at", point: "half-extracted", message: "tar: broken" } }],

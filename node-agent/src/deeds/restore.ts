@@ -13,6 +13,7 @@ import { newContainerOptions } from "../containers/plan-config.ts";
 import { createPatience } from "../containers/patience.ts";
 import { cleanUp } from "../containers/plan-container.ts";
 import { step } from "../containers/plan-step.ts";
+import type { StepResult } from "../containers/run-step.ts";
 import type { ArchiveName } from "../pct/parse-archives.ts";
 import { parseRootDisk } from "../pct/parse-pct-config.ts";
 import { pctRestore, pctUnlock } from "../pct/pct-arguments.ts";
@@ -22,7 +23,8 @@ import { findArchive, observationOfAbsence, observationOfArchive, requireArchive
 import type { FoundArchive } from "./archives.ts";
 import { carryOut, takeStep } from "./deed.ts";
 import { planRestore } from "./plan-restore.ts";
-import type { RestoreStep } from "./plan-restore.ts";
+import type { RestoreFacts, RestoreStep } from "./plan-restore.ts";
+import { withRoomBeside } from "./room.ts";
 
 /** Digest of no keys that anybody could wish: what the archive held is replaced at the next start. */
 export const UNKNOWN_KEYS = "0".repeat(16);
@@ -77,19 +79,28 @@ export function restoreInvocation(
 }
 
 /**
- * Whether a restore would be begun at this moment, with nothing done: before anybody else relies on it.
- * @throws ContainerFailure as the restore itself would
+ * Whether a restore would be begun at this moment, with nothing done: before anybody else relies on it. A container that is
+ * to be replaced is stopped for it later. @throws ContainerFailure as the restore itself would
  */
 export async function checkRestore(order: RestoreOrder, doors: ConvergeDoors): Promise<void> {
   await requireQuorum(doors.view);
-  await lookBefore(order, "", false, doors);
+  const ownHalf = beganHalf(doors.runner, order.vmid);
+  const asked = { commandId: "", ownHalf, isStoppedBefore: isInPlace(order) };
+  const { next } = await lookBefore(order, asked, doors);
+  const replaces = next.kind === "unlock" || (next.kind === "restore" && next.overwrite);
+  if (!replaces || !isInPlace(order)) return;
+  await withRoomBeside(order, new AbortController().signal, doors, () => Promise.resolve());
+}
+
+/** It replaces the pod's own container; what is taken over has lost its disk already. */
+function isInPlace({ overwrite, takeOverFrom }: RestoreOrder): boolean {
+  return overwrite && takeOverFrom === "";
 }
 
 /** What a restore would do next, from what is there. @throws ContainerFailure */
 async function lookBefore(
   order: RestoreOrder,
-  commandId: string,
-  ownHalf: boolean,
+  asked: Pick<RestoreFacts, "commandId" | "ownHalf" | "isStoppedBefore">,
   { view, paths }: ConvergeDoors,
 ): Promise<{ next: RestoreStep; observed: ObservedContainer }> {
   const { vmid, takeOverFrom } = order;
@@ -101,12 +112,11 @@ async function lookBefore(
   const disk = parseRootDisk(config?.options.get("rootfs") ?? "")?.storage;
   const storages = await readStorages(paths.pveRoot, nodeName);
   const next = planRestore(order, {
-    commandId,
+    ...asked,
     observed,
     dead,
     deadIsOnline: online.get(takeOverFrom) ?? false,
     diskIsShared: storages.some(({ id, shared }) => id === disk && shared),
-    ownHalf,
   });
   return { next, observed };
 }
@@ -160,7 +170,8 @@ class Restoration {
   }
 
   async #look(): Promise<{ next: RestoreStep; observed: ObservedContainer }> {
-    return await lookBefore(this.#order, this.#execution.commandId, this.#ownHalf, this.#doors);
+    const asked = { commandId: this.#execution.commandId, ownHalf: this.#ownHalf, isStoppedBefore: false };
+    return await lookBefore(this.#order, asked, this.#doors);
   }
 
   async #take(next: Exclude<RestoreStep, { kind: "finish" }>, observed: ObservedContainer): Promise<void> {
@@ -195,11 +206,16 @@ class Restoration {
       throw new ContainerFailure("STEP_WITHOUT_EFFECT", message, { retryable: false });
     }
     if (observed.where === "nowhere") await this.#options.recordAbsent();
-    this.#ownHalf = true;
     const restoring = step("restore", this.#invocation(name, observed, overwrite));
-    const { heavyTurns } = this.#doors;
-    const work = () => takeStep(restoring, vmid, this.#execution, this.#doors);
-    const { taken } = await heavyTurns.take(this.#execution.signal, work);
+    const { signal } = this.#execution;
+    const work = (): Promise<StepResult> => {
+      this.#ownHalf = true;
+      return takeStep(restoring, vmid, this.#execution, this.#doors);
+    };
+    // Others may have filled the storage while this waited for its turn.
+    const { taken } = await this.#doors.heavyTurns.take(signal, () =>
+      overwrite && isInPlace(this.#order) ? withRoomBeside(this.#order, signal, this.#doors, work) : work(),
+    );
     if (taken) this.#ownHalf = false;
     this.#restores += 1;
   }

@@ -226,9 +226,10 @@ export function pveVersion(): Invocation {
   return { program: "pveversion", args: [] };
 }
 
-/** Sizes and states of all storages of this host. */
-export function pvesmStatus(): Invocation {
-  return { program: "pvesm", args: ["status"] };
+/** Sizes and states of the storages of this host, or of one, which does not wait for others. */
+export function pvesmStatus(storage?: string): Invocation {
+  const only = storage === undefined ? [] : [`--storage=${checkedText("storage", storage)}`];
+  return { program: "pvesm", args: ["status", ...only] };
 }
 
 /**

@@ -497,7 +497,8 @@ export interface Inspect {
   awaitAddressMs: number;
   /**
    * What a restore would be refused for at this moment is the answer, as of a member that it would take
-   * over from and that the cluster sees. Nothing is done. An agent that does not know this only looks.
+   * over from and that the cluster sees. Nothing is done, and that a container runs which it would replace
+   * is no reason. An agent that does not know this only looks.
    */
   beforeRestore: Restore | undefined;
 }

@@ -1,0 +1,62 @@
+import { ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { expect, test } from "vitest";
+import { PROXMOX_PATHS } from "../pct/host-paths.ts";
+import type { OperationRunner } from "../pct/operation-runner.ts";
+import { withRoomBeside } from "./room.ts";
+
+const gibKib = 2 ** 20;
+
+/** A host whose storage says how much it has used of 100 GiB. */
+function host(usedGb: number, state = "active") {
+  const figures = [100, usedGb, 100 - usedGb].map((gb) => Math.ceil(gb * gibKib)).join(" ");
+  const stdout = `Name Type Status Total Used Available %\nthin lvmthin ${state} ${figures} 0.00%\n`;
+  const asked: string[] = [];
+  const runner: OperationRunner = {
+    start: async ({ argv, ...request }) => {
+      asked.push(argv.slice(1).join(" "));
+      return await Promise.resolve({
+        record: { ...request, argv, bootId: "" },
+        isAlive: () => Promise.resolve(false),
+        wait: () => Promise.resolve({ kind: "exited", exitCode: 0 }),
+        terminate: () => Promise.resolve(true),
+        output: () => Promise.resolve({ stdout, stderr: "" }),
+        forget: () => undefined,
+      });
+    },
+    attach: () => Promise.resolve(undefined),
+    recorded: () => [],
+    forgetEnded: () => Promise.resolve(),
+  };
+  const promisedRoom = new Map<string, bigint>();
+  const restore = <T>(diskGb: number, work: () => Promise<T>): Promise<T> =>
+    withRoomBeside(
+      { vmid: 102, spec: ContainerSpec.fromPartial({ storage: "thin", diskGb }) },
+      new AbortController().signal,
+      { paths: PROXMOX_PATHS, runner, promisedRoom },
+      work,
+    );
+  return { asked, restore };
+}
+
+const done = () => Promise.resolve("done");
+
+test("a disk fits to the last byte, by what its storage alone says", async () => {
+  const { restore, asked } = host(90);
+  expect(await restore(10, done)).toBe("done");
+  expect(asked).toEqual(["status --storage=thin"]);
+  const refused = host(90 + 1 / gibKib).restore(10, done);
+  await expect(refused).rejects.toMatchObject({ code: "STORAGE_FULL", message: expect.stringContaining("has 9 GB") });
+  const unknown = { code: "STORAGE_UNAVAILABLE", retryable: true };
+  await expect(host(0, "inactive").restore(10, done)).rejects.toMatchObject(unknown);
+});
+
+test("what one restore is about to fill another one does not count on, until it has ended, however", async () => {
+  const { restore } = host(85);
+  const { promise, reject } = Promise.withResolvers<string>();
+  const first = restore(10, () => promise);
+  await expect(restore(6, done)).rejects.toMatchObject({ code: "STORAGE_FULL" });
+  expect(await restore(5, done)).toBe("done");
+  reject(new Error("tar: broken"));
+  await expect(first).rejects.toThrow("broken");
+  expect(await restore(15, done)).toBe("done");
+});
