@@ -64,9 +64,11 @@ test("progress: the whole, then those on their way, what keeps others, and who i
     "pve1 [###########.............]  46 % moving: 1 claimed, 1 moving, 1 moved",
     "  shop-1 (100000): pending, Other work on the pod is not finished: backup.",
   ]);
-  expect(drainLines({ ...incomplete, pods: [moved, blocked] })[1]).toBe(
+  const inVain = { ...blocked, downtimeMs: 9_000 };
+  expect(drainLines({ ...incomplete, pods: [moved, blocked, inVain] }).slice(1, 3)).toEqual([
     "  shop-4 (100003): blocked, No reachable host has room.",
-  );
+    "  shop-4 (100003): blocked, was away 9.0s, No reachable host has room.",
+  ]);
   const copy = "pve1 has yet to say that nothing is left there of shop-3 (100002); it is offline.";
   const allMoved = { ...drain, percent: 99, waitsFor: copy, counts: { moved: 1 }, pods: [moved] };
   expect(drainLines(allMoved).slice(0, 2)).toEqual([

@@ -94,9 +94,10 @@ export function drainLines(drain: DrainDetail): string[] {
 function progressOf(pod: DrainPod): string {
   const { state, target, step, percent, downtimeMs, blocker } = pod;
   const to = target === null ? "" : ` to ${target}`;
+  const away = downtimeMs === null ? "" : `, was away ${formatBrief(downtimeMs)}`;
   if (state === "moving") return `${nameOf(pod)}${to}: ${percent} % ${step ?? "waits"}`;
-  if (!hasLeft(state)) return `${nameOf(pod)}: ${state}${blocker === null ? "" : `, ${blocker.message}`}`;
-  return `${nameOf(pod)}: ${state}${to}${downtimeMs === null ? "" : `, was away ${formatBrief(downtimeMs)}`}`;
+  if (!hasLeft(state)) return `${nameOf(pod)}: ${state}${away}${blocker === null ? "" : `, ${blocker.message}`}`;
+  return `${nameOf(pod)}: ${state}${to}${away}`;
 }
 
 /** What was begun and how to watch it. */

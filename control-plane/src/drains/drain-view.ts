@@ -19,7 +19,9 @@ const podView = z.object({
   step: z.string().nullable(),
   percent: z.number().int(),
   expectedDowntimeMs: z.number().int().nullable(),
-  downtimeMs: z.number().int().nullable(),
+  downtimeMs: z.number().int().nullable().openapi({
+    description: "How long it was away, in all tries together, also those that came to nothing, and on its way home.",
+  }),
   archiveMadeAt: timestamp
     .nullable()
     .openapi({ description: "Of an evacuation: when the backup was made that the pod comes back from." }),
@@ -63,7 +65,7 @@ export const drainDetail = drainView
     downtimeMs: z
       .object({ p50: z.number().int(), p95: z.number().int(), max: z.number().int() })
       .nullable()
-      .openapi({ description: "Of the pods that were moved while they ran." }),
+      .openapi({ description: "Of the pods that were away for it, whether they moved or not." }),
     pods: z.array(podView),
   })
   .openapi("DrainDetail");
@@ -90,14 +92,18 @@ export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Pro
   const rows = await tx.query<PodRow>(sql`
     SELECT d.pod_id AS "podId", p.name, p.vmid, p.tenant_id AS "tenantId", d.state, t.name AS target, m.strategy, m.task_id AS "taskId", k.step,
       CASE WHEN d.state IN ('moved', 'gone', 'lost', 'returning', 'returned') THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
-      d.expected_downtime_ms AS "expectedDowntimeMs", m.downtime_ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt",
+      d.expected_downtime_ms AS "expectedDowntimeMs", away.ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt",
       -- Whoever has no place yet because of other work waits for that; nothing has to write it down.
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'POD_BUSY' ELSE d.blocker_code END AS "blockerCode",
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'Other work on the pod is not finished: ' || busy.type || '.' ELSE d.blocker_message END AS "blockerMessage"
-    FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
+    FROM node_drain_pods d JOIN node_drains r ON r.id = d.drain_id JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
       LEFT JOIN nodes t ON t.id = m.to_node_id LEFT JOIN cloud_pod_provisioning_tasks k ON k.id = m.task_id
       LEFT JOIN LATERAL (SELECT o.type FROM cloud_pod_provisioning_tasks o
         WHERE o.pod_id = d.pod_id AND o.state NOT IN ('succeeded', 'failed', 'cancelled') ORDER BY o.id LIMIT 1) busy ON true
+      -- All that the drain has cost the pod: every try, and its way home.
+      LEFT JOIN LATERAL (SELECT sum(a.downtime_ms)::integer AS ms FROM cloud_pod_moves a WHERE a.pod_id = d.pod_id AND a.created_at >= r.started_at AND (
+          a.purpose IN ('drain', 'evacuate') AND a.from_node_id = r.node_id AND a.created_at <= coalesce(r.finished_at, now())
+          OR a.purpose = 'return' AND a.to_node_id = r.node_id AND a.created_at <= coalesce(r.returned_at, now()))) away ON true
     WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);
   const pods = rows.map(({ blockerCode, blockerMessage, ...pod }) => ({
     ...pod,

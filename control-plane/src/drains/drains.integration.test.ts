@@ -268,10 +268,14 @@ test("a pod whose move fails on one host goes to another, and comes home when th
   await drains.call("POST", `/api/nodes/${from.name}/drain`, { ...order, returnHome: true });
   await drains.drive();
   await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = 0 WHERE node_id = ${good.id}`);
-  expect(await drains.driveToEnd(from)).toMatchObject({
-    state: "drained",
-    pods: [{ state: "moved", target: good.name }],
-  });
+  const end = await drains.driveToEnd(from);
+  expect(end).toMatchObject({ state: "drained", pods: [{ state: "moved", target: good.name }] });
+  // It was away twice: for the try that came to nothing, and for the one that did not.
+  const tries = sql`SELECT state, downtime_ms AS ms FROM cloud_pod_moves WHERE pod_id = ${pod.id} ORDER BY id`;
+  const [vain, done] = await bench.db.system.query<{ state: string; ms: number }>(tries);
+  expect([vain, done]).toMatchObject([{ state: "undone", ms: expect.any(Number) }, { state: "moved" }]);
+  const awayMs = (vain?.ms ?? Number.NaN) + (done?.ms ?? Number.NaN);
+  expect(end).toMatchObject({ downtimeMs: { max: awayMs }, pods: [{ downtimeMs: awayMs }] });
   await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {});
   await expect
     .poll(
@@ -283,7 +287,9 @@ test("a pod whose move fails on one host goes to another, and comes home when th
     )
     .toBe(true);
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id });
-  expect((await drains.call("GET", `/api/nodes/${from.name}/drain`)).json).toMatchObject({ counts: { returned: 1 } });
+  const { json: home } = await drains.call("GET", `/api/nodes/${from.name}/drain`);
+  expect(home).toMatchObject({ counts: { returned: 1 } });
+  expect((home["pods"] as { downtimeMs: number }[])[0]?.downtimeMs).toBeGreaterThan(awayMs);
 });
 
 test("a driver that dies after every single thing it does still empties the host", async () => {

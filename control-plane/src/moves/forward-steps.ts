@@ -9,6 +9,7 @@ import type { Pod } from "../pods/pod.ts";
 import type { FinishedCommand, Step, StepOutcome } from "../tasks/saga.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
+import { noteDowntime } from "./note-downtime.ts";
 import { beginStay } from "./switch-place.ts";
 import { targetFault, watchPlace, watchTarget } from "./watch-target.ts";
 
@@ -241,21 +242,9 @@ export const startStep = moveStep({
     if (!move.runs) return { kind: "done", message: "The container is stopped, as it was" };
     await noteInstants(tx, move.id, now, "running");
     const awaySince = move.stoppedAt ?? (move.strategy === "cluster-migrate" ? move.begunAt : null);
-    const awayMs = awaySince === null ? null : Math.max(0, now.getTime() - awaySince.getTime());
-    await tx.execute(
-      sql`UPDATE cloud_pod_moves SET downtime_ms = coalesce(downtime_ms, ${awayMs}::integer) WHERE id = ${move.id}`,
-    );
-    const downtimeMs = move.downtimeMs ?? awayMs;
-    return {
-      kind: "done",
-      message: `The container runs${downtimeMs === null ? "" : `; it was away for ${seconds(downtimeMs)}`}`,
-    };
+    return { kind: "done", message: `The container runs${await noteDowntime(tx, move, awaySince, now)}` };
   },
 });
-
-function seconds(ms: number): string {
-  return `${(ms / 1_000).toFixed(1)} s`;
-}
 
 function archiveOf(command: FinishedCommand): BackupObservation | undefined {
   return command.backup === null ? undefined : BackupObservation.fromJSON(command.backup);

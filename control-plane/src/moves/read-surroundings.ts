@@ -28,13 +28,13 @@ export async function readSurroundings(
   return { snapshot, reach, neighbours, history };
 }
 
-/** The moves that are over and were measured. */
+/** The moves that were carried to their end and measured; how long one was tried in vain says nothing of the next. */
 export async function readHistory(tx: Queryable): Promise<PastMove[]> {
   return await tx.query<PastMove>(sql`
     SELECT strategy, disk_gb AS "diskGb", downtime_ms AS "downtimeMs",
       -- Waiting for another pod's archive is none of a move's own time.
       (extract(epoch FROM ended_at - coalesce(stopped_at, begun_at, created_at)) * 1000)::float8 AS "durationMs"
-    FROM cloud_pod_moves WHERE downtime_ms IS NOT NULL AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT ${historyMax}`);
+    FROM cloud_pod_moves WHERE downtime_ms IS NOT NULL AND state = 'moved' ORDER BY ended_at DESC LIMIT ${historyMax}`);
 }
 
 /** The pods of a host as the planner wants them; `onlyId`: just that one. */

@@ -6,6 +6,7 @@ import { notNeeded, type FinishedCommand, type Step, type StepContext, type Step
 import { powerTimeoutMs, shutdownTimeoutSeconds } from "./forward-steps.ts";
 import { noteInstants, type Move } from "./move.ts";
 import { isOnline, moveContext, moveStep } from "./move-steps.ts";
+import { noteDowntime } from "./note-downtime.ts";
 import { deleteAttemptsMax, isNothingOfOurs, keepArchive } from "./switch-steps.ts";
 
 /** An hour of a host that answers with faults that may pass. */
@@ -93,8 +94,10 @@ function undoStart(name: string, applies: (move: Move) => boolean): Step {
       },
       timeoutMs: powerTimeoutMs,
     }),
-    onSuccess: async ({ move }) =>
-      await Promise.resolve({ kind: "done", message: `The pod is on ${move.fromNode} as before` }),
+    async onSuccess({ tx, move, now }) {
+      const away = move.runs ? await noteDowntime(tx, move, move.stoppedAt, now) : "";
+      return { kind: "done", message: `The pod is on ${move.fromNode} as before${away}` };
+    },
     async onFailure({ tx, move }, command) {
       if (command.errorCode === "ON_OTHER_NODE" && move.strategy === "cluster-migrate") {
         await tx.execute(sql`UPDATE cloud_pod_moves SET found_on_target = true WHERE id = ${move.id}`);
