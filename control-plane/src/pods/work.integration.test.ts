@@ -112,10 +112,13 @@ test("who was suspended for not paying does not resume himself", async () => {
 
 test("power changes leave the lifecycle alone, and other work waits its turn", async () => {
   const pod = await bench.activePod();
+  // The host refuses for a while: the stop is under way until the next order has been heard.
+  bench.script = () => ({ state: "failed", errorCode: "LOCKED", retryable: true });
   const stop = await bench.inTenant((tx) => changePower(tx, bench.who(), pod.id, "stop"));
   await expect(bench.inTenant((tx) => changePower(tx, bench.who(), pod.id, "start"))).rejects.toMatchObject({
     code: "POD_BUSY",
   });
+  bench.script = () => undefined;
   expect(await bench.end(stop.task.id)).toMatchObject({ state: "succeeded" });
   expect(await bench.podNow(pod.id)).toMatchObject({
     status: "active",
