@@ -1,8 +1,10 @@
+import { ContainerObservation, Inventory } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { describe, expect, test } from "vitest";
 import { makeApiToken } from "../../../test/support/people.ts";
 import { PodsOverHttp } from "../../../test/support/pods-over-http.ts";
+import { keepInventory } from "../nodes/latest-inventory.ts";
 import { sql } from "../platform/sql.ts";
 import type { Scope } from "../security/scopes.ts";
 import { followPlans } from "./plan-backup-rules.ts";
@@ -103,6 +105,29 @@ describe("the rules of a pod's backups", () => {
     );
     expect(await conditions()).toContainEqual(expect.objectContaining({ kind: "BackupOverdue" }));
   });
+});
+
+test("a pod is not restored over a snapshot that its host has told of; what costs no data is no reason", async () => {
+  const pod = await bench.running();
+  const { nodeId, vmid } = await bench.podNow(pod.id);
+  const backup = newId();
+  await bench.db.system.execute(sql`
+    INSERT INTO cloud_pod_backups (id, tenant_id, pod_id, node_id, storage_id, storage, kind, mode, state, volume_id, generation, vmid, spec, finished_at)
+    SELECT ${backup}, p.tenant_id, p.id, p.node_id, s.id, s.name, 'manual', 'stop', 'available', s.name || ':backup/x', p.generation, p.vmid,
+      json_build_object('diskGb', p.disk_gb), now()
+    FROM cloud_pods p JOIN node_storages v ON v.node_id = p.node_id JOIN storages s ON s.id = v.storage_id WHERE p.id = ${pod.id} LIMIT 1`);
+  const restoreOver = async (...partsOfNoPod: string[]) => {
+    const containers = [ContainerObservation.fromPartial({ vmid, podId: pod.id, partsOfNoPod })];
+    const inventory = Inventory.fromPartial({ quorate: true, observedAtMs: BigInt(Date.now()), containers });
+    await bench.db.system.transaction((tx) => keepInventory(tx, nodeId ?? "", inventory));
+    return await bench.ask(bench.customer, "POST", `/${vmid}/backups/${backup}/restore`, {});
+  };
+  const advice = /has snapshot:before-upgrade \(seen at \S+\), .* or restore the backup as a new pod/u;
+  expect(await restoreOver("net1", "snapshot:before-upgrade")).toMatchObject({
+    status: 409,
+    json: { error: "MORE_THAN_A_POD", message: expect.stringMatching(advice) },
+  });
+  expect((await restoreOver("net1")).status).toBe(202);
 });
 
 test("what cannot be is refused and changes nothing", async () => {

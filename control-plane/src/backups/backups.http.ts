@@ -4,6 +4,7 @@ import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts"
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { sql } from "../platform/sql.ts";
+import { readExtraVolumes } from "../pods/extra-volumes.ts";
 import { domain, hostname, labels, sshKey } from "../pods/hostnames.ts";
 import { keepingFailures, isEmailVerified, resources, type PodOrderOptions } from "../pods/pod-orders.http.ts";
 import { accepted, requester } from "../pods/pod-power.http.ts";
@@ -116,8 +117,13 @@ function registerRestore(routes: RouteTable, options: PodOrderOptions): void {
     async handler({ params, body, ifMatch }, ctx) {
       const who = requester(ctx, ifMatch);
       const { asNewPod, hostname: name, ...wish } = body;
-      if (!asNewPod || name === undefined)
-        return accepted(await ctx.inTenant((tx) => requestRestore(tx, who, params.pod, params.id)), ctx, options.hints);
+      if (!asNewPod || name === undefined) {
+        const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
+        // Inventories hold the containers of all tenants.
+        const parts = (await readExtraVolumes(ctx.system, [pod.id], "snapshots")).get(pod.id);
+        const restored = await ctx.inTenant((tx) => requestRestore(tx, who, pod.id, params.id, parts));
+        return accepted(restored, ctx, options.hints);
+      }
       const ordering = { ...who, ...options, isEmailVerified: () => isEmailVerified(ctx) };
       const ordered = await keepingFailures(ctx, () =>
         ctx.inTenant((tx) => orderFromBackup(tx, ordering, params.pod, params.id, { ...wish, hostname: name })),

@@ -1,27 +1,31 @@
 import type { Transaction } from "../platform/database.ts";
 import type { Accepted } from "../pods/change-power.ts";
+import type { ExtraVolumes } from "../pods/extra-volumes.ts";
 import { orderPod, type Ordering, type PodOrder } from "../pods/order-pod.ts";
 import { lockPod } from "../pods/pod.ts";
 import { lockAskedPod, requestWork, type Requester } from "../pods/request-work.ts";
 import { lockBackup, requireUsable, type BackupSpec } from "./backup.ts";
 import { hostsSeeing, notReachable } from "./backup-storage.ts";
-import { requireRestorable, requireRoom } from "./require-restorable.ts";
+import { requireNothingBesides, requireRestorable, requireRoom } from "./require-restorable.ts";
 import { checkArchiveStep, restoreDeadlineMs } from "./restore-pod.saga.ts";
 
 /**
  * Asks for a pod to become again what it was at a backup of its own. What was written since is lost; its size, its
  * plan, its address and its owner's wishes stay what they are now.
  * @throws DomainError `POD_WRONG_STATE`, `BACKUP_NOT_FOUND`, `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`,
- *   `BACKUP_NOT_REACHABLE`, `DISK_TOO_SMALL`, `STORAGE_FULL`, `POD_BUSY`, `VERSION_MISMATCH`
+ *   `BACKUP_NOT_REACHABLE`, `DISK_TOO_SMALL`, `STORAGE_FULL`, `MORE_THAN_A_POD`, `POD_BUSY`, `VERSION_MISMATCH`
+ * @param parts what the pod's container has that no pod has, snapshots included
  */
 export async function requestRestore(
   tx: Transaction,
   who: Requester,
   reference: string,
   backupId: string,
+  parts?: ExtraVolumes,
 ): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
   const backup = await requireRestorable(tx, pod, backupId);
+  requireNothingBesides(parts);
   const task = await requestWork(tx, who, pod, {
     type: "restore",
     step: checkArchiveStep.name,

@@ -1,6 +1,7 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { namesOf, type ExtraVolumes } from "../pods/extra-volumes.ts";
 import type { Pod } from "../pods/pod.ts";
 import { lockBackup, requireUsable, type Backup, type UsableBackup } from "./backup.ts";
 import { hostsSeeing, notReachable } from "./backup-storage.ts";
@@ -19,6 +20,21 @@ export async function requireRestorable(tx: Queryable, pod: Pod, backupId: strin
   if (!(await hostsSeeing(tx, backup)).includes(pod.nodeId ?? "")) throw notReachable(backup);
   await requireRoomBeside(tx, pod);
   return backup;
+}
+
+/**
+ * Requires that nothing goes with a pod's container but what its backups hold, as its host has told last. What is added
+ * later the host refuses itself. @throws DomainError `MORE_THAN_A_POD`
+ */
+export function requireNothingBesides(parts: ExtraVolumes | undefined): void {
+  if (parts === undefined) return;
+  throw new DomainError(
+    "wrong-state",
+    "MORE_THAN_A_POD",
+    `The pod's container has ${namesOf(parts)}, which no backup holds and a restore in place would remove. ` +
+      "Remove them, or restore the backup as a new pod.",
+    { details: { parts: parts.keys } },
+  );
 }
 
 /** An archive does not fit on a smaller disk. @throws DomainError `DISK_TOO_SMALL` */

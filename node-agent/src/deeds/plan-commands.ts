@@ -117,7 +117,7 @@ function planRestoring(
   const isHere = seen.where === "here";
   if (isHere) {
     requireOwnership(order, seen);
-    refuseOverwriting(order.vmid, seen);
+    refuseOverwriting(order, seen);
   }
   const { volumeId } = requireArchive(order.volumeId);
   const how = { present: seen, overwrite: isHere && order.overwrite };

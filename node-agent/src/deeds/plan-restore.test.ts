@@ -33,6 +33,7 @@ interface Present {
   readonly restoredBy: string;
   /** A line of the configuration besides those of every pod. */
   readonly more: string;
+  readonly snapshot: string;
 }
 
 function here(change: Partial<Present> = {}): ContainerHere {
@@ -44,6 +45,7 @@ function here(change: Partial<Present> = {}): ContainerHere {
     lockIsStale: true,
     restoredBy: "",
     more: "",
+    snapshot: "",
     ...change,
   };
   const marker = {
@@ -61,7 +63,9 @@ function here(change: Partial<Present> = {}): ContainerHere {
     "rootfs: shared:102/x.raw,size=4G",
     present.more,
   ];
-  const text = [...lines, ...(present.lock === "" ? [] : [`lock: ${present.lock}`])].join("\n");
+  const { lock, snapshot } = present;
+  const ends = [...(lock === "" ? [] : [`lock: ${lock}`]), ...(snapshot === "" ? [] : [`\n[${snapshot}]`])];
+  const text = [...lines, ...ends].join("\n");
   const { running, lockIsStale } = present;
   return { where: "here", config: parseContainerConfig(text), configSha256: "", digest: "", running, lockIsStale };
 }
@@ -85,6 +89,7 @@ const anyPresent = fc.record({
   lockIsStale: fc.boolean(),
   restoredBy: fc.constantFrom("", commandId, "0193a5b0-4444-7abc-8def-000000000002"),
   more: fc.constantFrom("", "net1: name=eth1", "mp0: shared:102/y.raw,mp=/y", "unused0: shared:102/z.raw"),
+  snapshot: fc.constantFrom("", "", "before-upgrade", "vzdump"),
 });
 const anyOrder = fc
   .record({
@@ -114,6 +119,7 @@ function checkNothingIsLost(plan: typeof planRestore): void {
       expect(present).toMatchObject({ running: false, lock: "" });
       expect(present.restoredBy).not.toBe(commandId);
       expect(present.more).not.toMatch(/^(?:mp|unused)/u);
+      if (wanted.takeOverFrom === "") expect(present.snapshot).not.toBe("before-upgrade");
       expect(wanted.volumeId).toBe(volumeId);
       expect(wanted.overwrite || wanted.takeOverFrom !== "").toBe(true);
       expect(wanted.takeOverFrom !== "" && diskIsShared).toBe(false);
@@ -131,11 +137,19 @@ describe("a restore replaces only the pod's own stopped container that it may, a
   });
 });
 
-test("a restore over volumes that no archive holds is refused by their names, also before a lock is broken", () => {
+test("a restore over volumes or snapshots that no archive holds is refused by their names, also before a lock is broken", () => {
   for (const lock of ["", "backup"]) {
-    const observed = here({ more: "mp3: /srv/x,mp=/x", lock });
-    expect(() => planRestore(order({ overwrite: true }), facts({ observed }))).toThrow("has mp3");
+    const observed = here({ more: "mp3: /srv/x,mp=/x", snapshot: "before-upgrade", lock });
+    const refused = "has mp3, snapshot:before-upgrade";
+    expect(() => planRestore(order({ overwrite: true }), facts({ observed }))).toThrow(refused);
   }
+});
+
+test("snapshots of a disk that went with its host keep nobody from a rescue, nor does the one that vzdump makes", () => {
+  const taken = facts({ observed: here({ snapshot: "before-upgrade" }) });
+  expect(planRestore(order({ takeOverFrom: "pve1" }), taken)).toEqual({ kind: "restore", overwrite: true });
+  const left = facts({ observed: here({ snapshot: "vzdump" }) });
+  expect(planRestore(order({ overwrite: true }), left)).toEqual({ kind: "restore", overwrite: true });
 });
 
 test("what runs after it was restored by the same command is not stopped or replaced", () => {

@@ -2,7 +2,7 @@ import { ContainerFailure } from "../containers/container-failure.ts";
 import type { ContainerFailureCode } from "../containers/container-failure.ts";
 import type { RestoreOrder } from "../containers/containers.ts";
 import { wasRestoredBy } from "../containers/marker.ts";
-import { extraVolumes, isNamelessHalf, lockOf } from "../containers/observed-container.ts";
+import { extraVolumes, isNamelessHalf, lockOf, snapshotsOf } from "../containers/observed-container.ts";
 import type { ContainerHere, ObservedContainer } from "../containers/observed-container.ts";
 import { requireOwnership } from "../containers/plan-container.ts";
 
@@ -69,7 +69,7 @@ function planTakeOver(
   if (!diskIsShared && volumeId === "") {
     throw refused("DISK_NOT_SHARED", `the disk of container ${vmid} is local to node ${node}`);
   }
-  if (!diskIsShared) refuseOverwriting(vmid, dead);
+  if (!diskIsShared) refuseOverwriting(order, dead);
   return { kind: "take-over", from: node };
 }
 
@@ -94,15 +94,22 @@ function planHere(order: RestoreOrder, observed: ContainerHere, facts: RestoreFa
   if (running && !facts.isStoppedBefore) throw refused("STILL_RUNNING", `container ${vmid} is running`);
   if (!isTakenOver && !order.overwrite) throw refused("CONTAINER_EXISTS", `container ${vmid} is there already`);
   if (volumeId === "") throw refused("DISK_NOT_SHARED", `the disk of container ${vmid} is not on shared storage`);
-  refuseOverwriting(vmid, observed);
+  refuseOverwriting(order, observed);
   return lock === "" ? { kind: "restore", overwrite: true } : { kind: "unlock" };
 }
 
-/** pct restore removes every volume of the container that it replaces. @throws ContainerFailure MORE_THAN_A_POD */
-export function refuseOverwriting(vmid: number, { config }: Pick<ContainerHere, "config">): void {
-  const volumes = extraVolumes(config);
-  if (volumes.length === 0) return;
-  const message = `container ${vmid} has ${volumes.join(", ")}, which no archive of a pod holds and a restore would remove`;
+/**
+ * pct restore removes every volume of the container that it replaces, with its snapshots. Those of a container that is taken
+ * over are gone with its disk. @throws ContainerFailure MORE_THAN_A_POD
+ */
+export function refuseOverwriting(
+  { vmid, takeOverFrom }: Pick<RestoreOrder, "vmid" | "takeOverFrom">,
+  { config }: Pick<ContainerHere, "config">,
+): void {
+  const parts = [...extraVolumes(config), ...(takeOverFrom === "" ? snapshotsOf(config) : [])];
+  if (parts.length === 0) return;
+  const why = "which no archive of a pod holds and a restore in its place would remove";
+  const message = `container ${vmid} has ${parts.join(", ")}, ${why}; remove them, or restore the backup as a new pod`;
   throw refused("MORE_THAN_A_POD", message);
 }
 

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { Command, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { FIRST, createCluster, deedOptions, runsOn } from "../../../test/support/cluster-fixture.ts";
 import type { ClusterFixture } from "../../../test/support/cluster-fixture.ts";
@@ -17,6 +17,7 @@ import {
   wishFor,
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
+import { runTool } from "../../../test/simulated-host/run-tool.ts";
 import { asFailure } from "../containers/container-failure.ts";
 import type { RestoreOrder } from "../containers/containers.ts";
 
@@ -151,6 +152,15 @@ describe("a restore", () => {
     await expect(one.containers.restore(order(missing, { overwrite: true }), deedOptions())).rejects.toMatchObject({
       code: "BACKUP_MISSING",
     });
+    await runTool(one.paths.pctPath, "snapshot", String(VMID), "before-upgrade");
+    const over = order(volumeId, { overwrite: true });
+    const told = { code: "MORE_THAN_A_POD", message: expect.stringContaining("snapshot:before-upgrade") };
+    await expect(one.containers.restore(over, deedOptions())).rejects.toMatchObject(told);
+    await expect(one.containers.checkRestore(over)).rejects.toMatchObject(told);
+    const restoring = Command.fromPartial({ ...over, op: { $case: "restore", value: over } });
+    expect(await one.containers.planCommands([restoring])).toMatchObject([{ commandLines: [], error: told }]);
+    await runTool(one.paths.pctPath, "delsnapshot", String(VMID), "before-upgrade");
+    await one.containers.checkRestore(over);
     expect([lockOf(one, VMID), readFileSync(dataFile(one), "utf8")]).toEqual([undefined, "old"]);
   });
 
