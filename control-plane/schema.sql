@@ -1066,7 +1066,8 @@ TABLE node_drain_pods ROW LEVEL SECURITY (
   expected_downtime_ms integer
   archive_made_at timestamp with time zone
   updated_at timestamp with time zone NOT NULL DEFAULT now()
-  CONSTRAINT drain_pod_state CHECK ((state = ANY (ARRAY['pending'::text, 'claimed'::text, 'moving'::text, 'moved'::text, 'blocked'::text, 'failed'::text, 'left'::text, 'gone'::text, 'lost'::text, 'returning'::text, 'returned'::text])))
+  return_tries integer NOT NULL DEFAULT 0
+  CONSTRAINT drain_pod_state CHECK ((state = ANY (ARRAY['pending'::text, 'claimed'::text, 'moving'::text, 'moved'::text, 'blocked'::text, 'failed'::text, 'left'::text, 'gone'::text, 'lost'::text, 'returning'::text, 'returned'::text, 'stayed'::text])))
   CONSTRAINT node_drain_pods_drain_id_fkey FOREIGN KEY (drain_id) REFERENCES node_drains(id)
   CONSTRAINT node_drain_pods_move_id_fkey FOREIGN KEY (move_id) REFERENCES cloud_pod_moves(id)
   CONSTRAINT node_drain_pods_pkey PRIMARY KEY (drain_id, pod_id)

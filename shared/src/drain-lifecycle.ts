@@ -37,11 +37,13 @@ export function isDrainOver(state: DrainState): boolean {
  * What has become of one pod of the host.
  *
  * ```
- * pending ⇄ claimed → moving → moved → returning → returned
- *    └→ blocked        └→ pending (elsewhere) | failed
+ * pending ⇄ claimed → moving → moved ⇄ returning → returned
+ *    └→ blocked        │          └→ stayed
+ *                      └→ pending (elsewhere) | failed
  * ```
  * `blocked`: there is no place for it; where that may pass it is `pending` again after a while. `left`: it stays, because time was up or the drain was cancelled. `gone`: it is not
- * the host's any more by itself. `lost`: its host is gone and there is nothing to bring it back from.
+ * the host's any more by itself. `lost`: its host is gone and there is nothing to bring it back from. `stayed`: it
+ * was to come home and could not, however often that was tried.
  */
 export const drainPodStates = [
   "pending",
@@ -55,6 +57,7 @@ export const drainPodStates = [
   "lost",
   "returning",
   "returned",
+  "stayed",
 ] as const;
 export type DrainPodState = (typeof drainPodStates)[number];
 
@@ -71,6 +74,7 @@ export const drainPodIsSettled = {
   lost: true,
   returning: true,
   returned: true,
+  stayed: true,
 } as const satisfies Record<DrainPodState, boolean>;
 
 /** Whether the host is rid of a pod in this state. */
@@ -86,4 +90,5 @@ export const drainPodHasLeft = {
   lost: true,
   returning: true,
   returned: true,
+  stayed: true,
 } as const satisfies Record<DrainPodState, boolean>;

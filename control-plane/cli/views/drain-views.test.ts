@@ -95,6 +95,23 @@ test("a drain by itself says when it has to be over, and each pod with its block
   expect(renderDrains([incomplete], now)).toMatch(/^pve1 +drain +incomplete +1h +10m +user:1 .* still on the host\.$/m);
 });
 
+test("a pod that has not come home says why: until the next try, and when it stays away for good", () => {
+  const why = { code: "NO_CAPACITY", message: "pve1 has no room." };
+  const pods = [
+    { ...moved, blocker: why },
+    { ...moved, state: "stayed", downtimeMs: null, blocker: why },
+  ];
+  const told = [
+    "shop-3 (100002): moved to pve2, was away 21s, not home yet: pve1 has no room.",
+    "shop-3 (100002): stayed away on pve2, because pve1 has no room.",
+  ];
+  const drained = { ...over, state: "drained", counts: { moved: 1, stayed: 1 }, pods };
+  expect(drainLines(drained).slice(1)).toEqual(told.map((line) => `  ${line}`));
+  expect(renderDrain(drained, 0)).toContain(`\n\n${told.join("\n")}`);
+  expect(renderDrain(drained, 0)).toMatch(/^pods: +1 moved, 1 stayed$/m);
+  expect(renderDrain({ ...drained, pods: [moved] }, 0)).not.toContain("home yet");
+});
+
 test("an end that nobody wanted has the reasons by pod", () => {
   expect(() => requireEnd({ ...over, state: "drained" }, ["drained"])).not.toThrow();
   expect(() => requireEnd({ ...over, state: "cancelled" }, ["cancelled", "drained"])).not.toThrow();

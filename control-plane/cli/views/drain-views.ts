@@ -53,7 +53,9 @@ export function renderDrain(drain: DrainDetail, nowMs: number): string {
         : `${formatBrief(away.p50)} half of them, ${formatBrief(away.p95)} nearly all, ${formatBrief(away.max)} at most`,
     "come home": drain.returnHome ? (drain.returnedAt ?? "when the host is open again") : undefined,
   });
-  return pods.length === 0 ? fields : `${fields}\n\n${tableOf(pods)}`;
+  if (pods.length === 0) return fields;
+  const notHome = pods.filter(isNotHome).map(progressOf);
+  return [fields, tableOf(pods), ...(notHome.length === 0 ? [] : [notHome.join("\n")])].join("\n\n");
 }
 
 function tableOf(pods: readonly DrainPod[]): string {
@@ -97,7 +99,15 @@ function progressOf(pod: DrainPod): string {
   const away = downtimeMs === null ? "" : `, was away ${formatBrief(downtimeMs)}`;
   if (state === "moving") return `${nameOf(pod)}${to}: ${percent} % ${step ?? "waits"}`;
   if (!hasLeft(state)) return `${nameOf(pod)}: ${state}${away}${blocker === null ? "" : `, ${blocker.message}`}`;
-  return `${nameOf(pod)}: ${state}${to}${away}`;
+  const why = blocker?.message ?? "it could not come home";
+  if (state === "stayed")
+    return `${nameOf(pod)}: stayed away${target === null ? "" : ` on ${target}`}${away}, because ${why}`;
+  return `${nameOf(pod)}: ${state}${to}${away}${isNotHome(pod) ? `, not home yet: ${why}` : ""}`;
+}
+
+/** It was to come home and has not been able to so far, or for good. */
+function isNotHome({ state, blocker }: DrainPod): boolean {
+  return state === "stayed" || (state === "moved" && blocker !== null);
 }
 
 /** What was begun and how to watch it. */

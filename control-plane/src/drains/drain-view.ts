@@ -91,13 +91,15 @@ type PodRow = Omit<z.input<typeof podView>, "blocker" | "archiveAgeSeconds"> & {
 export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Promise<z.input<typeof drainDetail>> {
   const rows = await tx.query<PodRow>(sql`
     SELECT d.pod_id AS "podId", p.name, p.vmid, p.tenant_id AS "tenantId", d.state, t.name AS target, m.strategy, m.task_id AS "taskId", k.step,
-      CASE WHEN d.state IN ('moved', 'gone', 'lost', 'returning', 'returned') THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
+      CASE WHEN d.state IN ('moved', 'gone', 'lost', 'returning', 'returned', 'stayed') THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
       d.expected_downtime_ms AS "expectedDowntimeMs", away.ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt",
       -- Whoever has no place yet because of other work waits for that; nothing has to write it down.
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'POD_BUSY' ELSE d.blocker_code END AS "blockerCode",
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'Other work on the pod is not finished: ' || busy.type || '.' ELSE d.blocker_message END AS "blockerMessage"
     FROM node_drain_pods d JOIN node_drains r ON r.id = d.drain_id JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
-      LEFT JOIN nodes t ON t.id = m.to_node_id LEFT JOIN cloud_pod_provisioning_tasks k ON k.id = m.task_id
+      -- Of one that could not come home: where it is.
+      LEFT JOIN nodes t ON t.id = CASE WHEN m.purpose = 'return' AND d.state IN ('moved', 'stayed') THEN m.from_node_id ELSE m.to_node_id END
+      LEFT JOIN cloud_pod_provisioning_tasks k ON k.id = m.task_id
       LEFT JOIN LATERAL (SELECT o.type FROM cloud_pod_provisioning_tasks o
         WHERE o.pod_id = d.pod_id AND o.state NOT IN ('succeeded', 'failed', 'cancelled') ORDER BY o.id LIMIT 1) busy ON true
       -- All that the drain has cost the pod: every try, and its way home.

@@ -66,6 +66,8 @@ export interface DrainPodChange {
   readonly archiveMadeAt?: Date;
   /** A host on which the move has failed. */
   readonly failedTarget?: string;
+  /** Once more it could not be brought home. */
+  readonly returnFailed?: true;
 }
 
 /** Writes what has become of a pod. */
@@ -75,12 +77,13 @@ export async function changeDrainPod(
   podId: string,
   change: DrainPodChange,
 ): Promise<void> {
-  const { state, moveId, blocker, expectedDowntimeMs, archiveMadeAt, failedTarget } = change;
+  const { state, moveId, blocker, expectedDowntimeMs, archiveMadeAt, failedTarget, returnFailed } = change;
   await tx.execute(sql`
     UPDATE node_drain_pods SET state = ${state}, move_id = coalesce(${moveId ?? null}, move_id), updated_at = now(),
       blocker_code = CASE WHEN ${blocker === undefined} THEN blocker_code ELSE ${blocker?.code ?? null} END,
       blocker_message = CASE WHEN ${blocker === undefined} THEN blocker_message ELSE ${blocker?.message ?? null} END,
       expected_downtime_ms = coalesce(${expectedDowntimeMs ?? null}::integer, expected_downtime_ms),
+      return_tries = return_tries + ${returnFailed === true ? 1 : 0},
       archive_made_at = coalesce(${archiveMadeAt ?? null}::timestamptz, archive_made_at),
       failed_targets = CASE WHEN ${failedTarget === undefined} THEN failed_targets ELSE array_append(failed_targets, ${failedTarget ?? null}::uuid) END
     WHERE drain_id = ${drainId} AND pod_id = ${podId}`);

@@ -182,19 +182,25 @@ export async function settleDrainPod(
   const [row] = await tx.query<{ state: string; moveId: string | null }>(
     sql`SELECT state, move_id AS "moveId" FROM node_drain_pods WHERE drain_id = ${drain.id} AND pod_id = ${podId}`,
   );
-  const isOver = row?.state === "moving" || row?.state === "returning";
-  if (!isOver || row.moveId === null || state === "moved" || state === "returned" || why !== undefined)
+  if (row?.state !== "moving" || row.moveId === null || state === "moved" || why !== undefined)
     return await changeDrainPod(tx, drain.id, podId, { state, ...(why === undefined ? {} : { blocker: why }) });
-  const move = await lockMove(tx, row.moveId);
-  const [error] = await tx.query<{ code: string | null; message: string | null }>(
-    sql`SELECT error_code AS code, error_message AS message FROM cloud_pod_moves WHERE id = ${move.id}`,
-  );
-  const code = error?.code ?? "MOVE_FAILED";
+  const { toNodeId, blocker } = await whyUndone(tx, row.moveId);
+  const { code } = blocker;
   await changeDrainPod(tx, drain.id, podId, {
     state,
-    blocker: { code, message: `${move.toNode}: ${error?.message ?? "the move was undone"}` },
+    blocker,
     ...(innocentCodes.has(code) || isArchivesFault(drain, code) || isGuestsFault(drain, code)
       ? {}
-      : { failedTarget: move.toNodeId }),
+      : { failedTarget: toNodeId }),
   });
+}
+
+/** Why a move came to nothing, and where to. */
+export async function whyUndone(tx: Transaction, moveId: string): Promise<{ toNodeId: string; blocker: Blocker }> {
+  const { toNodeId, toNode } = await lockMove(tx, moveId);
+  const [error] = await tx.query<{ code: string | null; message: string | null }>(
+    sql`SELECT error_code AS code, error_message AS message FROM cloud_pod_moves WHERE id = ${moveId}`,
+  );
+  const message = `${toNode}: ${error?.message ?? "the move was undone"}`;
+  return { toNodeId, blocker: { code: error?.code ?? "MOVE_FAILED", message } };
 }

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { sql } from "../platform/sql.ts";
@@ -40,17 +40,78 @@ async function isReturned(node: BenchNode): Promise<void> {
     .not.toBeNull();
 }
 
-test("a pod that could not come home says why", async () => {
-  const { nodes, pods } = await emptied(1);
-  const [from, to] = nodes;
-  bench.hosts.script = ({ nodeId, op }) =>
-    nodeId === from.id && op?.$case === "restore"
-      ? { state: "failed", errorCode: "STORAGE_FULL", retryable: false }
-      : undefined;
-  await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {});
-  await isReturned(from);
-  expect(await shown(from)).toMatchObject({ counts: { left: 1 }, pods: [{ blocker: { code: "STORAGE_FULL" } }] });
-  expect(await home(pods)).toEqual([to.id]);
+describe("a pod that cannot come home", () => {
+  /** A home whose storage is full, which has been asked to take its pod back once. */
+  async function refusedOnce() {
+    const { nodes, pods } = await emptied(1);
+    const [from, to] = nodes;
+    bench.hosts.script = ({ nodeId, op }) =>
+      nodeId === from.id && op?.$case === "restore"
+        ? { state: "failed", errorCode: "STORAGE_FULL", retryable: false }
+        : undefined;
+    await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {});
+    await expect
+      .poll(() => afterPass(from), { timeout: 20_000, interval: 20 })
+      .toMatchObject({
+        counts: { moved: 1 },
+        returnedAt: null,
+        pods: [{ target: to.name, blocker: { code: "STORAGE_FULL" } }],
+      });
+    return { from, to, pods };
+  }
+  const afterPass = async (node: BenchNode) => {
+    await drains.drive();
+    return await shown(node);
+  };
+  const returns = async ({ id }: BenchNode) =>
+    await bench.db.system.query(sql`SELECT FROM cloud_pod_moves WHERE to_node_id = ${id} AND purpose = 'return'`);
+  const later = (changes = sql`updated_at = updated_at - interval '1 minute'`) =>
+    bench.db.system.execute(sql`UPDATE node_drain_pods SET ${changes}`);
+
+  test("is tried again after a while, and comes when it can", async () => {
+    const { from, pods } = await refusedOnce();
+    await afterPass(from);
+    expect(await returns(from)).toHaveLength(1);
+    bench.hosts.script = () => undefined;
+    await later();
+    await isReturned(from);
+    expect(await shown(from)).toMatchObject({ counts: { returned: 1 }, pods: [{ target: from.name, blocker: null }] });
+    expect(await home(pods)).toEqual([from.id]);
+  });
+
+  test("for which it was stopped several times in vain stays where it is and says why", async () => {
+    const { from, to, pods } = await refusedOnce();
+    await expect
+      .poll(
+        async () => {
+          await later(sql`updated_at = updated_at - interval '1 day'`);
+          return (await afterPass(from))["returnedAt"];
+        },
+        { timeout: 20_000, interval: 20 },
+      )
+      .not.toBeNull();
+    expect(await shown(from)).toMatchObject({
+      counts: { stayed: 1 },
+      pods: [{ target: to.name, percent: 100, blocker: { code: "STORAGE_FULL" } }],
+    });
+    expect(await returns(from)).toHaveLength(3);
+    expect(await home(pods)).toEqual([to.id]);
+  });
+
+  test("because others have taken its room is asked for longer, as nobody is stopped for that, but not for ever", async () => {
+    const { nodes, pods } = await emptied(1);
+    const [from, to] = nodes;
+    await bench.db.system.execute(sql`UPDATE node_capacity SET cpu_reserved = cpu_total WHERE node_id = ${from.id}`);
+    await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {});
+    const blocked = { counts: { moved: 1 }, pods: [{ target: to.name, blocker: { code: "NO_CAPACITY" } }] };
+    for (let tries = 1; tries < 10; tries++) {
+      expect(await afterPass(from)).toMatchObject({ returnedAt: null, ...blocked });
+      await later(sql`updated_at = updated_at - interval '1 day'`);
+    }
+    expect(await afterPass(from)).toMatchObject({ counts: { stayed: 1 } });
+    await isReturned(from);
+    expect(await home(pods)).toEqual([to.id]);
+  });
 });
 
 test("a pod that somebody has moved on by hand stays there", async () => {

@@ -34,7 +34,7 @@ export async function readDrains(db: Queryable): Promise<Drains> {
       (SELECT * FROM node_drains WHERE state = 'incomplete' AND finished_at > now() - interval '24 hours' ORDER BY finished_at DESC LIMIT ${drainsShown})) AS d
     JOIN nodes n ON n.id = d.node_id
     CROSS JOIN LATERAL (
-      SELECT count(*)::integer AS pods, count(*) FILTER (WHERE state IN ('moved', 'gone', 'lost', 'returning', 'returned'))::integer AS done,
+      SELECT count(*)::integer AS pods, count(*) FILTER (WHERE state IN ('moved', 'gone', 'lost', 'returning', 'returned', 'stayed'))::integer AS done,
         count(*) FILTER (WHERE state = 'moving')::integer AS moving,
         count(*) FILTER (WHERE state IN ('blocked', 'failed', 'left'))::integer AS stuck
       FROM node_drain_pods p WHERE p.drain_id = d.id) AS c
