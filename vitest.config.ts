@@ -13,12 +13,19 @@ const env = { NODE_COMPILE_CACHE: compileCache };
  */
 const together = { maxWorkers: 3, sequence: { groupOrder: 1 } };
 
-/** Part of `npm run chaos` only: sixty pods and the outage of a host take minutes. */
-const longStories = process.env["CLOUDPODS_CHAOS_ROUNDS"] === undefined ? ["test/chaos/fleet.chaos.ts"] : [];
+/** What starts the whole system. */
+const wholeSystem = {
+  env,
+  globalSetup: ["test/support/postgres.global.ts", "test/support/built-programs.global.ts"],
+  testTimeout: 180_000,
+  hookTimeout: 120_000,
+  ...together,
+};
 
 /**
- * Three projects by what a test needs: `unit` needs nothing, `integration` a real PostgreSQL or
- * broker or spawned `pct`, `e2e` the whole system. The suffix of the file says which.
+ * Projects by what a test needs: `unit` needs nothing, `integration` a real PostgreSQL or broker or spawned `pct`, `e2e`
+ * the whole system, and `chaos`, which `npm run chaos` runs, minutes: it kills and cuts off at every moment that there
+ * is. The suffix of the file says which.
  */
 export default defineConfig({
   test: {
@@ -27,7 +34,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["{shared,control-plane,node-agent,test,tools}/**/*.test.ts"],
-          exclude: ["**/node_modules/**", "**/*.integration.test.ts", "test/e2e/**", "test/chaos/**"],
+          exclude: ["**/node_modules/**", "**/*.{integration,chaos}.test.ts"],
           // Importing everything anew for each file was two thirds of the work. No unit test replaces a module.
           isolate: false,
           // Counted in seconds on the clock, which on a busy machine says little about the test.
@@ -39,7 +46,7 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["{shared,control-plane,node-agent,test,tools}/**/*.integration.test.ts"],
-          exclude: ["**/node_modules/**", "test/e2e/**", "test/chaos/**"],
+          exclude: ["**/node_modules/**"],
           env,
           globalSetup: ["test/support/postgres.global.ts"],
           // Retention makes and drops months of partitions; a busy machine takes a minute for it.
@@ -53,13 +60,17 @@ export default defineConfig({
       {
         test: {
           name: "e2e",
-          include: ["test/e2e/**/*.e2e.ts", "test/chaos/**/*.chaos.ts"],
-          exclude: ["**/node_modules/**", ...longStories],
-          env,
-          globalSetup: ["test/support/postgres.global.ts", "test/support/built-programs.global.ts"],
-          testTimeout: 180_000,
-          hookTimeout: 120_000,
-          ...together,
+          include: ["test/e2e/**/*.e2e.ts"],
+          exclude: ["**/node_modules/**"],
+          ...wholeSystem,
+        },
+      },
+      {
+        test: {
+          name: "chaos",
+          include: ["test/chaos/**/*.chaos.ts", "{control-plane,node-agent}/**/*.chaos.test.ts"],
+          exclude: ["**/node_modules/**"],
+          ...wholeSystem,
         },
       },
     ],

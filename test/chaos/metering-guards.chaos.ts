@@ -18,7 +18,7 @@ import { trueFigures } from "../support/usage-truth/true-figures.ts";
  * - the locks of an hour and of a day: metering/racing-roll-ups.integration.test.ts and
  *   metering/sealing-while-storing.integration.test.ts;
  * - that a sealed hour is never made from what is left of it: metering/retention.integration.test.ts;
- * - the life of a roll-up between any two statements: metering/killed.integration.test.ts.
+ * - the life of a roll-up between any two statements: metering/killed.chaos.test.ts.
  */
 const hourMs = 3_600_000;
 const story = tellStory({

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { failing, failingOnce, PodWorkbench } from "../../../test/support/pod-workbench.ts";
+import { aTenant } from "../../../test/support/rows.ts";
 import { sql } from "../platform/sql.ts";
 import { cancelTask, findTask, requeueTask } from "../tasks/change-task.ts";
 import { changePower, resumePod, suspendPod } from "./change-power.ts";
@@ -213,6 +214,28 @@ test("destroying ends the bill with the request, and the place is free after the
   await expect(bench.inTenant((tx) => destroyPodNow(tx, bench.who(), pod.id, new Date()))).rejects.toMatchObject({
     code: "POD_WRONG_STATE",
   });
+});
+
+test("a destroy during an order wins, and nothing is left", async () => {
+  const { pod } = await bench.order();
+  const { task } = await bench.inTenant((tx) => destroyPodNow(tx, bench.who(), pod.id, new Date()));
+  expect(await bench.end(task.id)).toMatchObject({ state: "succeeded" });
+  expect((await bench.podNow(pod.id)).status).toBe("deleted");
+  expect(bench.host.containers.has(pod.vmid)).toBe(false);
+  expect(await bench.used()).toEqual({ pods: 0, cores: 0, memoryMb: 0, diskGb: 0 });
+  expect(await bench.claim(pod.id)).toBeUndefined();
+});
+
+test("64 orders at once at one below the limit grant exactly one", async () => {
+  bench.tenantId = (await aTenant(bench.db.system, { pods: 1 })).id;
+  const orders = Array.from({ length: 64 }, (_, index) =>
+    bench.order({ planCode: "STARTER", hostname: `race-${index}` }),
+  );
+  const results = await Promise.allSettled(orders);
+  const refusals = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
+  expect(refusals).toHaveLength(63);
+  for (const refusal of refusals) expect(refusal).toMatchObject({ code: "QUOTA_EXCEEDED" });
+  expect(await bench.db.system.query(sql`SELECT FROM cloud_pods WHERE tenant_id = ${bench.tenantId}`)).toHaveLength(1);
 });
 
 test("the free plan needs a proven address and is had once", async () => {
