@@ -13,7 +13,7 @@ const podWith = (podId: string, changes: Partial<PodWorld> = {}): PodWorld => ({
   isGone: false,
   move: undefined,
   hasMoveFailed: false,
-  targetIsGood: true,
+  target: "good",
   canRestore: true,
   isWaiting: false,
   canBeRecalled: true,
@@ -58,12 +58,13 @@ function carryOut(world: World, actions: readonly DrainAction[], chances: Chance
     if (action.kind === "claim") {
       expect([pod.state, pod.isBusy]).toEqual(["pending", false]);
       const found = random() < chances.place;
-      Object.assign(pod, found ? { state: "claimed", move: "reserved", targetIsGood: true } : { state: "blocked" });
+      Object.assign(pod, found ? { state: "claimed", move: "reserved", target: "good" } : { state: "blocked" });
     } else if (action.kind === "release") {
       expect(pod.state).toBe("claimed");
+      if (action.state === "pending") expect(pod.target).toBe("bad");
       Object.assign(pod, { state: action.state, move: "released" });
     } else if (action.kind === "start") {
-      if (world.kind === "drain") expect([pod.state, pod.targetIsGood]).toEqual(["claimed", true]);
+      if (world.kind === "drain") expect([pod.state, pod.target]).toEqual(["claimed", "good"]);
       expect([world.isCancelled, world.isHostBack]).toEqual([false, false]);
       Object.assign(pod, { state: "moving", move: "moving", isWaiting: random() < 0.5 });
     } else if (action.kind === "abort") {
@@ -83,7 +84,8 @@ function happen(world: World, chances: Chances, random: () => number): void {
       Object.assign(pod, { move: random() < chances.success ? "moved" : "undone", isWaiting: false });
     if (random() < 0.3) pod.isWaiting = false;
     if (random() < 0.2) pod.canBeRecalled = false;
-    if (pod.state === "claimed" && random() < chances.cordon) pod.targetIsGood = false;
+    if (pod.target === "shaken") pod.target = random() < 0.5 ? "good" : "bad";
+    else if (pod.state === "claimed" && random() < chances.cordon) pod.target = random() < 0.5 ? "shaken" : "bad";
     if (random() < 0.3) pod.isBusy = false;
     if (pod.state !== "moving" && pod.state !== "moved" && random() < 0.02) pod.isGone = true;
   }
@@ -149,8 +151,21 @@ test("without a place for one, nothing moves or all the others, as was asked", (
 });
 
 test("a place on a host that takes no pods any more is given back and looked for anew", () => {
-  const world = drainOf([podWith("a", { state: "claimed", targetIsGood: false })], { state: "moving" });
+  const world = drainOf([podWith("a", { state: "claimed", target: "bad" })], { state: "moving" });
   expect(decideDrain(world, 0)).toEqual([{ kind: "release", podId: "a", state: "pending" }]);
+});
+
+test("a place on a host that is shaken is kept, and nobody moves there until it is itself again", () => {
+  const pods = (target: PodWorld["target"]) => [
+    podWith("a", { state: "claimed", target }),
+    podWith("b", { state: "claimed" }),
+  ];
+  const moving = (target: PodWorld["target"]) => drainOf(pods(target), { state: "moving" });
+  expect(decideDrain(moving("shaken"), 0)).toMatchObject([{ kind: "start", podId: "b" }]);
+  expect(decideDrain(moving("good"), 0)).toMatchObject([{ podId: "a" }, { podId: "b" }]);
+  // Not beyond the time that there is.
+  const stopping = { ...moving("shaken"), onDeadline: "stop-and-restore" as const };
+  expect(decideDrain(stopping, 2_000)).toMatchObject([{ kind: "release", podId: "a", state: "left" }]);
 });
 
 test("when time is up pods are left, or those with a place are stopped and restored there", () => {

@@ -19,8 +19,11 @@ export interface DrainPodFacts {
   readonly move: MoveState | undefined;
   /** It tells of a failure, also where the pod has changed hands before that. */
   readonly hasMoveFailed: boolean;
-  /** The host of its claimed place takes pods at this moment. */
-  readonly targetIsGood: boolean;
+  /**
+   * The host of its claimed place: `good` takes pods at this moment, `shaken` was not heard on one of its two channels for a
+   * moment and may be itself again in the next, `bad` takes none.
+   */
+  readonly target: "good" | "shaken" | "bad";
   /** It can get to its claimed place also where its guest does not shut down: by an archive, or with a disk that both hosts see. */
   readonly canRestore: boolean;
   /** Its move waits for a turn of its host: nothing was done to the pod yet. */
@@ -156,9 +159,10 @@ function withdraw(
   const { podId, state } = pod;
   if (state === "moving") return pod.isWaiting && !mayGoOn ? [{ kind: "abort", podId }] : [];
   if (state === "claimed") {
-    if (!mayGoOn || (isLate && !(pod.targetIsGood && pod.canRestore)))
+    if (!mayGoOn || (isLate && !(pod.target === "good" && pod.canRestore)))
       return [{ kind: "release", podId, state: "left", why }];
-    return pod.targetIsGood ? [] : [{ kind: "release", podId, state: "pending" }];
+    // Nothing is lost with a host that is shaken: its places are kept for when it is itself again, and nobody moves there before.
+    return pod.target === "bad" ? [{ kind: "release", podId, state: "pending" }] : [];
   }
   // Time is up for whoever has no place yet.
   return state === "pending" && (!mayGoOn || isLate) ? [{ kind: "settle", podId, state: "left", why }] : [];
@@ -188,7 +192,9 @@ function startNext(facts: DrainFacts, ready: readonly DrainPodFacts[], isLate: b
   const lanes = facts.maxParallel - facts.pods.filter(({ state }) => state === "moving").length;
   if (lanes <= 0) return [];
   const next =
-    facts.kind === "evacuation" ? ready : facts.pods.filter(({ state, isBusy }) => state === "claimed" && !isBusy);
+    facts.kind === "evacuation"
+      ? ready
+      : facts.pods.filter(({ state, isBusy, target }) => state === "claimed" && !isBusy && target === "good");
   return next.slice(0, lanes).map(({ podId }) => ({ kind: "start", podId, byArchive: isLate }));
 }
 

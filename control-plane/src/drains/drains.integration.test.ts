@@ -218,10 +218,16 @@ test("a target that is away for a moment is none for ever: its place is looked f
   await drains.drive();
   const shown = async () => (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json;
   expect(await shown()).toMatchObject({ state: "moving", counts: { moving: 1, claimed: 1 } });
-  const target = (state: string) =>
-    bench.db.system.execute(sql`UPDATE node_status SET state = ${state} WHERE node_id = ${to.id}`);
+  const target = (state: string, since = sql`now()`) =>
+    bench.db.system.execute(
+      sql`UPDATE node_status SET state = ${state}, state_since = ${since} WHERE node_id = ${to.id}`,
+    );
+  // For a moment: its places are kept.
   await target("degraded");
   bench.fleet = createFleetView();
+  await drains.drive();
+  expect(await shown()).toMatchObject({ state: "moving", counts: { moving: 1, claimed: 1 } });
+  await target("degraded", sql`now() - interval '2 minutes'`);
   await drains.drive();
   const blocker = expect.objectContaining({ code: "NO_HOST" });
   expect(await shown()).toMatchObject({ state: "moving", counts: { blocked: 1 } });
