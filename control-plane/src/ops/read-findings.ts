@@ -33,8 +33,10 @@ export async function readFindings(db: Queryable): Promise<OpenFindings> {
         holds_orders OR EXISTS (SELECT FROM node_conditions WHERE kind = 'MassVanishing') AS held FROM control_plane_epoch`),
     db.query<OpenFindings["newest"][number]>(sql`
       SELECT f.id, n.name AS node, f.vmid, f.pod_id AS "podId", f.kind, f.subject, f.first_seen_at AS "firstSeenAt", f.sightings, f.action, f.offered
-      FROM node_findings f JOIN nodes n ON n.id = f.node_id WHERE f.state = 'open'
-      ORDER BY f.kind = 'unmanaged', f.first_seen_at DESC, f.id LIMIT ${findingsShown}`),
+      -- Chosen by their ids: whole rows of all that are open would be sorted.
+      FROM (SELECT id FROM node_findings WHERE state = 'open' ORDER BY kind = 'unmanaged', first_seen_at DESC, id LIMIT ${findingsShown}) AS shown
+      JOIN node_findings f ON f.id = shown.id JOIN nodes n ON n.id = f.node_id
+      ORDER BY f.kind = 'unmanaged', f.first_seen_at DESC, f.id`),
   ]);
   return { byKind, dismissed: rest?.dismissed ?? 0, held: rest?.held ?? false, newest };
 }

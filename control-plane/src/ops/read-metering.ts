@@ -49,7 +49,7 @@ const behindShown = 10;
 /** Hypervisors with the instant up to which all their samples are there. */
 const meteredHosts: Sql = sql`
   SELECT n.id, n.name, s.state, s.spool_depth::float8 AS "spoolDepth", s.spool_oldest_at AS "spoolOldestAt", w.complete_until AS "completeUntil",
-    extract(epoch FROM now() - w.complete_until)::integer AS "lagSeconds"
+    date_part('epoch', now() - w.complete_until)::integer AS "lagSeconds"
   FROM nodes n JOIN node_status s ON s.node_id = n.id LEFT JOIN (
     SELECT node_id, max(complete_until) AS complete_until FROM node_spools WHERE refused_since IS NULL GROUP BY node_id) w ON w.node_id = n.id
   WHERE n.role = 'hypervisor' AND n.removed_at IS NULL`;
@@ -57,12 +57,11 @@ const meteredHosts: Sql = sql`
 /** How far behind samples are, over all hypervisors. */
 export async function readMeteringLag(db: Queryable): Promise<MeteringLag> {
   const [lag] = await db.query<MeteringLag>(sql`
-    SELECT count(*)::integer AS hosts, count(*) FILTER (WHERE "completeUntil" IS NULL)::integer AS "neverReported",
-      percentile_disc(0.5) WITHIN GROUP (ORDER BY "lagSeconds") FILTER (WHERE state IN ('online', 'degraded')) AS "p50Seconds",
-      percentile_disc(0.95) WITHIN GROUP (ORDER BY "lagSeconds") FILTER (WHERE state IN ('online', 'degraded')) AS "p95Seconds",
-      max("lagSeconds") FILTER (WHERE state IN ('online', 'degraded')) AS "maxSeconds",
-      coalesce(sum("spoolDepth"), 0) AS "spoolTotal", coalesce(max("spoolDepth"), 0) AS "spoolMax", min("spoolOldestAt") AS "spoolOldestAt"
-    FROM (${meteredHosts}) AS hosts`);
+    SELECT hosts, "neverReported", lags[1] AS "p50Seconds", lags[2] AS "p95Seconds", lags[3] AS "maxSeconds", "spoolTotal", "spoolMax", "spoolOldestAt"
+    FROM (SELECT count(*)::integer AS hosts, count(*) FILTER (WHERE "completeUntil" IS NULL)::integer AS "neverReported",
+        percentile_disc(ARRAY[0.5, 0.95, 1]) WITHIN GROUP (ORDER BY "lagSeconds") FILTER (WHERE state IN ('online', 'degraded')) AS lags,
+        coalesce(sum("spoolDepth"), 0) AS "spoolTotal", coalesce(max("spoolDepth"), 0) AS "spoolMax", min("spoolOldestAt") AS "spoolOldestAt"
+      FROM (${meteredHosts}) AS hosts) AS fleet`);
   if (lag === undefined) throw new Error("an aggregate has no row");
   return lag;
 }
