@@ -120,17 +120,17 @@ function pods({ total, notActive, onSilentHosts, powerDrift }: PodCounts) {
 function capacity({ nodes, readAt }: FleetSnapshot, plans: OverviewParts["plans"]) {
   const hosts = nodes.filter((node) => node.role === "hypervisor");
   const regions = [...Map.groupBy(hosts, (node) => node.region)].toSorted(byName);
-  return regions.map(([region, members]) => ({
-    region,
-    hosts: members.length,
-    hostsOpen: members.filter(isOpen).length,
-    hostsOverallocated: members.filter(isOverallocated).length,
-    ...resources(members),
-    headroom: plans.map(({ code, cores, memoryMb, diskGb }) => ({
-      planCode: code,
-      pods: countFitting({ cores, memoryMb, diskGb }, { readAt, nodes: members }),
-    })),
-  }));
+  return regions.map(([region, members]) => {
+    const fitting = countFitting(plans, { readAt, nodes: members });
+    return {
+      region,
+      hosts: members.length,
+      hostsOpen: members.filter(isOpen).length,
+      hostsOverallocated: members.filter(isOverallocated).length,
+      ...resources(members),
+      headroom: plans.map(({ code }, index) => ({ planCode: code, pods: fitting[index] ?? 0 })),
+    };
+  });
 }
 
 /** It takes orders now. */

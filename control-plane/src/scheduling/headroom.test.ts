@@ -13,19 +13,20 @@ describe("countFitting", () => {
       nodeWith({ id: "b", cpuAllocated: 6 }),
       nodeWith({ id: "c", schedulable: false }),
     );
-    expect(countFitting({ cores: 1, memoryMb: 2_048, diskGb: 1 }, fleet)).toBe(4 + 2);
+    expect(countFitting([{ cores: 1, memoryMb: 2_048, diskGb: 1 }], fleet)).toEqual([4 + 2]);
   });
 
-  it("counts a shared storage once", () => {
+  it("counts a shared storage once for each size", () => {
     const ceph = { id: "ceph", name: "ceph", shared: true, allocatableGb: 50, allocatedGb: 0 };
     const fleet = fleetOf(nodeWith({ id: "a", storages: [ceph] }), nodeWith({ id: "b", storages: [ceph] }));
-    expect(countFitting({ cores: 1, memoryMb: 16, diskGb: 10 }, fleet)).toBe(5);
+    const sizes = [10, 25, 10].map((diskGb) => ({ cores: 1, memoryMb: 16, diskGb }));
+    expect(countFitting(sizes, fleet)).toEqual([5, 2, 5]);
   });
 
   it("is how many pods can be placed one after another", () => {
     fc.assert(
       fc.property(anyRequest, anyFleet, (request, fleet) => {
-        expect(countFitting(request, fleet)).toBe(placeUntilFull(request, fleet));
+        expect(countFitting([request], fleet, request)).toEqual([placeUntilFull(request, fleet)]);
       }),
     );
   });

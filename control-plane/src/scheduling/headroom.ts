@@ -1,22 +1,49 @@
 import { firstRefusal } from "./filters.ts";
-import { roomGb, type FleetSnapshot, type NodeSnapshot } from "./fleet-snapshot.ts";
+import { roomGb, type FleetSnapshot, type NodeSnapshot, type StorageSnapshot } from "./fleet-snapshot.ts";
 import type { PlacementRequest } from "./placement-request.ts";
 
+/** What one pod takes. */
+type PodSize = Pick<PlacementRequest, "cores" | "memoryMb" | "diskGb">;
+
+/** What a node has left for pods that it takes at all. */
+interface Room {
+  readonly cores: number;
+  readonly memoryMb: number;
+  readonly storages: readonly StorageSnapshot[];
+}
+
 /**
- * How many more pods of one size the fleet takes. Each node gives what its scarcest resource allows; a
- * storage that several nodes share gives its room once.
+ * How many more pods of each size the fleet takes, were they all of that size. Each node gives what its scarcest
+ * resource allows; a storage that several nodes share gives its room once.
  */
-export function countFitting(request: PlacementRequest, snapshot: FleetSnapshot): number {
+export function countFitting(
+  sizes: readonly PodSize[],
+  snapshot: FleetSnapshot,
+  wishes: Omit<PlacementRequest, keyof PodSize> = {},
+): number[] {
+  // What has no size is refused for what a node is, not for how full it is: nodes are asked once for all sizes.
+  const request = { ...wishes, cores: 0, memoryMb: 0, diskGb: 0 };
+  const rooms = snapshot.nodes
+    .filter((node) => firstRefusal(node, request) === undefined)
+    .map((node) => roomOf(node, request));
+  return sizes.map((size) => countIn(rooms, size));
+}
+
+function roomOf(node: NodeSnapshot, request: PlacementRequest): Room {
+  return {
+    cores: node.cpuAllocatable - node.cpuAllocated,
+    memoryMb: node.memoryAllocatableMb - node.memoryAllocatedMb,
+    storages: usableStorages(node, request),
+  };
+}
+
+function countIn(rooms: readonly Room[], size: PodSize): number {
   const podsOfStorage = new Map<string, number>();
   let total = 0;
-  for (const node of snapshot.nodes) {
-    if (firstRefusal(node, request) !== undefined) continue;
-    let open = Math.min(
-      floorShare(node.cpuAllocatable - node.cpuAllocated, request.cores),
-      floorShare(node.memoryAllocatableMb - node.memoryAllocatedMb, request.memoryMb),
-    );
-    for (const storage of usableStorages(node, request)) {
-      const room = podsOfStorage.get(storage.id) ?? floorShare(roomGb(storage), request.diskGb);
+  for (const { cores, memoryMb, storages } of rooms) {
+    let open = Math.min(floorShare(cores, size.cores), floorShare(memoryMb, size.memoryMb));
+    for (const storage of storages) {
+      const room = podsOfStorage.get(storage.id) ?? floorShare(roomGb(storage), size.diskGb);
       const taken = Math.min(open, room);
       podsOfStorage.set(storage.id, room - taken);
       open -= taken;

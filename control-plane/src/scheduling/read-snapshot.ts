@@ -14,11 +14,11 @@ export async function readSnapshot(db: Queryable): Promise<FleetSnapshot> {
   // Sent together: on a transaction's connection the three share one round trip.
   const [nodes, storages, templates] = await Promise.all([readNodes(db), readStorages(db), readTemplates(db)]);
   const storagesOf = Map.groupBy(storages, (storage) => storage.nodeId);
-  const templatesOf = new Map(templates.map(({ nodeId, names }) => [nodeId, names]));
+  const templatesOf = Map.groupBy(templates, (template) => template.nodeId);
   return {
     readAt,
     nodes: nodes.map(({ templateVmid, templateArchive, ...node }) => {
-      const names = templatesOf.get(node.id) ?? [];
+      const names = (templatesOf.get(node.id) ?? []).map((template) => template.name);
       return {
         ...node,
         templates: names,
@@ -47,8 +47,8 @@ async function readStorages(db: Queryable): Promise<StorageRow[]> {
     WHERE ns.available AND s.holds_root_disks`);
 }
 
-async function readTemplates(db: Queryable): Promise<{ readonly nodeId: string; readonly names: readonly string[] }[]> {
-  return await db.query(sql`SELECT node_id AS "nodeId", array_agg(name) AS names FROM node_templates GROUP BY node_id`);
+async function readTemplates(db: Queryable): Promise<{ readonly nodeId: string; readonly name: string }[]> {
+  return await db.query(sql`SELECT node_id AS "nodeId", name FROM node_templates`);
 }
 
 /**

@@ -105,14 +105,14 @@ async function readHeadroom(db: Database, fleet: FleetView): Promise<z.input<typ
   const regions = [...Map.groupBy(hosts, (node) => node.region)].toSorted(([a], [b]) => (a < b ? -1 : 1));
   return {
     at: snapshot.readAt,
-    regions: regions.map(([region, nodes]) => ({
-      region,
-      nodes: nodes.filter((node) => node.schedulable && node.state === "online").length,
-      plans: plans.map(({ code, cores, memoryMb, diskGb }) => ({
-        planCode: code,
-        pods: countFitting({ cores, memoryMb, diskGb }, { readAt: snapshot.readAt, nodes }),
-      })),
-    })),
+    regions: regions.map(([region, nodes]) => {
+      const fitting = countFitting(plans, { readAt: snapshot.readAt, nodes });
+      return {
+        region,
+        nodes: nodes.filter((node) => node.schedulable && node.state === "online").length,
+        plans: plans.map(({ code }, index) => ({ planCode: code, pods: fitting[index] ?? 0 })),
+      };
+    }),
     failures: failures.map((failure) => ({
       ...failure,
       planCode:
