@@ -4,7 +4,7 @@ export interface KeptBackup {
   readonly startedAt: Date;
   /** Made by the schedule; what people asked for stays until they or its end say otherwise. */
   readonly isScheduled: boolean;
-  /** It could not be read when it was last looked at. */
+  /** It could not be found or read when it was last looked at. */
   readonly isDamaged: boolean;
   /** Something is being made from it at this moment. */
   readonly isInUse: boolean;

@@ -4,9 +4,9 @@ import { eachByItself } from "../platform/each-by-itself.ts";
 import { sql } from "../platform/sql.ts";
 import { auditPruned } from "./audit-pruned.ts";
 import { archiveOf } from "./archive-steps.ts";
-import { noteDamage } from "./note-damage.ts";
+import { lookAgainAfterMs, noteDamage, notSeen, notSeenMessage } from "./note-damage.ts";
 import type { Errand, ErrandDoors } from "./send-errands.ts";
-import { lockBackupsOf } from "./take-back-retention.ts";
+import { lockBackupsOf, takeBackRetention } from "./take-back-retention.ts";
 
 /** What the answers of hosts were. */
 export interface CollectReport {
@@ -25,6 +25,8 @@ interface Answer {
   readonly errand: Errand;
   readonly damagedAt: Date | null;
   readonly errandAttempts: number;
+  /** Of the errand before. */
+  readonly formerErrorCode: string | null;
   readonly state: string | null;
   /** That was asked. */
   readonly nodeId: string | null;
@@ -86,7 +88,7 @@ async function collect(tx: Transaction, id: string, now: Date): Promise<keyof Co
   await tx.query(sql`SELECT FROM cloud_pod_backups WHERE id = ${id} FOR UPDATE`);
   const [answer] = await tx.query<Answer>(sql`
     SELECT b.id, b.tenant_id AS "tenantId", b.pod_id AS "podId", p.name AS "podName", b.started_at AS "startedAt", b.errand, b.damaged_at AS "damagedAt",
-      b.errand_attempts AS "errandAttempts", c.state, c.node_id AS "nodeId", c.error_code AS "errorCode", c.error_message AS "errorMessage", c.backup
+      b.errand_attempts AS "errandAttempts", b.error_code AS "formerErrorCode", c.state, c.node_id AS "nodeId", c.error_code AS "errorCode", c.error_message AS "errorMessage", c.backup
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id LEFT JOIN node_commands c ON c.id = b.errand_command_id
     WHERE b.id = ${id} AND b.errand IS NOT NULL AND (c.id IS NULL OR c.finished_at IS NOT NULL)`);
   if (answer === undefined) return undefined;
@@ -98,6 +100,12 @@ async function collect(tx: Transaction, id: string, now: Date): Promise<keyof Co
   if (answer.errand === "delete") {
     await markPruned(tx, answer, now);
     return "pruned";
+  }
+  if (!archive.found && answer.damagedAt === null && answer.formerErrorCode !== notSeen) {
+    // One look is not believed. Until the next one it counts for nothing that others would go for.
+    await takeBackRetention(tx, answer.podId);
+    await tryAgain(tx, { ...answer, errorCode: notSeen, errorMessage: notSeenMessage }, now, lookAgainAfterMs);
+    return "failed";
   }
   return await noteLook(tx, answer, archive.found && archive.readable, archive.found, now);
 }
@@ -112,8 +120,8 @@ async function tryAgain(
     errorMessage,
   }: Pick<Answer, "id" | "nodeId" | "errandAttempts" | "errorCode" | "errorMessage">,
   now: Date,
+  afterMs = Math.min(againMaxMs, againFirstMs * 2 ** Math.min(errandAttempts, 20)),
 ): Promise<void> {
-  const afterMs = Math.min(againMaxMs, againFirstMs * 2 ** Math.min(errandAttempts, 20));
   await tx.execute(sql`
     UPDATE cloud_pod_backups SET errand = NULL, errand_command_id = NULL, errand_attempts = errand_attempts + 1,
       errand_after = ${new Date(now.getTime() + afterMs)}, errand_failed_node_id = ${nodeId}::uuid,

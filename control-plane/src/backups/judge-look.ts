@@ -6,7 +6,7 @@ import type { FinishedCommand, OpenCommand, StepContext, StepOutcome } from "../
 import { archiveOf, lookWish } from "./archive-steps.ts";
 import type { UsableBackup } from "./backup.ts";
 import { seesBackup } from "./backup-storage.ts";
-import { noteDamage } from "./note-damage.ts";
+import { lookAgainAfterMs, noteDamage, notSeen, notSeenMessage } from "./note-damage.ts";
 import { lockBackupsOf } from "./take-back-retention.ts";
 
 /** What a host's look at a backup means for the work that is to use it. */
@@ -46,7 +46,15 @@ export async function judgeLook(
   }
   await lockBackupsOf(tx, pod.id);
   await noteDamage(tx, { ...backup, podName: pod.name, isThere }, now);
+  if (!isThere) await lookAgainSoon(tx, backup.id, now);
   return { kind: "damaged", isThere };
+}
+
+/** The work could not wait for a second look; a week would be long for a backup whose storage was away for a moment. */
+async function lookAgainSoon(tx: StepContext["tx"], backupId: string, now: Date): Promise<void> {
+  await tx.execute(sql`
+    UPDATE cloud_pod_backups SET error_code = ${notSeen}, error_message = ${notSeenMessage},
+      errand_after = ${new Date(now.getTime() + lookAgainAfterMs)} WHERE id = ${backupId}`);
 }
 
 /** A host besides the one that is to use a backup that sees its storage and answers. */

@@ -295,6 +295,28 @@ describe("backups that there are", () => {
     expect((await backupsOf(pod))[0]?.damagedAt).toBeNull();
   });
 
+  test("that are not found are looked for again in an hour, by another host first, before that is believed", async () => {
+    const { pod, backupId, volumeId } = await ready();
+    await copies(backupId, 1);
+    await bench.db.system.execute(sql`
+      WITH one AS (UPDATE cloud_pod_backup_policies SET keep_last = 1, keep_daily = 0 WHERE pod_id = ${pod.id})
+      UPDATE cloud_pod_backups SET checked_at = ${later(30)} WHERE pod_id = ${pod.id} AND id <> ${backupId}`);
+    const [newest, anHour] = [async () => (await backupsOf(pod)).at(-1), 1.001 / 24];
+    bench.hosts.blind.add(pod.nodeId ?? "");
+    expect(await errands(later(8))).toEqual({ pruned: 0, damaged: 0, failed: 1 });
+    expect(await newest()).toMatchObject({ damagedAt: null, errorCode: "ARCHIVE_NOT_SEEN" });
+    expect(await pruneBackups(doors(), new Date()), "nothing goes for it meanwhile").toBe(0);
+    await errands(later(8 + anHour / 2));
+    expect((await newest())?.errorCode).toBe("ARCHIVE_NOT_SEEN");
+    await errands(later(8 + anHour));
+    expect(await newest()).toMatchObject({ damagedAt: null, errorCode: null });
+    expect(await pruneBackups(doors(), new Date())).toBe(1);
+    bench.hosts.archives.delete(volumeId);
+    expect(await errands(later(16))).toEqual({ pruned: 1, damaged: 0, failed: 1 });
+    expect(await errands(later(16 + anHour))).toEqual({ pruned: 0, damaged: 1, failed: 0 });
+    bench.hosts.blind.clear();
+  });
+
   test("are looked after by a host that a move in vain has told of a newer place", async () => {
     const { pod, backupId } = await ready();
     const home = pod.nodeId ?? "";

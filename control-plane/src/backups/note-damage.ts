@@ -7,6 +7,15 @@ import { damagedNews, type DamagedBackup } from "./backup-news.ts";
 import { takeBackRetention } from "./take-back-retention.ts";
 
 /**
+ * Error of a backup whose archive was not found when it was last looked for, as where a storage is not mounted: it is looked
+ * for again, by another host where there is one, before that is believed or to take it back.
+ */
+export const notSeen = "ARCHIVE_NOT_SEEN";
+export const lookAgainAfterMs = 3_600_000;
+export const notSeenMessage =
+  "Its archive was not found when it was last looked for; that is looked at again in an hour.";
+
+/**
  * Notes that a host has looked at a backup's archive and nothing can be made from it. All of the pod's backups are locked.
  * Its tenant is told once.
  * @returns whether it was not known before

@@ -1,4 +1,5 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { pino } from "pino";
 import { describe, expect, test } from "vitest";
 import { BackupWorkbench, failing } from "../../../test/support/backup-workbench.ts";
 import { vanish } from "../../../test/support/lost-hosts.ts";
@@ -9,9 +10,12 @@ import { prepareRetry } from "../pods/retry-work.ts";
 import { cancelTask, findTask } from "../tasks/change-task.ts";
 import type { Task } from "../tasks/task.ts";
 import { archiveTimeoutMs } from "./archive-steps.ts";
+import { collectErrands } from "./collect-errands.ts";
 import { requestRestore } from "./request-restore.ts";
+import { sendErrands } from "./send-errands.ts";
 
 const bench = new BackupWorkbench();
+const doors = () => ({ db: bench.db.system, log: pino({ level: "silent" }) });
 
 describe("a restore in place", () => {
   test.each(["running", "stopped"] as const)("gives back what was there, %s as is wanted", async (power) => {
@@ -47,7 +51,9 @@ describe("a restore in place", () => {
     await bench.db.system.execute(
       sql`UPDATE tenants SET billing_email = 'owner@example.com' WHERE id = ${bench.tenantId}`,
     );
-    bench.hosts.archives.delete((await bench.backupOf(backupId)).volumeId ?? "");
+    const volumeId = (await bench.backupOf(backupId)).volumeId ?? "";
+    const archive = bench.hosts.archives.get(volumeId);
+    bench.hosts.archives.delete(volumeId);
     const { task } = await bench.restore(pod, backupId);
     expect(await bench.end(task.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_MISSING" });
     const asked = await bench.db.system.query(
@@ -63,6 +69,19 @@ describe("a restore in place", () => {
     expect((await bench.backupOf(older)).deleteRequestedAt).toBeNull();
     await expect(bench.restore(pod, backupId)).rejects.toMatchObject({ code: "BACKUP_DAMAGED" });
     await bench.done(bench.restore(pod, older));
+    // Its storage was away for a moment: that is found out in an hour, and not in a week.
+    if (archive !== undefined) bench.hosts.archives.set(volumeId, archive);
+    const damagedAfter = async (minutes: number) => {
+      const now = new Date(Date.now() + minutes * 60_000);
+      await sendErrands(doors(), now);
+      const isOnItsWay = sql`SELECT FROM cloud_pod_backups WHERE id = ${backupId} AND errand IS NOT NULL`;
+      await untilRung("the answer", bench.db.system, async () => {
+        await collectErrands(doors(), now);
+        return (await bench.db.system.query(isOnItsWay)).length === 0;
+      });
+      return (await bench.backupOf(backupId)).damagedAt !== null;
+    };
+    expect([await damagedAfter(59), await damagedAfter(61)]).toEqual([true, false]);
   });
 
   test("of an archive that only the pod's own host does not see marks nothing", async () => {

@@ -32,9 +32,9 @@ interface ErrandRow {
 /** What shall go: what was asked for, and what a failed backup left behind. */
 const toDelete: Sql = sql`b.pruned_at IS NULL AND (b.state = 'failed' OR (b.state = 'available' AND b.delete_requested_at IS NOT NULL))
   AND NOT ${isInUse}`;
-/** What was not looked at for a week; archives that are going are not read any more. */
+/** What was not looked at for a week, and what work in a hurry did not find (`judgeLook`); archives that are going are not read any more. */
 const toVerify = (now: Date): Sql => sql`b.state = 'available' AND b.delete_requested_at IS NULL
-  AND b.checked_at < ${now}::timestamptz - ${verifyEveryDays} * interval '1 day'`;
+  AND (b.checked_at < ${now}::timestamptz - ${verifyEveryDays} * interval '1 day' OR (b.damaged_at IS NOT NULL AND b.error_code IS NOT NULL))`;
 
 /** Whether a host reads an archive already; such hosts are left out, so that their many do not keep others waiting. */
 const isReading = (nodeId: Sql): Sql => sql`EXISTS (
