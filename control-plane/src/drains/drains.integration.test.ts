@@ -152,9 +152,9 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   const [from, to] = two(await bench.nodes(2));
   const pods = await podsOn(from, 3);
   bench.hosts.away.add(from.id);
+  await drains.call("POST", `/api/nodes/${from.name}/cordon`, ownCordon);
   await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
   await drains.drive();
-  expect(await cordonOf(from)).toEqual(["drain: memory is replaced", null]);
   // The archive of the first is being made, the second waits for its turn with its pod running, the third has not begun.
   const asked = sql`SELECT id FROM node_commands WHERE node_id = ${from.id} AND op = 'backup' AND state = 'pending' ORDER BY id`;
   const commands = () => bench.db.system.query<{ id: string }>(asked);
@@ -177,6 +177,7 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   await expect.poll(async () => (await commands()).map(({ id }) => id), { timeout: 10_000 }).not.toContain(first?.id);
   const end = await drains.driveToEnd(from);
   expect(end).toMatchObject({ state: "cancelled", counts: { moved: 1, left: 2 } });
+  expect(await cordonOf(from)).toEqual([ownCordon.reason, ownCordon.until]);
   expect((await places(pods)).filter((place) => place === to.id)).toHaveLength(1);
   const reserved = await bench.db.system.query(
     sql`SELECT FROM node_claims WHERE purpose = 'move' AND tenant_id = ${bench.tenantId}`,
@@ -202,11 +203,7 @@ test("when time is up, what has not begun is left where it is", async () => {
     pods: [{ blocker: { code: "DEADLINE_PASSED" } }, { blocker: { code: "DEADLINE_PASSED" } }],
   });
   expect(await places(pods)).toEqual([from.id, from.id]);
-  // Nothing came of it: the host is closed for whom and as long as it was before, and so it is after a drain that was cancelled.
-  expect(await cordonOf(from)).toEqual([ownCordon.reason, ownCordon.until]);
-  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
-  await drains.call("DELETE", `/api/nodes/${from.name}/drain`);
-  expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled" });
+  // Nothing came of it: the host is closed for the reason and as long as it was before.
   expect(await cordonOf(from)).toEqual([ownCordon.reason, ownCordon.until]);
 });
 
@@ -351,6 +348,7 @@ test("its progress is a stream that ends with it", async () => {
   const [from] = two(await bench.nodes(2));
   await podsOn(from, 1);
   await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  expect(await cordonOf(from)).toEqual(["drain: memory is replaced", null]);
   const streaming = drains.call("GET", `/api/nodes/${from.name}/drain/events`);
   await drains.driveToEnd(from);
   expect((await streaming).text.trim().split("\n").at(-1)).toContain('"state":"drained"');
