@@ -44,6 +44,14 @@ test.each([
   expect(await given(path, words)).toMatchObject(expected);
 });
 
+test("who mistakes a command sees how that one is written", async () => {
+  const written = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  const words = ["pods", "create", "STARTER", "shop"];
+  await expect(buildProgram().parseAsync(words, { from: "user" })).rejects.toMatchObject({ exitCode: 1 });
+  const text = written.mock.calls.map(([chunk]) => chunk).join("");
+  expect(text).toContain("\nUsage: cloudpods pods create [options] <hostname>\n");
+});
+
 test.each([
   [["--profile", "x", "migrate"], "option '--profile <name>' means nothing to migrate"],
   [["--tenant", "acme", "pods", "ls", "--all"], "option '--all' cannot be used with option '--tenant"],

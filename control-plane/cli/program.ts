@@ -16,7 +16,6 @@ export function buildProgram(): Command {
   const program = new Command("cloudpods")
     .description("Turns Proxmox VE hosts into a hosting company.")
     .version(readVersion())
-    .showHelpAfterError("(cloudpods --help, or --help after any command, tells more)")
     .exitOverride()
     .configureHelp({ groupItems: commonLast })
     // What comes after a command is the command's, so that it can be told where it was not taken.
@@ -38,7 +37,15 @@ export function buildProgram(): Command {
   addServerCommands(program, usage);
   program.commandsGroup("This program:").helpCommand(true);
   addCompletionCommands(program);
+  showUsageAfterErrors(program);
   return program;
+}
+
+/** Who mistook a command sees how that one is written, not how all of them are. */
+function showUsageAfterErrors(command: Command): void {
+  const usage = command.createHelp().commandUsage(command);
+  command.showHelpAfterError(`Usage: ${usage}\n(--help after any command tells more)`);
+  command.commands.forEach(showUsageAfterErrors);
 }
 
 /** Options before the command are as if they were the first after it: what it is told itself comes later. */
