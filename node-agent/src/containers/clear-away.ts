@@ -16,7 +16,7 @@ import { step } from "./plan-step.ts";
 import { attachRunning } from "./recover.ts";
 import { runStep } from "./run-step.ts";
 
-/** How long a half-made container may take to be cleared away after its command has failed. */
+/** How long clearing up after a command may take. */
 const CLEAN_UP_MS = 120_000;
 
 /** How long to look whether a template stays locked without a holder. */
@@ -25,22 +25,11 @@ const TEMPLATE_LOOK_MS = 250;
 
 /**
  * After a failure: takes a half-made container of ours away, which carries no name, so that nobody
- * could tell later whose it is; and the lock that a clone left on its template. Never throws: what it
- * cannot clear now, the records still prove and the next clone unlocks.
- *
- * @param template the template of a clone that failed
+ * could tell later whose it is. Never throws: of what it cannot clear now the records are still the proof.
  */
-export async function clearAway(
-  wish: ContainerWish,
-  template: number | undefined,
-  commandId: string,
-  doors: ConvergeDoors,
-): Promise<void> {
-  const { log, paths, runner, patience: limits } = doors;
-  const { signal } = new AbortController();
-  const execution = beginExecution(paths, runner, { commandId, signal, deadlineMs: CLEAN_UP_MS });
-  const patience = createPatience(limits);
-  try {
+export async function clearAway(wish: ContainerWish, commandId: string, doors: ConvergeDoors): Promise<void> {
+  await afterwards(wish.vmid, commandId, doors, async (execution) => {
+    const patience = createPatience(doors.patience);
     let isDone = false;
     while (!isDone) {
       try {
@@ -50,33 +39,52 @@ export async function clearAway(
         await patience.spend(asFailure(error), execution.signal);
       }
     }
-    if (template !== undefined) await freeTemplate(template, execution, doors);
+  });
+}
+
+/**
+ * Unlocks the template of which, as the records show, a clone of ours for this container was begun, and which that may have
+ * left locked. A lock with a living holder stays. Never throws: the next clone looks again.
+ */
+export async function freeTemplate(vmid: number, commandId: string, doors: ConvergeDoors): Promise<void> {
+  const { paths, runner, templateTurns, view } = doors;
+  const clone = runner.recorded(vmid).findLast(({ argv }) => argv[0] === paths.pctPath && argv[1] === "clone");
+  const template = Number(clone?.argv[2]);
+  if (clone === undefined) return;
+  const lockOfTemplate = async (): Promise<"none" | "held" | "stale"> => {
+    const observed = await view.observe(template);
+    if (observed.where !== "here" || lockOf(observed.config) !== "disk") return "none";
+    return observed.lockIsStale ? "stale" : "held";
+  };
+  await afterwards(vmid, commandId, doors, async (execution) => {
+    const until = performance.now() + TEMPLATE_MS;
+    let lock = await lockOfTemplate();
+    for (; lock === "held" && performance.now() < until; lock = await lockOfTemplate()) await pause(TEMPLATE_LOOK_MS);
+    if (lock !== "stale") return;
+    const unlock = step("unlock-template", pctUnlock(template));
+    await templateTurns.take(template, execution.signal, async () => {
+      // While this waited for its turn another clone of ours may have unlocked and locked it.
+      if ((await lockOfTemplate()) === "stale") await runStep(unlock, vmid, execution, { paths, view });
+    });
+  });
+}
+
+/** Work that follows the end of a command, also of one that was cancelled or is out of time. */
+async function afterwards(
+  vmid: number,
+  commandId: string,
+  { log, paths, runner }: ConvergeDoors,
+  work: (execution: Execution) => Promise<void>,
+): Promise<void> {
+  const { signal } = new AbortController();
+  const execution = beginExecution(paths, runner, { commandId, signal, deadlineMs: CLEAN_UP_MS });
+  try {
+    await work(execution);
   } catch (error) {
-    const reason = messageOf(error);
-    log.error({ vmid: wish.vmid, reason }, "what a failed command left could not be cleared away");
+    log.error({ vmid, reason: messageOf(error) }, "what a command left could not be cleared away");
   } finally {
     execution.close();
   }
-}
-
-/** Unlocks a template whose clone was killed before it could. A lock with a living holder stays. */
-async function freeTemplate(
-  vmid: number,
-  execution: Execution,
-  { paths, templateTurns, view }: ConvergeDoors,
-): Promise<void> {
-  await templateTurns.take(vmid, execution.signal, async () => {
-    const until = performance.now() + TEMPLATE_MS;
-    while (performance.now() < until) {
-      const observed = await view.observe(vmid);
-      if (observed.where !== "here" || lockOf(observed.config) !== "disk") return;
-      if (observed.lockIsStale) {
-        await runStep(step("unlock-template", pctUnlock(vmid)), vmid, execution, { paths, view });
-        return;
-      }
-      await pause(TEMPLATE_LOOK_MS);
-    }
-  });
 }
 
 /** True when there is no half-made container; else takes a step against it. */

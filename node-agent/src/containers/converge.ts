@@ -4,7 +4,7 @@ import { type PoolCall, poolGuard, storageGroup } from "../pool-guard.ts";
 import { parseRootDisk } from "../pct/parse-pct-config.ts";
 import { readInitPid } from "../pct/read-kernel.ts";
 import { ensureAddressFilter } from "./address-filter.ts";
-import { beganHalf, clearAway, forgetEnded } from "./clear-away.ts";
+import { beganHalf, clearAway, forgetEnded, freeTemplate } from "./clear-away.ts";
 import { ContainerFailure, asFailure } from "./container-failure.ts";
 import type { ContainerWish } from "./container-wish.ts";
 import type { ContainerOutcome, ConvergeOptions } from "./containers.ts";
@@ -63,8 +63,8 @@ class Convergence {
   #keys: WantedKeys | undefined;
   /** Failures of steps that did not come again yet. */
   readonly #failures = new Map<string, ContainerFailure>();
-  /** The template of a clone that failed, which may have left it locked. */
-  #template: number | undefined;
+  /** A clone of ours did not end well, or nobody knows how: it may have left its template locked. */
+  #clonesInDoubt: boolean;
   #stepsDone = 0;
   #hidden: string | undefined;
 
@@ -74,7 +74,9 @@ class Convergence {
     this.#execution = execution;
     this.#doors = doors;
     this.#absenceRecorded = options.absentBefore;
-    this.#ownHalf = options.absentBefore || beganHalf(doors.runner, wish.vmid);
+    const hasRecords = beganHalf(doors.runner, wish.vmid);
+    this.#ownHalf = options.absentBefore || hasRecords;
+    this.#clonesInDoubt = hasRecords;
   }
 
   /** Takes step after step, looking again before each, until the plan is empty. */
@@ -157,7 +159,8 @@ class Convergence {
     } catch (error) {
       const failure = asFailure(error);
       this.#failures.set(keyOf(step), failure);
-      if (step.name === "clone") this.#template = this.#templateOf(step);
+      // Who finds the template locked has not locked it.
+      if (step.name === "clone" && failure.code !== "LOCKED") this.#clonesInDoubt = true;
       this.#doors.log.warn({ vmid, step: step.name, code: failure.code, reason: failure.message }, "a step failed");
       return false;
     }
@@ -216,6 +219,7 @@ class Convergence {
 
   async #finish(observed: ObservedContainer): Promise<ContainerOutcome> {
     const { vmid, podId } = this.#wish;
+    if (this.#clonesInDoubt) await freeTemplate(vmid, this.#execution.commandId, this.#doors);
     await forgetEnded(this.#doors.runner, vmid, observed);
     if (!this.#wish.present) this.#doors.keys.remove(vmid, podId);
     return {
@@ -230,7 +234,9 @@ class Convergence {
     const { vmid } = this.#wish;
     // Nothing can be cleared while the cluster is away; the records and the journal remember.
     const isAway = code === "HOST_UNKNOWN" || code === "NO_QUORUM";
-    if (this.#ownHalf && !isAway) await clearAway(this.#wish, this.#template, this.#execution.commandId, this.#doors);
+    const { commandId } = this.#execution;
+    if (this.#ownHalf && !isAway) await clearAway(this.#wish, commandId, this.#doors);
+    if (this.#clonesInDoubt && !isAway) await freeTemplate(vmid, commandId, this.#doors);
     const observed = await view.observe(vmid).catch(() => undefined);
     if (observed !== undefined) await forgetEnded(runner, vmid, observed);
     const observation = observed === undefined ? undefined : view.describe(vmid, observed);

@@ -19,6 +19,7 @@ import {
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
 import { until } from "../../../test/support/until.ts";
+import { createOperationRunner } from "../pct/operation-runner.ts";
 
 let fixture: Fixture;
 
@@ -147,6 +148,42 @@ describe("locks", () => {
     const outcome = await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
     expect(outcome.commandLines[0]).toContain("unlock 9000");
     expect(outcome.observation?.lock).toBe("");
+  });
+
+  it("a template that a clone of ours left locked is free when its command ends, and never one that others locked", async () => {
+    // The clone is whole before it can unlock its template.
+    const effect = { kind: "die-at", point: "before-exit", signal: "KILL" } as const;
+    fixture.host.setFaults([{ match: { command: "clone" }, effect, times: 1 }]);
+    await fixture.containers.converge(wishFor({ spec: cloneSpec(fixture.host) }), bounds());
+    expect(lockOf(fixture, 9000)).toBeUndefined();
+    await fixture.containers.converge(wishFor({ present: false }), bounds());
+
+    /** A clone that a former agent process began and that was killed since. */
+    const killedClone = async (commandId: string): Promise<void> => {
+      const runner = createOperationRunner(fixture.operationsDir);
+      const argv = [fixture.paths.pctPath, "clone", "9000", String(VMID)];
+      const half = { kind: "die-at", point: "half-extracted", signal: "KILL" } as const;
+      fixture.host.setFaults([{ match: { command: "clone" }, effect: half }]);
+      const clone = await runner.start({ operationId: `${commandId}-1`, commandId, vmid: VMID, argv });
+      await until("its end", async () => !(await clone.isAlive()));
+      fixture.host.clearFaults();
+      expect([lockOf(fixture, 9000), lockOf(fixture, VMID)]).toEqual(["disk", "create"]);
+    };
+    const { commandId } = bounds();
+    await killedClone(commandId);
+    const wish = wishFor({ spec: cloneSpec(fixture.host) });
+    const cancel = new AbortController();
+    const cancelled = fixture.containers.converge(wish, bounds({ commandId, signal: cancel.signal }));
+    cancel.abort();
+    await expect(cancelled).rejects.toMatchObject({ code: "CANCELLED" });
+    expect([lockOf(fixture, 9000), lockOf(fixture, VMID)]).toEqual([undefined, undefined]);
+    await killedClone(bounds().commandId);
+    await fixture.containers.converge(wishFor({ present: false }), bounds());
+    expect([lockOf(fixture, 9000), configOf(fixture, VMID)]).toEqual([undefined, undefined]);
+
+    fixture.host.leaveLock(9000, "disk");
+    await fixture.containers.converge(wishFor({ present: false }), bounds());
+    expect(lockOf(fixture, 9000)).toBe("disk");
   });
 
   it.each(["backup", "disk", "snapshot", "migrate"])(

@@ -157,7 +157,7 @@ class Restoration {
   /** Takes away a half without a name that a restore of ours left: nobody could tell later whose it is. */
   async clearAway(): Promise<void> {
     const { commandId } = this.#execution;
-    if (this.#ownHalf) await clearAway({ ...this.#order, present: false }, undefined, commandId, this.#doors);
+    if (this.#ownHalf) await clearAway({ ...this.#order, present: false }, commandId, this.#doors);
   }
 
   /** Before anything is done. @throws ContainerFailure or AgentError INVALID_ARGUMENT */
