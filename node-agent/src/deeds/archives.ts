@@ -138,7 +138,7 @@ async function statArchive(name: ArchiveName, path: string): Promise<FoundArchiv
 }
 
 /** Asks a storage about a file; undefined when there is none. @throws ContainerFailure STORAGE_UNAVAILABLE */
-async function onStorage<T>(storage: string, path: string, call: PoolCall<T>): Promise<T | undefined> {
+export async function onStorage<T>(storage: string, path: string, call: PoolCall<T>): Promise<T | undefined> {
   const asked = await poolGuard.ask(storageGroup(storage), path, FILE_DEADLINE_MS, call);
   if (asked.kind === "answered") return asked.value;
   if (asked.kind === "failed" && codeOf(asked.error) === "ENOENT") return undefined;

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { messageOf } from "../agent-error.ts";
-import type { BackupOrder, ContainerOutcome, DeedOptions } from "../containers/containers.ts";
+import type { BackupOrder, ContainerOutcome, ContainerProgress, DeedOptions } from "../containers/containers.ts";
 import { ContainerFailure } from "../containers/container-failure.ts";
 import type { ConvergeDoors } from "../containers/doors.ts";
 import { beginExecution } from "../containers/execution.ts";
@@ -15,6 +15,7 @@ import type { DumpLog } from "../pct/parse-archives.ts";
 import { pctShutdown, pvesmFree, vzdump } from "../pct/pct-arguments.ts";
 import type { Invocation } from "../pct/pct-arguments.ts";
 import { readLiveTasks } from "../pct/read-tasks.ts";
+import { tellingGrowth } from "./archive-growth.ts";
 import { findArchive, findBackup, observationOfArchive, removeFiles, writeNotes } from "./archives.ts";
 import type { FoundArchive } from "./archives.ts";
 import { carryOut, interrupted, patiently, requireFree, takeStep } from "./deed.ts";
@@ -116,8 +117,9 @@ async function dump(
           stoppedAtMs = BigInt(Math.round(doors.nowMs()));
           await shutDown(order, execution, doors);
         } else if (running && order.mode === "stop") await options.beforeStop();
-        const report = (detail: string): void => execution.report({ step: "vzdump", percent: 0, detail });
-        const made = await judge(order, await execution.run(order.vmid, invocation, report), execution);
+        const report = (progress: ContainerProgress): void => execution.report(progress);
+        const ended = await tellingGrowth(order, report, (tell) => execution.run(order.vmid, invocation, tell));
+        const made = await judge(order, ended, execution);
         return { backup: observationOfArchive(made, { stoppedAtMs }) };
       } finally {
         // Whatever became of it: a vzdump that was killed leaves half an archive, a lock and a stopped container.
