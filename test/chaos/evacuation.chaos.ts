@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
 import { checkInvariants } from "../../tools/demo/check-invariants.ts";
-import { type Accepted, type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
+import { type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
 import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { processesAbout, signal } from "../support/processes.ts";
@@ -59,58 +59,6 @@ async function runningPod(host: DemoHost): Promise<PodAnswer> {
   await pctByHand(host, "exec", String(pod.vmid), "--", "mkdir", "/kept");
   return pod;
 }
-
-async function foldersOf(pod: PodAnswer): Promise<string> {
-  const { running } = await copies(pod);
-  return await pctByHand(stack.host(running[0] ?? ""), "exec", String(pod.vmid), "--", "ls", "/");
-}
-
-const migrate = (pod: PodAnswer, target: string): Promise<Accepted> =>
-  stack.admin().request<Accepted>("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, { target, reason: "chaos" });
-
-/** Kills the agent of a host once a task has come to a step, and starts it again. */
-async function killAgentAt(accepted: Accepted, step: string, host: DemoHost): Promise<void> {
-  await until(
-    `step ${step}`,
-    async () => {
-      const [task] = await stack.db.query<{ step: string; state: string }>(
-        sql`SELECT step, state FROM cloud_pod_provisioning_tasks WHERE id = ${accepted.task.id}`,
-      );
-      return task?.step === step || task?.state === "succeeded";
-    },
-    60_000,
-  );
-  await host.killAgent();
-  await host.startAgent();
-}
-
-test("a pod moves between real agents, also when either is killed in the middle; nothing written or measured is lost", async () => {
-  const pod = await runningPod(stack.host("pve1"));
-  await succeeded(stack.customer(), await migrate(pod, "pve2"));
-  expect(await copies(pod)).toEqual({ here: ["pve2"], running: ["pve2"] });
-  const there = await look(stack.customer(), pod);
-  expect(there).toMatchObject({ node: "pve2", status: "active", mac: pod.mac });
-  for (const [step, killed, target] of [
-    ["backup", "pve2", "pve1"],
-    ["restore", "pve2", "pve2"],
-  ] as const) {
-    const accepted = await migrate(pod, target);
-    await killAgentAt(accepted, step, stack.host(killed));
-    await succeeded(stack.customer(), accepted);
-    expect(await copies(pod), `killed at ${step}`).toEqual({ here: [target], running: [target] });
-  }
-  expect(await foldersOf(pod)).toContain("kept");
-  const [past] = await stack.db.query<{ moves: number; least: number }>(
-    sql`SELECT count(*)::integer AS moves, min(downtime_ms) AS least FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'moved'`,
-  );
-  expect(past?.moves).toBe(3);
-  expect(past?.least).toBeGreaterThan(0);
-  await succeeded(stack.customer(), await ask(stack.customer(), pod, "destroy"));
-  // Both hosts' samples of one pod, each counted once, and no archive, container or disk left.
-  await stack.settle();
-  const rejected = await stack.db.query(sql`SELECT reason FROM usage_rejected_samples`);
-  expect(rejected).toEqual([]);
-}, 240_000);
 
 test("hosts that freeze, are cut off or lose power are given up on a person's word, and never run a pod twice afterwards", async () => {
   const [frozen, cut, dead] = [stack.host("pve1"), stack.host("pve2"), stack.host("pve3")];
