@@ -18,9 +18,9 @@ export interface Progress {
 const barWidth = 24;
 const eraseLine = "\r\u001b[2K";
 
-/** A bar of `width` places. */
+/** A bar of `width` places; it is full at 100 % only. */
 export function progressBar(percent: number, width: number): string {
-  const full = Math.round((Math.min(100, Math.max(0, percent)) / 100) * width);
+  const full = Math.floor((Math.min(100, Math.max(0, percent)) / 100) * width);
   return `[${"#".repeat(full)}${".".repeat(width - full)}]`;
 }
 

@@ -35,6 +35,7 @@ test("fields stand under each other, what is not there has no line", () => {
 test.each([
   [0, "[....]"],
   [50, "[##..]"],
+  [99, "[###.]"],
   [100, "[####]"],
   [140, "[####]"],
 ])("%d %% is %s", (percent, bar) => {
@@ -57,7 +58,7 @@ test("without a terminal every change is a line, once; on one a line changes and
   const onTerminal = said(Object.assign(new PassThrough(), { isTTY: true, columns: 50 }));
   expect(onTerminal.split("\r\u001b[2K").map((text) => text.trimEnd())).toEqual([
     "",
-    "shop-1 create [###########.............]  45 % co",
+    "shop-1 create [##########..............]  45 % co",
     "shop-1 create [########################] 100 % ac",
   ]);
 });

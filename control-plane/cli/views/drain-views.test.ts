@@ -72,7 +72,7 @@ test("progress: the whole, then those on their way, what keeps others, and who i
   const copy = "pve1 has yet to say that nothing is left there of shop-3 (100002); it is offline.";
   const allMoved = { ...drain, percent: 99, waitsFor: copy, counts: { moved: 1 }, pods: [moved] };
   expect(drainLines(allMoved).slice(0, 2)).toEqual([
-    "pve1 [########################]  99 % moving: 1 moved",
+    "pve1 [#######################.]  99 % moving: 1 moved",
     `  waits: ${copy}`,
   ]);
   expect(renderDrain(allMoved, 0)).toMatch(/^waits for: +pve1 has yet to say /m);
