@@ -110,6 +110,9 @@ async function collect(tx: Transaction, id: string, now: Date): Promise<keyof Co
   return await noteLook(tx, answer, archive.found && archive.readable, archive.found, now);
 }
 
+/** Why a backup failed; and that its archive was not found, which only a look that says what is there takes back or believes. */
+const staysTold = sql`(state = 'failed' OR (errand = 'verify' AND error_code = ${notSeen}))`;
+
 async function tryAgain(
   tx: Transaction,
   {
@@ -125,8 +128,8 @@ async function tryAgain(
   await tx.execute(sql`
     UPDATE cloud_pod_backups SET errand = NULL, errand_command_id = NULL, errand_attempts = errand_attempts + 1,
       errand_after = ${new Date(now.getTime() + afterMs)}, errand_failed_node_id = ${nodeId}::uuid,
-      error_code = CASE WHEN state = 'failed' THEN error_code ELSE coalesce(${errorCode}, 'COMMAND_LOST') END,
-      error_message = CASE WHEN state = 'failed' THEN error_message ELSE ${errorMessage} END
+      error_code = CASE WHEN ${staysTold} THEN error_code ELSE coalesce(${errorCode}, 'COMMAND_LOST') END,
+      error_message = CASE WHEN ${staysTold} THEN error_message ELSE ${errorMessage} END
     WHERE id = ${id}`);
 }
 

@@ -20,6 +20,7 @@ import { requestBackup } from "./request-backup.ts";
 import { requestRestore } from "./request-restore.ts";
 import { runSchedules } from "./run-schedules.ts";
 import { sendErrands } from "./send-errands.ts";
+import { takeBackRetention } from "./take-back-retention.ts";
 import { tidyBackups } from "./tidy-backups.ts";
 
 const bench = new MoveWorkbench();
@@ -311,9 +312,15 @@ describe("backups that there are", () => {
     await errands(later(8 + anHour));
     expect(await newest()).toMatchObject({ damagedAt: null, errorCode: null });
     expect(await pruneBackups(doors(), new Date())).toBe(1);
+    await bench.db.system.transaction((tx) => takeBackRetention(tx, pod.id));
     bench.hosts.archives.delete(volumeId);
-    expect(await errands(later(16))).toEqual({ pruned: 1, damaged: 0, failed: 1 });
-    expect(await errands(later(16 + anHour))).toEqual({ pruned: 0, damaged: 1, failed: 0 });
+    expect(await errands(later(16))).toEqual({ pruned: 0, damaged: 0, failed: 1 });
+    bench.hosts.script = ({ op }) =>
+      op?.$case === "verifyBackup" ? { state: "failed", errorCode: "STORAGE_UNAVAILABLE", retryable: true } : undefined;
+    expect(await errands(later(16 + anHour))).toEqual({ pruned: 0, damaged: 0, failed: 1 });
+    expect(await pruneBackups(doors(), new Date()), "what says nothing of it takes no doubt away").toBe(0);
+    bench.hosts.script = () => undefined;
+    expect(await errands(later(16 + 2 * anHour))).toEqual({ pruned: 0, damaged: 1, failed: 0 });
     bench.hosts.blind.clear();
   });
 
