@@ -12,6 +12,7 @@ function backup(daysAgo: number, change: Partial<KeptBackup> = {}): KeptBackup {
     startedAt,
     isScheduled: true,
     isDamaged: false,
+    isInDoubt: false,
     isInUse: false,
     expiresAt: null,
     ...change,
@@ -25,6 +26,7 @@ const someBackups = fc.uniqueArray(fc.integer({ min: 0, max: 24 * 90 }), { maxLe
         .record({
           isScheduled: fc.boolean(),
           isDamaged: fc.boolean(),
+          isInDoubt: fc.boolean(),
           isInUse: fc.boolean(),
           expiresAt: fc.option(fc.integer({ min: -30, max: 30 }).map((days) => new Date(now.getTime() + days * dayMs))),
         })
@@ -43,9 +45,11 @@ describe("whatever there is and whatever the rules are", () => {
     fc.assert(
       fc.property(someBackups, fc.option(someRetention, { nil: undefined }), (backups, retention) => {
         const gone = new Set(backupsToPrune(backups, { retention, isPodGone: false }, now));
-        const good = backups.filter(({ isDamaged }) => !isDamaged);
-        const newest = good.toSorted((a, b) => b.startedAt.getTime() - a.startedAt.getTime())[0];
-        if (newest !== undefined) expect(gone).not.toContain(newest.id);
+        const good = backups.filter(({ isDamaged, isInDoubt }) => !isDamaged && !isInDoubt);
+        for (const some of [good, backups.filter(({ isInDoubt }) => isInDoubt)]) {
+          const newest = some.toSorted((a, b) => b.startedAt.getTime() - a.startedAt.getTime())[0];
+          if (newest !== undefined) expect(gone).not.toContain(newest.id);
+        }
         for (const one of backups.filter(({ id }) => gone.has(id))) {
           expect(one.isInUse).toBe(false);
           const isOver = one.expiresAt !== null && one.expiresAt <= now;
@@ -62,14 +66,17 @@ describe("whatever there is and whatever the rules are", () => {
         const gone = new Set(backupsToPrune(backups, how, now));
         const left = backups.filter(({ id }) => !gone.has(id));
         expect(backupsToPrune(left, how, now)).toEqual([]);
-        const counted = left.filter((one) => one.isScheduled && !one.isDamaged && !one.isInUse);
+        const counted = left.filter((one) => one.isScheduled && !one.isDamaged && !one.isInDoubt && !one.isInUse);
         // One more: the newest of all stays even where it fills no place.
         expect(counted.length).toBeLessThanOrEqual(retention.keepLast + retention.keepDaily + retention.keepWeekly + 1);
         const good = backups
-          .filter((one) => one.isScheduled && !one.isDamaged && (one.expiresAt === null || one.expiresAt > now))
+          .filter(
+            (one) =>
+              one.isScheduled && !one.isDamaged && !one.isInDoubt && (one.expiresAt === null || one.expiresAt > now),
+          )
           .toSorted((a, b) => b.startedAt.getTime() - a.startedAt.getTime());
         const all = backups
-          .filter((one) => one.isScheduled && !one.isDamaged)
+          .filter((one) => one.isScheduled && !one.isDamaged && !one.isInDoubt)
           .toSorted((a, b) => b.startedAt.getTime() - a.startedAt.getTime());
         for (const one of all.slice(0, retention.keepLast)) if (good.includes(one)) expect(gone).not.toContain(one.id);
       }),

@@ -4,8 +4,10 @@ export interface KeptBackup {
   readonly startedAt: Date;
   /** Made by the schedule; what people asked for stays until they or its end say otherwise. */
   readonly isScheduled: boolean;
-  /** It could not be found or read when it was last looked at. */
+  /** It could not be read when it was last looked at. */
   readonly isDamaged: boolean;
+  /** It was not found when it was last looked for, and that is not believed yet. */
+  readonly isInDoubt: boolean;
   /** Something is being made from it at this moment. */
   readonly isInUse: boolean;
   readonly expiresAt: Date | null;
@@ -28,7 +30,8 @@ const firstMondayMs = 4 * dayMs;
 /**
  * Which of a pod's backups go. Never one that is in use, and of a pod that lives never the newest that can be read:
  * whatever the numbers say, there is always something to go back to. A damaged one fills nobody's place; it goes once
- * nothing older is kept that can be read. `retention` undefined: the schedule is switched off, and only ends count.
+ * nothing older is kept that can be read. One in doubt counts as damaged, but the newest of them may be the last that there is,
+ * and stays. `retention` undefined: the schedule is switched off, and only ends count.
  */
 export function backupsToPrune(
   backups: readonly KeptBackup[],
@@ -37,8 +40,9 @@ export function backupsToPrune(
 ): string[] {
   const isOver = ({ expiresAt }: KeptBackup): boolean => expiresAt !== null && expiresAt <= now;
   const newestFirst = backups.toSorted((a, b) => b.startedAt.getTime() - a.startedAt.getTime());
-  const good = newestFirst.filter(({ isDamaged }) => !isDamaged);
-  const last = isPodGone ? undefined : good[0];
+  const isGood = ({ isDamaged, isInDoubt }: KeptBackup): boolean => !isDamaged && !isInDoubt;
+  const good = newestFirst.filter(isGood);
+  const last = isPodGone ? [] : [good[0], newestFirst.find(({ isInDoubt }) => isInDoubt)];
   const kept =
     retention === undefined
       ? undefined
@@ -50,10 +54,12 @@ export function backupsToPrune(
   const isDue = (backup: KeptBackup): boolean => {
     if (isOver(backup)) return true;
     if (!backup.isScheduled || kept === undefined || isPodGone) return false;
-    if (!backup.isDamaged) return !kept.includes(backup);
+    if (isGood(backup)) return !kept.includes(backup);
     return oldestKept !== undefined && backup.startedAt < oldestKept.startedAt;
   };
-  return newestFirst.filter((backup) => !backup.isInUse && backup !== last && isDue(backup)).map((backup) => backup.id);
+  return newestFirst
+    .filter((backup) => !backup.isInUse && !last.includes(backup) && isDue(backup))
+    .map((backup) => backup.id);
 }
 
 /** Newest first. */

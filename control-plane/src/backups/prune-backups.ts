@@ -51,8 +51,8 @@ async function readPods(db: Queryable, now: Date, which: Sql): Promise<PodRow[]>
     SELECT p.id AS "podId", p.status = 'deleted' AS "isPodGone",
       (SELECT json_build_object('enabled', enabled, 'everyHours', every_hours, 'keepLast', keep_last, 'keepDaily', keep_daily, 'keepWeekly', keep_weekly)
         FROM cloud_pod_backup_policies q WHERE q.pod_id = p.id) AS rules,
-      json_agg(json_build_object('id', b.id, 'startedAt', b.started_at, 'isScheduled', b.kind = 'scheduled', 'isDamaged', b.damaged_at IS NOT NULL OR b.error_code IS NOT DISTINCT FROM ${notSeen},
-        'isInUse', ${isInUse}, 'expiresAt', ${end})) AS backups
+      json_agg(json_build_object('id', b.id, 'startedAt', b.started_at, 'isScheduled', b.kind = 'scheduled', 'isDamaged', b.damaged_at IS NOT NULL,
+        'isInDoubt', b.damaged_at IS NULL AND b.error_code IS NOT DISTINCT FROM ${notSeen}, 'isInUse', ${isInUse}, 'expiresAt', ${end})) AS backups
     FROM cloud_pod_backups b JOIN cloud_pods p ON p.id = b.pod_id
     WHERE b.state = 'available' AND b.delete_requested_at IS NULL AND ${which}
     GROUP BY p.id HAVING count(*) > 1 OR bool_or(${end} <= ${now}) ORDER BY p.id LIMIT ${podsAtOnce}`);
