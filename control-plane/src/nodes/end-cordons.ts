@@ -16,10 +16,12 @@ export async function endCordons(db: Database): Promise<string[]> {
   const opened: string[] = [];
   for (const { id } of due) {
     const name = await db.transaction(async (tx) => {
-      const [host] = await tx.query<{ name: string }>(sql`
-        SELECT name FROM nodes n WHERE id = ${id} AND cordoned_until <= now() AND removed_at IS NULL
-          AND NOT EXISTS (SELECT FROM node_drains d WHERE d.node_id = n.id AND d.finished_at IS NULL) FOR NO KEY UPDATE`);
-      if (host === undefined) return undefined;
+      const [host] = await tx.query<{ name: string }>(
+        sql`SELECT name FROM nodes WHERE id = ${id} AND cordoned_until <= now() AND removed_at IS NULL FOR NO KEY UPDATE`,
+      );
+      // In a statement of its own: one that begins locks the host, and the first sees nothing that it has waited for.
+      const draining = await tx.query(sql`SELECT FROM node_drains WHERE node_id = ${id} AND finished_at IS NULL`);
+      if (host === undefined || draining.length > 0) return undefined;
       await uncordonNode(tx, id, "the cordon reached its end", {
         actor: systemActor("cordons"),
         requestId: undefined,

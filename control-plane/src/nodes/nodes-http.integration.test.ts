@@ -24,6 +24,7 @@ import { readSnapshot } from "../scheduling/read-snapshot.ts";
 import { keptVerdict, verdictOf } from "../scheduling/verdict.ts";
 import { registerSecurityRoutes } from "../security/security.http.ts";
 import type { IssuingDeps } from "./node-certificates.ts";
+import { lockNode } from "./change-node.ts";
 import { endCordons } from "./end-cordons.ts";
 import { registerNodeRoutes } from "./nodes.http.ts";
 import { recordInventory } from "./record-inventory.ts";
@@ -109,10 +110,19 @@ describe("a cordon with an end", () => {
         WHERE id = ${nodeId}`);
     }
     const drainId = newId();
-    await db.system.execute(sql`
-      INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline)
-      VALUES (${drainId}, ${draining.nodeId}, 'drain', 'work', 'test', 'test', 1, now() + interval '1 h', 'fail', 'leave')`);
-    expect(await endCordons(db.system)).toEqual(["pve-reopened"]);
+    const waiting = sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+    // It begins in the very moment in which its cordon ends.
+    const { opening } = await db.system.transaction(async (tx) => {
+      await lockNode(tx, draining.nodeId);
+      const ending = endCordons(db.system);
+      await until("the cordon that ends", async () => (await db.system.query(waiting)).length > 0, 10_000);
+      await tx.execute(sql`
+        INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline)
+        VALUES (${drainId}, ${draining.nodeId}, 'drain', 'work', 'test', 'test', 1, now() + interval '1 h', 'fail', 'leave')`);
+      return { opening: ending };
+    });
+    expect(await opening).toEqual(["pve-reopened"]);
+    expect(await endCordons(db.system)).toEqual([]);
     const end = new Date(Date.now() + 3_600_000).toISOString();
     expect(await call("POST", "/api/nodes/pve-emptied/cordon", { reason: "longer", until: end })).toMatchObject({
       status: 409,
