@@ -344,6 +344,16 @@ test("a pod that waits for other work says so", async () => {
   });
 });
 
+test("a host that is removed before its drain has noticed that it is empty is not cordoned any more", async () => {
+  const [from] = two(await bench.nodes(2));
+  await drains.call("POST", `/api/nodes/${from.name}/cordon`, ownCordon);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
+  expect((await drains.call("DELETE", `/api/nodes/${from.name}`)).status).toBeLessThan(300);
+  await drains.drive();
+  const told = sql`SELECT kind FROM node_events WHERE node_id = ${from.id} ORDER BY id DESC LIMIT 2`;
+  expect(await bench.db.system.query(told)).toEqual([{ kind: "DRAIN_ENDED" }, { kind: "REMOVED" }]);
+});
+
 test("its progress is a stream that ends with it", async () => {
   const [from] = two(await bench.nodes(2));
   await podsOn(from, 1);

@@ -116,10 +116,11 @@ async function endDrain(tx: Transaction, drain: Drain, state: DrainState, outcom
   });
 }
 
-/** Whether anything came of it, so that a host which was cordoned for another reason or for a while has to stay closed. */
+/** Whether anything came of it, so that a host which was cordoned for another reason or for a while has to stay closed. Locks it then. */
 async function mustStayClosed(tx: Transaction, { id, nodeId, reason }: Drain, state: DrainState): Promise<boolean> {
   const rows = await tx.query(sql`
-    SELECT FROM nodes n WHERE n.id = ${nodeId} AND (n.cordon_reason <> ${cordonOfDrain({ reason }).reason} OR n.cordoned_until IS NOT NULL)
-      AND (${state === "drained"} OR EXISTS (SELECT FROM node_drain_pods p WHERE p.drain_id = ${id} AND p.state = 'moved'))`);
+    SELECT FROM nodes n WHERE n.id = ${nodeId} AND n.removed_at IS NULL AND (n.cordon_reason <> ${cordonOfDrain({ reason }).reason} OR n.cordoned_until IS NOT NULL)
+      AND (${state === "drained"} OR EXISTS (SELECT FROM node_drain_pods p WHERE p.drain_id = ${id} AND p.state = 'moved'))
+    FOR NO KEY UPDATE OF n`);
   return rows.length > 0;
 }
