@@ -152,9 +152,15 @@ describe("a restore", () => {
     await expect(one.containers.restore(order(missing, { overwrite: true }), deedOptions())).rejects.toMatchObject({
       code: "BACKUP_MISSING",
     });
-    await runTool(one.paths.pctPath, "snapshot", String(VMID), "before-upgrade");
     const over = order(volumeId, { overwrite: true });
     const told = { code: "MORE_THAN_A_POD", message: expect.stringContaining("snapshot:before-upgrade") };
+    // Made while the restore, which has looked already, has not had its turn.
+    const slowly = { kind: "delay", ms: 1_000 } as const;
+    one.host.setFaults([{ match: { program: "pvesm", command: "list" }, effect: slowly, times: 1 }]);
+    const snapshot = Promise.withResolvers<unknown>();
+    const onProgress = () => snapshot.resolve(runTool(one.paths.pctPath, "snapshot", String(VMID), "before-upgrade"));
+    await expect(one.containers.restore(over, deedOptions({ onProgress }))).rejects.toMatchObject(told);
+    await snapshot.promise;
     await expect(one.containers.restore(over, deedOptions())).rejects.toMatchObject(told);
     await expect(one.containers.checkRestore(over)).rejects.toMatchObject(told);
     const restoring = Command.fromPartial({ ...over, op: { $case: "restore", value: over } });

@@ -206,18 +206,34 @@ class Restoration {
       throw new ContainerFailure("STEP_WITHOUT_EFFECT", message, { retryable: false });
     }
     if (observed.where === "nowhere") await this.#options.recordAbsent();
-    const restoring = step("restore", this.#invocation(name, observed, overwrite));
-    const { signal } = this.#execution;
-    const work = (): Promise<StepResult> => {
+    const work = (present: ObservedContainer): Promise<StepResult> => {
       this.#ownHalf = true;
+      const restoring = step("restore", this.#invocation(name, present, overwrite));
       return takeStep(restoring, vmid, this.#execution, this.#doors);
     };
-    // Others may have filled the storage while this waited for its turn.
-    const { taken } = await this.#doors.heavyTurns.take(signal, () =>
-      overwrite && isInPlace(this.#order) ? withRoomBeside(this.#order, signal, this.#doors, work) : work(),
+    const result = await this.#doors.heavyTurns.take(this.#execution.signal, () =>
+      overwrite ? this.#askAgain(work) : work(observed),
     );
+    if (result === undefined) return;
+    const { taken } = result;
     if (taken) this.#ownHalf = false;
     this.#restores += 1;
+  }
+
+  /**
+   * A turn may be hours away. Until then the archive may have gone, others may have filled the storage, locked the container or
+   * given it what no archive holds, and nothing of that stops pct restore before it gives the container up. Undefined: the
+   * restore is not what comes next any more.
+   */
+  async #askAgain(work: (present: ObservedContainer) => Promise<StepResult>): Promise<StepResult | undefined> {
+    this.#archive = undefined;
+    await this.#requireArchive();
+    const replace = async (): Promise<StepResult | undefined> => {
+      const { next, observed } = await this.#look();
+      return next.kind === "restore" && next.overwrite ? await work(observed) : undefined;
+    };
+    if (!isInPlace(this.#order)) return await replace();
+    return await withRoomBeside(this.#order, this.#execution.signal, this.#doors, replace);
   }
 
   #invocation({ volumeId }: ArchiveName, present: ObservedContainer | undefined, overwrite: boolean): Invocation {
