@@ -6,9 +6,9 @@ import { withRoomBeside } from "./room.ts";
 
 const gibKib = 2 ** 20;
 
-/** A host whose storage says how much it has used of 100 GiB. */
-function host(usedGb: number, state = "active") {
-  const figures = [100, usedGb, 100 - usedGb].map((gb) => Math.ceil(gb * gibKib)).join(" ");
+/** A host whose storage says how much it has used of its size. */
+function host(usedGb: number, state = "active", totalGb = 100) {
+  const figures = [totalGb, usedGb, totalGb - usedGb].map((gb) => Math.ceil(gb * gibKib)).join(" ");
   const stdout = `Name Type Status Total Used Available %\nthin lvmthin ${state} ${figures} 0.00%\n`;
   const asked: string[] = [];
   const runner: OperationRunner = {
@@ -43,18 +43,29 @@ const done = () => Promise.resolve("done");
 test("a disk fits to the last byte, by what its storage alone says", async () => {
   const { restore, asked } = host(90);
   expect(await restore(10, done)).toBe("done");
-  expect(asked).toEqual(["status --storage=thin"]);
+  expect(asked).toEqual(["status --storage=thin --content=rootdir"]);
   const refused = host(90 + 1 / gibKib).restore(10, done);
-  await expect(refused).rejects.toMatchObject({ code: "STORAGE_FULL", message: expect.stringContaining("has 9 GB") });
+  const full = {
+    code: "STORAGE_FULL",
+    retryable: false,
+    message: expect.stringContaining("has 9 GB left; the backup"),
+  };
+  await expect(refused).rejects.toMatchObject(full);
   const unknown = { code: "STORAGE_UNAVAILABLE", retryable: true };
   await expect(host(0, "inactive").restore(10, done)).rejects.toMatchObject(unknown);
+  expect(await host(0, "active", 0).restore(10, done), "it has no size to tell").toBe("done");
 });
 
 test("what one restore is about to fill another one does not count on, until it has ended, however", async () => {
   const { restore } = host(85);
   const { promise, reject } = Promise.withResolvers<string>();
   const first = restore(10, () => promise);
-  await expect(restore(6, done)).rejects.toMatchObject({ code: "STORAGE_FULL" });
+  const later = {
+    code: "STORAGE_FULL",
+    retryable: true,
+    message: expect.stringContaining("15 GB left, 10 GB of them"),
+  };
+  await expect(restore(6, done)).rejects.toMatchObject(later);
   expect(await restore(5, done)).toBe("done");
   reject(new Error("tar: broken"));
   await expect(first).rejects.toThrow("broken");

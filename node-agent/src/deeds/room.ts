@@ -29,13 +29,19 @@ export async function withRoomBeside<T>(
     throw new ContainerFailure("STORAGE_UNAVAILABLE", message, { retryable: true });
   }
   const promisedKib = promisedRoom.get(storage) ?? 0n;
-  const freeKib = status.totalKib - status.usedKib - promisedKib;
-  if (freeKib < neededKib) {
-    const freeGb = freeKib > 0n ? freeKib >> 20n : 0n;
+  const freeKib = status.totalKib - status.usedKib;
+  // A storage that has no size to tell is not full.
+  if (status.totalKib > 0n && freeKib - promisedKib < neededKib) {
+    const [freeGb, promisedGb] = [freeKib > 0n ? freeKib >> 20n : 0n, promisedKib >> 20n];
+    // What another restore fills counts twice, until its former disk goes.
+    const passes = freeKib >= neededKib;
     const message =
       `a restore in place needs ${diskGb} GB beside the disk of container ${vmid} until that is replaced, ` +
-      `and storage ${storage} has ${freeGb} GB left; the backup can be restored as a new pod`;
-    throw new ContainerFailure("STORAGE_FULL", message, { retryable: false });
+      `and storage ${storage} has ${freeGb} GB left` +
+      (passes
+        ? `, ${promisedGb} GB of them for restores that are under way`
+        : "; the backup can be restored as a new pod");
+    throw new ContainerFailure("STORAGE_FULL", message, { retryable: passes });
   }
   promisedRoom.set(storage, promisedKib + neededKib);
   try {

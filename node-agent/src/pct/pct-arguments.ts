@@ -226,9 +226,12 @@ export function pveVersion(): Invocation {
   return { program: "pveversion", args: [] };
 }
 
-/** Sizes and states of the storages of this host, or of one, which does not wait for others. */
+/**
+ * Sizes and states of the storages of this host, or of one that holds containers: pvesm asks all of them whichever it is to show,
+ * but those of other contents, as where only backups lie.
+ */
 export function pvesmStatus(storage?: string): Invocation {
-  const only = storage === undefined ? [] : [`--storage=${checkedText("storage", storage)}`];
+  const only = storage === undefined ? [] : [`--storage=${checkedText("storage", storage)}`, "--content=rootdir"];
   return { program: "pvesm", args: ["status", ...only] };
 }
 
