@@ -1,6 +1,7 @@
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { describe, expect, test } from "vitest";
+import { failing } from "../../../test/support/backup-workbench.ts";
 import { untilRung } from "../../../test/support/bell.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { standingStill } from "../../../test/support/standing-still.ts";
@@ -59,16 +60,11 @@ async function errands(now: Date): Promise<{ pruned: number; damaged: number; fa
   const told = { pruned: 0, damaged: 0, failed: 0 };
   await tidyBackups(bench.db.system, now);
   await sendErrands(doors(), now);
-  const isOnItsWay = async () =>
-    (
-      await bench.db.system.query(
-        sql`SELECT FROM cloud_pod_backups WHERE errand IS NOT NULL AND tenant_id = ${bench.tenantId}`,
-      )
-    ).length > 0;
+  const onTheirWay = sql`SELECT FROM cloud_pod_backups WHERE errand IS NOT NULL AND tenant_id = ${bench.tenantId}`;
   await untilRung("the end of all errands", bench.db.system, async () => {
     const report = await collectErrands(doors(), now);
     for (const key of ["pruned", "damaged", "failed"] as const) told[key] += report[key];
-    return !(await isOnItsWay());
+    return (await bench.db.system.query(onTheirWay)).length === 0;
   });
   return told;
 }
@@ -88,15 +84,12 @@ describe("the schedule", () => {
     expect(await run()).toEqual({ begun: 1, withoutStorage: 0 });
     expect(await run()).toEqual({ begun: 0, withoutStorage: 0 });
     bench.hosts.away.clear();
-    const available = async () =>
-      (await Promise.all(pods.map(backupsOf))).flat().filter(({ state }) => state === "available").length;
-    await expect.poll(available, { timeout: 10_000 }).toBe(1);
-    bench.hosts.script = ({ op }) =>
-      op?.$case === "backup" ? { state: "failed", errorCode: "STORAGE_FULL", retryable: false } : undefined;
+    const inState = async (wanted: Backup["state"]) =>
+      (await Promise.all(pods.map(backupsOf))).flat().filter(({ state }) => state === wanted).length;
+    await expect.poll(() => inState("available"), { timeout: 10_000 }).toBe(1);
+    bench.hosts.script = failing("backup", "STORAGE_FULL");
     await expect.poll(run, { timeout: 10_000 }).toEqual({ begun: 1, withoutStorage: 0 });
-    const failed = async () =>
-      (await Promise.all(pods.map(backupsOf))).flat().filter(({ state }) => state === "failed").length;
-    await expect.poll(failed, { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => inState("failed"), { timeout: 10_000 }).toBe(1);
     const next = await bench.db.system.query<{ soon: boolean }>(sql`
       SELECT next_at < now() + interval '61 minutes' AS soon FROM cloud_pod_backup_policies WHERE tenant_id = ${bench.tenantId} AND next_at > now()
       ORDER BY next_at`);
@@ -232,8 +225,7 @@ describe("backups that there are", () => {
   test("that cannot be removed are asked for again later", async () => {
     const { pod, backupId, volumeId } = await ready();
     await bench.db.system.execute(sql`UPDATE cloud_pod_backups SET delete_requested_at = now() WHERE id = ${backupId}`);
-    bench.hosts.script = ({ op }) =>
-      op?.$case === "deleteBackup" ? { state: "failed", errorCode: "STORAGE_UNAVAILABLE", retryable: true } : undefined;
+    bench.hosts.script = failing("deleteBackup", "STORAGE_UNAVAILABLE");
     const now = new Date();
     // Also who has seen it before it was tried waits until it is due again.
     const late = lateDoors(async () => {
@@ -315,8 +307,7 @@ describe("backups that there are", () => {
     await bench.db.system.transaction((tx) => takeBackRetention(tx, pod.id));
     bench.hosts.archives.delete(volumeId);
     expect(await errands(later(16))).toEqual({ pruned: 0, damaged: 0, failed: 1 });
-    bench.hosts.script = ({ op }) =>
-      op?.$case === "verifyBackup" ? { state: "failed", errorCode: "STORAGE_UNAVAILABLE", retryable: true } : undefined;
+    bench.hosts.script = failing("verifyBackup", "STORAGE_UNAVAILABLE");
     expect(await errands(later(16 + anHour))).toEqual({ pruned: 0, damaged: 0, failed: 1 });
     expect(await pruneBackups(doors(), new Date()), "what says nothing of it takes no doubt away").toBe(0);
     bench.hosts.script = () => undefined;

@@ -12,8 +12,7 @@ import { takeBackRetention } from "./take-back-retention.ts";
  */
 export const notSeen = "ARCHIVE_NOT_SEEN";
 export const lookAgainAfterMs = 3_600_000;
-export const notSeenMessage =
-  "Its archive was not found when it was last looked for; that is looked at again in an hour.";
+export const notSeenMessage = "Its archive was not found when it was last looked for; it is looked for again.";
 
 /**
  * Notes that a host has looked at a backup's archive and nothing can be made from it. All of the pod's backups are locked.
