@@ -9,8 +9,11 @@ import { prepared, sql } from "../../control-plane/src/platform/sql.ts";
 import { bellOf, unrungMs } from "./bell.ts";
 import type { ScriptedEnd } from "./scripted-host.ts";
 
-/** How a command ends; `interrupted` with `hadEffect`: the agent died after it had done it. */
-export type FleetEnd = ScriptedEnd & { readonly hadEffect?: true };
+/**
+ * How a command ends; `interrupted` with `hadEffect`: the agent died after it had done it. `awayMs`: so long the container
+ * stood still in vain.
+ */
+export type FleetEnd = ScriptedEnd & { readonly hadEffect?: true; readonly awayMs?: number };
 
 /** A command as a host of the fleet gets it. */
 export type FleetCommand = Command & { readonly nodeId: string };
@@ -170,7 +173,7 @@ export class ScriptedFleet {
     await this.#db.execute(sql`
       UPDATE node_commands SET state = ${state}, error_code = ${errorCode ?? null}, retryable = ${retryable ?? null},
         observation = ${seen === undefined ? null : JSON.stringify(ContainerObservation.toJSON(seen))}::jsonb,
-        backup = ${this.#backupOf(command)}::jsonb, move = ${this.#moveOf(command)}::jsonb, command_lines = ${lines}, finished_at = now()
+        backup = ${this.#backupOf(command)}::jsonb, move = ${this.#moveOf(command, happens ? undefined : (end.awayMs ?? 0))}::jsonb, command_lines = ${lines}, finished_at = now()
       WHERE id = ${id} AND finished_at IS NULL`);
   }
 
@@ -295,10 +298,12 @@ export class ScriptedFleet {
     });
   }
 
-  #moveOf({ op, vmid }: FleetCommand): string | null {
-    if (op?.$case !== "migrate" || this.forgetMoves) return null;
+  #moveOf({ op, vmid }: FleetCommand, inVainMs: number | undefined): string | null {
+    const isTold = op?.$case === "migrate" || (op?.$case === "backup" && (inVainMs ?? 0) > 0);
+    if (!isTold || this.forgetMoves) return null;
     const where = this.copies(vmid).here[0];
-    return JSON.stringify({ pveName: where === undefined ? "" : this.#names.get(where), downtimeMs: "1500" });
+    const downtimeMs = String(inVainMs ?? 1_500);
+    return JSON.stringify({ pveName: where === undefined ? "" : this.#names.get(where), downtimeMs });
   }
 }
 

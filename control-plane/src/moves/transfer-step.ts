@@ -4,6 +4,7 @@ import type { FinishedCommand, Step, StepContext, StepOutcome } from "../tasks/s
 import { copyTimeoutMs, powerTimeoutMs, shutdownTimeoutSeconds } from "./forward-steps.ts";
 import { noteInstants } from "./move.ts";
 import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
+import { awayInVain } from "./note-downtime.ts";
 import { beginStay } from "./switch-place.ts";
 import { goneTarget, watchPlace } from "./watch-target.ts";
 
@@ -98,7 +99,9 @@ async function arrived({ tx, move }: MoveContext, command: FinishedCommand): Pro
   const seen = command.move === null ? undefined : MoveObservation.fromJSON(command.move);
   if (seen?.pveName !== move.toPveName) return undefined;
   // One that was stopped before has been away for longer than the migration took.
-  if (seen.downtimeMs > 0n && move.stoppedAt === null)
-    await tx.execute(sql`UPDATE cloud_pod_moves SET downtime_ms = ${seen.downtimeMs} WHERE id = ${move.id}`);
+  if (seen.downtimeMs > 0n && move.stoppedAt === null) {
+    const awayMs = Number(seen.downtimeMs) + (await awayInVain(tx, move, null));
+    await tx.execute(sql`UPDATE cloud_pod_moves SET downtime_ms = ${awayMs} WHERE id = ${move.id}`);
+  }
   return { kind: "done", message: `The container is on ${move.toNode}` };
 }

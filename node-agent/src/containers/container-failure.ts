@@ -65,7 +65,7 @@ export interface ContainerFailureDetails {
   readonly observation?: ContainerObservation;
   /** The exact command lines that were run before the failure. */
   readonly commandLines?: readonly string[];
-  /** Where a container is that was to be moved. */
+  /** Where a container is that was to be moved, and how long it stood still for that in vain. */
   readonly move?: MoveObservation;
 }
 

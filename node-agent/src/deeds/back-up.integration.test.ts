@@ -13,6 +13,7 @@ import {
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
 import { until } from "../../../test/support/until.ts";
+import type { ContainerFailure } from "../containers/container-failure.ts";
 import type { BackupOrder, DeedOptions } from "../containers/containers.ts";
 
 let fixture: Fixture;
@@ -116,11 +117,17 @@ describe("a backup", () => {
     it("lets it run while another backup of the host is under way, and runs it again when none was made", async () => {
       const impatient = fixture.restart({ patience: { baseMs: 50, capMs: 100, clusterMs: 200, lockMs: 400 } });
       const end = pretendBackup();
-      await expect(impatient.backUp(shutDown(), options())).rejects.toMatchObject({ code: "LOCKED", retryable: true });
+      await expect(impatient.backUp(shutDown(), options())).rejects.toMatchObject({
+        code: "LOCKED",
+        retryable: true,
+        move: undefined,
+      });
       end();
       expect([finalSamples, await dumps(), await isRunning()]).toEqual([0, 0, true]);
       fixture.host.setFaults([{ storageFull: "local" }]);
-      await expect(fixture.containers.backUp(shutDown(), options())).rejects.toMatchObject({ code: "STORAGE_FULL" });
+      const failure: unknown = await fixture.containers.backUp(shutDown(), options()).catch((error: unknown) => error);
+      expect(failure).toMatchObject({ code: "STORAGE_FULL", move: { power: Power.POWER_RUNNING } });
+      expect((failure as ContainerFailure).move?.downtimeMs).toBeGreaterThan(0n);
       expect([dumpFiles(), await isRunning()]).toEqual([[], true]);
     });
   });

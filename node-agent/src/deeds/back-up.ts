@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import { messageOf } from "../agent-error.ts";
 import type { BackupOrder, ContainerOutcome, ContainerProgress, DeedOptions } from "../containers/containers.ts";
-import { ContainerFailure } from "../containers/container-failure.ts";
+import { ContainerFailure, asFailure } from "../containers/container-failure.ts";
 import type { ConvergeDoors } from "../containers/doors.ts";
 import { beginExecution } from "../containers/execution.ts";
 import type { Execution, InvocationEnd } from "../containers/execution.ts";
@@ -18,7 +18,7 @@ import { readLiveTasks } from "../pct/read-tasks.ts";
 import { tellingGrowth } from "./archive-growth.ts";
 import { findArchive, findBackup, observationOfArchive, removeFiles, writeNotes } from "./archives.ts";
 import type { FoundArchive } from "./archives.ts";
-import { carryOut, interrupted, patiently, requireFree, takeStep } from "./deed.ts";
+import { carryOut, interrupted, patiently, placeAgain, requireFree, takeStep } from "./deed.ts";
 import type { DeedResult } from "./deed.ts";
 import { settle } from "./settle.ts";
 
@@ -102,6 +102,7 @@ async function dump(
   doors: ConvergeDoors,
 ): Promise<DeedResult> {
   let stoppedAtMs = 0n;
+  let hasStopped = false;
   try {
     return await patiently(execution, doors, async () => {
       await requireQuorum(doors.view);
@@ -116,6 +117,7 @@ async function dump(
           await options.beforeStop();
           stoppedAtMs = BigInt(Math.round(doors.nowMs()));
           await shutDown(order, execution, doors);
+          hasStopped = true;
         } else if (running && order.mode === "stop") await options.beforeStop();
         const report = (progress: ContainerProgress): void => execution.report(progress);
         const ended = await tellingGrowth(order, report, (tell) => execution.run(order.vmid, invocation, tell));
@@ -129,7 +131,10 @@ async function dump(
     });
   } catch (error) {
     if (stoppedAtMs > 0n) await runAgain(order, execution, doors);
-    throw error;
+    if (!hasStopped) throw error;
+    const { code, message, retryable } = asFailure(error);
+    const move = await placeAgain(order.vmid, doors, () => Math.round(doors.nowMs()) - Number(stoppedAtMs));
+    throw new ContainerFailure(code, message, { retryable, ...(move === undefined ? {} : { move }) });
   }
 }
 

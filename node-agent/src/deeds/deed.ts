@@ -1,3 +1,4 @@
+import { type MoveObservation, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { forgetEnded } from "../containers/clear-away.ts";
 import { ContainerFailure, asFailure } from "../containers/container-failure.ts";
 import type { ContainerOutcome, ExecutionOptions, PodContainer } from "../containers/containers.ts";
@@ -133,6 +134,28 @@ export async function requireFree(
   }
   await takeStep(step("unlock", pctUnlock(vmid)), vmid, execution, doors);
   return requireFree(pod, execution, doors);
+}
+
+/**
+ * Where a container is that a deed had stopped in vain, with how long it stood still if it runs here again; undefined when
+ * that cannot be seen.
+ */
+export async function placeAgain(
+  vmid: number,
+  { view }: ConvergeDoors,
+  awayMs: () => number,
+): Promise<MoveObservation | undefined> {
+  try {
+    const observed = await view.observe(vmid);
+    if (observed.where === "nowhere") return undefined;
+    if (observed.where === "elsewhere")
+      return { pveName: observed.node, power: Power.POWER_UNSPECIFIED, downtimeMs: 0n };
+    const { nodeName: pveName } = await view.cluster();
+    if (!observed.running) return { pveName, power: Power.POWER_STOPPED, downtimeMs: 0n };
+    return { pveName, power: Power.POWER_RUNNING, downtimeMs: BigInt(Math.max(0, awayMs())) };
+  } catch {
+    return undefined;
+  }
 }
 
 /** Runs one step of a deed. @throws ContainerFailure with the host's reason */

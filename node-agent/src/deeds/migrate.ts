@@ -13,7 +13,7 @@ import { pctMigrate } from "../pct/pct-arguments.ts";
 import type { Invocation } from "../pct/pct-arguments.ts";
 import type { ContainerConfig } from "../pct/parse-pct-config.ts";
 import { readConfigFile, readStorages } from "../pct/read-cluster.ts";
-import { carryOut, interrupted, patiently, requireFree } from "./deed.ts";
+import { carryOut, interrupted, patiently, placeAgain, requireFree } from "./deed.ts";
 import { refuseImmovable } from "./plan-migrate.ts";
 import { settle } from "./settle.ts";
 import type { Leftovers } from "./settle.ts";
@@ -21,6 +21,14 @@ import type { Leftovers } from "./settle.ts";
 /** Proxmox's own patience with a guest that shuts down, in seconds. */
 const DEFAULT_SHUTDOWN_SECONDS = 180;
 const MIGRATION_LOCKS: ReadonlySet<string> = new Set(["migrate"]);
+
+/** What was seen of a migration, by this process's monotonic clock. */
+interface Watch {
+  /** When its shutdown began; 0: not yet. */
+  shutdownMs: number;
+  /** Until it ran on the target. */
+  downtimeMs: number;
+}
 
 /**
  * Moves a container to another member of its cluster. What the program says decides nothing: the container is
@@ -38,12 +46,17 @@ export async function migrate(
     if (former !== undefined) await settle(order, leftBy(former), execution, doors);
     const arrived = await patiently(execution, doors, () => findArrived(order, former, doors));
     if (arrived !== undefined) return { move: arrived };
+    const watch: Watch = { shutdownMs: 0, downtimeMs: 0 };
     try {
       if (former !== undefined) throw interrupted("a migration");
-      return { move: await patiently(execution, doors, () => move(order, invocation, execution, options, doors)) };
+      const moving = () => move(order, invocation, execution, options, doors, watch);
+      return { move: await patiently(execution, doors, moving) };
     } catch (error) {
       const { code, message, retryable } = asFailure(error);
-      const place = await whereIs(order, doors);
+      // A guest that did not shut down ran on.
+      const hasStopped = watch.shutdownMs > 0 && code !== "SHUTDOWN_TIMEOUT";
+      const awayMs = () => (hasStopped ? Math.round(performance.now() - watch.shutdownMs) : 0);
+      const place = await placeAgain(order.vmid, doors, awayMs);
       throw new ContainerFailure(code, message, { retryable, ...(place === undefined ? {} : { move: place }) });
     }
   });
@@ -71,11 +84,11 @@ async function move(
   execution: Execution,
   options: DeedOptions,
   doors: ConvergeDoors,
+  watch: Watch,
 ): Promise<MoveObservation> {
   const { vmid } = order;
   await requireQuorum(doors.view);
   await requireTarget(order.target, doors);
-  const watch = { shutdownMs: 0, downtimeMs: 0 };
   const follow = (line: string): void => {
     if (/ shutdown CT \d+$/u.test(line)) watch.shutdownMs = performance.now();
     if (line.includes(" migration finished ") && watch.shutdownMs > 0) {
@@ -157,22 +170,6 @@ async function findArrived(
   }
   const power = log.wasRunning ? Power.POWER_RUNNING : Power.POWER_STOPPED;
   return { pveName: target, power, downtimeMs: BigInt(log.downtimeMs) };
-}
-
-/** Where the container is after a failure; undefined when that cannot be seen. */
-async function whereIs({ vmid }: MigrateOrder, { view }: ConvergeDoors): Promise<MoveObservation | undefined> {
-  try {
-    const observed = await view.observe(vmid);
-    if (observed.where === "nowhere") return undefined;
-    if (observed.where === "elsewhere") {
-      return { pveName: observed.node, power: Power.POWER_UNSPECIFIED, downtimeMs: 0n };
-    }
-    const { nodeName } = await view.cluster();
-    const power = observed.running ? Power.POWER_RUNNING : Power.POWER_STOPPED;
-    return { pveName: nodeName, power, downtimeMs: 0n };
-  } catch {
-    return undefined;
-  }
 }
 
 /** The log of a migration that this command began, whose record is still there; it has ended. */

@@ -648,7 +648,10 @@ export interface CommandResult {
   backup:
     | BackupObservation
     | undefined;
-  /** Where a Migrate left the container, whatever its outcome; absent when that is not known. */
+  /**
+   * Where a Migrate left the container, whatever its outcome; absent when that is not known. Also of a Backup in mode
+   * "shut-down" that stopped the container, failed, and let it run again.
+   */
   move: MoveObservation | undefined;
 }
 
@@ -673,15 +676,15 @@ export interface BackupObservation {
   stoppedAtMs: bigint;
 }
 
-/** MoveObservation is where a container is after a Migrate. */
+/** MoveObservation is where a container is after a Migrate, or after a Backup for a move that failed. */
 export interface MoveObservation {
   /** Member of the Proxmox cluster whose directory holds the configuration. */
   pveName: string;
   /** Power there; unspecified when this host cannot tell. */
   power: Power;
   /**
-   * From the begin of the shutdown to the start on the target, in ms; 0 when the container did not run
-   * or was not seen to start.
+   * From the begin of the shutdown to the start on the target, or to the next start here when it failed, in ms; 0 when
+   * the container did not run, was not stopped, or was not seen to start.
    */
   downtimeMs: bigint;
 }
