@@ -95,6 +95,8 @@ export async function startEvacuation(
   // Before the host's row, as a driver locks them.
   await endDrainOfLostHost(tx, nodeId, by);
   await requireEvacuable(tx, nodeId);
+  // One that has begun since is not ended with the host's row in hand.
+  await refuseSecond(tx, nodeId, ["drain"]);
   await tx.execute(
     sql`UPDATE node_status SET state = 'lost', state_since = CASE WHEN state = 'lost' THEN state_since ELSE now() END WHERE node_id = ${nodeId}`,
   );
