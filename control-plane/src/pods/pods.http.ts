@@ -137,7 +137,7 @@ const placementView = z
           .number()
           .int()
           .nullable()
-          .openapi({ description: "How long the pod was away when it came here from another host." }),
+          .openapi({ description: "How long the pod was away to come here from another host, also where it did not arrive." }),
       }),
     ),
   })
