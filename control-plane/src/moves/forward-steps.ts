@@ -241,8 +241,8 @@ export const startStep = moveStep({
   async onSuccess({ tx, move, now }) {
     if (!move.runs) return { kind: "done", message: "The container is stopped, as it was" };
     await noteInstants(tx, move.id, now, "running");
-    const awaySince = move.stoppedAt ?? (move.strategy === "cluster-migrate" ? move.begunAt : null);
-    return { kind: "done", message: `The container runs${await noteDowntime(tx, move, awaySince, now)}` };
+    const begunAt = move.strategy === "cluster-migrate" ? move.begunAt : null;
+    return { kind: "done", message: `The container runs${await noteDowntime(tx, move, now, begunAt)}` };
   },
 });
 

@@ -100,7 +100,7 @@ async function arrived({ tx, move }: MoveContext, command: FinishedCommand): Pro
   if (seen?.pveName !== move.toPveName) return undefined;
   // One that was stopped before has been away for longer than the migration took.
   if (seen.downtimeMs > 0n && move.stoppedAt === null) {
-    const awayMs = Number(seen.downtimeMs) + (await awayInVain(tx, move, null));
+    const awayMs = Number(seen.downtimeMs) + (await awayInVain(tx, move));
     await tx.execute(sql`UPDATE cloud_pod_moves SET downtime_ms = ${awayMs} WHERE id = ${move.id}`);
   }
   return { kind: "done", message: `The container is on ${move.toNode}` };

@@ -95,7 +95,7 @@ function undoStart(name: string, applies: (move: Move) => boolean): Step {
       timeoutMs: powerTimeoutMs,
     }),
     async onSuccess({ tx, move, now }) {
-      const away = move.runs ? await noteDowntime(tx, move, move.stoppedAt, now) : "";
+      const away = move.runs ? await noteDowntime(tx, move, now, null) : "";
       return { kind: "done", message: `The pod is on ${move.fromNode} as before${away}` };
     },
     async onFailure({ tx, move }, command) {
