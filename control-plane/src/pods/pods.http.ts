@@ -137,7 +137,9 @@ const placementView = z
           .number()
           .int()
           .nullable()
-          .openapi({ description: "How long the pod was away to come here from another host, also where it did not arrive." }),
+          .openapi({
+            description: "How long the pod was away to come here from another host, also where it did not arrive.",
+          }),
       }),
     ),
   })
