@@ -133,13 +133,9 @@ const placementView = z
         generation: z.bigint().openapi({ type: "string" }),
         from: timestamp,
         to: timestamp.nullable(),
-        downtimeMs: z
-          .number()
-          .int()
-          .nullable()
-          .openapi({
-            description: "How long the pod was away to come here from another host, also where it did not arrive.",
-          }),
+        downtimeMs: z.number().int().nullable().openapi({
+          description: "How long the pod was away to come here from another host, also where it did not arrive.",
+        }),
       }),
     ),
   })
