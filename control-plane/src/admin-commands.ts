@@ -112,7 +112,7 @@ export async function rotateCa(wish: {
     }
     const step = wish.status
       ? ({ ...(await readRotation(system)), done: "nothing", told: 0 } as const)
-      : await rotateAuthority(system, await readMasterKey(config), { force: wish.force, externalBroker });
+      : await rotateAuthority(system, await readMasterKey(config), { begins: true, force: wish.force, externalBroker });
     console.log(describeRotation(step).join("\n"));
     return true;
   });

@@ -85,7 +85,7 @@ test("a broker that is not ours shuts out a removed host with the files that are
 
 test("while another authority takes over, hosts of both are let in, and those that are out of both are not", async () => {
   const former = await ensureCertificateAuthority(db.system, masterKey(key));
-  const wish = { force: true, externalBroker: undefined };
+  const wish = { begins: true, force: true, externalBroker: undefined };
   for (const done of ["published", "activated"])
     expect((await rotateAuthority(db.system, masterKey(key), wish)).done).toBe(done);
   const both = await readAuthorities(db.system, masterKey(key));

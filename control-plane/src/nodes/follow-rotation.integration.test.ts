@@ -87,13 +87,17 @@ test("one that takes too long is left where it is, and one that somebody else en
   const { ended, until } = follow();
   await until("0 of 2 hosts know the next authority");
   for (let step = 0; step < 2; step += 1)
-    await rotateAuthority(db.system, master, { force: true, externalBroker: undefined });
+    await rotateAuthority(db.system, master, { begins: false, force: true, externalBroker: undefined });
   expect(await ended).toBe(true);
   expect(await readRotation(db.system)).toMatchObject({ stage: "none" });
+  // So does who had looked before that end and goes on after it.
+  expect(
+    await rotateAuthority(db.system, master, { begins: false, force: false, externalBroker: undefined }),
+  ).toMatchObject({ done: "nothing", stage: "none" });
 });
 
 test("a host that has just renewed is not told again before its inventory can have come; one that got the wrong certificate is", async () => {
-  const step = () => rotateAuthority(db.system, master, { force: false, externalBroker: undefined });
+  const step = () => rotateAuthority(db.system, master, { begins: true, force: false, externalBroker: undefined });
   const ofHosts = sql`node_id = ANY(${ids()}::uuid[])`;
   expect(await step()).toMatchObject({ told: 2 });
   // A replica that had not seen the step yet has answered: nothing new was issued.

@@ -43,7 +43,9 @@ export async function followRotation(db: Database, master: MasterKey, options: F
     let rotation: RotationStep = { ...seen, done: "nothing", told: 0 };
     const sinceToldMs = performance.now() - (told?.atMs ?? Number.NEGATIVE_INFINITY);
     if (isReady(seen) || sinceToldMs >= (options.tellEveryMs ?? tellEveryMs)) {
-      rotation = await rotateAuthority(db, master, { force: false, externalBroker });
+      // Between the look and this somebody else may have ended it.
+      const begins = seen.stage === "none";
+      rotation = await rotateAuthority(db, master, { begins, force: false, externalBroker });
       told = { atMs: performance.now() };
     }
     const [done] = describeRotation(rotation);

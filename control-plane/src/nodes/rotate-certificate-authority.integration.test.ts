@@ -24,7 +24,7 @@ import { readRotation, rotateAuthority, type RotationWish } from "./rotate-certi
 const key = Buffer.alloc(32, 9);
 const master = masterKey(key);
 const log = createLog({ level: "silent" });
-const patient: RotationWish = { force: false, externalBroker: undefined };
+const patient: RotationWish = { begins: true, force: false, externalBroker: undefined };
 const forced: RotationWish = { ...patient, force: true };
 let db: TestDatabase;
 beforeAll(async () => {

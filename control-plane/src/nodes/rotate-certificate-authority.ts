@@ -41,6 +41,8 @@ export interface RotationStep extends Rotation {
 }
 
 export interface RotationWish {
+  /** Make the next authority where there is none. Who goes on with one that was begun must not begin another. */
+  readonly begins: boolean;
   /** Go on without hosts that are not ready, which come back by a renewal, and what counts still counts no more. */
   readonly force: boolean;
   /** An external broker is configured; its operator says that it has the present files. */
@@ -69,7 +71,7 @@ export async function rotateAuthority(db: Database, master: MasterKey, wish: Rot
   const done = await db.transaction(async (tx) => {
     await tx.query(sql`SELECT pg_advisory_xact_lock(${rotationLock})`);
     const { stage, hosts, others, replicas } = await readRotation(tx);
-    if (stage === "none") return await publish(tx, master);
+    if (stage === "none") return wish.begins ? await publish(tx, master) : "nothing";
     if (replicas.length > 0 || (hosts.length + others.length > 0 && !wish.force)) return "nothing";
     requireBroker(wish);
     return stage === "published" ? await activate(tx, wish.force) : await retire(tx, wish.force);
