@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -41,6 +41,12 @@ test("an archive is as far as it has grown against the container's last one, and
     await grow(2_000_000, 50);
     write(`${now}.tar.dat`, 1_000_000);
     await pause(50);
+    // A storage that is away for some looks.
+    renameSync(folder, `${folder}.away`);
+    writeFileSync(folder, "");
+    await pause(50);
+    rmSync(folder);
+    renameSync(`${folder}.away`, folder);
     await grow(9_000_000, 95);
   });
   expect(reports.map(({ percent }) => percent)).toEqual([0, 50, 95, 95]);

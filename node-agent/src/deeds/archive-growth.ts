@@ -28,7 +28,8 @@ export async function tellingGrowth<T>(
     const expected = await lastSize(storage, vmid, path);
     while (expected !== undefined) {
       await pause(everyMs, undefined, { signal: over.signal, ref: false });
-      const size = (await sizeOf(storage, half)) ?? 0;
+      // A file on a network that is being written to may answer late; the next look may be in time.
+      const size = (await sizeOf(storage, half).catch(() => undefined)) ?? 0;
       const now = Math.min(PERCENT_MAX, Math.floor((100 * size) / expected));
       if (now <= percent || over.signal.aborted) continue;
       percent = now;
@@ -39,7 +40,7 @@ export async function tellingGrowth<T>(
     return await work((line) => {
       tell(line);
       const path = parseDumpLog(line, vmid).archivePath;
-      // A storage that does not answer, and the end of the work, end the telling and nothing else.
+      // A storage that does not say what it has, and the end of the work, end the telling and nothing else.
       if (path !== undefined) void follow(path).catch(() => undefined);
     });
   } finally {
