@@ -125,10 +125,10 @@ test("replicas, tokens and a broker of somebody else are waited for too", async 
     sql`UPDATE control_plane_replicas SET seen_at = now() - interval '2 minutes' WHERE id = ${replica}`,
   );
   await db.system.execute(sql`UPDATE join_tokens SET revoked_at = now() WHERE name = 'joining'`);
-  const external = { force: true, externalBroker: { isUpToDate: false } };
+  const external = { ...forced, externalBroker: { isUpToDate: false } };
   await expect(step(external)).rejects.toMatchObject({ code: "BROKER_NOT_CONFIRMED" });
   expect((await readRotation(db.system)).stage).toBe("published");
-  expect(await step({ force: false, externalBroker: { isUpToDate: true } })).toMatchObject({ done: "activated" });
+  expect(await step({ ...patient, externalBroker: { isUpToDate: true } })).toMatchObject({ done: "activated" });
   await db.system.execute(sql`DELETE FROM control_plane_replicas WHERE id = ${replica}`);
 });
 
