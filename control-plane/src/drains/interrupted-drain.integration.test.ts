@@ -154,6 +154,31 @@ describe("a host that dies in the middle of a drain", () => {
   });
 });
 
+test("a pod whose host does not give it up runs there again, also where there is no room to restore it over itself", async () => {
+  const [from, to] = two(await bench.nodes(2, { cluster: true }));
+  const pod = await bench.podOn(from);
+  await bench.db.system.execute(
+    sql`UPDATE storages SET type = 'lvmthin' WHERE node_id = ${from.id} AND holds_root_disks`,
+  );
+  await bench.db.system.execute(
+    sql`UPDATE node_storages SET available = false WHERE node_id NOT IN (${from.id}, ${to.id})`,
+  );
+  bench.hosts.script = ({ nodeId, op }) => {
+    if (nodeId !== from.id) return undefined;
+    if (op?.$case === "ensureAbsent") return { state: "failed", errorCode: "UNKNOWN_ERROR", retryable: false };
+    return op?.$case === "restore" ? { state: "failed", errorCode: "STORAGE_FULL", retryable: false } : undefined;
+  };
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, { reason: "memory is replaced" });
+  const ends = sql`
+    SELECT step, error_code AS "errorCode" FROM cloud_pod_provisioning_tasks WHERE pod_id = ${pod.id} AND type = 'migrate' AND state = 'failed' LIMIT 1`;
+  const ended = async () => {
+    await drains.drive();
+    return (await bench.db.system.query(ends))[0];
+  };
+  await expect.poll(ended, { timeout: 20_000, interval: 20 }).toMatchObject({ errorCode: "UNKNOWN_ERROR" });
+  expect(bench.hosts.at(from.id, pod.vmid)).toMatchObject({ written: 1, power: Power.POWER_RUNNING });
+});
+
 /** What a host was told and has not answered. */
 async function openCommands(node: BenchNode): Promise<{ op: string }[]> {
   return await bench.db.system.query(

@@ -1,5 +1,6 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { sql } from "../platform/sql.ts";
+import { observationOf } from "../pods/command-steps.ts";
 import { containerSpecOf } from "../pods/container-spec.ts";
 import { releaseClaim } from "../scheduling/change-claim.ts";
 import { notNeeded, type FinishedCommand, type Step, type StepContext, type StepOutcome } from "../tasks/saga.ts";
@@ -47,6 +48,9 @@ export const undoFreeStep: Step = {
   },
 };
 
+/** What a host refuses a restore over a container for, before it does anything to it. */
+const notReplaced: ReadonlySet<string> = new Set(["STORAGE_FULL", "MORE_THAN_A_POD"]);
+
 const restoring = moveStep({
   name: "undo-free-id",
   percent: 50,
@@ -66,7 +70,13 @@ const restoring = moveStep({
     );
     return { kind: "done", message: "The container is back" };
   },
-  async onFailure({ move }, { errorCode }) {
+  async onFailure({ tx, move }, command) {
+    const { errorCode } = command;
+    // It was not given up after all, and the host does not replace it: it is what it was.
+    if (notReplaced.has(errorCode ?? "") && observationOf(command)?.podId === move.podId) {
+      await tx.execute(sql`UPDATE cloud_pod_moves SET source_freed_at = NULL WHERE id = ${move.id}`);
+      return { kind: "done", message: "The container was not given up" };
+    }
     // The archive is all that there is of the pod: its evacuation brings it back from there.
     if (errorCode === "NODE_EVACUATED")
       return await Promise.resolve({ kind: "done", message: `${move.fromNode} was given up; the archive stays` });
