@@ -9,11 +9,16 @@ import { seesBackup } from "./backup-storage.ts";
 import { lookAgainAfterMs, noteDamage, notSeen, notSeenMessage } from "./note-damage.ts";
 import { lockBackupsOf } from "./take-back-retention.ts";
 
+/** With the backoff of tasks half a minute to a minute. */
+const looksAlone = 7;
+
 /** What a host's look at a backup means for the work that is to use it. */
 export type Verdict =
   | { readonly kind: "good" }
   /** Another host that should see it is asked as well. */
   | Extract<StepOutcome, { kind: "wait" }>
+  /** Nobody else can be asked, and it may be a storage that is being mounted: the same host is asked again. */
+  | Extract<StepOutcome, { kind: "retry" }>
   /** It is there, but the host that is to use it does not see it. */
   | { readonly kind: "unseen" }
   /** Nothing can be made from it; that is noted. */
@@ -43,6 +48,8 @@ export async function judgeLook(
       const sent = await sendWish(tx, pod, task.id, lookWish(backup.volumeId), other);
       return { kind: "wait", ...sent, message: "Asking another host for the archive" };
     }
+    const message = "The archive was not found, and no other host could be asked";
+    if (task.attempts < looksAlone) return { kind: "retry", code: notSeen, message };
   }
   await lockBackupsOf(tx, pod.id);
   await noteDamage(tx, { ...backup, podName: pod.name, isThere }, now);

@@ -84,6 +84,32 @@ describe("a restore in place", () => {
     expect([await damagedAfter(59), await damagedAfter(61)]).toEqual([true, false]);
   });
 
+  test("looks again where nobody else can be asked: a storage that is being mounted costs no backup", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    await bench.db.system.execute(sql`UPDATE node_storages SET available = false WHERE node_id <> ${pod.nodeId}`);
+    const volumeId = (await bench.backupOf(backupId)).volumeId ?? "";
+    const archive = bench.hosts.archives.get(volumeId);
+    bench.hosts.archives.delete(volumeId);
+    const { task } = await bench.restore(pod, backupId);
+    const looks = async (count: number) =>
+      (
+        await bench.db.system.query(
+          sql`SELECT FROM node_commands WHERE task_id = ${task.id} AND finished_at IS NOT NULL`,
+        )
+      ).length >= count;
+    await untilRung("a second look", bench.db.system, () => looks(2));
+    expect((await bench.backupOf(backupId)).damagedAt).toBeNull();
+    if (archive !== undefined) bench.hosts.archives.set(volumeId, archive);
+    expect(await bench.end(task.id)).toEqual({ state: "succeeded", errorCode: null });
+
+    bench.hosts.archives.delete(volumeId);
+    const again = (await bench.restore(pod, backupId)).task;
+    await bench.db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET attempts = 7 WHERE id = ${again.id}`);
+    expect(await bench.end(again.id)).toEqual({ state: "failed", errorCode: "ARCHIVE_MISSING" });
+    expect((await bench.backupOf(backupId)).damagedAt).not.toBeNull();
+    await bench.db.system.execute(sql`UPDATE node_storages SET available = true`);
+  });
+
   test("of an archive that only the pod's own host does not see marks nothing", async () => {
     const { pod, backupId, nodes } = await bench.backedUp();
     // Hosts of other tests would be asked too.

@@ -40,7 +40,7 @@ export const checkArchiveStep: Step = backupStep({
     const usable = { ...backup, volumeId: backup.volumeId };
     const verdict = await judgeLook(context, pod, { backup: usable, userNodeId: pod.nodeId ?? "" }, command);
     if (verdict.kind === "good") return { kind: "done", message: "The backup is there and can be read" };
-    if (verdict.kind === "wait") return verdict;
+    if (verdict.kind === "wait" || verdict.kind === "retry") return verdict;
     const fail = (code: string, message: string) => ({ kind: "fail", code, message }) as const;
     if (verdict.kind === "unseen")
       return fail("ARCHIVE_NOT_SEEN", "Another host sees the backup, but not the pod's own: its storage is not there");

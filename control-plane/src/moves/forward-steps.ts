@@ -142,6 +142,7 @@ async function judged(context: MoveContext, backup: UsableBackup, command: Finis
     case "good":
       return { kind: "done", message: "The target can read the archive" };
     case "wait":
+    case "retry":
       return verdict;
     case "unseen":
       return notSeen(move);
