@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import { type Accepted, type PodAnswer, look, order, succeeded } from "../support/customer.ts";
+import { copiesOf } from "../support/copies.ts";
+import { type Accepted, look, order, succeeded } from "../support/customer.ts";
 import { stretchPrograms } from "../support/kill-moments.ts";
 import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
@@ -80,17 +81,6 @@ async function comesTo(step: string, taskId: string): Promise<boolean> {
   return !seen.isOver;
 }
 
-/** Hosts that have the pod's container, and how it is there. */
-async function copies(pod: PodAnswer): Promise<string[]> {
-  const found = await Promise.all(
-    stack.hosts.map(async ({ name, simulated }) => {
-      const container = (await simulated.containers()).find(({ vmid }) => vmid === pod.vmid);
-      return container === undefined ? [] : [`${name} ${container.running ? "running" : "stopped"}`];
-    }),
-  );
-  return found.flat();
-}
-
 test.each(ways)(
   "whoever dies at any step of a move $way, one copy runs, with everything that was written",
   async ({ between: [one, other], long, short }) => {
@@ -112,7 +102,7 @@ test.each(ways)(
         if (await comesTo(step, task.id)) met.push(step);
         await kill(victim, from, to);
         await succeeded(api, { pod, task });
-        expect(await copies(pod), `the ${victim} died at ${step}`).toEqual([`${to} running`]);
+        expect(await copiesOf(pod, stack.hosts), `the ${victim} died at ${step}`).toEqual([`${to} running`]);
         expect(await pctByHand(stack.host(to), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
       }
     console.log(`died at: ${met.join(", ")}`);

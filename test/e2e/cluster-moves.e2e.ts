@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
+import { copiesOf } from "../support/copies.ts";
 import { type Accepted, type PodAnswer, look, order, succeeded } from "../support/customer.ts";
 import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
@@ -46,13 +47,7 @@ async function move(pod: PodAnswer, target: string): Promise<void> {
 }
 
 async function expectOn(pod: PodAnswer, name: string): Promise<void> {
-  const found = await Promise.all(
-    stack.hosts.map(async (host) => {
-      const container = (await host.simulated.containers()).find(({ vmid }) => vmid === pod.vmid);
-      return container === undefined ? [] : [`${host.name} ${container.running ? "running" : "stopped"}`];
-    }),
-  );
-  expect(found.flat()).toEqual([`${name} running`]);
+  expect(await copiesOf(pod, stack.hosts)).toEqual([`${name} running`]);
   expect((await look(stack.customer(), pod)).node).toBe(name);
   expect(await pctByHand(stack.host(name), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
 }
