@@ -32,7 +32,7 @@ export function requireNothingBesides(parts: ExtraVolumes | undefined): void {
     "wrong-state",
     "MORE_THAN_A_POD",
     `The pod's container has ${namesOf(parts)}, which no backup holds and a restore in place would remove. ` +
-      "Remove them, or restore the backup as a new pod.",
+      "Have them removed on the host, or restore the backup as a new pod.",
     { details: { parts: parts.keys } },
   );
 }
