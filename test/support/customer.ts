@@ -38,21 +38,28 @@ export interface Accepted {
 const taskDeadlineMs = 90_000;
 const endStates = ["succeeded", "failed", "cancelled"];
 
-/**
- * Orders a small pod, on a host of choice where one is named. Nothing is placed on a host whose agent is
- * missed: such a refusal is asked again, as its Retry-After says, only sooner.
- */
+/** Orders a small pod, on a host of choice where one is named. */
 export async function order(api: ApiClient, hostname: string, host?: string): Promise<Accepted> {
   const wish = {
     planCode: "STARTER",
     hostname,
     ...(host === undefined ? {} : { placement: { nodeLabels: { host } } }),
   };
+  return await untilPlaced(hostname, () => api.request<Accepted>("POST", "/api/cloud-pods", wish));
+}
+
+const missedAgent: ReadonlySet<string> = new Set(["NO_CAPACITY", "NODE_NOT_ONLINE"]);
+
+/**
+ * Asks for what needs a place. Nothing comes to a host whose agent is missed, and nothing leaves it: such a refusal is asked
+ * again, as its Retry-After says, only sooner.
+ */
+export async function untilPlaced(hostname: string, ask: () => Promise<Accepted>): Promise<Accepted> {
   return await until(
     `a place for ${hostname}`,
     () =>
-      api.request<Accepted>("POST", "/api/cloud-pods", wish).catch((error: unknown) => {
-        if (error instanceof ApiError && error.code === "NO_CAPACITY") return undefined;
+      ask().catch((error: unknown) => {
+        if (error instanceof ApiError && missedAgent.has(error.code)) return undefined;
         throw error;
       }),
     60_000,
