@@ -92,3 +92,6 @@ export const drainPodHasLeft = {
   returned: true,
   stayed: true,
 } as const satisfies Record<DrainPodState, boolean>;
+
+/** The same as a list, for the database. */
+export const drainPodLeftStates: readonly DrainPodState[] = drainPodStates.filter((state) => drainPodHasLeft[state]);

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import type { DemoHost } from "../../tools/demo/demo-hosts.ts";
 import { checkInvariants } from "../../tools/demo/check-invariants.ts";
+import { copiesOf } from "../support/copies.ts";
 import { type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
 import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
@@ -32,16 +33,10 @@ afterAll(async () => {
   await database.close();
 });
 
-/** Names of the hosts that have the pod's container, and of those on which it runs. */
-async function copies(pod: PodAnswer): Promise<{ here: string[]; running: string[] }> {
-  const found = await Promise.all(
-    stack.hosts.map(async ({ name, simulated }) => {
-      const container = (await simulated.containers()).find(({ vmid }) => vmid === pod.vmid);
-      return { name, isHere: container !== undefined, runs: container?.running === true };
-    }),
-  );
-  const names = (those: typeof found) => those.map(({ name }) => name);
-  return { here: names(found.filter(({ isHere }) => isHere)), running: names(found.filter(({ runs }) => runs)) };
+/** The hosts on which the pod's container runs. */
+async function running(pod: PodAnswer): Promise<string[]> {
+  const copies = await copiesOf(pod, stack.hosts);
+  return copies.flatMap((copy) => /^(.+) running$/.exec(copy)?.[1] ?? []);
 }
 
 async function agentOf(host: DemoHost): Promise<number> {
@@ -98,7 +93,7 @@ test("hosts that freeze, are cut off or lose power are given up on a person's wo
   await Promise.all([frozen, cut, dead].map(giveUp));
   for (const pod of pods) {
     expect((await look(api, pod)).node).toBe("pve4");
-    expect((await copies(pod)).running).toContain("pve4");
+    expect(await running(pod)).toContain("pve4");
   }
 
   // All three come back at once; whoever still ran a pod hears first that it is not his.
@@ -107,8 +102,8 @@ test("hosts that freeze, are cut off or lose power are given up on a person's wo
   await dead.startAgent();
   const back = Date.now();
   for (const pod of pods) {
-    await until(`one running copy of ${pod.vmid}`, async () => (await copies(pod)).running.length === 1, 60_000);
-    expect((await copies(pod)).running).toEqual(["pve4"]);
+    await until(`one running copy of ${pod.vmid}`, async () => (await running(pod)).length === 1, 60_000);
+    expect(await running(pod)).toEqual(["pve4"]);
   }
   console.log(`one running copy of each ${((Date.now() - back) / 1_000).toFixed(1)} s after their hosts were back`);
   await until(
@@ -117,7 +112,7 @@ test("hosts that freeze, are cut off or lose power are given up on a person's wo
     60_000,
   );
   // And it stays so: nothing that comes late starts a stale copy.
-  for (const pod of pods) expect((await copies(pod)).running).toEqual(["pve4"]);
+  for (const pod of pods) expect(await running(pod)).toEqual(["pve4"]);
   for (const pod of pods)
     expect(await pctByHand(stack.host("pve4"), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
   expect((await checkInvariants(stack.db, stack.hosts)).oversell).toBe(0);

@@ -1,5 +1,11 @@
 import { z } from "@hono/zod-openapi";
-import { drainPodHasLeft, drainPodStates, drainStates, type DrainPodState } from "@cloudpods/shared/drain-lifecycle";
+import {
+  drainPodHasLeft,
+  drainPodLeftStates,
+  drainPodStates,
+  drainStates,
+  type DrainPodState,
+} from "@cloudpods/shared/drain-lifecycle";
 import { timestamp, uuid } from "../http/fields.ts";
 import { plannedMoveView } from "../moves/move-views.ts";
 import type { Queryable } from "../platform/database.ts";
@@ -91,7 +97,7 @@ type PodRow = Omit<z.input<typeof podView>, "blocker" | "archiveAgeSeconds"> & {
 export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Promise<z.input<typeof drainDetail>> {
   const rows = await tx.query<PodRow>(sql`
     SELECT d.pod_id AS "podId", p.name, p.vmid, p.tenant_id AS "tenantId", d.state, t.name AS target, m.strategy, m.task_id AS "taskId", k.step,
-      CASE WHEN d.state IN ('moved', 'gone', 'lost', 'returning', 'returned', 'stayed') THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
+      CASE WHEN d.state = ANY(${drainPodLeftStates}) THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
       d.expected_downtime_ms AS "expectedDowntimeMs", away.ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt",
       -- Whoever has no place yet because of other work waits for that; nothing has to write it down.
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'POD_BUSY' ELSE d.blocker_code END AS "blockerCode",

@@ -1,3 +1,4 @@
+import { drainPodLeftStates } from "@cloudpods/shared/drain-lifecycle";
 import type { Drain } from "../drains/drain.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -34,7 +35,7 @@ export async function readDrains(db: Queryable): Promise<Drains> {
       (SELECT * FROM node_drains WHERE state = 'incomplete' AND finished_at > now() - interval '24 hours' ORDER BY finished_at DESC LIMIT ${drainsShown})) AS d
     JOIN nodes n ON n.id = d.node_id
     CROSS JOIN LATERAL (
-      SELECT count(*)::integer AS pods, count(*) FILTER (WHERE state IN ('moved', 'gone', 'lost', 'returning', 'returned', 'stayed'))::integer AS done,
+      SELECT count(*)::integer AS pods, count(*) FILTER (WHERE state = ANY(${drainPodLeftStates}))::integer AS done,
         count(*) FILTER (WHERE state = 'moving')::integer AS moving,
         count(*) FILTER (WHERE state IN ('blocked', 'failed', 'left'))::integer AS stuck
       FROM node_drain_pods p WHERE p.drain_id = d.id) AS c
