@@ -1,5 +1,6 @@
 import type { DrainPodState } from "@cloudpods/shared/drain-lifecycle";
 import type { MoveState } from "../moves/move.ts";
+import { targetSteadiness } from "../moves/watch-target.ts";
 import { isRecallable, isUntouched } from "../moves/untouched-move.ts";
 import { wasHeardSinceGivenUp } from "../nodes/host-silence.ts";
 import type { Queryable } from "../platform/database.ts";
@@ -28,9 +29,6 @@ interface PodRow {
 /** After so long a place is looked for again that was not there. */
 const lookAgainSeconds = 60;
 
-/** Within that a host that is on its way to be offline is so (of heartbeats every ten seconds three may be missed); one that stays degraded is no target. */
-const shakenSeconds = 60;
-
 /** Takes pods of the host into its drain that are not in it yet, e.g. orders that the cordon came too late for. */
 export async function enlistPods(tx: Queryable, drain: Pick<Drain, "id" | "nodeId">): Promise<void> {
   await tx.execute(sql`
@@ -57,9 +55,7 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
       p.status IN ('provisioning', 'deleting') OR EXISTS (
         SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
       p.status = 'deleted' OR p.node_id IS DISTINCT FROM ${drain.nodeId} AS "isGone",
-      CASE WHEN n.schedulable AND n.removed_at IS NULL AND s.quorate IS NOT FALSE THEN
-        CASE WHEN s.state = 'online' THEN 'good' WHEN s.state = 'degraded' AND s.state_since > now() - ${shakenSeconds} * interval '1 s' THEN 'shaken' ELSE 'bad' END
-        ELSE 'bad' END AS target,
+      CASE WHEN n.schedulable AND n.removed_at IS NULL AND s.quorate IS NOT FALSE THEN ${targetSteadiness} ELSE 'bad' END AS target,
       m.archive_storage IS NOT NULL OR EXISTS (
         SELECT FROM node_claims k WHERE k.pod_id = m.pod_id AND k.generation = m.to_generation AND k.disk_gb = 0) AS "canRestore", coalesce(m.state = 'undone' AND m.error_code = 'CANCELLED', false) AS "wasAborted",
       EXISTS (SELECT FROM cloud_pod_provisioning_tasks t WHERE t.id = m.task_id AND ${isUntouched}) AS "isWaiting",

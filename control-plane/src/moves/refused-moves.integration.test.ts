@@ -2,7 +2,7 @@ import { newId } from "@cloudpods/shared/ids";
 import { beforeEach, expect, test } from "vitest";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { sql } from "../platform/sql.ts";
-import type { Pod } from "../pods/pod.ts";
+import { lockPodById, type Pod } from "../pods/pod.ts";
 import { systemActor } from "../security/actor.ts";
 import { requestMove } from "./request-move.ts";
 import { reserveMove } from "./reserve-move.ts";
@@ -39,6 +39,39 @@ test("a move is refused to where the pod is, to where nothing leads, where there
   await expect(bench.move(crowded, b)).rejects.toMatchObject({ code: "POD_BUSY" });
   bench.hosts.away.clear();
   expect((await bench.end(task)).state).toBe("succeeded");
+});
+
+test("a target that is missed for a moment is waited for, and the pod runs on meanwhile; one that stays so is none", async () => {
+  const [from, to] = twoOf(await bench.nodes(2));
+  const pod = await bench.podOn(from);
+  const target = (state: string, since = sql`now()`) =>
+    sql`UPDATE node_status SET state = ${state}, state_since = ${since} WHERE node_id = ${to.id}`;
+  const who = { actor: systemActor("test"), requestId: newId() };
+  /** The target is missed from the request on, before a worker has looked at it. */
+  const moveToShaken = async () => {
+    const { task } = await bench.inSystem(async (tx) => {
+      const asked = await requestMove(tx, bench.fleet, who, await lockPodById(tx, pod.id), {
+        targetNodeId: to.id,
+        reason: "test",
+      });
+      await tx.execute(target("degraded"));
+      return asked;
+    });
+    const tried = sql`SELECT FROM cloud_pod_provisioning_tasks WHERE id = ${task.id} AND attempts > 0`;
+    await expect.poll(async () => (await bench.db.system.query(tried)).length, { timeout: 10_000 }).toBe(1);
+    expect(bench.hosts.copies(pod.vmid).running).toEqual([from.id]);
+    expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
+    return task.id;
+  };
+  const forgotten = await moveToShaken();
+  await bench.db.system.execute(target("degraded", sql`now() - interval '2 minutes'`));
+  expect(await bench.end(forgotten)).toEqual({ state: "failed", errorCode: "TARGET_NOT_ONLINE" });
+  await expectStays(from, pod);
+  await bench.db.system.execute(target("online"));
+  const waited = await moveToShaken();
+  await bench.db.system.execute(target("online"));
+  expect(await bench.end(waited)).toEqual({ state: "succeeded", errorCode: null });
+  expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [to.id], running: [to.id] });
 });
 
 test("a move is refused of a pod with a snapshot by an archive, which would not hold it; Proxmox takes it along where it can", async () => {

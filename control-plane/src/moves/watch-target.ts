@@ -1,5 +1,5 @@
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
 import type { OpenCommand, Step, StepOutcome } from "../tasks/saga.ts";
 import type { Move } from "./move.ts";
@@ -10,12 +10,31 @@ const silenceSeconds = 120;
 /** Where the source has given its container up: the way back is to read the archive once more. */
 const freedSilenceSeconds = 600;
 
-/** Why the claimed place cannot be taken; undefined: it can, while its host is in one of the states. */
-export async function targetFault(
+/** Within that a host that is on its way to be offline is so: of heartbeats every ten seconds three may be missed. */
+const shakenSeconds = 60;
+
+/** What a host's state makes of it as a target, by its row `s`: `good`, `shaken` for a moment, or `bad`, as one that stays degraded. */
+export const targetSteadiness: Sql = sql`(
+  CASE WHEN s.state = 'online' THEN 'good' WHEN s.state = 'degraded' AND s.state_since > now() - ${shakenSeconds} * interval '1 s' THEN 'shaken' ELSE 'bad' END)`;
+
+/** Whether a pod can set out for its target; one that is shaken is waited for, and nothing is done to the pod meanwhile. */
+export async function unsteadyTarget(
+  tx: Queryable,
+  move: Move,
+): Promise<Extract<StepOutcome, { kind: "fail" | "retry" }> | undefined> {
+  const [target] = await tx.query<{ state: string; steadiness: "good" | "shaken" | "bad" }>(
+    sql`SELECT s.state, ${targetSteadiness} AS steadiness FROM node_status s WHERE s.node_id = ${move.toNodeId}`,
+  );
+  if (target?.steadiness === "good") return undefined;
+  const kind = target?.steadiness === "shaken" ? "retry" : "fail";
+  return { kind, code: "TARGET_NOT_ONLINE", message: `${move.toNode} is ${target?.state ?? "removed"}` };
+}
+
+/** Why the claimed place cannot be taken; undefined: it can, as far as is known of a host that may be degraded. */
+export async function placeFault(
   tx: Queryable,
   pod: Pod,
   move: Move,
-  states: readonly string[],
 ): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
   const [target] = await tx.query<{ schedulable: boolean; state: string; hasQuorum: boolean; fits: boolean }>(sql`
     SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state, s.quorate IS NOT FALSE AS "hasQuorum",
@@ -26,7 +45,8 @@ export async function targetFault(
   const fault = (code: string, message: string) => ({ kind: "fail", code, message }) as const;
   if (target === undefined) return fault("CLAIM_LOST", "The place is not claimed any more");
   if (!target.schedulable) return fault("TARGET_CORDONED", `${move.toNode} is cordoned`);
-  if (!states.includes(target.state)) return fault("TARGET_NOT_ONLINE", `${move.toNode} is ${target.state}`);
+  if (!["online", "degraded"].includes(target.state))
+    return fault("TARGET_NOT_ONLINE", `${move.toNode} is ${target.state}`);
   if (!target.hasQuorum)
     return fault("TARGET_WITHOUT_QUORUM", `${move.toNode} has no quorum: nothing can be made there`);
   return target.fits ? undefined : fault("CLAIM_OUTDATED", "The pod has another size than its place was claimed for");
@@ -37,7 +57,7 @@ export async function watchPlace(
   { tx, pod, move }: MoveContext,
   { state }: OpenCommand,
 ): ReturnType<NonNullable<Step["watch"]>> {
-  return state === "running" ? undefined : await targetFault(tx, pod, move, ["online", "degraded"]);
+  return state === "running" ? undefined : await placeFault(tx, pod, move);
 }
 
 /** A target that is gone is not waited for as long as nothing of the pod can run there: the pod goes on where it was. */
