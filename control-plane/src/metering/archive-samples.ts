@@ -1,5 +1,6 @@
 import pg from "pg";
 import { sqlState, type Database } from "../platform/database.ts";
+import { noticesLoss } from "../platform/lost-connections.ts";
 import { sql } from "../platform/sql.ts";
 import { sampleArchiveName, writeArchive } from "./archive-file.ts";
 import { beginArchiving, holdTurn } from "./archive-turn.ts";
@@ -21,7 +22,12 @@ export interface ArchiveOptions {
 
 /** Runs `work` on a connection of its own; a statement may take long. */
 export async function withOwnClient<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: databaseUrl, application_name: "cloudpods-archive" });
+  const client = new pg.Client({
+    ...noticesLoss,
+    connectionString: databaseUrl,
+    application_name: "cloudpods-archive",
+    connectionTimeoutMillis: 10_000,
+  });
   client.on("error", () => {}); // the statement under way, or the next one, fails with it
   await client.connect();
   try {

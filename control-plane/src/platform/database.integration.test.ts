@@ -1,5 +1,9 @@
+import { readFile } from "node:fs/promises";
+import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { until } from "../../../test/support/until.ts";
+import { noticesLoss } from "./lost-connections.ts";
 import { sql } from "./sql.ts";
 
 let db: TestDatabase;
@@ -30,3 +34,32 @@ test("a transaction that throws leaves nothing", async () => {
   await expect(attempt).rejects.toThrow("stop");
   expect(await db.system.query(sql`SELECT FROM clusters`)).toEqual([]);
 });
+
+test("both ends of a connection ask whether the other is still there", async () => {
+  const [server] = await db.system.query(sql`
+    SELECT current_setting('tcp_keepalives_idle') AS idle, current_setting('tcp_user_timeout') AS unanswered`);
+  expect(server).toEqual({ idle: "10", unanswered: "25000" });
+
+  expect(await restingTimer(noticesLoss)).toBe("keepalive");
+  // negative control: the driver's own settings
+  expect(await restingTimer({})).toBe("none");
+});
+
+/** Which timer the kernel keeps for this end of a connection on which nothing happens (proc_net_tcp, column `tr`). */
+async function restingTimer(options: pg.ClientConfig): Promise<"keepalive" | "none"> {
+  const client = new pg.Client({ ...options, connectionString: db.systemUrl });
+  await client.connect();
+  try {
+    const { rows } = await client.query<{ port: number }>(
+      "SELECT client_port AS port FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+    );
+    const port = (rows[0]?.port ?? 0).toString(16).toUpperCase().padStart(4, "0");
+    return await until("a connection at rest", async () => {
+      const lines = (await readFile("/proc/net/tcp", "utf8")).split("\n").map((line) => line.trim().split(/\s+/));
+      const timer = lines.find(([, local]) => local?.endsWith(`:${port}`))?.[5]?.slice(0, 2);
+      return timer === "02" ? "keepalive" : timer === "00" && "none";
+    });
+  } finally {
+    await client.end();
+  }
+}

@@ -1,4 +1,5 @@
 import pg from "pg";
+import { noticesLoss } from "./lost-connections.ts";
 import type { Sql } from "./sql.ts";
 
 // COUNT and bigint columns come back exact; timestamps as Date, numeric as string (pg's default).
@@ -68,6 +69,7 @@ export function violatedConstraint(error: unknown): string | undefined {
 /** Opens a pool; connections are made when they are needed. */
 export function openDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool({
+    ...noticesLoss,
     connectionString: options.url,
     application_name: options.applicationName,
     max: options.connectionsMax,

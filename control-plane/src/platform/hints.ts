@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import type { Logger } from "pino";
+import { noticesLoss } from "./lost-connections.ts";
 
 /**
  * What a hint is about, and whose id its key is:
@@ -132,11 +133,11 @@ function keepListening(options: HintsOptions, onPayload: (payload: string) => vo
 
   const listenOnce = async (): Promise<void> => {
     const next = new pg.Client({
+      ...noticesLoss,
       connectionString: options.url,
       application_name: "cloudpods-hints",
       connectionTimeoutMillis: 5_000,
       query_timeout: 5_000,
-      keepAlive: true,
     });
     const lost = new Promise<void>((resolve) => {
       next.on("error", () => resolve());

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import pg from "pg";
+import { noticesLoss } from "./lost-connections.ts";
 
 /** A lock that one replica holds at a time, for as long as its connection lives. */
 export interface ReplicaLock {
@@ -51,6 +52,7 @@ async function holdOnce(
   signal: AbortSignal,
 ): Promise<void> {
   const client = new pg.Client({
+    ...noticesLoss,
     connectionString: databaseUrl,
     application_name: `cloudpods lock ${name}`,
     connectionTimeoutMillis: 5_000,
@@ -60,7 +62,6 @@ async function holdOnce(
   await client.connect();
   let held = false;
   try {
-    await client.query("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3");
     while (!signal.aborted) {
       const question = held
         ? "SELECT true AS held"

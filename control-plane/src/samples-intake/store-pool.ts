@@ -3,6 +3,7 @@ import { Readable } from "node:stream";
 import pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
 import type { Queryable } from "../platform/database.ts";
+import { noticesLoss } from "../platform/lost-connections.ts";
 import type { Sql } from "../platform/sql.ts";
 
 /** A transaction that can also COPY. */
@@ -24,13 +25,13 @@ export interface StorePool extends Queryable {
 /** Opens the connections; they are made when they are needed. */
 export function openStorePool(url: string, connectionsMax: number): StorePool {
   const pool = new pg.Pool({
+    ...noticesLoss,
     connectionString: url,
     application_name: "cloudpods-ingest",
     max: connectionsMax,
     connectionTimeoutMillis: 5_000,
     statement_timeout: 30_000,
     lock_timeout: 10_000,
-    keepAlive: true,
   });
   // A connection that dies while idle is replaced on the next use.
   pool.on("error", () => {});
