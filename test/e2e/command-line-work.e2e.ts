@@ -53,6 +53,9 @@ test("a pod, named by its hostname, is stopped, started, scaled, backed up and p
   expect(await said("pods backup work-1 --note evening --wait", customer)).toMatch(/: backup done; /);
   const [backup] = (await commands.json("backups ls work-1", customer)).data;
   expect(backup).toMatchObject({ kind: "manual", state: "available", note: "evening" });
+  expect(await said(`pods restore work-1 ${backup.id} --dry-run`, customer)).toMatch(
+    /^work-1 \(\d+\) would be put back to [^]*\/pct shutdown [^]*\/pct restore \d+ [^]*\/pct start \d+\n[^]*Nothing was changed\.$/m,
+  );
   expect(await said(`pods restore work-1 ${backup.id} --yes --wait`, customer)).toMatch(
     /: restore done; active, running/,
   );

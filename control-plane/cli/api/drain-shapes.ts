@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { toldCommands } from "./shapes.ts";
 
 /** The members of answers about moves, drains and evacuations that commands show. */
 
@@ -18,14 +19,7 @@ export const plannedMove = z.object({
     .nullable()
     .optional(),
   blocker,
-  commands: z.array(
-    z.object({
-      node: z.string(),
-      command: z.string(),
-      lines: z.array(z.string()).nullable(),
-      reason: z.string().nullable(),
-    }),
-  ),
+  commands: toldCommands,
 });
 
 export const drainPlan = z.object({

@@ -58,6 +58,7 @@ export const endpoints = {
     answer: shapes.pageOf(shapes.backup),
   },
   restoreBackup: { ...changesPod, path: "/api/cloud-pods/:pod/backups/:id/restore" },
+  previewRestore: { ...previews, path: "/api/cloud-pods/:pod/backups/:id/restore", answer: shapes.restorePlan },
   deleteBackup: { method: "delete", path: "/api/cloud-pods/:pod/backups/:id", status: 202, answer: shapes.backup },
   showPodBackups: { ...looks, path: "/api/cloud-pods/:pod/backup-policy", answer: shapes.backupPolicy },
   changePodBackups: { ...puts, path: "/api/cloud-pods/:pod/backup-policy", answer: shapes.backupPolicy },

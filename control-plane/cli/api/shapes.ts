@@ -99,6 +99,25 @@ export const dryRun = z.object({
   price: z.object({ amount: z.string(), currency: z.string(), per: z.string() }).nullable(),
 });
 
+/** What hosts would be told. */
+export const toldCommands = z.array(
+  z.object({
+    node: z.string(),
+    command: z.string(),
+    lines: z.array(z.string()).nullable(),
+    reason: z.string().nullable(),
+  }),
+);
+
+export const restorePlan = z.object({
+  name: z.string(),
+  vmid: z.number(),
+  backup: z.object({ id: z.string(), madeAt: timestamp, ageSeconds: z.number() }),
+  newerBackups: z.number(),
+  runs: z.boolean(),
+  commands: toldCommands,
+});
+
 export const health = z.object({
   healthy: z.boolean(),
   observationAgeSeconds: z.number().nullable(),

@@ -1,6 +1,7 @@
 import type { AnswerOf } from "../api/endpoints.ts";
-import { formatAge, formatBytes } from "../terminal/format.ts";
+import { countOf, formatAge, formatBytes, formatDuration } from "../terminal/format.ts";
 import { renderFields, renderTable, type Column } from "../terminal/table.ts";
+import { nameOf, toldLines } from "./move-views.ts";
 
 type Backup = AnswerOf<"listBackups">["data"][number];
 
@@ -20,6 +21,21 @@ export function renderBackups(backups: readonly Backup[], nowMs: number): string
     { name: "note", value: ({ note, error }) => error?.code ?? note },
   ];
   return renderTable(columns, backups);
+}
+
+/** What a restore in place would do, in words. */
+export function renderRestorePlan(plan: AnswerOf<"previewRestore">): string {
+  const { backup, newerBackups: newer, runs, commands } = plan;
+  const stays =
+    newer === 0 ? "there is no newer backup" : `${countOf(newer, "newer backup")} ${newer === 1 ? "stays" : "stay"}`;
+  return [
+    `${nameOf(plan)} would be put back to the backup of ${backup.madeAt}, ${formatDuration(backup.ageSeconds * 1_000)} old.`,
+    `Lost: what was written since; ${stays}.`,
+    `Its size, plan and address stay as they are, and it would ${runs ? "run" : "be stopped"} afterwards.`,
+    "Its host would be told:",
+    ...toldLines(commands),
+    "Nothing was changed.",
+  ].join("\n");
 }
 
 /** When a pod is backed up and which backups stay. */

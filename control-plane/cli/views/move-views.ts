@@ -20,12 +20,17 @@ export function renderPlannedMove(move: PlannedMove, wanted?: string): string {
       ? []
       : [`Out of reach from there: ${countOf(behind.length, "backup")} (${behind.join(", ")})`]),
     "The hosts would be told:",
-    ...commands.flatMap(({ node, command, lines, reason }) => [
-      `  ${node}: ${command}${lines === null ? ` (${reason ?? "not known"})` : ""}`,
-      ...(lines ?? []).map((line) => `    ${line}`),
-    ]),
+    ...toldLines(commands),
     "Nothing was changed.",
   ].join("\n");
+}
+
+/** What hosts would be told and would run for it, line by line. */
+export function toldLines(commands: PlannedMove["commands"]): string[] {
+  return commands.flatMap(({ node, command, lines, reason }) => [
+    `  ${node}: ${command}${lines === null ? ` (${reason ?? "not known"})` : ""}`,
+    ...(lines ?? []).map((line) => `    ${line}`),
+  ]);
 }
 
 /** @throws DomainError of the kind that the real request would be refused with */

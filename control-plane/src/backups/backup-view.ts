@@ -1,6 +1,9 @@
 import { z } from "@hono/zod-openapi";
 import { counter, timestamp, uuid } from "../http/fields.ts";
+import type { ToldCommand } from "../moves/ask-hosts.ts";
+import { commandView } from "../moves/move-views.ts";
 import { backupModes, backupStates, type Backup } from "./backup.ts";
+import type { RestorePlan } from "./plan-restore.ts";
 
 /** A backup as the API shows it. */
 export const backupView = z
@@ -41,4 +44,44 @@ export const backupView = z
 /** The view of a row. Where an archive lies is its host's business. */
 export function toBackupView({ errorCode, errorMessage, ...rest }: Backup): z.input<typeof backupView> {
   return { ...rest, error: errorCode === null ? null : { code: errorCode, message: errorMessage ?? "" } };
+}
+
+/** What a restore in place would do. */
+export const restorePlanView = z
+  .object({
+    dryRun: z.literal(true),
+    podId: uuid,
+    name: z.string(),
+    vmid: z.number().int(),
+    backup: z
+      .object({ id: uuid, madeAt: timestamp, ageSeconds: z.number().int() })
+      .openapi({ description: "What the pod would be put back to. What was written since `madeAt` is lost." }),
+    newerBackups: z
+      .number()
+      .int()
+      .openapi({ description: "Backups made since that can be restored too: they stay, with what they hold." }),
+    runs: z.boolean().openapi({ description: "Whether the pod would run afterwards, as is wanted of it now." }),
+    commands: z.array(commandView).openapi({
+      description: "What the host would be told, in order. It also asks itself once more before anything is given up.",
+    }),
+  })
+  .openapi("RestorePlan");
+
+/** The view of a plan with what the host says to it. */
+export function toRestorePlanView(
+  { pod, backup, newerBackups, runs }: RestorePlan,
+  commands: readonly ToldCommand[],
+  now: Date,
+): z.input<typeof restorePlanView> {
+  const ageSeconds = Math.max(0, Math.round((now.getTime() - backup.startedAt.getTime()) / 1_000));
+  return {
+    dryRun: true,
+    podId: pod.id,
+    name: pod.name,
+    vmid: pod.vmid,
+    backup: { id: backup.id, madeAt: backup.startedAt, ageSeconds },
+    newerBackups,
+    runs,
+    commands: [...commands],
+  };
 }

@@ -70,14 +70,18 @@ export const selectBackups: Sql = sql`
     b.error_code AS "errorCode", b.error_message AS "errorMessage"
   FROM cloud_pod_backups b`;
 
-/**
- * A backup of this pod, locked. Lock the pod before.
- * @throws DomainError `BACKUP_NOT_FOUND`, also for a backup of another pod
- */
+/** A backup of this pod. @throws DomainError `BACKUP_NOT_FOUND`, also for a backup of another pod */
+export async function findBackup(tx: Queryable, pod: Pick<Pod, "id">, id: string): Promise<Backup> {
+  return await findOne(tx, sql`${selectBackups} WHERE b.id = ${id} AND b.pod_id = ${pod.id}`);
+}
+
+/** As `findBackup`, and keeps the row locked to the end of the transaction. Lock the pod before. */
 export async function lockBackup(tx: Queryable, pod: Pick<Pod, "id">, id: string): Promise<Backup> {
-  const [backup] = await tx.query<Backup>(
-    sql`${selectBackups} WHERE b.id = ${id} AND b.pod_id = ${pod.id} FOR UPDATE OF b`,
-  );
+  return await findOne(tx, sql`${selectBackups} WHERE b.id = ${id} AND b.pod_id = ${pod.id} FOR UPDATE OF b`);
+}
+
+async function findOne(tx: Queryable, statement: Sql): Promise<Backup> {
+  const [backup] = await tx.query<Backup>(statement);
   if (backup === undefined) throw new DomainError("not-found", "BACKUP_NOT_FOUND", "The pod has no such backup.");
   return backup;
 }

@@ -120,14 +120,24 @@ test("a pod is not restored over a snapshot that its host has told of; what cost
     const containers = [ContainerObservation.fromPartial({ vmid, podId: pod.id, partsOfNoPod })];
     const inventory = Inventory.fromPartial({ quorate: true, observedAtMs: BigInt(Date.now()), containers });
     await bench.db.system.transaction((tx) => keepInventory(tx, nodeId ?? "", inventory));
-    return await bench.ask(bench.customer, "POST", `/${vmid}/backups/${backup}/restore`, {});
+    const path = `/${vmid}/backups/${backup}/restore`;
+    const dry = await bench.ask(bench.customer, "POST", `${path}?dryRun=true`, {});
+    return [dry, await bench.ask(bench.customer, "POST", path, {})] as const;
   };
   const advice = /has snapshot:before-upgrade \(seen at \S+\), .* or restore the backup as a new pod/u;
-  expect(await restoreOver("net1", "snapshot:before-upgrade")).toMatchObject({
-    status: 409,
-    json: { error: "MORE_THAN_A_POD", message: expect.stringMatching(advice) },
+  for (const refused of await restoreOver("net1", "snapshot:before-upgrade"))
+    expect(refused).toMatchObject({
+      status: 409,
+      json: { error: "MORE_THAN_A_POD", message: expect.stringMatching(advice) },
+    });
+  const [dry, asked] = await restoreOver("net1");
+  expect(dry).toMatchObject({
+    status: 200,
+    json: { dryRun: true, podId: pod.id, vmid, backup: { id: backup }, newerBackups: 0, runs: true },
   });
-  expect((await restoreOver("net1")).status).toBe(202);
+  const silent = { lines: null, reason: expect.stringContaining("did not answer") };
+  expect(dry.json["commands"]).toContainEqual({ node: expect.any(String), command: "restore", ...silent });
+  expect(asked.status).toBe(202);
 });
 
 test("what cannot be is refused and changes nothing", async () => {
@@ -140,6 +150,14 @@ test("what cannot be is refused and changes nothing", async () => {
     ["POST", `/${pod.id}/destroy?finalBackup=true&dryRun=true`, undefined, 409, "NO_BACKUP_STORAGE"],
     ["DELETE", `/${pod.id}?finalBackup=yes`, undefined, 422, "VALIDATION_FAILED"],
     ["POST", `/${pod.id}/backups/${backup}/restore`, {}, 404, "BACKUP_NOT_FOUND"],
+    ["POST", `/${pod.id}/backups/${backup}/restore?dryRun=true`, {}, 404, "BACKUP_NOT_FOUND"],
+    [
+      "POST",
+      `/${pod.id}/backups/${backup}/restore?dryRun=true`,
+      { asNewPod: true, hostname: "other" },
+      422,
+      "DRY_RUN_IN_PLACE_ONLY",
+    ],
     ["POST", `/${pod.id}/backups/${backup}/restore`, { asNewPod: true }, 422, "VALIDATION_FAILED"],
     ["POST", `/${pod.id}/backups/${backup}/restore`, { hostname: "other" }, 422, "VALIDATION_FAILED"],
     ["DELETE", `/${pod.id}/backups/${backup}`, undefined, 404, "BACKUP_NOT_FOUND"],

@@ -1,8 +1,10 @@
+import { DomainError } from "@cloudpods/shared/errors";
 import { z } from "@hono/zod-openapi";
-import { uuid } from "../http/fields.ts";
+import { dryRun, uuid } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
+import { askHosts } from "../moves/ask-hosts.ts";
 import { sql } from "../platform/sql.ts";
 import { readExtraVolumes } from "../pods/extra-volumes.ts";
 import { domain, hostname, labels, sshKey } from "../pods/hostnames.ts";
@@ -11,8 +13,9 @@ import { accepted, requester } from "../pods/pod-power.http.ts";
 import { acceptedView } from "../pods/pod-view.ts";
 import { findPod } from "../pods/pod.ts";
 import { backupModes, backupStates, selectBackups, type Backup } from "./backup.ts";
-import { backupView, toBackupView } from "./backup-view.ts";
+import { backupView, restorePlanView, toBackupView, toRestorePlanView } from "./backup-view.ts";
 import { deleteBackup } from "./delete-backup.ts";
+import { planRestore } from "./plan-restore.ts";
 import { requestBackup } from "./request-backup.ts";
 import { orderFromBackup, requestRestore } from "./request-restore.ts";
 
@@ -112,15 +115,21 @@ function registerRestore(routes: RouteTable, options: PodOrderOptions): void {
     access: { scope: "PROVISIONING" },
     idempotent: true,
     checksVersion: true,
-    request: { body: restoreBody, example: {} },
-    responses: { 202: acceptedView },
-    async handler({ params, body, ifMatch }, ctx) {
+    request: { query: z.object({ dryRun }), body: restoreBody, example: {} },
+    responses: { 202: acceptedView, 200: restorePlanView },
+    async handler({ params, query, body, ifMatch }, ctx) {
       const who = requester(ctx, ifMatch);
       const { asNewPod, hostname: name, ...wish } = body;
+      if (query.dryRun && asNewPod) throw noDryRunOfNewPod();
       if (!asNewPod || name === undefined) {
         const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
         // Inventories hold the containers of all tenants.
         const parts = (await readExtraVolumes(ctx.system, [pod.id], "snapshots")).get(pod.id);
+        if (query.dryRun) {
+          const plan = await ctx.inTenant((tx) => planRestore(tx, who, pod.id, params.id, parts));
+          const [told = []] = await askHosts({ db: ctx.system, hints: options.allHints }, [plan.commands]);
+          return { status: 200, body: toRestorePlanView(plan, told, ctx.now) };
+        }
         const restored = await ctx.inTenant((tx) => requestRestore(tx, who, pod.id, params.id, parts));
         return accepted(restored, ctx, options.hints);
       }
@@ -131,6 +140,12 @@ function registerRestore(routes: RouteTable, options: PodOrderOptions): void {
       return accepted(ordered, ctx, options.hints);
     },
   });
+}
+
+function noDryRunOfNewPod(): DomainError {
+  const detail =
+    "A dry run tells of a restore in place; what a new pod would cost and where it would be, of its order.";
+  return new DomainError("invalid", "DRY_RUN_IN_PLACE_ONLY", detail, { errors: [{ pointer: "/asNewPod", detail }] });
 }
 
 function registerDeletion(routes: RouteTable): void {

@@ -1,3 +1,5 @@
+import { Command } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { newId } from "@cloudpods/shared/ids";
 import { describe, expect, test } from "vitest";
 import { BackupWorkbench, failing } from "../../../test/support/backup-workbench.ts";
 import { sql } from "../platform/sql.ts";
@@ -9,7 +11,8 @@ import { findTask } from "../tasks/change-task.ts";
 import { archiveTimeoutMs } from "./archive-steps.ts";
 import { selectBackups, type Backup } from "./backup.ts";
 import { deleteBackup } from "./delete-backup.ts";
-import { orderFromBackup, type RestoreWish } from "./request-restore.ts";
+import { planRestore } from "./plan-restore.ts";
+import { orderFromBackup, requestRestore, type RestoreWish } from "./request-restore.ts";
 
 const bench = new BackupWorkbench();
 
@@ -175,6 +178,58 @@ describe("a last backup", () => {
     });
     expect(bench.hosts.copies(pod.vmid).running).toEqual([pod.nodeId]);
     expect(bench.hosts.carriedOut.filter((one) => one.startsWith("ensureAbsent"))).toEqual([]);
+  });
+});
+
+describe("the dry run of a restore in place", () => {
+  const plan = (podId: string, backupId: string) => bench.inTenant((tx) => planRestore(tx, bench.who, podId, backupId));
+
+  test("tells what its host is then told, and waits for nobody who works on the pod", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    const { backupId: newer } = await bench.done(bench.backUp(pod));
+    const planned = await bench.db.system.transaction(async (tx) => {
+      await tx.execute(sql`SELECT FROM cloud_pods WHERE id = ${pod.id} FOR UPDATE`);
+      await tx.execute(sql`SELECT FROM cloud_pod_backups WHERE pod_id = ${pod.id} FOR UPDATE`);
+      const patient = bench.inTenant(async (other) => {
+        await other.execute(sql`SET LOCAL lock_timeout = '20ms'`);
+        await requestRestore(other, bench.who, pod.id, backupId);
+      });
+      await expect(patient, "negative control: the request waits").rejects.toThrow("lock timeout");
+      return await plan(pod.id, backupId);
+    });
+    expect(planned).toMatchObject({ backup: { id: backupId }, newerBackups: 1, runs: true });
+    expect(await plan(pod.id, newer)).toMatchObject({ newerBackups: 0 });
+    const { task } = await bench.done(bench.restore(pod, backupId));
+    const told = await bench.db.system.query<{ command: unknown }>(
+      sql`SELECT command FROM node_commands WHERE task_id = ${task.id} AND op <> 'inspect' ORDER BY revision`,
+    );
+    const operations = planned.commands.map(({ command }) => command.op);
+    expect(operations).toHaveLength(4);
+    expect(told.map(({ command }) => Command.fromJSON(command).op)).toEqual(operations);
+  });
+
+  test("is refused as the request is", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    const refused = async (code: string, id = backupId) => {
+      await expect(plan(pod.id, id), code).rejects.toMatchObject({ code });
+      await expect(bench.restore(pod, id), code).rejects.toMatchObject({ code });
+    };
+    await refused("BACKUP_NOT_FOUND", newId());
+    const damage = (at: string | null) =>
+      bench.db.system.execute(sql`UPDATE cloud_pod_backups SET damaged_at = ${at} WHERE id = ${backupId}`);
+    await damage("now");
+    await refused("BACKUP_DAMAGED");
+    await damage(null);
+    const outdated = { ...bench.who, ifMatch: pod.version + 1 };
+    await expect(bench.inTenant((tx) => planRestore(tx, outdated, pod.id, backupId))).rejects.toMatchObject({
+      code: "VERSION_MISMATCH",
+    });
+    bench.hosts.away.add(pod.nodeId ?? "");
+    const { task } = await bench.restore(pod, backupId);
+    await refused("POD_BUSY");
+    bench.hosts.away.clear();
+    await bench.end(task.id);
+    expect(await plan(pod.id, backupId)).toMatchObject({ backup: { id: backupId } });
   });
 });
 

@@ -24,7 +24,7 @@ export async function requestRestore(
   parts?: ExtraVolumes,
 ): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
-  const backup = await requireRestorable(tx, pod, backupId);
+  const backup = await requireRestorable(tx, pod, await lockBackup(tx, pod, backupId));
   requireNothingBesides(parts);
   const task = await requestWork(tx, who, pod, {
     type: "restore",

@@ -3,17 +3,16 @@ import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { namesOf, type ExtraVolumes } from "../pods/extra-volumes.ts";
 import type { Pod } from "../pods/pod.ts";
-import { lockBackup, requireUsable, type Backup, type UsableBackup } from "./backup.ts";
+import { requireUsable, type Backup, type UsableBackup } from "./backup.ts";
 import { hostsSeeing, notReachable } from "./backup-storage.ts";
 import { requireBackable } from "./request-backup.ts";
 
 /**
- * Requires that a pod, whose row is locked, can be restored where it is from a backup of its own, and locks that.
- * @throws DomainError `POD_WRONG_STATE`, `BACKUP_NOT_FOUND`, `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`, `BACKUP_NOT_REACHABLE`,
- *   `DISK_TOO_SMALL`, `STORAGE_FULL`
+ * Requires that a pod can be restored where it is from a backup of its own. Whoever goes on to restore it has locked both.
+ * @throws DomainError `POD_WRONG_STATE`, `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`, `BACKUP_NOT_REACHABLE`, `DISK_TOO_SMALL`,
+ *   `STORAGE_FULL`
  */
-export async function requireRestorable(tx: Queryable, pod: Pod, backupId: string): Promise<UsableBackup> {
-  const backup = await lockBackup(tx, pod, backupId);
+export async function requireRestorable(tx: Queryable, pod: Pod, backup: Backup): Promise<UsableBackup> {
   requireBackable(pod);
   requireUsable(backup);
   requireRoom(backup, pod.diskGb);

@@ -4,12 +4,12 @@ import type { ToldCommand } from "./ask-hosts.ts";
 import type { PlannedMove } from "./plan-moves.ts";
 
 /** What a host would be told. */
-const commandView = z.object({
+export const commandView = z.object({
   node: z.string(),
   command: z.string().openapi({ description: "Its name in the protocol." }),
   lines: z.array(z.string()).readonly().nullable().openapi({
     description:
-      "What the host would run, as the host itself says; null with a reason where that is not known. What is given only when the move is made is shown as <id> and <time>.",
+      "What the host would run, as the host itself says; null with a reason where that is not known. What is given only when it is really done is shown as <id> and <time>.",
   }),
   reason: z.string().nullable(),
 });

@@ -42,6 +42,17 @@ export interface PlannedCommand {
 
 type Operation = NonNullable<Command["op"]>;
 
+/** A command about a pod that a host would be told. */
+export function commandTo(
+  { nodeId, node }: Pick<PlannedHost, "nodeId" | "node">,
+  { id: podId, vmid, generation }: Pick<Pod, "id" | "vmid" | "generation">,
+  op: Operation,
+  canBeAsked = true,
+): PlannedCommand {
+  const command = Command.fromPartial({ commandId: made.id, podId, vmid, generation, op });
+  return { nodeId, node, command, canBeAsked };
+}
+
 /** What the hosts of a move would be told, in order. */
 export function plannedCommands(way: PlannedWay): PlannedCommand[] {
   const { strategy, isInCluster, from, to, pod, runs } = way;
@@ -49,18 +60,7 @@ export function plannedCommands(way: PlannedWay): PlannedCommand[] {
     $case: "ensurePower",
     value: { power: wanted ? Power.POWER_RUNNING : Power.POWER_STOPPED, shutdownTimeoutSeconds },
   });
-  const told = (host: PlannedHost, op: Operation, canBeAsked = true): PlannedCommand => ({
-    nodeId: host.nodeId,
-    node: host.node,
-    command: Command.fromPartial({
-      commandId: made.id,
-      podId: pod.id,
-      vmid: pod.vmid,
-      generation: pod.generation,
-      op,
-    }),
-    canBeAsked,
-  });
+  const told = (host: PlannedHost, op: Operation, canBeAsked?: boolean) => commandTo(host, pod, op, canBeAsked);
   const gone: Operation = { $case: "ensureAbsent", value: { volumes: [] } };
   const spec = targetSpec(pod, { storage: way.storage, bridge: to.bridge, pool: to.pool });
   if (strategy === "cluster-migrate") {

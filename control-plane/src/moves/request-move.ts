@@ -103,7 +103,7 @@ async function queueMove(tx: Transaction, pod: Pod, moveId: string, requestId: s
 }
 
 /** Whether other work on a pod is under way. Its row is locked, so none can begin meanwhile. */
-export async function isBusy(tx: Transaction, podId: string): Promise<boolean> {
+export async function isBusy(tx: Queryable, podId: string): Promise<boolean> {
   const open = await tx.query(sql`
     SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${podId} AND state NOT IN ('succeeded', 'failed', 'cancelled')`);
   return open.length > 0;

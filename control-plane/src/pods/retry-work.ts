@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { DomainError } from "@cloudpods/shared/errors";
 import { backupIdOf } from "../backups/archive-steps.ts";
+import { lockBackup } from "../backups/backup.ts";
 import { requireRestorable } from "../backups/require-restorable.ts";
 import { resolvePlan } from "../plans/resolve-plan.ts";
 import type { Queryable } from "../platform/database.ts";
@@ -21,7 +22,7 @@ import { quotaOf } from "./release-pod.ts";
  * Brings a pod back to where its failed task can begin anew: what the failure gave back is taken again,
  * with the same checks, and only while the pod is still what it was then.
  * @throws DomainError `QUOTA_EXCEEDED`, `NO_CAPACITY`, `PLAN_LIMIT_REACHED`, `POD_WRONG_STATE`, `POD_ON_HOLD`, `BUDGET_EXHAUSTED`,
- *   `TASK_OUTDATED`, `TASK_NOT_RETRYABLE`; for a restore as `requireRestorable`
+ *   `TASK_OUTDATED`, `TASK_NOT_RETRYABLE`; for a restore `BACKUP_NOT_FOUND` and as `requireRestorable`
  * @returns how long the task may take, ms; undefined: as tasks of its kind
  */
 export async function prepareRetry(tx: Queryable, task: Task): Promise<number | undefined> {
@@ -51,7 +52,7 @@ async function prepareChange(tx: Queryable, task: Task, pod: Pod): Promise<void>
       throw notRetryable("A backup that failed is asked for anew.");
     case "restore":
       if (pod.status !== "active" && pod.status !== "suspended") throw outdated();
-      await requireRestorable(tx, pod, backupIdOf(task) ?? "");
+      await requireRestorable(tx, pod, await lockBackup(tx, pod, backupIdOf(task) ?? ""));
       return;
     case "start":
     case "restart":
