@@ -1,13 +1,17 @@
 import type { ServerSentEvent } from "../http/event-stream.ts";
 import type { Queryable } from "../platform/database.ts";
 import type { Hints } from "../platform/hints.ts";
+import { findOwnTask } from "./change-task.ts";
 import { readTaskEvents } from "./task-events.ts";
-import { isFinished, taskStates, type TaskState } from "./task.ts";
+import { isFinished } from "./task.ts";
 
 /** Even when every hint is lost a line is shown after this. */
 const pollMs = 2_000;
 
-/** Streams a task's story from after `lastEventId` to its end; waits without holding a connection. */
+/**
+ * Streams a task's story from after `lastEventId` to its end; waits without holding a connection. Whoever has seen the end
+ * already, or comes when the story is not kept any more, has the stream end at once.
+ */
 export async function* followTask(options: {
   readonly tenantId: string;
   readonly taskId: string;
@@ -19,18 +23,16 @@ export async function* followTask(options: {
   let seq = /^[0-9]{1,9}$/.test(options.lastEventId ?? "") ? Number(options.lastEventId) : 0;
   while (!options.signal.aborted) {
     const waiting = nextHint(options);
+    // Asked before the events are: those of a task that was finished by then are all there.
+    const { state } = await findOwnTask(options.db, options.tenantId, options.taskId);
     const events = await readTaskEvents(options.db, options, seq);
     for (const event of events) {
       yield { id: String(event.seq), event: "progress", data: event };
       seq = event.seq;
-      if (isFinished(stateOf(event.state))) return;
     }
-    await waiting;
+    if (isFinished(state) && events.length === 0) return;
+    if (events.length === 0) await waiting;
   }
-}
-
-function stateOf(text: string): TaskState {
-  return taskStates.find((state) => state === text) ?? "running";
 }
 
 function nextHint(options: { taskId: string; signal: AbortSignal; hints: Hints }): Promise<void> {

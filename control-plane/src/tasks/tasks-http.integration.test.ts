@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { send, type Person, type Sent } from "../../../test/support/people.ts";
 import { PodsOverHttp } from "../../../test/support/pods-over-http.ts";
+import { until } from "../../../test/support/until.ts";
 import { sql } from "../platform/sql.ts";
 import { findTask } from "./change-task.ts";
 
@@ -48,3 +49,43 @@ test("operators see who asked for work; customers do not see the addresses of ot
   );
   expect(await read(bench.operator, `/api/tasks/${id}`)).toMatchObject({ requestedByEmail: null });
 });
+
+test("the story of a finished task ends, also for who has heard its end and when it is not kept any more", async () => {
+  const pod = await bench.running();
+  const [{ id } = { id: "" }] = await bench.db.system.query<{ id: string }>(
+    sql`SELECT id FROM cloud_pod_provisioning_tasks WHERE pod_id = ${pod.id}`,
+  );
+  const whole = await story(id);
+  expect(whole.at(-1)).toContain('"state":"succeeded"');
+  expect(await story(id, String(whole.length - 1))).toEqual(whole.slice(-1));
+  expect(await story(id, String(whole.length))).toEqual([]);
+  await bench.db.system.execute(sql`DELETE FROM cloud_pod_task_events WHERE task_id = ${id}`);
+  expect(await story(id)).toEqual([]);
+});
+
+test("the story of a task that was tried again goes on to its end", async () => {
+  const pod = await bench.running();
+  bench.script = ({ op }) =>
+    op?.$case === "ensurePower" ? { state: "failed", errorCode: "STOP_FAILED", retryable: false } : undefined;
+  const stop = await bench.ask(bench.customer, "POST", `/${pod.id}/stop`);
+  const id = String(stop.headers.get("location")).split("/").at(-1) ?? "";
+  expect((await bench.end(id)).state).toBe("failed");
+  // negative control: it was over
+  expect((await story(id)).at(-1)).toContain('"state":"failed"');
+  bench.script = () => undefined;
+  await send(bench.app, "POST", `/api/tasks/${id}/retry`, { headers: bench.customer.headers });
+  expect((await bench.end(id)).state).toBe("succeeded");
+  expect((await story(id)).at(-1)).toContain('"state":"succeeded"');
+});
+
+/** The lines of a task's stream, once that has ended. */
+async function story(id: string, lastEventId?: string): Promise<string[]> {
+  const answer = await bench.app.request(`/api/tasks/${id}/events`, {
+    headers: { ...bench.customer.headers, ...(lastEventId === undefined ? {} : { "last-event-id": lastEventId }) },
+  });
+  expect(answer.status).toBe(200);
+  let text: string | undefined;
+  void answer.text().then((whole) => (text = whole));
+  await until("the end of the stream", () => text !== undefined, 10_000);
+  return (text ?? "").split("\n").filter((line) => line.startsWith("data: "));
+}
