@@ -14,17 +14,22 @@ export interface StreamLife {
   readonly lastEventId: string | undefined;
 }
 
+/** An event that the source was asked for. */
+interface Asked {
+  readonly event: Promise<IteratorResult<ServerSentEvent>>;
+  isThere: boolean;
+}
+
 /** Sends events as they come; the next is asked for when the client has taken the last. */
 export function sendEvents(source: NonNullable<Answer["events"]>, life: StreamLife): Response {
   const gone = new AbortController();
   const ended = AbortSignal.any([gone.signal, life.shutdown]);
-  const endOfStream = Promise.withResolvers<"end">();
-  ended.addEventListener("abort", () => endOfStream.resolve("end"), { once: true });
-  if (ended.aborted) endOfStream.resolve("end");
+  let wake = (): void => {};
+  ended.addEventListener("abort", () => wake(), { once: true });
   const unwatch = life.watch.watch(life.listener, () => gone.abort());
   const events = source({ lastEventId: life.lastEventId, signal: ended })[Symbol.asyncIterator]();
   const encoder = new TextEncoder();
-  let next: Promise<IteratorResult<ServerSentEvent>> | undefined;
+  let asked: Asked | undefined;
 
   function finish(): void {
     unwatch();
@@ -33,26 +38,43 @@ export function sendEvents(source: NonNullable<Answer["events"]>, life: StreamLi
     void Promise.resolve(events.return?.()).catch(() => {});
   }
 
+  function ask(): Asked {
+    const mine: Asked = { event: events.next(), isThere: false };
+    const arrived = (): void => {
+      mine.isThere = true;
+      wake();
+    };
+    mine.event.then(arrived, arrived);
+    return mine;
+  }
+
+  /** Until the event is there, the stream has ended or a comment is due. A race of promises would leave something behind at each turn of a stream that lives for weeks. */
+  async function waitFor(what: Asked): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      wake = resolve;
+      timer = setTimeout(resolve, commentEveryMs);
+      if (what.isThere || ended.aborted) resolve();
+    });
+    clearTimeout(timer);
+  }
+
   const stream = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      next ??= events.next();
-      next.catch(() => {}); // reported by the race below, or nobody listens any more
-      const silence = Promise.withResolvers<"comment">();
-      const timer = setTimeout(() => silence.resolve("comment"), commentEveryMs);
       try {
-        const winner = await Promise.race([endOfStream.promise, next, silence.promise]);
-        if (winner === "comment") return controller.enqueue(encoder.encode(": still here\n\n"));
-        if (winner === "end" || winner.done === true) {
+        asked ??= ask();
+        await waitFor(asked);
+        if (!ended.aborted && !asked.isThere) return controller.enqueue(encoder.encode(": still here\n\n"));
+        const next = ended.aborted ? undefined : await asked.event;
+        if (next === undefined || next.done === true) {
           finish();
           return controller.close();
         }
-        next = undefined;
-        controller.enqueue(encoder.encode(format(winner.value)));
+        asked = undefined;
+        controller.enqueue(encoder.encode(format(next.value)));
       } catch (error) {
         finish();
         controller.error(error);
-      } finally {
-        clearTimeout(timer);
       }
     },
     cancel: finish,

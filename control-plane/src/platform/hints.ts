@@ -139,20 +139,19 @@ function keepListening(options: HintsOptions, onPayload: (payload: string) => vo
       connectionTimeoutMillis: 5_000,
       query_timeout: 5_000,
     });
-    const lost = new Promise<void>((resolve) => {
-      next.on("error", () => resolve());
-      next.on("end", () => resolve());
-      stopped.signal.addEventListener("abort", () => resolve(), { once: true });
-    });
+    const lost = new AbortController();
+    next.on("error", () => lost.abort());
+    next.on("end", () => lost.abort());
+    const over = AbortSignal.any([lost.signal, stopped.signal]);
     try {
       await next.connect();
       next.on("notification", (message) => onPayload(message.payload ?? ""));
       await next.query(`LISTEN ${channel}`);
       client = next;
       firstListening.resolve();
-      while (!stopped.signal.aborted) {
-        const gone = await Promise.race([lost.then(() => true), delay(probeEveryMs, stopped.signal).then(() => false)]);
-        if (gone) break;
+      for (;;) {
+        await delay(probeEveryMs, over);
+        if (over.aborted) break;
         await next.query("SELECT 1");
       }
     } finally {

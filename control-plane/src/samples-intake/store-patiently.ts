@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { sqlState } from "../platform/database.ts";
 import type { IncomingMessage, StoreOutcome } from "./store-messages.ts";
 
@@ -46,7 +47,9 @@ async function storeUnlessRefused(
     } catch (error) {
       if (isAboutContent(error)) return { error };
       patience.failed(error, attempt);
-      await wait(Math.random() * Math.min(backoffMsMax, backoffMsMin * 2 ** Math.min(attempt, 10)), patience.signal);
+      const pauseMs = Math.random() * Math.min(backoffMsMax, backoffMsMin * 2 ** Math.min(attempt, 10));
+      // Rejects when aborted, which the loop asks next.
+      await sleep(pauseMs, undefined, { signal: patience.signal }).catch(() => {});
     }
   }
   return undefined;
@@ -56,13 +59,4 @@ async function storeUnlessRefused(
 export function isAboutContent(error: unknown): boolean {
   const state = sqlState(error) ?? "";
   return state.startsWith("22") || state.startsWith("23");
-}
-
-async function wait(ms: number, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  signal.addEventListener("abort", () => resolve(), { once: true });
-  await promise;
-  clearTimeout(timer);
 }
