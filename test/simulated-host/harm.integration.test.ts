@@ -5,8 +5,6 @@ import type { SimulatedHost } from "./host.ts";
 import { runTool, startTool, until } from "./run-tool.ts";
 import { aHost } from "./test-host.ts";
 
-/** As of a real host, so that the tools meet at the points where they would meet there. */
-const REAL_SPEED = 1;
 /** Slow enough to strike a running operation, quick enough to wait for. */
 const HALF_SPEED = 0.5;
 
@@ -23,16 +21,27 @@ async function taskStatus(host: SimulatedHost, type: string): Promise<string | u
   return new RegExp(`:${type}:.* (0|1 [0-9A-F]+ .*)$`, "mu").exec(active)?.[1];
 }
 
-test("of four clones of one template at once one succeeds and three find it locked", async () => {
-  const { pct } = await aHost({ speed: REAL_SPEED });
-  const results = await Promise.all(["101", "102", "103", "104"].map((id) => pct("clone", "9000", id)));
-  const failed = results.filter(({ exitCode }) => exitCode !== 0);
-  expect(failed).toHaveLength(3);
-  for (const { exitCode, stderr } of failed) {
+/** The process that does the work of a task, which is under way. */
+function workerOf(host: SimulatedHost, type: string): number {
+  const active = readFileSync(join(host.paths.taskLogRoot, "tasks/active"), "utf8");
+  return Number.parseInt(new RegExp(`^UPID:[^:]+:([0-9A-F]+):.*:${type}:`, "mu").exec(active)?.[1] ?? "", 16);
+}
+
+test("while a template is cloned every other clone of it finds it locked", async () => {
+  const { host, pct } = await aHost({ speed: HALF_SPEED });
+  const first = startTool(host.paths.pct, ["clone", "9000", "101"]);
+  await until("the first has begun", () => first.output().includes("create linked clone"));
+  const worker = workerOf(host, "vzclone");
+  // However long the others take to start.
+  process.kill(worker, "SIGSTOP");
+  const others = await Promise.all(["102", "103", "104"].map((id) => pct("clone", "9000", id)));
+  process.kill(worker, "SIGCONT");
+  for (const { exitCode, stderr } of others) {
     expect(exitCode).toBe(255);
     // The file lock itself is only held for an instant, which some of them have to wait for.
     expect(stderr.replace("trying to acquire lock...\n", "")).toBe("CT is locked (disk)\n");
   }
+  expect(await first.ended).toMatchObject({ exitCode: 0 });
 });
 
 test("of two creates of one id one succeeds and the other finds it taken", async () => {
