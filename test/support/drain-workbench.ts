@@ -5,6 +5,8 @@ import { registerMoveRoutes } from "../../control-plane/src/moves/moves.http.ts"
 import { registerNodeRoutes } from "../../control-plane/src/nodes/nodes.http.ts";
 import { openHints } from "../../control-plane/src/platform/hints.ts";
 import { createLog } from "../../control-plane/src/platform/log.ts";
+import type { Transaction } from "../../control-plane/src/platform/database.ts";
+import { sql } from "../../control-plane/src/platform/sql.ts";
 import { registerSecurityRoutes } from "../../control-plane/src/security/security.http.ts";
 import { bellOf } from "./bell.ts";
 import { issuingDeps } from "./enrolled-host.ts";
@@ -19,6 +21,13 @@ export interface DrainBench {
   drive(): Promise<number>;
   /** Passes until the drain of a host is over. @returns what the API shows of it */
   driveToEnd(node: BenchNode, deadlineMs?: number): Promise<Record<string, unknown>>;
+}
+
+/** Locks the rows of a host as whoever changes it. */
+export async function lockHost(tx: Transaction, { id }: BenchNode): Promise<void> {
+  await tx.execute(
+    sql`SELECT FROM nodes n JOIN node_status s ON s.node_id = n.id WHERE n.id = ${id} FOR NO KEY UPDATE OF n, s`,
+  );
 }
 
 /** The drains of a workbench, whose worker works, for each test of a file. */

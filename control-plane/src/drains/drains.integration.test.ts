@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { drainsOf } from "../../../test/support/drain-workbench.ts";
+import { drainsOf, lockHost } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { Database } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -36,7 +36,11 @@ const roomFor = (pods: number) => ({ cores: 32, memoryMb: pods * 1_024 });
 test("a drain shows its plan, claims every place before it moves the first, and empties the host", async () => {
   const [from, a, b] = three(await bench.nodes(3));
   const pods = await podsOn(from, 4);
-  const plan = await drains.call("POST", `/api/nodes/${from.name}/drain?dryRun=true`, order);
+  // It waits for nobody who changes the host meanwhile, and keeps nobody waiting.
+  const plan = await bench.db.system.transaction(async (tx) => {
+    await lockHost(tx, from);
+    return await drains.call("POST", `/api/nodes/${from.name}/drain?dryRun=true`, order);
+  });
   expect(plan).toMatchObject({ status: 200, json: { dryRun: true, movable: 4, blocked: 0, totalMs: null } });
   expect((await drains.call("GET", `/api/nodes/${from.name}`)).json).toMatchObject({ schedulable: true });
   const atFirstMove: number[] = [];

@@ -2,11 +2,10 @@ import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { pino } from "pino";
 import { describe, expect, test } from "vitest";
-import { drainsOf } from "../../../test/support/drain-workbench.ts";
+import { drainsOf, lockHost } from "../../../test/support/drain-workbench.ts";
 import { backUp, comeBack, vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import { clearLeftCopies } from "../moves/left-copies.ts";
-import { lockNode } from "../nodes/change-node.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
 import { answerForLostHost } from "./answer-for-lost-host.ts";
@@ -38,9 +37,12 @@ test("is refused for a host that may live, and without the word that it is cut o
   // A drain that begins after the evacuation has looked for one to end; it ends with the next.
   const waiting = sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
   const { asked } = await bench.db.system.transaction(async (tx) => {
-    await lockNode(tx, node?.id ?? "");
+    await lockHost(tx, node ?? noHost());
     const asking = drains.call("POST", where, order);
     await expect.poll(() => bench.db.system.query(waiting), { timeout: 10_000 }).not.toEqual([]);
+    expect(await drains.call("POST", `${where}?dryRun=true`, order), "it waits for nobody").toMatchObject({
+      status: 200,
+    });
     await tx.execute(sql`
       INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline)
       VALUES (${newId()}, ${node?.id ?? ""}, 'drain', 'work', 'test', 'test', 1, now() + interval '1 h', 'fail', 'leave')`);

@@ -8,6 +8,7 @@ import {
   type LockedNode,
   type NodeChangeBy,
 } from "../nodes/change-node.ts";
+import { nodeNotFound } from "../nodes/find-node.ts";
 import { isSilent } from "../nodes/host-silence.ts";
 import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -42,7 +43,8 @@ const evacuationDeadlineSeconds = 7 * 86_400;
  * @throws DomainError `NODE_NOT_FOUND`, `NODE_NOT_ONLINE`, `DRAIN_RUNNING`
  */
 export async function startDrain(tx: Transaction, nodeId: string, order: DrainOrder, by: NodeChangeBy): Promise<Drain> {
-  const { schedulable } = await requireDrainable(tx, nodeId);
+  const { schedulable } = await lockHost(tx, nodeId);
+  await requireDrainable(tx, nodeId);
   if (schedulable) await cordonNode(tx, nodeId, cordonOfDrain(order), by);
   const drain = await insertDrain(tx, nodeId, { ...order, kind: "drain", onNoBackup: "keep" }, by);
   await recordChange(tx, nodeId, by, {
@@ -59,14 +61,19 @@ export function cordonOfDrain({ reason }: { readonly reason: string }): Cordon {
   return { reason: `drain: ${reason}`, until: undefined };
 }
 
+/** Nobody else begins to empty the host or to give it up meanwhile, and its state stays what it is. */
+async function lockHost(tx: Transaction, nodeId: string): Promise<LockedNode> {
+  const node = await lockNode(tx, nodeId);
+  await tx.execute(sql`SELECT FROM node_status WHERE node_id = ${nodeId} FOR SHARE`);
+  return node;
+}
+
 /**
- * What a drain and its dry run ask first. Locks the host.
+ * What a drain and its dry run ask first. Whoever goes on to begin one has locked the host; a plan is only read.
  * @throws DomainError as `startDrain`
  */
-export async function requireDrainable(tx: Transaction, nodeId: string): Promise<LockedNode> {
-  const node = await lockNode(tx, nodeId);
-  const { name } = node;
-  const state = await stateOf(tx, nodeId);
+export async function requireDrainable(tx: Queryable, nodeId: string): Promise<void> {
+  const { name, state } = await readHost(tx, nodeId);
   if (state !== "online" && state !== "degraded") {
     throw new DomainError(
       "wrong-state",
@@ -78,7 +85,6 @@ export async function requireDrainable(tx: Transaction, nodeId: string): Promise
     );
   }
   await refuseSecond(tx, nodeId, ["drain", "evacuation"]);
-  return node;
 }
 
 /**
@@ -94,6 +100,7 @@ export async function startEvacuation(
 ): Promise<Drain> {
   // Before the host's row, as a driver locks them.
   await endDrainOfLostHost(tx, nodeId, by);
+  await lockHost(tx, nodeId);
   await requireEvacuable(tx, nodeId);
   // One that has begun since is not ended with the host's row in hand.
   await refuseSecond(tx, nodeId, ["drain"]);
@@ -124,16 +131,14 @@ export async function startEvacuation(
 }
 
 /**
- * What an evacuation and its dry run ask first: nothing was heard of the host lately. Locks the host.
+ * What an evacuation and its dry run ask first: nothing was heard of the host lately. Whoever goes on to begin one has
+ * locked the host; a plan is only read.
  * @throws DomainError as `startEvacuation`
  */
-export async function requireEvacuable(tx: Transaction, nodeId: string): Promise<void> {
-  const { name } = await lockNode(tx, nodeId);
-  const [status] = await tx.query<{ state: string; isSilent: boolean }>(
-    sql`SELECT s.state, ${isSilent} AS "isSilent" FROM node_status s WHERE s.node_id = ${nodeId} FOR SHARE`,
-  );
-  if (status?.isSilent !== true) {
-    const state = status?.state ?? "unknown";
+export async function requireEvacuable(tx: Queryable, nodeId: string): Promise<void> {
+  const host = await readHost(tx, nodeId);
+  const { name, state } = host;
+  if (!host.isSilent) {
     const seen = state === "offline" || state === "lost" ? "was heard a moment ago" : `is ${state}`;
     throw new DomainError(
       "wrong-state",
@@ -146,7 +151,6 @@ export async function requireEvacuable(tx: Transaction, nodeId: string): Promise
   await refuseSecond(tx, nodeId, ["evacuation"]);
 }
 
-/** The host's row is locked, so none begins meanwhile. */
 async function refuseSecond(tx: Queryable, nodeId: string, kinds: readonly Drain["kind"][]): Promise<void> {
   const drain = await findOpenDrain(tx, nodeId);
   if (drain === undefined || !kinds.includes(drain.kind)) return;
@@ -186,11 +190,12 @@ export function noDrain(): DomainError {
   return new DomainError("not-found", "NO_DRAIN", "The node is not being drained.");
 }
 
-async function stateOf(tx: Queryable, nodeId: string): Promise<string> {
-  const [row] = await tx.query<{ state: string }>(
-    sql`SELECT state FROM node_status WHERE node_id = ${nodeId} FOR SHARE`,
-  );
-  return row?.state ?? "unknown";
+async function readHost(tx: Queryable, nodeId: string): Promise<{ name: string; state: string; isSilent: boolean }> {
+  const [host] = await tx.query<{ name: string; state: string; isSilent: boolean }>(sql`
+    SELECT n.name, s.state, ${isSilent} AS "isSilent" FROM nodes n JOIN node_status s ON s.node_id = n.id
+    WHERE n.id = ${nodeId} AND n.removed_at IS NULL`);
+  if (host === undefined) throw nodeNotFound();
+  return host;
 }
 
 async function insertDrain(
