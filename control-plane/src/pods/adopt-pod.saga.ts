@@ -1,3 +1,5 @@
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
@@ -6,7 +8,7 @@ import { recordAddress } from "./addresses.ts";
 import { recordAllocation } from "./allocations.ts";
 import { changePodStatus } from "./change-status.ts";
 import { failureOf, observationOf, sendWish } from "./command-steps.ts";
-import { lockPodById } from "./pod.ts";
+import { lockPodById, type Pod } from "./pod.ts";
 import { createWish } from "./provision-pod.saga.ts";
 import { beginRemoval, vacate } from "./release-pod.ts";
 
@@ -34,11 +36,23 @@ export const adoptStep: Step = {
   async resume({ tx, task }, command) {
     if (command.state !== "succeeded") return failureOf(command);
     const pod = await lockPodById(tx, task.podId);
-    const ip = observationOf(command)?.ip ?? "";
-    if (ip !== "") await recordAddress(tx, pod, ip);
+    const seen = observationOf(command);
+    if (seen !== undefined && seen.ip !== "") await recordAddress(tx, pod, seen.ip);
+    if (seen !== undefined && seen.power !== Power.POWER_UNSPECIFIED) await keepPower(tx, pod, seen.power);
     return { kind: "done", message: "The container is marked as the pod's" };
   },
 };
+
+/**
+ * It goes on as it was found: whoever started or stopped it since the inventory has not changed the configuration that the
+ * operator saw, and we would turn that back.
+ */
+async function keepPower(tx: Transaction, { id }: Pod, seen: Power): Promise<void> {
+  const power = seen === Power.POWER_RUNNING ? "running" : "stopped";
+  await tx.execute(
+    sql`UPDATE cloud_pods SET desired_power = ${power}, observed_power = ${power}, observed_at = now() WHERE id = ${id}`,
+  );
+}
 
 /** Proves that what our books say describes the container; what cannot be made so stays, and is shown as a finding. */
 const settleStep: Step = {

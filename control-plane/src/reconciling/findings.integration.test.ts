@@ -300,8 +300,9 @@ describe("a container that nobody manages", () => {
     return { status: answer.status, json: JSON.parse(answer.text) };
   }
 
-  test("becomes a tenant's pod as it is", async () => {
-    const container = await byHand();
+  test("becomes a tenant's pod as it is, also when it was started since its host told of it", async () => {
+    const container = { ...(await byHand({ power: Power.POWER_STOPPED })), power: Power.POWER_RUNNING };
+    bench.host.meddle(container);
     expect(await findings(vmid)).toMatchObject([{ kind: "unmanaged", offered: ["adopt", "dismiss"] }]);
     const { status, json } = await adopt(container);
     expect(status, JSON.stringify(json)).toBe(202);
@@ -317,14 +318,11 @@ describe("a container that nobody manages", () => {
       ip: "10.1.2.3",
       hostname: "legacy-shop",
       desiredPower: "running",
+      observedPower: "running",
       planCode: null,
     });
-    expect(seenOf(pod)).toMatchObject({
-      podId: pod.id,
-      generation: 1n,
-      network: { ip: "10.1.2.3/24", gateway: "10.1.2.1" },
-    });
-    expect(seenOf(pod).nameserver).toBe("10.1.2.1");
+    const network = { ip: "10.1.2.3/24", gateway: "10.1.2.1" };
+    expect(seenOf(pod)).toMatchObject({ podId: pod.id, generation: 1n, network, nameserver: "10.1.2.1" });
     expect(await bench.claim(pod.id)).toEqual({ cpu: 2, memoryMb: 1_024, diskGb: 8 });
     expect(await bench.used()).toMatchObject({ pods: 1, cores: 2, memoryMb: 1_024, diskGb: 8 });
     expect(await bench.allocations(pod.id)).toEqual([{ cores: 2, open: true }]);
