@@ -101,6 +101,12 @@ export function readConfig(host: Host, vmid: number): ContainerConfig {
   return parseConfig(readConfigText(host, vmid));
 }
 
+/** The same, or undefined when this node has no such container, as when it went since the node's were listed. */
+export function readConfigIfPresent(host: Host, vmid: number): ContainerConfig | undefined {
+  const text = readIfPresent(configPath(host, vmid));
+  return text === undefined ? undefined : parseConfig(text);
+}
+
 /** The text behind `readConfig`, for digests. */
 export function readConfigText(host: Host, vmid: number): string {
   const text = readIfPresent(configPath(host, vmid));

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { join, resolve } from "node:path";
 import { buildHost } from "./build-host.ts";
 import type { SimulatedHostOptions } from "./build-host.ts";
-import { ownVmids, readConfig, writeConfig, writeMembers } from "./cluster-files.ts";
+import { ownVmids, readConfig, readConfigIfPresent, writeConfig, writeMembers } from "./cluster-files.ts";
 import { lockConfig } from "./config-lock.ts";
 import { writeFaults } from "./faults.ts";
 import type { FaultRule } from "./faults.ts";
@@ -106,7 +106,7 @@ async function openSimulatedHost(root: string): Promise<SimulatedHost> {
     nodeName: host.settings.nodeName,
     templateVmid: host.settings.templateVmid,
     paths: pathsOf(host),
-    containers: async () => ownVmids(host).map((vmid) => viewOf(host, vmid)),
+    containers: async () => ownVmids(host).flatMap((vmid) => viewOf(host, vmid) ?? []),
     setFaults: (faults) => {
       writeFaults(layout, faults);
       writeMembers(host);
@@ -153,9 +153,11 @@ function pathsOf({ layout }: Host): HostPaths {
   };
 }
 
-function viewOf(host: Host, vmid: number): ContainerView {
+function viewOf(host: Host, vmid: number): ContainerView | undefined {
   const running = readRunning(host.layout, vmid);
-  const view = { vmid, config: readConfig(host, vmid).keys, running: running !== undefined };
+  const config = readConfigIfPresent(host, vmid);
+  if (config === undefined) return undefined;
+  const view = { vmid, config: config.keys, running: running !== undefined };
   return running === undefined ? view : { ...view, initPid: running.initPid };
 }
 
@@ -166,8 +168,8 @@ interface InvocationEntry extends Partial<Invocation> {
 function readInvocations({ layout }: Host): Invocation[] {
   const text = readIfPresent(join(layout.stateRoot, "invocations.jsonl")) ?? "";
   const found = new Map<string, Invocation>();
-  for (const line of text.split("\n")) {
-    if (line === "") continue;
+  // After the last end of a line is nothing, or a line that is being written.
+  for (const line of text.split("\n").slice(0, -1)) {
     // Each line is one append of `main.ts`.
     const { id, ...entry } = JSON.parse(line) as InvocationEntry;
     found.set(id, { argv: [], startedAt: 0, ...found.get(id), ...entry });
