@@ -19,7 +19,9 @@ const podView = z.object({
   vmid: z.number().int(),
   tenantId: uuid,
   state: z.enum(drainPodStates),
-  target: z.string().nullable(),
+  target: z.string().nullable().openapi({
+    description: "Where it goes or has gone, or where it failed; null: it has no place elsewhere, or not any more.",
+  }),
   strategy: z.string().nullable(),
   taskId: uuid.nullable(),
   step: z.string().nullable(),
@@ -65,7 +67,8 @@ export const drainDetail = drainView
   .extend({
     percent: z.number().int().openapi({ description: "100 only of a host that is drained." }),
     waitsFor: z.string().nullable().openapi({
-      description: "Once all pods have left: what the drain waits for, e.g. a copy that is not gone from the host yet.",
+      description:
+        "What keeps the drain as a whole: its host is away, or, once all pods have left, a copy that is not gone from there yet.",
     }),
     counts: z.record(z.string(), z.number().int()).openapi({ description: "How many pods are in which state." }),
     downtimeMs: z
@@ -96,15 +99,17 @@ type PodRow = Omit<z.input<typeof podView>, "blocker" | "archiveAgeSeconds"> & {
 /** Each pod of a drain with the work on it, as it is now. */
 export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Promise<z.input<typeof drainDetail>> {
   const rows = await tx.query<PodRow>(sql`
-    SELECT d.pod_id AS "podId", p.name, p.vmid, p.tenant_id AS "tenantId", d.state, t.name AS target, m.strategy, m.task_id AS "taskId", k.step,
+    SELECT d.pod_id AS "podId", p.name, p.vmid, p.tenant_id AS "tenantId", d.state, t.name AS target,
+      CASE WHEN t.id IS NOT NULL THEN m.strategy END AS strategy, m.task_id AS "taskId", k.step,
       CASE WHEN d.state = ANY(${drainPodLeftStates}) THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
       d.expected_downtime_ms AS "expectedDowntimeMs", away.ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt",
       -- Whoever has no place yet because of other work waits for that; nothing has to write it down.
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'POD_BUSY' ELSE d.blocker_code END AS "blockerCode",
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'Other work on the pod is not finished: ' || busy.type || '.' ELSE d.blocker_message END AS "blockerMessage"
     FROM node_drain_pods d JOIN node_drains r ON r.id = d.drain_id JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
-      -- Of one that could not come home: where it is.
-      LEFT JOIN nodes t ON t.id = CASE WHEN m.purpose = 'return' AND d.state IN ('moved', 'stayed') THEN m.from_node_id ELSE m.to_node_id END
+      -- Of one that could not come home: where it is. A place that was given back is none to be told of.
+      LEFT JOIN nodes t ON d.state NOT IN ('pending', 'blocked', 'left', 'gone', 'lost')
+        AND t.id = CASE WHEN m.purpose = 'return' AND d.state IN ('moved', 'stayed') THEN m.from_node_id ELSE m.to_node_id END
       LEFT JOIN cloud_pod_provisioning_tasks k ON k.id = m.task_id
       LEFT JOIN LATERAL (SELECT o.type FROM cloud_pod_provisioning_tasks o
         WHERE o.pod_id = d.pod_id AND o.state NOT IN ('succeeded', 'failed', 'cancelled') ORDER BY o.id LIMIT 1) busy ON true
@@ -153,11 +158,16 @@ async function waitsFor(
   { kind, nodeId, node, finishedAt }: Drain,
   pods: readonly { readonly state: DrainPodState }[],
 ): Promise<string | null> {
-  if (kind !== "drain" || finishedAt !== null || !pods.every(({ state }) => drainPodHasLeft[state])) return null;
+  if (kind !== "drain" || finishedAt !== null) return null;
   const [held, [status]] = await Promise.all([
     readHeldRooms(tx, nodeId),
     tx.query<{ state: string }>(sql`SELECT state FROM node_status WHERE node_id = ${nodeId}`),
   ]);
+  if (!pods.every(({ state }) => drainPodHasLeft[state])) {
+    const isAway = status !== undefined && status.state !== "online" && status.state !== "degraded";
+    if (!isAway) return null;
+    return `${node} is ${status.state}: what it has to do itself waits until it is back. If it is gone for good, evacuate it.`;
+  }
   if (held.length === 0) return null;
   const named = held.slice(0, namedMax).map(({ name, vmid }) => `${name} (${vmid})`);
   const more = held.length > named.length ? ` and ${held.length - named.length} more` : "";

@@ -98,6 +98,10 @@ test("nothing is stopped by force where pods are to be left", async () => {
   const failed = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'migrate' AND error_code = 'SHUTDOWN_TIMEOUT'`;
   await expect.poll(async () => (await bench.db.system.query(failed)).length, { timeout: 10_000 }).toBeGreaterThan(0);
   await timeIsUp(from);
-  expect(await drains.driveToEnd(from)).toMatchObject({ state: "incomplete", counts: { left: 1 } });
+  expect(await drains.driveToEnd(from)).toMatchObject({
+    state: "incomplete",
+    counts: { left: 1 },
+    pods: [{ state: "left", target: null, strategy: null }],
+  });
   expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [from.id], running: [from.id] });
 });

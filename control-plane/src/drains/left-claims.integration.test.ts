@@ -54,3 +54,23 @@ test("a host is not drained as long as a copy of a pod that has left may be on i
     counts: { moved: 1 },
   });
 });
+
+test("a drain whose host falls silent before its pods have left says so", async () => {
+  const [from] = await bench.nodes(2);
+  if (from === undefined) throw new Error("two hosts");
+  await bench.podOn(from);
+  bench.hosts.away.add(from.id);
+  await drains.call("POST", `/api/nodes/${from.name}/drain`, { reason: "memory is replaced" });
+  await drains.drive();
+  const state = (name: string) =>
+    bench.db.system.execute(sql`UPDATE node_status SET state = ${name} WHERE node_id = ${from.id}`);
+  const waitsFor = async () => (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json["waitsFor"];
+  expect(await waitsFor()).toBeNull();
+  await state("offline");
+  expect(await waitsFor()).toBe(
+    `${from.name} is offline: what it has to do itself waits until it is back. If it is gone for good, evacuate it.`,
+  );
+  await state("online");
+  bench.hosts.away.clear();
+  expect(await drains.driveToEnd(from)).toMatchObject({ state: "drained", waitsFor: null });
+});
