@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ApiRefusal, UnreachableError } from "../errors.ts";
 import { endpoints, type AnswerOf, type Endpoint, type EndpointName, type InputOf } from "./endpoints.ts";
 import { parseEvents } from "./event-stream.ts";
+import { readAnswer } from "./read-answer.ts";
 import { retryDelayMs } from "./retry-rule.ts";
 import { unreachable } from "./unreachable.ts";
 import { taskEvent } from "./shapes.ts";
@@ -49,7 +50,7 @@ export function createApi(options: ApiOptions): Api {
     async call(name, input) {
       const endpoint: Endpoint = endpoints[name];
       const text = await sendPatiently(options, endpoint, input);
-      const parsed = endpoint.answer.safeParse(text === "" ? undefined : JSON.parse(text));
+      const parsed = readAnswer(endpoint.answer, text);
       if (!parsed.success)
         throw new Error(
           `${endpoint.method.toUpperCase()} ${endpoint.path} answered in a form that this version does not know`,
