@@ -2,7 +2,7 @@ import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { newId } from "@cloudpods/shared/ids";
 import { expect, test } from "vitest";
 import { drainsOf } from "../../../test/support/drain-workbench.ts";
-import { vanish } from "../../../test/support/lost-hosts.ts";
+import { backUp, vanish } from "../../../test/support/lost-hosts.ts";
 import { MoveWorkbench, type BenchNode } from "../../../test/support/move-workbench.ts";
 import type { FleetEnd } from "../../../test/support/scripted-fleet.ts";
 import { sql } from "../platform/sql.ts";
@@ -48,6 +48,38 @@ test("a member that its cluster sees keeps its pods: nothing changes hands", asy
   expect(
     await bench.db.system.query(sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'restore'`),
   ).toEqual([]);
+});
+
+test("a member that its cluster sees keeps its pods also where a host outside could restore them", async () => {
+  const [silent, member] = await bench.nodes(2, { cluster: true });
+  // The best place by far, were nobody else asked.
+  const [outside] = await bench.nodes(1);
+  if (silent === undefined || member === undefined || outside === undefined) throw new Error("no host");
+  const pods = [await bench.podOn(silent), await bench.podOn(silent)];
+  for (const pod of pods) await backUp(bench, pod, silent, 600);
+  await bench.podOn(member);
+  await vanish(bench, silent, false);
+  bench.hosts.script = ({ op }) => (op?.$case === "inspect" ? memberOnline : undefined);
+  const where = `/api/nodes/${silent.name}/evacuate`;
+  const { json } = await drains.call("POST", `${where}?dryRun=true`, order);
+  expect(json["moves"]).toMatchObject(pods.map(() => ({ strategy: "take-over", target: { node: member.name } })));
+  await drains.call("POST", where, { ...order, maxParallel: 1 });
+  expect(await drains.driveToEnd(silent)).toMatchObject({
+    state: "incomplete",
+    counts: { failed: 2 },
+    pods: pods.map(() => ({ blocker: { code: "MEMBER_ONLINE", message: expect.stringContaining("Fence it") } })),
+  });
+  expect(await bench.db.system.query(sql`SELECT FROM node_commands WHERE op = 'restore'`)).toEqual([]);
+  for (const { vmid } of pods) expect(bench.hosts.copies(vmid)).toEqual({ here: [silent.id], running: [silent.id] });
+  // Whoever has fenced it meanwhile asks anew; where no member takes them the pods go to others.
+  bench.hosts.script = () => undefined;
+  await vanish(bench, silent);
+  await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${member.id}`);
+  await drains.call("POST", where, order);
+  expect(await drains.driveToEnd(silent)).toMatchObject({
+    state: "drained",
+    pods: pods.map(() => ({ state: "moved", target: outside.name, strategy: "restore-newest" })),
+  });
 });
 
 test("a member that is there again right after that is no success: the pod is said to have failed", async () => {

@@ -11,8 +11,8 @@ import { selectPods, type Pod } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { rankNodes } from "../scheduling/rank-nodes.ts";
 import { keptVerdict, verdictOf } from "../scheduling/verdict.ts";
-import { chooseRescue } from "./choose-rescue.ts";
-import { rescueRequest } from "./rescue-pod.ts";
+import { chooseRescue, type Rescue } from "./choose-rescue.ts";
+import { membersFirst, rescueRequest } from "./rescue-pod.ts";
 
 /** What would be done about the pods of a host. */
 export interface HostPlan {
@@ -72,9 +72,15 @@ export async function planEvacuation(
       moves.push({ ...nothing, blocker: rescue.blocker });
       continue;
     }
-    const request = rescueRequest(pod, rescue);
-    const ranking = rankNodes(request, snapshot, { podsByNode: new Map(), conflictingNodes: new Set() });
-    const [candidate] = [...Iterator.from(ranking.candidates).take(1)];
+    const rank = (hosts: Rescue["hosts"]) => {
+      const request = rescueRequest(pod, { ...rescue, hosts });
+      const ranking = rankNodes(request, snapshot, { podsByNode: new Map(), conflictingNodes: new Set() });
+      const [candidate] = [...Iterator.from(ranking.candidates).take(1)];
+      return { request, ranking, candidate };
+    };
+    const members = membersFirst(rescue.hosts);
+    const onMembers = members === undefined ? undefined : rank(members);
+    const { request, ranking, candidate } = onMembers?.candidate === undefined ? rank(rescue.hosts) : onMembers;
     if (candidate === undefined) {
       moves.push({ ...nothing, blocker: noPlace(verdictOf(ranking, undefined, keptVerdict)) });
       continue;

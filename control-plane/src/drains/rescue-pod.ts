@@ -9,7 +9,8 @@ import { nextGeneration } from "../pods/next-generation.ts";
 import { placementRequestOf } from "../pods/reserve-place.ts";
 import { lockPodById, type Pod } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
-import { placePod } from "../scheduling/place-pod.ts";
+import { NoCapacityError } from "../scheduling/no-capacity.ts";
+import { placePod, type Placement } from "../scheduling/place-pod.ts";
 import type { PlacementRequest } from "../scheduling/placement-request.ts";
 import { chooseRescue, type Rescue, type RescueHost } from "./choose-rescue.ts";
 import { changeDrainPod, type Drain } from "./drain.ts";
@@ -31,6 +32,11 @@ export async function rescuePod(
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   const pod = await lockPodById(tx, podId);
   if (pod.nodeId !== drain.nodeId || (await isBusy(tx, podId)) || (await isHostBack(tx, drain))) return undefined;
+  const seen = await seenByItsCluster(tx, drain);
+  if (seen !== undefined) {
+    await changeDrainPod(tx, drain.id, podId, { state: "failed", blocker: seen });
+    return undefined;
+  }
   const blocker = blockerOf(pod, true, undefined);
   const rescue = blocker === undefined ? await chooseRescue(tx, pod) : undefined;
   if (rescue === undefined) {
@@ -48,14 +54,7 @@ export async function rescuePod(
   try {
     const hosts = await untried(tx, drain, podId, rescue.hosts);
     const generation = await nextGeneration(tx, pod);
-    const place = await placePod(tx, fleet, {
-      tenantId: pod.tenantId,
-      podId,
-      vmid: pod.vmid,
-      generation,
-      purpose: "move",
-      request: rescueRequest(pod, { ...rescue, hosts }),
-    });
+    const place = await placeRescue(tx, fleet, pod, generation, { ...rescue, hosts });
     const host = rescue.hosts.find(({ nodeId }) => nodeId === place.nodeId);
     const { archive } = rescue;
     const move = await insertMove(
@@ -87,6 +86,52 @@ export async function rescuePod(
     });
     return undefined;
   }
+}
+
+/**
+ * What a member of the host's cluster has said in this evacuation: the host is there. Other hosts cannot ask, and a pod that
+ * is restored there would run twice.
+ */
+async function seenByItsCluster(tx: Transaction, { nodeId, node, startedAt }: Drain): Promise<Blocker | undefined> {
+  const seen = await tx.query(sql`
+    SELECT FROM cloud_pod_moves WHERE from_node_id = ${nodeId} AND purpose = 'evacuate' AND created_at >= ${startedAt} AND error_code = ${memberOnline}`);
+  if (seen.length === 0) return undefined;
+  const message = `${node} is seen by its Proxmox cluster, so it is not cut off and its pods may run there. Fence it, then evacuate it again.`;
+  return { code: memberOnline, message };
+}
+
+const memberOnline = "MEMBER_ONLINE";
+
+/** @throws NoCapacityError when none of the hosts has room */
+async function placeRescue(
+  tx: Transaction,
+  fleet: FleetView,
+  pod: Pod,
+  generation: bigint,
+  rescue: Rescue,
+): Promise<Placement> {
+  const { id: podId, tenantId, vmid } = pod;
+  const placeOn = (hosts: readonly RescueHost[]): Promise<Placement> => {
+    const request = rescueRequest(pod, { ...rescue, hosts });
+    return placePod(tx, fleet, { tenantId, podId, vmid, generation, purpose: "move", request });
+  };
+  const members = membersFirst(rescue.hosts);
+  if (members === undefined) return await placeOn(rescue.hosts);
+  try {
+    return await placeOn(members);
+  } catch (error) {
+    if (!(error instanceof NoCapacityError)) throw error;
+    return await placeOn(rescue.hosts);
+  }
+}
+
+/**
+ * Members of the host's cluster are asked before hosts outside: they see whether it is really gone, and say so before
+ * anything is done. Undefined: all are alike.
+ */
+export function membersFirst(hosts: readonly RescueHost[]): readonly RescueHost[] | undefined {
+  const members = hosts.filter(({ strategy }) => strategy === "take-over");
+  return members.length === 0 || members.length === hosts.length ? undefined : members;
 }
 
 /** Hosts on which it has failed come into question again only when there are no others. */
