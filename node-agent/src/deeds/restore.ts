@@ -24,7 +24,7 @@ import type { FoundArchive } from "./archives.ts";
 import { carryOut, takeStep } from "./deed.ts";
 import { planRestore } from "./plan-restore.ts";
 import type { RestoreFacts, RestoreStep } from "./plan-restore.ts";
-import { withRoomBeside } from "./room.ts";
+import { requireRoomBeside, withRoomBeside } from "./room.ts";
 
 /** Digest of no keys that anybody could wish: what the archive held is replaced at the next start. */
 export const UNKNOWN_KEYS = "0".repeat(16);
@@ -89,7 +89,7 @@ export async function checkRestore(order: RestoreOrder, doors: ConvergeDoors): P
   const { next } = await lookBefore(order, asked, doors);
   const replaces = next.kind === "unlock" || (next.kind === "restore" && next.overwrite);
   if (!replaces || !isInPlace(order)) return;
-  await withRoomBeside(order, new AbortController().signal, doors, () => Promise.resolve());
+  await requireRoomBeside(order, new AbortController().signal, doors);
 }
 
 /** It replaces the pod's own container; what is taken over has lost its disk already. */

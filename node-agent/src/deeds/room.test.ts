@@ -2,7 +2,7 @@ import { ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_ga
 import { expect, test } from "vitest";
 import { PROXMOX_PATHS } from "../pct/host-paths.ts";
 import type { OperationRunner } from "../pct/operation-runner.ts";
-import { withRoomBeside } from "./room.ts";
+import { requireRoomBeside, withRoomBeside } from "./room.ts";
 
 const gibKib = 2 ** 20;
 
@@ -27,15 +27,13 @@ function host(usedGb: number, state = "active", totalGb = 100) {
     recorded: () => [],
     forgetEnded: () => Promise.resolve(),
   };
-  const promisedRoom = new Map<string, bigint>();
+  const disk = (diskGb: number) => ({ vmid: 102, spec: ContainerSpec.fromPartial({ storage: "thin", diskGb }) });
+  const { signal } = new AbortController();
+  const doors = { paths: PROXMOX_PATHS, runner, promisedRoom: new Map<string, bigint>() };
   const restore = <T>(diskGb: number, work: () => Promise<T>): Promise<T> =>
-    withRoomBeside(
-      { vmid: 102, spec: ContainerSpec.fromPartial({ storage: "thin", diskGb }) },
-      new AbortController().signal,
-      { paths: PROXMOX_PATHS, runner, promisedRoom },
-      work,
-    );
-  return { asked, restore };
+    withRoomBeside(disk(diskGb), signal, doors, work);
+  const ask = (diskGb: number): Promise<void> => requireRoomBeside(disk(diskGb), signal, doors);
+  return { asked, restore, ask };
 }
 
 const done = () => Promise.resolve("done");
@@ -70,4 +68,15 @@ test("what one restore is about to fill another one does not count on, until it 
   reject(new Error("tar: broken"));
   await expect(first).rejects.toThrow("broken");
   expect(await restore(15, done)).toBe("done");
+});
+
+test("whoever only asks is told of what is promised and is promised nothing, not for an instant", async () => {
+  const { restore, ask } = host(85);
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const [asked, first] = [ask(15), restore(15, () => promise)];
+  await asked;
+  await expect(ask(1)).rejects.toMatchObject({ code: "STORAGE_FULL", retryable: true });
+  resolve("done");
+  expect(await first).toBe("done");
+  await ask(15);
 });
