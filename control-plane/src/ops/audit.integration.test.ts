@@ -7,6 +7,7 @@ import { buildTestApp, type TestApp } from "../../../test/support/test-app.ts";
 import { sql } from "../platform/sql.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
+import { proveAudit } from "../security/prove-audit.ts";
 import { sealAudit } from "../security/seal-audit.ts";
 import { registerSecurityRoutes } from "../security/security.http.ts";
 import { registerAuditRoutes } from "./audit.http.ts";
@@ -159,6 +160,21 @@ describe("GET /api/ops/audit/verify", () => {
     expect(deed?.root).toBe(rest["root"]);
     // Itself a deed; it is sealed later.
     expect(await verify()).toMatchObject({ intact: true, unsealedRows: "2", root: rest["root"] });
+  });
+
+  test("what it finds the control plane's own proof finds at its next look, not a day later", async () => {
+    await sealAudit(db.system);
+    expect(await proveAudit(db.system)).toBeUndefined();
+    const begun = await verify("from=3&root=".padEnd(76, "0"));
+    expect(begun).toMatchObject({ fault: { code: "ROOT_DIFFERS" } });
+    await tamper("UPDATE audit_log SET action = 'thing.hide' WHERE target_id = 'thing-4'");
+    expect(await proveAudit(db.system)).toBeUndefined();
+    const { fault } = await verify();
+    expect(fault).toMatchObject({ code: "ROW_CHANGED" });
+    const { seq } = fault as { seq: string };
+    expect(await proveAudit(db.system)).toEqual({ seq: BigInt(seq), code: "ROW_CHANGED" });
+    await tamper("UPDATE audit_log SET action = 'thing.move' WHERE target_id = 'thing-4'");
+    expect(await proveAudit(db.system)).toBeUndefined();
   });
 
   test.each([

@@ -1,4 +1,4 @@
-import type { Database, Transaction } from "../platform/database.ts";
+import type { Database, Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { verifyAuditChain, type AuditFault, type AuditVerdict } from "./verify-audit-chain.ts";
 
@@ -42,6 +42,16 @@ export async function proveAudit(db: Database, rowsMax: bigint = rowsOfLook): Pr
         WHERE version = ${proof.version}`,
   );
   return fault;
+}
+
+/**
+ * Lets the walk over the whole log begin at the next look, not once a day only: somebody has found a fault, which the
+ * overview shall show too. One that is under way goes on.
+ */
+export async function walkAtOnce(db: Queryable): Promise<void> {
+  // With another version a look of this very moment writes nothing, and does not end the walk before it began.
+  await db.execute(sql`
+    UPDATE audit_proof SET walk_seq = 1, walk_root = NULL, version = version + 1 WHERE walk_seq IS NULL`);
 }
 
 async function look(tx: Transaction, rowsMax: bigint) {
