@@ -31,7 +31,11 @@ export function isProvedSince(month: Sql, closedAt: Sql): Sql {
 export async function archiveHours(db: Database, options: ArchiveOptions, now: Date): Promise<string[]> {
   const turn = await beginArchiving(db);
   const days = await db.query<{ starts: Date }>(sql`
-    SELECT day::timestamp AT TIME ZONE 'UTC' AS starts FROM (SELECT DISTINCT date AS day FROM cloud_pod_usage_daily) AS made
+    SELECT day::timestamp AT TIME ZONE 'UTC' AS starts FROM (
+      -- Day by day from the index: the table has a year of every pod.
+      SELECT at::date AS day FROM generate_series(
+        (SELECT min(date)::timestamp FROM cloud_pod_usage_daily), (SELECT max(date)::timestamp FROM cloud_pod_usage_daily), '1 day') AS at
+      WHERE EXISTS (SELECT FROM cloud_pod_usage_daily u WHERE u.date = at::date)) AS made
     WHERE NOT EXISTS (SELECT FROM usage_days d WHERE d.day = made.day AND (d.hours_archived_at IS NOT NULL OR d.dropped_at IS NULL))
       AND NOT EXISTS (
         SELECT FROM cloud_pod_usage_monthly m WHERE m.year_month = to_char(made.day, 'YYYY-MM')

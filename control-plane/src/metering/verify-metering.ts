@@ -91,9 +91,10 @@ async function daysWithUsage(
 }
 
 async function countRows(tx: Transaction, { month, from, to }: MonthRange): Promise<MeteringVerdict["checked"]> {
+  const first = `${month}-01`;
   const [row] = await tx.query<Record<"hours" | "days" | "months", bigint>>(sql`
     SELECT (SELECT count(*) FROM cloud_pod_usage_hourly WHERE hour_start >= ${from} AND hour_start < ${to}) AS hours,
-      (SELECT count(*) FROM cloud_pod_usage_daily WHERE to_char(date, 'YYYY-MM') = ${month}) AS days,
+      (SELECT count(*) FROM cloud_pod_usage_daily WHERE date >= ${first}::date AND date < ${first}::date + interval '1 month') AS days,
       (SELECT count(*) FROM cloud_pod_usage_monthly WHERE year_month = ${month}) AS months`);
   return { hours: Number(row?.hours ?? 0), days: Number(row?.days ?? 0), months: Number(row?.months ?? 0) };
 }

@@ -112,7 +112,8 @@ function accrualStatement(tenantIds: readonly string[], at: Date): Sql {
     owners AS MATERIALIZED (SELECT id AS tenant_id, currency FROM tenants WHERE id = ANY(${tenantIds}::uuid[])),
     due AS MATERIALIZED (
       SELECT DISTINCT a.pod_id, a.tenant_id, hour AS hour_start, least(hour + interval '1 hour', ${at}) AS hour_end, false AS supplement
-      FROM month, owners o JOIN cloud_pod_allocations a USING (tenant_id)
+      -- By their pods, of which there is an index by tenant: of allocations there is only one by pod.
+      FROM month, owners o JOIN cloud_pods own USING (tenant_id) JOIN cloud_pod_allocations a ON a.pod_id = own.id
       -- No condition that the bounds say already: each makes the planner expect fewer hours, until it takes them for two.
       CROSS JOIN LATERAL generate_series(date_bin('1 hour', greatest(starts, lower(a.valid)), '2000-01-01Z'),
         least(upper(a.valid), ${at}) - interval '1 microsecond', '1 hour') AS hour

@@ -71,15 +71,17 @@ function varyingOf(pod: AccruedPod | undefined, currency: string): Money {
 
 /** What plans and disks will cost from `from` to the month's end as things are, with the prices that are already decided. */
 async function readCommitted(tx: Queryable, tenantId: string, currency: string, from: Date, end: Date): Promise<Money> {
+  // By their pods, of which there is an index by tenant.
+  const allocations = sql`(cloud_pods p JOIN cloud_pod_allocations a ON a.pod_id = p.id AND p.tenant_id = ${tenantId})`;
   const [row] = await tx.query<{ amount: string }>(sql`
     WITH rest AS (SELECT tstzrange(${from}, ${end}) AS period, ms_between(date_trunc('month', ${from}::timestamptz, 'UTC'), ${end}) AS month_ms),
     priced AS (
       SELECT pp.amount AS price, 1 AS quantity, a.valid * pp.valid * rest.period AS charged
-      FROM rest JOIN cloud_pod_allocations a ON a.tenant_id = ${tenantId} AND a.billing_mode = 'plan' AND a.valid && rest.period
+      FROM rest JOIN ${allocations} ON a.billing_mode = 'plan' AND a.valid && rest.period
       JOIN cloud_pod_plan_prices pp ON pp.plan_code = a.plan_code AND pp.currency = ${currency} AND pp.valid && rest.period
       UNION ALL
       SELECT list.disk_gb_per_month, a.disk_gb, a.valid * tstzrange(list.effective_from, list.effective_until) * rest.period
-      FROM rest JOIN cloud_pod_allocations a ON a.tenant_id = ${tenantId} AND a.billing_mode = 'metered' AND a.valid && rest.period
+      FROM rest JOIN ${allocations} ON a.billing_mode = 'metered' AND a.valid && rest.period
       JOIN ${priceLists(tenantId, currency, from)} AS list ON tstzrange(list.effective_from, list.effective_until) && rest.period)
     SELECT coalesce(sum(proportion(price, quantity::numeric * ms_between(lower(charged), upper(charged)), month_ms)), 0) AS amount
     FROM priced, rest WHERE NOT isempty(charged)`);
