@@ -108,7 +108,7 @@ test("an operator is shown what a container is, and gives it to a tenant by name
   expect(told).toMatch(/unmanaged .* adopt, dismiss .* disk \d+ GB, hostname legacy, address 10\.9\.8\.7/);
   const adopt = "pods adopt 555 --node pve1 --wait --to";
   expect(await commands.run(`${adopt} nobody`, { env: operator })).toMatchObject({
-    code: 2,
+    code: 3,
     err: expect.stringContaining("There is no tenant nobody (see cloudpods tenants ls)"),
   });
   const { tenantId } = stack.credentials;

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { ApiRefusal, UsageError } from "../errors.ts";
+import { ApiRefusal } from "../errors.ts";
+import { exitCodeOf, exitCodes } from "../exit-codes.ts";
 import type { Api } from "./client.ts";
 import { tenantBySlug } from "./tenant-by-slug.ts";
 
@@ -16,7 +17,7 @@ test("a tenant is found by its slug on whatever page it is, and told when it is 
     cursor === undefined ? { data: [], nextCursor: "two" } : { data: [acme], nextCursor: null },
   );
   expect(await tenantBySlug(api, "acme")).toBe(acme.id);
-  await expect(tenantBySlug(api, "ACME")).rejects.toThrow("There is no tenant ACME (see cloudpods tenants ls)");
+  await expect(tenantBySlug(api, "ACME")).rejects.toThrow("There is no tenant ACME (see cloudpods tenants ls).");
 });
 
 test("who may not look has only his own", async () => {
@@ -24,5 +25,8 @@ test("who may not look has only his own", async () => {
   const api = answering(() => {
     throw new ApiRefusal(problem, "", undefined);
   });
-  await expect(tenantBySlug(api, "theirs")).rejects.toThrow(UsageError);
+  const refusal: unknown = await tenantBySlug(api, "theirs").catch((error: unknown) => error);
+  expect(String(refusal)).toContain("theirs is neither the id of a tenant nor the slug of one of yours.");
+  // As for a pod, a host or a plan that is not there.
+  expect(exitCodeOf(refusal)).toBe(exitCodes.notFound.code);
 });

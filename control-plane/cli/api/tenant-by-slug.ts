@@ -1,10 +1,11 @@
-import { ApiRefusal, UsageError } from "../errors.ts";
+import { DomainError } from "@cloudpods/shared/errors";
+import { ApiRefusal } from "../errors.ts";
 import type { Api } from "./client.ts";
 import type { AnswerOf } from "./endpoints.ts";
 
 const pageSize = 200;
 
-/** The id of any tenant, for operators. @throws UsageError when there is none of that slug, or one may not look */
+/** The id of any tenant, for operators. @throws DomainError not-found when there is none of that slug, or one may not look */
 export async function tenantBySlug(api: Api, slug: string): Promise<string> {
   let cursor: string | undefined;
   do {
@@ -13,7 +14,7 @@ export async function tenantBySlug(api: Api, slug: string): Promise<string> {
     if (found !== undefined) return found.id;
     cursor = nextCursor ?? undefined;
   } while (cursor !== undefined);
-  throw new UsageError(`There is no tenant ${slug} (see cloudpods tenants ls)`);
+  throw none(`There is no tenant ${slug} (see cloudpods tenants ls).`);
 }
 
 async function pageOf(api: Api, slug: string, cursor: string | undefined): Promise<AnswerOf<"listTenants">> {
@@ -21,7 +22,11 @@ async function pageOf(api: Api, slug: string, cursor: string | undefined): Promi
     return (await api.call("listTenants", { query: { limit: pageSize, cursor } })).body;
   } catch (error) {
     if (error instanceof ApiRefusal && error.problem.status === 403)
-      throw new UsageError(`${slug} is neither the id of a tenant nor the slug of one of yours`);
+      throw none(`${slug} is neither the id of a tenant nor the slug of one of yours.`);
     throw error;
   }
+}
+
+function none(message: string): DomainError {
+  return new DomainError("not-found", "TENANT_UNKNOWN", message);
 }
