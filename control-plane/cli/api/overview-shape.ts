@@ -85,6 +85,7 @@ export const overview = z.object({
     audit: z.object({
       unsealedRows: z.number(),
       lastVerifiedAt: z.string().nullable(),
+      wholeVerifiedAt: z.string().nullable(),
       intact: z.boolean().nullable(),
       fault: z.object({ seq: z.string(), code: z.string() }).nullable(),
     }),

@@ -34,7 +34,7 @@ const quiet: Overview = {
     apiTokens: { live: 0, withoutExpiry: 0 },
     signIns: { failedInLastHour: 0, blockedAccounts: 0, blockedAddresses: 0 },
     certificates: { authorityExpiresAt: null, expiring: [], revokedNodes: [] },
-    audit: { unsealedRows: 0, lastVerifiedAt: null, intact: null, fault: null },
+    audit: { unsealedRows: 0, lastVerifiedAt: null, wholeVerifiedAt: null, intact: null, fault: null },
   },
   capacity: [],
   pods: { byStatus: [], onSilentHosts: 0, powerDrift: 0 },
@@ -64,6 +64,29 @@ test("a proof of metering that failed stands out, one that held is told", () => 
     /^metering proof: +2026-03, 3h ago: FAILED, 2 findings \(cloudpods metering verify names them\)$/m,
   );
   expect(proof(0)).toContain("rolled up to 2026-03-02T09:00:00.000Z");
+});
+
+test("of the audit log new rows are one proof and all of it is another", () => {
+  const audit = {
+    unsealedRows: 1,
+    lastVerifiedAt: "2026-03-02T09:59:30.000Z",
+    wholeVerifiedAt: "2026-03-02T00:00:00.000Z",
+    intact: true,
+    fault: null,
+  };
+  const line = (changes: object): string | undefined =>
+    /^audit log: +(.*)$/m.exec(shown({ security: { ...quiet.security, audit: { ...audit, ...changes } } }))?.[1];
+  expect(line({})).toBe("intact (new rows proved 30s ago, all of it 10h ago); 1 row without a seal yet");
+  expect(line({ wholeVerifiedAt: null })).toContain("all of it not yet)");
+  expect(line({ intact: false, fault: { seq: "8", code: "ROW_CHANGED" } })).toMatch(
+    /^NOT WHAT WAS SEALED: ROW_CHANGED at row 8 /,
+  );
+  expect(shown({})).toMatch(/^audit log: +not proved yet; 0 rows/m);
+});
+
+test("without hosts there is neither capacity nor room", () => {
+  expect(shown({})).toMatch(/^hosts: +none yet$/m);
+  expect(shown({})).not.toMatch(/Capacity|Room/);
 });
 
 test("what ends, what waits and what the database promises is shown", () => {

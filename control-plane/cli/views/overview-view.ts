@@ -9,8 +9,12 @@ export function renderOverview(overview: Overview, nowMs: number): string {
   const sections = [
     `Platform at ${overview.at}`,
     renderFields(standing(overview, nowMs)),
-    titled("Capacity (promised of what there is)", renderCapacity(overview.capacity)),
-    titled("Room for more pods", renderHeadroom(overview.capacity)),
+    ...(overview.capacity.length === 0
+      ? []
+      : [
+          titled("Capacity (promised of what can be promised)", renderCapacity(overview.capacity)),
+          titled("Room for more pods", renderHeadroom(overview.capacity)),
+        ]),
     ...hostsNotWell(overview, nowMs),
     ...recentFailures(overview, nowMs),
   ];
@@ -21,6 +25,7 @@ function standing(overview: Overview, nowMs: number): Record<string, string | un
   const { queues, metering, security, pods, orphans, backups, findings, drains, controlPlane } = overview;
   const dead = queues.deadLetters.map(({ kind, reason, letters }) => `${letters} ${kind} (${reason})`);
   return {
+    hosts: overview.coreNodes.length === 0 ? "none yet" : undefined,
     ...Object.fromEntries(
       overview.coreNodes.map(({ role, total, states }) => [
         `hosts, ${role}`,
@@ -56,7 +61,7 @@ function standing(overview: Overview, nowMs: number): Record<string, string | un
       security.certificates.authorityExpiresAt === null
         ? "none yet"
         : `expires ${security.certificates.authorityExpiresAt}`,
-    "audit log": audited(security.audit),
+    "audit log": audited(security.audit, nowMs),
     replicas: listed(
       controlPlane.replicas,
       ({ hostname, roles, alive }) => `${hostname} (${roles.join(", ")}${alive ? "" : "; not seen lately"})`,
@@ -144,14 +149,21 @@ function certified({ expiring, revokedNodes }: Overview["security"]["certificate
   ].join("; ");
 }
 
-function audited({ unsealedRows, lastVerifiedAt, intact, fault }: Overview["security"]["audit"]): string {
+/** Old rows are proved once a day only: that new ones agree says nothing about them. */
+function audited(
+  { unsealedRows, lastVerifiedAt, wholeVerifiedAt, intact, fault }: Overview["security"]["audit"],
+  nowMs: number,
+): string {
   const proof =
     fault !== null
       ? `NOT WHAT WAS SEALED: ${fault.code} at row ${fault.seq}`
       : intact === null
         ? "not proved yet"
         : "intact";
-  return `${proof}${lastVerifiedAt === null ? "" : ` (proved ${lastVerifiedAt})`}; ${unsealedRows} rows wait for their seal`;
+  const whole = wholeVerifiedAt === null ? "not yet" : `${formatAge(wholeVerifiedAt, nowMs)} ago`;
+  const when =
+    lastVerifiedAt === null ? "" : ` (new rows proved ${formatAge(lastVerifiedAt, nowMs)} ago, all of it ${whole})`;
+  return `${proof}${when}; ${countOf(unsealedRows, "row")} without a seal yet`;
 }
 
 function renderCapacity(capacity: Overview["capacity"]): string {
