@@ -18,7 +18,7 @@ export const exitCodes = {
   notAllowed: { code: 5, meaning: "not signed in, or not allowed" },
   noCapacity: { code: 6, meaning: "no capacity, quota or budget left" },
   unreachable: { code: 7, meaning: "unreachable, overloaded or too slow" },
-  taskFailed: { code: 8, meaning: "the task failed or was cancelled" },
+  taskFailed: { code: 8, meaning: "the task failed or was cancelled, or a host was not emptied" },
   // EX_CONFIG of sysexits.h: starting again will not help.
   configuration: { code: 78, meaning: "the control plane's configuration is wrong" },
   interrupted: { code: 130, meaning: "interrupted; work that was begun goes on" },

@@ -7,7 +7,7 @@ export function addCompletionCommands(program: Command): void {
   program
     .command("completion")
     .description("print the script that completes commands in a shell")
-    .addArgument(new Argument("<shell>").choices(shells))
+    .addArgument(new Argument("<shell>", 'in its start-up file: eval "$(cloudpods completion bash)"').choices(shells))
     .action((shell: Shell) => void process.stdout.write(completionScripts[shell]));
   program
     .command(completionCommand, { hidden: true })

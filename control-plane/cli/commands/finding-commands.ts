@@ -1,5 +1,5 @@
 import { findingKinds } from "@cloudpods/shared/finding-kinds";
-import { Option, type Command } from "commander";
+import { InvalidArgumentError, Option, type Argument, type Command } from "commander";
 import {
   addWaitOptions,
   clientCommand,
@@ -22,6 +22,13 @@ interface FindingOptions extends ClientOptions {
 
 const remedies = ["accept", "repair", "remove", "dismiss"];
 
+const whatTheyDo = `
+accept   the pod becomes as its host shows it; one that was resized has no plan any more and is paid by use
+repair   the container becomes as the pod is; one that is missing is restored from the newest backup; left archives are tried again
+remove   the container goes; of a missing one the pod is destroyed
+dismiss  all is left as it is until it changes
+Containers that nobody manages become pods by: cloudpods pods adopt`;
+
 /** Adds what is not as it should be on hosts, and what to do about it. */
 export function addFindingCommands(nodes: Command): void {
   clientCommand(nodes, "findings", "what is not as it should be on hosts")
@@ -38,14 +45,27 @@ export function addFindingCommands(nodes: Command): void {
     });
   clientCommand(nodes, "resolve", "decide about a finding")
     .argument("<finding>", "id", idOf("finding", "nodes findings"))
-    .addArgument(nodes.createArgument("<action>", "what it offers").choices(remedies))
+    .addArgument(remedyOf(nodes.createArgument("<action>", "one that it offers").choices(remedies)))
     .requiredOption("--reason <text>", "why; it is in the audit log")
+    .addHelpText("after", whatTheyDo)
     .action(async (finding: string, action: string, { reason, ...options }: ClientOptions & { reason: string }) => {
       await withCli(options, async (cli) => {
         const answer = await cli.api.call("resolveFinding", { finding, body: { action, reason } });
         cli.show(answer, (decided) => describeDecision(decided, action));
       });
     });
+}
+
+/** Adopting is offered too, but needs to be told more than a reason. */
+function remedyOf(action: Argument): Argument {
+  return action.argParser((text: string) => {
+    if (remedies.includes(text)) return text;
+    throw new InvalidArgumentError(
+      text === "adopt"
+        ? "Say whose it becomes: cloudpods pods adopt <vmid> --node <node> --to <tenant>"
+        : `Allowed choices are ${remedies.join(", ")}.`,
+    );
+  });
 }
 
 interface AdoptOptions extends ClientOptions, WaitOptions {
