@@ -62,6 +62,7 @@ test.each([
   [["pods", "restore", "shop", "nonsense"], "A backup is named by its id"],
   [["backups", "rm", "shop", "../other"], "A backup is named by its id"],
   [["nodes", "resolve", "7", "accept", "--reason", "x"], "A finding is named by its id"],
+  [["nodes", "drain", "pve1", "--cancel", "--reason", "wrong host"], "cannot be used with option"],
   [["backups", "policy", "shop", "--as-plan", "--keep-last", "2"], "cannot be used with option"],
 ])("%j is refused", async (words, message) => {
   const written = vi.spyOn(process.stderr, "write").mockReturnValue(true);

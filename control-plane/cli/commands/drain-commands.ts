@@ -61,8 +61,9 @@ function addDrain(nodes: Command): void {
     )
     .option("--return-home", "bring the pods back when the host is open again")
     .addOption(
-      new Option("--cancel", "begin nothing more of a drain that is under way").conflicts([
+      new Option("--cancel", "begin nothing more of a drain or evacuation that is under way").conflicts([
         "dryRun",
+        "reason",
         "deadline",
         "maxParallel",
         "onNoCapacity",
@@ -142,6 +143,7 @@ function addEvacuate(nodes: Command): void {
     )
     .option("--max-parallel <number>", "pods that come back at once; by default 4", count)
     .option("--dry-run", "tell what would come back from what and change nothing")
+    .addHelpText("after", "\nOne that is under way is cancelled by: cloudpods nodes drain NODE --cancel")
     .action(async (node: string, options: EvacuateOptions) => {
       const { confirmFenced, reason, onNoBackup, maxParallel } = options;
       const body = { confirmFenced, reason, onNoBackup, maxParallel };
@@ -149,7 +151,7 @@ function addEvacuate(nodes: Command): void {
         if (options.dryRun === true) {
           const plan = await cli.api.call("previewEvacuate", { node, body });
           cli.show(plan, renderDrainPlan);
-          requirePlaces(plan.body, onNoBackup === "mark-lost" ? ["NO_BACKUP"] : []);
+          requirePlaces(plan.body, onNoBackup === "mark-lost" ? ["NO_BACKUP"] : [], true);
           return;
         }
         const begun = await cli.api.call("evacuateNode", { node, body });

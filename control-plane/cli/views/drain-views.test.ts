@@ -91,6 +91,8 @@ test("a drain by itself says when it has to be over, and each pod with its block
   expect(ended).toMatch(/^took: +10m$/m);
   expect(ended).not.toContain("deadline");
   expect(ended).toMatch(/^100003 +shop-4 +blocked +- .* NO_CAPACITY$/m);
+  expect(ended).toMatch(/^pods: +1 moved, 1 blocked, 1 left behind$/m);
+  expect(ended).toMatch(/^100004 +shop-5 +left behind +/m);
   expect(renderDrain({ ...drain, pods: [], counts: {} }, now)).toMatch(/^pods: +no pods$/m);
   expect(renderDrains([incomplete], now)).toMatch(/^pve1 +drain +incomplete +1h +10m +user:1 .* still on the host\.$/m);
 });

@@ -63,7 +63,7 @@ function tableOf(pods: readonly DrainPod[]): string {
     [
       { name: "vmid", value: ({ vmid }) => vmid },
       { name: "pod", value: ({ name }) => name },
-      { name: "state", value: ({ state }) => state },
+      { name: "state", value: ({ state }) => stateWord(state) },
       { name: "to", value: ({ target }) => target },
       { name: "way", value: ({ strategy }) => strategy },
       { name: "%", value: ({ percent }) => percent },
@@ -98,7 +98,8 @@ function progressOf(pod: DrainPod): string {
   const to = target === null ? "" : ` to ${target}`;
   const away = downtimeMs === null ? "" : `, was away ${formatBrief(downtimeMs)}`;
   if (state === "moving") return `${nameOf(pod)}${to}: ${percent} % ${step ?? "waits"}`;
-  if (!hasLeft(state)) return `${nameOf(pod)}: ${state}${away}${blocker === null ? "" : `, ${blocker.message}`}`;
+  if (!hasLeft(state))
+    return `${nameOf(pod)}: ${stateWord(state)}${away}${blocker === null ? "" : `, ${blocker.message}`}`;
   const why = blocker?.message ?? "it could not come home";
   if (state === "stayed")
     return `${nameOf(pod)}: stayed away${target === null ? "" : ` on ${target}`}${away}, because ${why}`;
@@ -136,6 +137,11 @@ function whyStays({ state, blocker }: DrainPod): string {
   return state === "left" ? "It was left where it is." : `It is ${state}.`;
 }
 
+/** Who has left a host is not who was left there. */
+function stateWord(state: string): string {
+  return state === "left" ? "left behind" : state;
+}
+
 /** Also of states that a newer control plane may have: nothing is known to have left then. */
 function hasLeft(state: string): boolean {
   const known: Readonly<Record<string, boolean | undefined>> = drainPodHasLeft;
@@ -156,6 +162,8 @@ function tookOf({ startedAt, finishedAt }: Drain): string | null {
 }
 
 function countsOf({ counts, pods }: DrainDetail): string {
-  const told = drainPodStates.flatMap((state) => ((counts[state] ?? 0) === 0 ? [] : [`${counts[state]} ${state}`]));
+  const told = drainPodStates.flatMap((state) =>
+    (counts[state] ?? 0) === 0 ? [] : [`${counts[state]} ${stateWord(state)}`],
+  );
   return pods.length === 0 ? "no pods" : told.join(", ");
 }

@@ -67,6 +67,7 @@ test("a host's plan: a line for each pod; what would stay is told by pod", () =>
     "pve1 would not be emptied:\n  shop-2 (100001): It has nowhere to go. (NO_CAPACITY)",
   );
   expect(exitOf(() => requirePlaces(plan))).toBe(8);
+  expect(() => requirePlaces(plan, [], true)).toThrow(/^Not all pods of pve1 would come back:\n {2}shop-2/);
   const lost = { ...plan, moves: [nowhere("NO_BACKUP")] };
   expect([exitOf(() => requirePlaces(lost)), exitOf(() => requirePlaces(lost, ["NO_BACKUP"]))]).toEqual([8, 0]);
   expect(renderDrainPlan({ ...plan, moves: [], movable: 0 })).toMatch(/^0 of 0 pods of pve1/);

@@ -68,15 +68,17 @@ export function renderDrainPlan({ node, moves, movable, totalMs }: Plan): string
 
 /**
  * @param accepted blockers that the order itself deals with
- * @throws TaskFailedError with the reasons by pod where the host would not be emptied
+ * @param isGivenUp the plan is of an evacuation
+ * @throws TaskFailedError with the reasons by pod where some would stay
  */
-export function requirePlaces({ node, moves }: Plan, accepted: readonly string[] = []): void {
+export function requirePlaces({ node, moves }: Plan, accepted: readonly string[] = [], isGivenUp = false): void {
   const reasons = moves.flatMap((move) =>
     move.blocker === null || accepted.includes(move.blocker.code)
       ? []
       : [`  ${nameOf(move)}: ${move.blocker.message} (${move.blocker.code})`],
   );
-  if (reasons.length > 0) throw new TaskFailedError([`${node} would not be emptied:`, ...reasons].join("\n"));
+  const what = isGivenUp ? `Not all pods of ${node} would come back:` : `${node} would not be emptied:`;
+  if (reasons.length > 0) throw new TaskFailedError([what, ...reasons].join("\n"));
 }
 
 /** Name and VMID of a pod in a plan or a drain. */
