@@ -7,6 +7,7 @@ import { followTask } from "./follow-task.ts";
 import type { OpenedCli } from "./open-cli.ts";
 import { createProgress } from "./terminal/progress.ts";
 import { whenToldToEnd } from "./terminal/when-told-to-end.ts";
+import { standingOf } from "./views/pod-views.ts";
 
 type Accepted = AnswerOf<"createPod">;
 
@@ -72,10 +73,4 @@ export function requireSuccess({ type, state, error }: AnswerOf<"showTask">): vo
 /** A pod's name and VMID. */
 export function nameOf(pod: { readonly hostname: string; readonly vmid: number }): string {
   return `${pod.hostname} (${pod.vmid})`;
-}
-
-function standingOf({ status, power, node, ip }: AnswerOf<"showPod">): string {
-  const where = status === "deleted" || node === null ? "" : ` on ${node}`;
-  const address = status === "deleted" || ip === null ? "" : `, ${ip}`;
-  return `${status}${status === "active" ? `, ${power}` : ""}${where}${address}`;
 }

@@ -134,7 +134,14 @@ export const placement = z.object({
   storage: z.string().nullable(),
   summary: z.string().nullable(),
   hosts: z.object({ candidates: z.array(z.unknown()), rejected: z.array(z.unknown()) }).nullable(),
-  history: z.array(z.object({ node: z.string().nullable(), from: timestamp, to: timestamp.nullable() })),
+  history: z.array(
+    z.object({
+      node: z.string().nullable(),
+      from: timestamp,
+      to: timestamp.nullable(),
+      downtimeMs: z.number().nullable(),
+    }),
+  ),
 });
 
 /** The members of `placement.hosts`. */
@@ -205,6 +212,7 @@ export const node = z.object({
       type: z.string(),
       available: z.boolean(),
       holdsRootDisks: z.boolean(),
+      holdsBackups: z.boolean(),
       allocatableGb: z.number(),
       allocatedGb: z.number(),
       freeGb: z.number(),

@@ -13,7 +13,7 @@ import { confirm } from "../confirm.ts";
 import { UsageError } from "../errors.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
-import { renderBackups, renderRestorePlan } from "../views/backup-views.ts";
+import { describeRemoval, renderBackups, renderRestorePlan } from "../views/backup-views.ts";
 import { addBackupPolicyCommands } from "./backup-policy-commands.ts";
 
 const backupId = idOf("backup", "backups ls POD");
@@ -42,10 +42,7 @@ export function addBackupCommands(program: Command, pods: Command): void {
     .action(async (pod: string, id: string, options: ClientOptions & { readonly yes: boolean }) =>
       withCli(options, async (cli) => {
         await confirm(`This deletes the backup ${id}`, id.slice(0, 8), options.yes);
-        cli.show(
-          await cli.api.call("deleteBackup", { pod, id }),
-          (backup) => `${backup.id}: its host is told to remove it`,
-        );
+        cli.show(await cli.api.call("deleteBackup", { pod, id }), describeRemoval);
       }),
     );
 }

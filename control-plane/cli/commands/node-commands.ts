@@ -6,7 +6,7 @@ import { listAll } from "../open-cli.ts";
 import { addBackupStorageCommand } from "./backup-policy-commands.ts";
 import { addDrainCommands } from "./drain-commands.ts";
 import { addFindingCommands } from "./finding-commands.ts";
-import { describeJoinToken, renderNode, renderNodes, renderRemoval } from "../views/node-views.ts";
+import { describeJoinToken, describeOpened, renderNode, renderNodes, renderRemoval } from "../views/node-views.ts";
 
 /** Adds everything about hosts. */
 export function addNodeCommands(program: Command): void {
@@ -108,7 +108,7 @@ function addCordoning(nodes: Command): void {
     .action(async (node: string, { reason, ...options }: ClientOptions & { readonly reason?: string }) => {
       await withCli(options, async (cli) => {
         const answer = await cli.api.call("uncordonNode", { node, body: { reason } });
-        cli.show(answer, ({ name }) => `${name} takes new pods.`);
+        cli.show(answer, describeOpened);
       });
     });
   clientCommand(nodes, "rm", "take an empty host out of the fleet")

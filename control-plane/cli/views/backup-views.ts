@@ -23,6 +23,13 @@ export function renderBackups(backups: readonly Backup[], nowMs: number): string
   return renderTable(columns, backups);
 }
 
+/** What becomes of a backup that was to be deleted; one that is not there any more needs nobody. */
+export function describeRemoval({ id, state }: Pick<Backup, "id" | "state">): string {
+  return state === "available"
+    ? `${id}: its host is told to remove it`
+    : `${id}: it is ${state}, and nothing is left of it`;
+}
+
 /** What a restore in place would do, in words. */
 export function renderRestorePlan(plan: AnswerOf<"previewRestore">): string {
   const { backup, newerBackups: newer, runs, commands } = plan;

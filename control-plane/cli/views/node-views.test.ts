@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { AnswerOf } from "../api/endpoints.ts";
-import { renderNode, renderNodes, renderRemoval } from "./node-views.ts";
+import { describeOpened, renderNode, renderNodes, renderRemoval } from "./node-views.ts";
 
 const promised = { allocatable: 8, allocated: 2, free: 6 };
 const node: AnswerOf<"showNode"> = {
@@ -54,12 +54,21 @@ test("a host that was removed is that and not cordoned", () => {
 test("the list of hosts shows the room on their storages for root disks", () => {
   const storage = { type: "lvmthin", available: true, freeGb: 70 };
   const storages = [
-    { ...storage, name: "local-lvm", holdsRootDisks: true, allocatableGb: 100, allocatedGb: 30 },
-    { ...storage, name: "backups", holdsRootDisks: false, allocatableGb: 900, allocatedGb: 0 },
+    { ...storage, name: "local-lvm", holdsRootDisks: true, holdsBackups: false, allocatableGb: 100, allocatedGb: 30 },
+    { ...storage, name: "backups", holdsRootDisks: false, holdsBackups: true, allocatableGb: 900, allocatedGb: 0 },
   ];
   const list = renderNodes([{ ...node, storages }], nowMs);
   expect(list).toMatch(/^NAME .* MEMORY +DISK +AGENT/m);
   expect(list).toMatch(/^pve1 .* 30\/100 GB +-/m);
+  // What `nodes backup-storage` may be told is found here.
+  const shown = renderNode({ ...node, storages }, nowMs);
+  expect(shown).toMatch(/^local-lvm +lvmthin +disks +yes /m);
+  expect(shown).toMatch(/^backups +lvmthin +backups +yes /m);
+});
+
+test("a host that is opened takes pods only when it is online", () => {
+  expect(describeOpened(node)).toBe("pve1 takes new pods.");
+  expect(describeOpened({ ...node, state: "lost" })).toMatch(/ once it is online, and is lost\.$/);
 });
 
 test("the removal of a host says what backups went with it", () => {

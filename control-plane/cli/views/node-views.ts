@@ -58,6 +58,7 @@ export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
     [
       { name: "storage", value: ({ name }) => name },
       { name: "type", value: ({ type }) => type },
+      { name: "for", value: usesOf },
       { name: "available", value: ({ available }) => (available ? "yes" : "no") },
       { name: "free", value: ({ freeGb, allocatableGb }) => `${freeGb} of ${allocatableGb} GB` },
     ],
@@ -76,6 +77,13 @@ export function renderNode(node: AnswerOf<"showNode">, nowMs: number): string {
   return `${fields}\n\n${storages}\n\n${node.pods.length === 0 ? countOf(0, "pod") : pods}`;
 }
 
+/** What a host that is no more cordoned does now; one that is not online takes nothing all the same. */
+export function describeOpened({ name, state }: Pick<Node, "name" | "state">): string {
+  return state === "online"
+    ? `${name} takes new pods.`
+    : `${name} is cordoned no more; it takes new pods once it is online, and is ${state}.`;
+}
+
 /** The token and what to do with it. */
 export function describeJoinToken({ name, token, expiresAt }: AnswerOf<"makeJoinToken">, serverUrl: string): string {
   return [
@@ -92,6 +100,11 @@ function cordonOf(
   const by = cordonedBy === null ? "" : `, by ${cordonedByEmail ?? cordonedBy}`;
   const until = cordonedUntil === null ? "" : `, until ${cordonedUntil}`;
   return `${cordonReason ?? "yes"}${since}${by}${until}`;
+}
+
+function usesOf({ holdsRootDisks, holdsBackups }: Node["storages"][number]): string | null {
+  const uses = [...(holdsRootDisks ? ["disks"] : []), ...(holdsBackups ? ["backups"] : [])];
+  return uses.length === 0 ? null : uses.join(", ");
 }
 
 /** Of the storages for root disks; shared ones count at each of their hosts. */

@@ -9,8 +9,8 @@ const placed = {
   summary: "2 of 3 nodes: 1 cordoned",
   hosts: { candidates: [pve1], rejected: [{ node: "pve2", reason: "cordoned" }] },
   history: [
-    { node: "pve3", from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z" },
-    { node: "pve1", from: "2026-01-02T00:00:00Z", to: null },
+    { node: "pve3", from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z", downtimeMs: null },
+    { node: "pve1", from: "2026-01-02T00:00:00Z", to: null, downtimeMs: 12_300 },
   ],
 };
 
@@ -18,7 +18,7 @@ test("why a pod is where it is, with hosts for operators", () => {
   expect(explainPlacement("shop-1 (100000)", placed)).toBe(
     [
       "shop-1 (100000) is on pve1 (region eu, storage local-lvm).",
-      "Its place there is of 2026-01-02T00:00:00Z.",
+      "Its place there is of 2026-01-02T00:00:00Z; it was away 12s to come there.",
       "When it was placed, 2 of 3 nodes could take it (1 cordoned).",
       "Hosts that fit, best first:",
       "  pve1 (chosen): 313 points, best-fit 313",

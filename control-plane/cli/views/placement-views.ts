@@ -1,6 +1,6 @@
 import type { AnswerOf } from "../api/endpoints.ts";
 import { placementHosts } from "../api/shapes.ts";
-import { countOf, formatAge, formatMb } from "../terminal/format.ts";
+import { countOf, formatAge, formatBrief, formatMb } from "../terminal/format.ts";
 import { renderTable } from "../terminal/table.ts";
 
 type Placement = AnswerOf<"showPlacement">;
@@ -13,18 +13,23 @@ export function explainPlacement(name: string, placement: Placement): string {
     node === null
       ? `${name} is on no host.`
       : `${name} is on ${node} (region ${region}${storage === null ? "" : `, storage ${storage}`}).`;
-  const since = history.find(({ to }) => to === null)?.from;
+  const current = history.find(({ to }) => to === null);
   const earlier = history
     .filter(({ to }) => to !== null)
-    .map((line) => `  ${line.node ?? "a removed host"}, given up ${line.to}`);
+    .map((line) => `  ${line.node ?? "a removed host"}, given up ${line.to}${awayFor(line)}`);
   const hosts = placementHosts.safeParse(placement.hosts ?? { candidates: [], rejected: [] });
   return [
     here,
-    ...(since === undefined ? [] : [`Its place there is of ${since}.`]),
+    ...(current === undefined ? [] : [`Its place there is of ${current.from}${awayFor(current)}.`]),
     ...(summary === null ? [] : [`When it was placed, ${fitOf(summary)}.`]),
     ...(hosts.success ? hostsOf(hosts.data, node) : []),
     ...(earlier.length === 0 ? [] : ["Before:", ...earlier]),
   ].join("\n");
+}
+
+/** What it cost the pod to come to a host from another one. */
+function awayFor({ downtimeMs }: Placement["history"][number]): string {
+  return downtimeMs === null ? "" : `; it was away ${formatBrief(downtimeMs)} to come there`;
 }
 
 /** Where a pod of a plan would go, or why nowhere, in sentences. */

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { AnswerOf } from "../api/endpoints.ts";
-import { renderPod, renderPods } from "./pod-views.ts";
+import { renderPod, renderPods, standingOf } from "./pod-views.ts";
 
 const pod: AnswerOf<"showPod"> = {
   id: "01a2162d-180d-7059-8cdd-7f82994538d4",
@@ -38,6 +38,15 @@ test("a pod that is paid by use is metered, in the list and by itself; its healt
   expect(new Set(columns).size).toBe(1);
   expect(shown).toMatch(/^health: +healthy, seen 5s ago$/m);
   expect(renderPods([pod], undefined, nowMs)).toMatch(/ running +metered +1 /);
+});
+
+test("a pod that is gone is listed with its id, which alone names it, and has no power", () => {
+  const gone = { ...pod, status: "deleted", power: "unknown", desiredPower: "stopped" };
+  const list = renderPods([gone, pod], undefined, nowMs);
+  expect(list).toMatch(new RegExp(` ID\\n.* deleted +- .* ${pod.id}\\n`));
+  expect(renderPods([pod], undefined, nowMs)).not.toContain(pod.id);
+  expect(standingOf(gone)).toBe(`deleted; what backups are left of it: cloudpods backups ls ${pod.id}`);
+  expect(standingOf(pod)).toBe("active, running on pve1");
 });
 
 test("a list of all tenants' pods names the tenants", () => {

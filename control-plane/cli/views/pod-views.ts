@@ -17,7 +17,8 @@ export function renderPods(
     { name: "status", value: ({ status }) => status },
     {
       name: "power",
-      value: ({ power, desiredPower }) => (power === desiredPower ? power : `${power} → ${desiredPower}`),
+      value: ({ status, power, desiredPower }) =>
+        status === "deleted" ? null : power === desiredPower ? power : `${power} → ${desiredPower}`,
     },
     { name: "plan", value: planOf },
     { name: "cores", value: ({ cores }) => cores },
@@ -27,6 +28,8 @@ export function renderPods(
     { name: "node", value: ({ node }) => node },
     { name: "age", value: ({ orderedAt }) => formatAge(orderedAt, nowMs) },
     ...(slugs === undefined ? [] : [{ name: "tenant", value: ({ tenantId }: Pod) => slugs.get(tenantId) ?? tenantId }]),
+    // A pod that is gone answers to nothing else, and its backups may be what is wanted.
+    ...(pods.some(({ status }) => status === "deleted") ? [{ name: "id", value: ({ id }: Pod) => id }] : []),
   ];
   return renderTable(columns, pods);
 }
@@ -52,6 +55,15 @@ export function renderPod(pod: Pod, nowMs: number, health?: Health): string {
     "last error": pod.lastError === null ? undefined : `${pod.lastError.message} (${pod.lastError.code})`,
     ...(health === undefined ? {} : healthFields(health)),
   });
+}
+
+/** Where a pod stands after work on it, in a line. */
+export function standingOf({ id, status, power, node, ip }: Pod): string {
+  // Its name leads to it no more.
+  if (status === "deleted") return `deleted; what backups are left of it: cloudpods backups ls ${id}`;
+  const where = node === null ? "" : ` on ${node}`;
+  const address = ip === null ? "" : `, ${ip}`;
+  return `${status}${status === "active" ? `, ${power}` : ""}${where}${address}`;
 }
 
 function planOf({ planCode }: Pod): string {
