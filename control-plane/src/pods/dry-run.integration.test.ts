@@ -24,9 +24,13 @@ async function traces(): Promise<unknown> {
 }
 
 test("a host that does not answer leaves the rest of the plan, and nothing is written", async () => {
+  // Nobody has said what hosts use: they are asked for what placement finds on them.
+  await bench.db.system.execute(
+    sql`UPDATE nodes SET default_storage = NULL, template_vmid = NULL, template_archive = NULL`,
+  );
   const pod = await bench.running();
   const before = await traces();
-  const { nodeName } = await bench.podNow(pod.id);
+  const { nodeName, storage, template } = await bench.podNow(pod.id);
   const [ordered, scaled, destroyed] = await Promise.all([
     bench.ask(bench.customer, "POST", "?dryRun=true", { planCode: "STARTER", hostname: "new" }),
     bench.ask(bench.customer, "POST", `/${pod.id}/scale?dryRun=true`, { planCode: "PREMIUM" }),
@@ -43,6 +47,10 @@ test("a host that does not answer leaves the rest of the plan, and nothing is wr
     json: { ...silent, quota: { allowed: true }, placement: placed, price: { amount: "2.49", per: "month" } },
   });
   expect(destroyed).toMatchObject({ status: 200, json: { ...silent, quota: null, placement: null, price: null } });
+  const [asked] = await bench.db.system.query(sql`
+    SELECT question->'plan'->'spec'->>'storage' AS storage, 'ct:' || (question->'plan'->'spec'->'clone'->>'templateVmid') AS template
+    FROM node_queries WHERE question->'plan'->'spec'->>'hostname' = 'new'`);
+  expect(asked).toEqual({ storage, template });
   expect(await traces()).toEqual(before);
 });
 

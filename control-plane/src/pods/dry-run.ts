@@ -12,7 +12,7 @@ import { pricingInForce } from "../rating/pricing.ts";
 import { estimateMonthlyCost } from "../rating/rules.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { judgeGrowth } from "../scheduling/growth-verdict.ts";
-import { previewPlacement } from "../scheduling/place-pod.ts";
+import { previewPlacement, type Place } from "../scheduling/place-pod.ts";
 import type { PlacementVerdict } from "../scheduling/verdict.ts";
 import { checkOrder } from "./check-order.ts";
 import { containerSpecOf } from "./container-spec.ts";
@@ -79,14 +79,12 @@ export async function dryRunOrder(
     checkTenantQuota(tx, { tenantId, requested }),
   );
   const request = placementRequestOf({ ...size, region, placementRequest: order.placement ?? {} }, order.template);
-  const verdict = await previewPlacement(tx, who.fleet, tenantId, request);
-  const { chosen } = verdict;
-  const spec = chosen === null ? undefined : await specOn(tx, chosen.nodeId, order, size);
+  const { place, verdict } = await previewPlacement(tx, who.fleet, tenantId, request);
   return {
     quota,
-    placement: { node: chosen?.node ?? null, summary: verdict.summary, verdict },
+    placement: { node: place?.node ?? null, summary: verdict.summary, verdict },
     price: await priceFor(tx, who, size, size.plan),
-    question: chosen === null || spec === undefined ? undefined : aboutNewPod(chosen.nodeId, spec),
+    question: place && aboutNewPod(place.nodeId, specAt(place, order, size)),
   };
 }
 
@@ -159,24 +157,17 @@ async function priceFor(
   return { ...shownMoney(total), per: "month" };
 }
 
-async function specOn(
-  tx: Queryable,
-  nodeId: string,
+function specAt(
+  { storage, bridge, pool, template }: Place,
   order: PodOrder,
   size: { readonly cores: number; readonly memoryMb: number; readonly swapMb: number; readonly diskGb: number },
-): Promise<ContainerSpec | undefined> {
-  const [node] = await tx.query<{
-    storage: string | null;
-    bridge: string;
-    pool: string | null;
-    template: string | null;
-  }>(sql`
-    SELECT default_storage AS storage, bridge, pool, coalesce(${order.template ?? null}, 'ct:' || template_vmid, template_archive) AS template
-    FROM nodes WHERE id = ${nodeId}`);
-  if (node === undefined || node.storage === null || node.template === null) return undefined;
+): ContainerSpec {
   return containerSpecOf({
     ...size,
-    ...node,
+    storage,
+    bridge,
+    pool,
+    template,
     id: "",
     hostname: order.hostname,
     mac: newMacAddress(),

@@ -4,7 +4,7 @@ import { claimNode, findFull, type ClaimPurpose } from "./claim-node.ts";
 import type { FleetView } from "./fleet-view.ts";
 import { NoCapacityError } from "./no-capacity.ts";
 import type { PlacementRequest, TenantFootprint } from "./placement-request.ts";
-import { regardTenant, type Candidate, type Ranking } from "./rank-nodes.ts";
+import { regardTenant, type Candidate } from "./rank-nodes.ts";
 import { keptVerdict, verdictOf, type PlacementVerdict, type VerdictLimits } from "./verdict.ts";
 
 /** A pod that looks for its place. Its row exists already in the transaction. */
@@ -19,8 +19,8 @@ export interface PodToPlace {
   readonly request: PlacementRequest;
 }
 
-/** The place that a pod got, and what its row and its container need to know of it. */
-export interface Placement {
+/** A place for a pod, and what its row and its container need to know of it. */
+export interface Place {
   readonly nodeId: string;
   readonly node: string;
   readonly region: string;
@@ -31,7 +31,18 @@ export interface Placement {
   readonly pool: string | null;
   /** `ct:<vmid>` of a template container, or the volume id of an archive; null when the pod needs none. */
   readonly template: string | null;
+}
+
+/** The place that a pod got. */
+export interface Placement extends Place {
   /** To be stored with the pod. */
+  readonly verdict: PlacementVerdict;
+}
+
+/** The place that a pod would get. */
+export interface PlacementPreview {
+  /** Undefined: there is none. */
+  readonly place: Place | undefined;
   readonly verdict: PlacementVerdict;
 }
 
@@ -62,7 +73,7 @@ export async function placePod(tx: Queryable, fleet: FleetView, pod: PodToPlace)
     if (passedOver.length >= passedOverMany) {
       for (const nodeId of await findFull(tx, claim, passedOver)) known.add(nodeId);
     }
-    if (chosen !== undefined) return placementOf(ranking, chosen, request);
+    if (chosen !== undefined) return { ...placeOf(chosen, request), verdict: verdictOf(ranking, chosen, keptVerdict) };
     const isFinal = look === freshLooksMax || (look > 0 && ranking.fitting === 0);
     if (isFinal) throw new NoCapacityError(request, verdictOf(ranking, undefined, keptVerdict));
     snapshot = await fleet.fresh(tx);
@@ -73,20 +84,18 @@ function* without(full: ReadonlySet<string>, candidates: Iterable<Candidate>): G
   for (const candidate of candidates) if (!full.has(candidate.node.id)) yield candidate;
 }
 
-/**
- * Where a pod would be placed now, of this tenant or of one without pods; nothing is claimed. `chosen` is
- * null when there is no place.
- */
+/** Where a pod would be placed now, of this tenant or of one without pods; nothing is claimed. */
 export async function previewPlacement(
   tx: Queryable,
   fleet: FleetView,
   tenantId: string | undefined,
   request: PlacementRequest,
   limits: VerdictLimits = keptVerdict,
-): Promise<PlacementVerdict> {
+): Promise<PlacementPreview> {
   const tenant = tenantId === undefined ? nowhere : await readFootprint(tx, tenantId, request.antiAffinity);
   const ranking = regardTenant(fleet.rank(request, await fleet.fresh(tx)), tenant);
-  return verdictOf(ranking, [...Iterator.from(ranking.candidates).take(1)][0], limits);
+  const [best] = Iterator.from(ranking.candidates).take(1);
+  return { place: best && placeOf(best, request), verdict: verdictOf(ranking, best, limits) };
 }
 
 /** Where the tenant's pods occupy nodes, whatever their state. */
@@ -110,8 +119,7 @@ async function readFootprint(
   };
 }
 
-function placementOf(ranking: Ranking, chosen: Candidate, request: PlacementRequest): Placement {
-  const { node, storage } = chosen;
+function placeOf({ node, storage }: Candidate, request: PlacementRequest): Place {
   const template = request.template === undefined ? node.defaultTemplate : request.template;
   if (template === null && request.template === undefined)
     throw new Error(`node ${node.name} was chosen without a template`);
@@ -124,6 +132,5 @@ function placementOf(ranking: Ranking, chosen: Candidate, request: PlacementRequ
     bridge: node.bridge,
     pool: node.pool,
     template,
-    verdict: verdictOf(ranking, chosen, keptVerdict),
   };
 }

@@ -79,7 +79,8 @@ export function registerSchedulerRoutes(routes: RouteTable, deps: { readonly fle
     responses: { 200: verdictField },
     handler: async ({ body }, { system }) => {
       const request = await requestOf(system, body);
-      return { status: 200, body: await previewPlacement(system, deps.fleet, body.tenantId, request, shown) };
+      const { verdict } = await previewPlacement(system, deps.fleet, body.tenantId, request, shown);
+      return { status: 200, body: verdict };
     },
   });
   route(routes, {
