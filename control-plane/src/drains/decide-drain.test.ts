@@ -249,6 +249,17 @@ test("a pod that has changed hands and could not be brought back is no success o
   expect(decideDrain(drainOf(pods, { state: "moving" }), 0)).toEqual([{ ...settled, state: "moved" }]);
 });
 
+test("what an evacuation had to call lost is in its outcome, however well all else went", () => {
+  const lost = podWith("a", { state: "lost", reason: "NO_BACKUP" });
+  const end = (...pods: PodWorld[]) => decideDrain(drainOf(pods, { kind: "evacuation", state: "moving" }), 0);
+  expect(end(lost, podWith("b", { state: "moved", move: "moved" }))).toMatchObject([
+    { event: "emptied", outcome: "No pod is left on the host; 1 pod is lost." },
+  ]);
+  expect(end(lost, podWith("b", { state: "blocked", reason: "NO_BACKUP" }))).toMatchObject([
+    { event: "gave-up", outcome: "1 pod was not brought back: 1 NO_BACKUP; 1 pod is lost." },
+  ]);
+});
+
 test("when time is up nothing moves by force either, if a pod has never had a place and all were to have one", () => {
   const pods = () => [podWith("a", { state: "claimed", move: "reserved" }), podWith("b", { isBusy: true })];
   const late = (world: PodWorld[]) => decideDrain(drainOf(world, { onDeadline: "stop-and-restore" }), 2_000);

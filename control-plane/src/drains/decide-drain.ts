@@ -201,15 +201,17 @@ function startNext(facts: DrainFacts, ready: readonly DrainPodFacts[], isLate: b
 function end(facts: DrainFacts, isLate: boolean): DrainAction[] {
   if (!facts.pods.every(({ state }) => drainPodIsSettled[state])) return [];
   const staying = facts.pods.filter(({ state }) => !drainPodHasLeft[state]);
+  const lost = facts.pods.filter(({ state }) => state === "lost").length;
+  const andLost = lost === 0 ? "" : `; ${count(lost, "pod is lost", "pods are lost")}`;
   if (staying.length > 0) {
     const isGone = facts.kind === "evacuation";
     const what = isGone ? count(staying.length, "pod was", "pods were") : count(staying.length, "pod is", "pods are");
-    const outcome = `${what} ${isGone ? "not brought back" : "still on the host"}${reasonsOf(staying)}.`;
+    const outcome = `${what} ${isGone ? "not brought back" : "still on the host"}${reasonsOf(staying)}${andLost}.`;
     return [{ kind: "advance", event: "gave-up", outcome }];
   }
   // An evacuated host says nothing any more: what it holds is cleared when it is back or removed.
   if (facts.kind === "evacuation" || facts.claimsLeft === 0) {
-    return [{ kind: "advance", event: "emptied", outcome: "No pod is left on the host." }];
+    return [{ kind: "advance", event: "emptied", outcome: `No pod is left on the host${andLost}.` }];
   }
   if (!isLate) return [];
   const outcome = `All pods have moved; ${count(facts.claimsLeft, "copy is", "copies are")} still to be removed from the host.`;
