@@ -75,3 +75,32 @@ test("a pass finishes the detachment of a partition that was interrupted: its ow
     await client.end();
   }
 });
+
+test("a pass that still waits for its turn when the loops are stopped does not begin", async () => {
+  const db = openDatabase({ url: database.systemUrl, applicationName: "test loops", connectionsMax: 3 });
+  const begun: string[] = [];
+  const finish = Promise.withResolvers<void>();
+  const loops = startLoops(
+    db,
+    createLog({ level: "silent" }),
+    ["first", "second"].map((name) => ({
+      name: `stopped-${name}`,
+      everyMs: 60_000,
+      async run() {
+        begun.push(name);
+        await finish.promise;
+        return undefined;
+      },
+    })),
+  );
+  try {
+    await until("the first pass", () => begun.length > 0);
+    const stopped = loops.stop();
+    finish.resolve();
+    await stopped;
+    expect(begun).toEqual(["first"]);
+  } finally {
+    finish.resolve();
+    await db.close();
+  }
+});

@@ -35,7 +35,10 @@ export function startLoops(db: Database, log: Logger, loops: readonly Loop[]): R
     while (!stopping.signal.aborted) {
       // Replicas that start together shall not meet at every pass.
       const pauseMs = loop.everyMs * (0.9 + Math.random() * 0.2);
-      await inTurn(() => runOnce(db, log, loop));
+      await inTurn(async () => {
+        // Its turn may come only when the loops are being stopped.
+        if (!stopping.signal.aborted) await runOnce(db, log, loop);
+      });
       // Rejects when the loops are stopped, which the condition asks next.
       await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => {});
     }
