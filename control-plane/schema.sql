@@ -207,7 +207,7 @@ TABLE cloud_pod_backups ROW LEVEL SECURITY (
   CONSTRAINT cloud_pod_backups_storage_id_fkey FOREIGN KEY (storage_id) REFERENCES storages(id)
   CONSTRAINT cloud_pod_backups_tenant_id_id_key UNIQUE (tenant_id, id)
   CONSTRAINT cloud_pod_backups_tenant_id_pod_id_fkey FOREIGN KEY (tenant_id, pod_id) REFERENCES cloud_pods(tenant_id, id)
-)
+) WITH (autovacuum_vacuum_scale_factor=0.01)
 CREATE INDEX cloud_pod_backups_available ON public.cloud_pod_backups USING btree (pod_id, started_at) WHERE (state = 'available'::text)
 CREATE INDEX cloud_pod_backups_by_end ON public.cloud_pod_backups USING btree (finished_at) INCLUDE (state, damaged_at) WHERE (finished_at IS NOT NULL)
 CREATE INDEX cloud_pod_backups_damaged ON public.cloud_pod_backups USING btree (damaged_at) WHERE ((state = 'available'::text) AND (damaged_at IS NOT NULL))
@@ -948,7 +948,7 @@ TABLE node_capacity (
   CONSTRAINT node_capacity_memory_total_mb_check CHECK ((memory_total_mb >= 0))
   CONSTRAINT node_capacity_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT node_capacity_pkey PRIMARY KEY (node_id)
-)
+) WITH (fillfactor=70)
 CREATE TRIGGER node_capacity_not_oversold AFTER UPDATE ON public.node_capacity FOR EACH ROW WHEN ((((new.cpu_allocated > old.cpu_allocated) AND (new.cpu_allocated > new.cpu_allocatable)) OR ((new.memory_allocated_mb > old.memory_allocated_mb) AND (new.memory_allocated_mb > new.memory_allocatable_mb)))) EXECUTE FUNCTION refuse_overselling()
 GRANT SELECT, UPDATE (cpu_allocated, memory_allocated_mb) TO cloudpods_api
 
@@ -1166,7 +1166,7 @@ TABLE node_inventories (
   containers jsonb NOT NULL
   CONSTRAINT node_inventories_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT node_inventories_pkey PRIMARY KEY (node_id)
-)
+) WITH (fillfactor=70)
 CREATE INDEX node_inventories_to_compare ON public.node_inventories USING btree (received_at) WHERE (number <> compared_number)
 
 TABLE node_outages (
@@ -1229,7 +1229,7 @@ TABLE node_spools (
   CONSTRAINT node_spools_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT node_spools_node_id_spool_id_key UNIQUE (node_id, spool_id)
   CONSTRAINT node_spools_pkey PRIMARY KEY (spool_no)
-)
+) WITH (fillfactor=50)
 
 TABLE node_status (
   node_id uuid NOT NULL
@@ -1262,7 +1262,7 @@ TABLE node_status (
   CONSTRAINT node_state CHECK ((state = ANY (ARRAY['enrolled'::text, 'online'::text, 'degraded'::text, 'offline'::text, 'lost'::text, 'removed'::text])))
   CONSTRAINT node_status_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id)
   CONSTRAINT node_status_pkey PRIMARY KEY (node_id)
-)
+) WITH (fillfactor=70)
 CREATE TRIGGER node_outages_are_recorded AFTER INSERT OR UPDATE OF state ON public.node_status FOR EACH ROW EXECUTE FUNCTION record_outage()
 GRANT SELECT TO cloudpods_api
 
@@ -1437,7 +1437,7 @@ TABLE storages (
   CONSTRAINT storages_pkey PRIMARY KEY (id)
   CONSTRAINT storages_reserved_gb_check CHECK ((reserved_gb >= 0))
   CONSTRAINT storages_total_gb_check CHECK ((total_gb >= 0))
-)
+) WITH (fillfactor=70)
 CREATE UNIQUE INDEX storages_of_cluster ON public.storages USING btree (cluster_id, name) WHERE (cluster_id IS NOT NULL)
 CREATE UNIQUE INDEX storages_of_node ON public.storages USING btree (node_id, name) WHERE (node_id IS NOT NULL)
 CREATE TRIGGER storages_not_oversold AFTER UPDATE ON public.storages FOR EACH ROW WHEN (((new.allocated_gb > old.allocated_gb) AND (new.allocated_gb > new.allocatable_gb))) EXECUTE FUNCTION refuse_overselling()

@@ -2,7 +2,7 @@ import type { Queryable } from "../control-plane/src/platform/database.ts";
 import { sql } from "../control-plane/src/platform/sql.ts";
 
 /**
- * The schema as text: tables with columns, constraints, indexes, triggers, policies, grants, and views,
+ * The schema as text: tables with columns, options, constraints, indexes, triggers, policies, grants, and views,
  * functions and sequences, in an order that does not depend on how it came about. From the catalogue of
  * the server itself, because a dump program of the right version is not at hand everywhere.
  */
@@ -12,8 +12,8 @@ export async function describeSchema(db: Queryable): Promise<string> {
 }
 
 async function tables(db: Queryable): Promise<string> {
-  const rows = await db.query<{ name: string; kind: string; secured: boolean }>(sql`
-    SELECT c.relname AS name, c.relrowsecurity AS secured,
+  const rows = await db.query<{ name: string; kind: string; secured: boolean; options: string }>(sql`
+    SELECT c.relname AS name, c.relrowsecurity AS secured, coalesce(' WITH (' || array_to_string(c.reloptions, ', ') || ')', '') AS options,
       CASE WHEN c.relkind = 'p' THEN ' PARTITION BY ' || pg_get_partkeydef(c.oid) WHEN c.relpersistence = 'u' THEN ' UNLOGGED' ELSE '' END AS kind
     FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
       AND c.relname <> 'schema_migrations' ORDER BY c.relname`);
@@ -32,7 +32,7 @@ async function tables(db: Queryable): Promise<string> {
       [
         `TABLE ${table.name}${table.kind}${table.secured ? " ROW LEVEL SECURITY" : ""} (`,
         ...lines,
-        ")",
+        `)${table.options}`,
         ...after,
         "",
       ].join("\n"),
