@@ -258,6 +258,7 @@ export const finding = z.object({
   offered: z.array(z.string()),
   state: z.string(),
   firstSeenAt: timestamp,
+  resolvedAt: timestamp.nullable(),
   sightings: z.number(),
   action: z.string().nullable(),
   actionState: z.string().nullable(),
@@ -265,7 +266,13 @@ export const finding = z.object({
   taskId: z.string().nullable(),
 });
 
-export const joinToken = z.object({ id: z.string(), name: z.string(), expiresAt: timestamp, token: z.string() });
+export const joinToken = z.object({
+  id: z.string(),
+  name: z.string(),
+  role: z.string(),
+  expiresAt: timestamp,
+  token: z.string(),
+});
 
 const plan = z.object({
   code: z.string(),

@@ -45,6 +45,7 @@ describe("what a finding rests on", () => {
       offered: ["adopt", "dismiss"],
       state: "open",
       firstSeenAt: "2026-01-01T00:00:00Z",
+      resolvedAt: null,
       sightings: 3,
       action: null,
       actionState: null,
@@ -54,5 +55,11 @@ describe("what a finding rests on", () => {
     const [names, line] = renderFindings([finding], Date.parse("2026-01-01T00:01:00Z")).split("\n");
     expect(names).toMatch(/OFFERED +EVIDENCE$/);
     expect(line).toMatch(/adopt, dismiss +disk 8 GB$/);
+    const over = { ...finding, resolvedAt: "2026-01-01T00:01:00Z" };
+    const lineOf = (state: string) =>
+      renderFindings([{ ...over, state }], Date.parse("2026-01-03T00:00:00Z")).split("\n")[1];
+    // What is over lasted that long, and offers nothing.
+    expect(lineOf("resolved")).toMatch(/ 1m +3 +- +- +disk 8 GB$/);
+    expect(lineOf("dismissed")).toMatch(/ 2d +3 +- +adopt, dismiss +disk 8 GB$/);
   });
 });

@@ -14,14 +14,19 @@ export function renderFindings(findings: readonly Finding[], nowMs: number): str
       { name: "vmid", value: ({ vmid }) => vmid },
       { name: "kind", value: ({ kind }) => kind },
       { name: "what", value: ({ subject }) => subject },
-      { name: "for", value: ({ firstSeenAt }) => formatAge(firstSeenAt, nowMs) },
+      { name: "for", value: (finding) => formatAge(finding.firstSeenAt, endOf(finding) ?? nowMs) },
       { name: "seen", value: ({ sightings }) => sightings },
       { name: "done", value: doneOf },
-      { name: "offered", value: ({ offered }) => offered.join(", ") },
+      { name: "offered", value: (finding) => (endOf(finding) === undefined ? finding.offered.join(", ") : null) },
       { name: "evidence", value: ({ evidence }) => describeEvidence(evidence) },
     ],
     findings,
   );
+}
+
+/** When it was over; one that was dismissed still is so. */
+function endOf({ state, resolvedAt }: Finding): number | undefined {
+  return state === "resolved" && resolvedAt !== null ? Date.parse(resolvedAt) : undefined;
 }
 
 /** What follows from a decision. */

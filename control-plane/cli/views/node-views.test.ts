@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { AnswerOf } from "../api/endpoints.ts";
-import { describeOpened, renderNode, renderNodes, renderRemoval } from "./node-views.ts";
+import { describeJoinToken, describeOpened, renderNode, renderNodes, renderRemoval } from "./node-views.ts";
 
 const promised = { allocatable: 8, allocated: 2, free: 6 };
 const node: AnswerOf<"showNode"> = {
@@ -75,4 +75,13 @@ test("the removal of a host says what backups went with it", () => {
   expect(renderRemoval("pve1", { backupsGone: 0 })).toBe("pve1 is no longer in the fleet.");
   expect(renderRemoval("pve1", { backupsGone: 1 })).toContain("Gone with it: 1 backup that no other host sees");
   expect(renderRemoval("pve1", { backupsGone: 12 })).toContain("12 backups");
+});
+
+test("a host that is no hypervisor has to be told so, or its agent looks for containers", () => {
+  const token = { id: "1", name: "web1", role: "web", expiresAt: "2026-03-02T10:15:00.000Z", token: "cp1.x" };
+  expect(describeJoinToken(token, "https://cloud.example.com").split("\n").slice(1)).toEqual([
+    "  cloudpods-agent join --server https://cloud.example.com --token cp1.x",
+    "Before the agent runs there, say CLOUDPODS_AGENT_ROLE=web in /etc/default/cloudpods-agent.",
+  ]);
+  expect(describeJoinToken({ ...token, role: "hypervisor" }, "https://cloud.example.com")).not.toContain("ROLE");
 });

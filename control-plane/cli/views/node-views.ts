@@ -85,10 +85,16 @@ export function describeOpened({ name, state }: Pick<Node, "name" | "state">): s
 }
 
 /** The token and what to do with it. */
-export function describeJoinToken({ name, token, expiresAt }: AnswerOf<"makeJoinToken">, serverUrl: string): string {
+export function describeJoinToken(
+  { name, role, token, expiresAt }: AnswerOf<"makeJoinToken">,
+  serverUrl: string,
+): string {
   return [
     `Run on ${name}, before ${expiresAt}; the token is shown only here and good for one host:`,
     `  cloudpods-agent join --server ${serverUrl} --token ${token}`,
+    ...(role === "hypervisor"
+      ? []
+      : [`Before the agent runs there, say CLOUDPODS_AGENT_ROLE=${role} in /etc/default/cloudpods-agent.`]),
   ].join("\n");
 }
 
