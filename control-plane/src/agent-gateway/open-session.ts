@@ -7,6 +7,7 @@ import { registerHost } from "../nodes/register-host.ts";
 import type { SessionRef } from "../nodes/session-fence.ts";
 import type { Database, Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { isKeptStopped } from "../pods/holds.ts";
 import { trustSpools } from "../samples-intake/trusted-spools.ts";
 import { judgeHello, type HelloTrace } from "./duplicate-agent.ts";
 import { SessionEnd } from "./session-end.ts";
@@ -193,8 +194,7 @@ async function readWelcome(
       SELECT epoch AS "fleetEpoch", (SELECT contiguous_seq FROM node_spools WHERE node_id = ${nodeId} AND spool_id = ${spoolId}) AS watermark
       FROM control_plane_epoch`),
     tx.query<{ podId: string; vmid: number; generation: bigint; run: boolean }>(sql`
-      SELECT id AS "podId", vmid, generation, desired_power = 'running' AND status IN ('provisioning', 'active') AND NOT EXISTS (
-          SELECT FROM cloud_pod_holds h WHERE h.pod_id = p.id AND h.until IS NULL AND h.effect IN ('suspend', 'stop'))
+      SELECT id AS "podId", vmid, generation, desired_power = 'running' AND status IN ('provisioning', 'active') AND NOT ${isKeptStopped}
         -- What is written after its archive was begun would be lost with the move. It may be made already and nobody knows yet: what
         -- has not begun ends with the boot of its host, and the pod is started then.
         AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = p.id AND m.state = 'moving' AND (m.stopped_at IS NOT NULL OR EXISTS (

@@ -1,10 +1,9 @@
-import { DomainError } from "@cloudpods/shared/errors";
 import type { Queryable, Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { reserveQuota } from "../quotas/reserve-quota.ts";
 import type { Task } from "../tasks/task.ts";
 import { powerDeadlineMs } from "./change-power.saga.ts";
-import { changePodStatus } from "./change-status.ts";
+import { changePodStatus, requireActive } from "./change-status.ts";
 import { addHold, liftSuspendHold, requireStartable } from "./holds.ts";
 import type { HoldKind } from "./open-holds.ts";
 import { lockPod, type Pod } from "./pod.ts";
@@ -28,16 +27,7 @@ export async function changePower(
   verb: "start" | "stop" | "restart",
 ): Promise<Accepted> {
   const pod = await lockAskedPod(tx, who, reference);
-  if (pod.status !== "active") {
-    throw new DomainError(
-      "wrong-state",
-      "POD_WRONG_STATE",
-      `The pod is ${pod.status}; this needs a pod that is active.`,
-      {
-        details: { status: pod.status, allowed: ["active"] },
-      },
-    );
-  }
+  requireActive(pod);
   if (verb !== "stop") await requireStartable(tx, pod);
   await wantPower(tx, pod, verb === "stop" ? "stopped" : "running");
   const task = await requestWork(tx, who, pod, {

@@ -14,21 +14,22 @@ export async function changePodStatus(
   event: PodEvent,
 ): Promise<PodStatus> {
   const next = nextPodStatus(pod.status, event);
-  if (next === undefined) throw wrongState(pod.status, event);
+  if (next === undefined) throw wrongState(pod.status, podStatusesAccepting(event));
   const changed = await tx.execute(sql`
     UPDATE cloud_pods SET status = ${next}, version = version + 1, updated_at = now() WHERE id = ${pod.id} AND status = ${pod.status}`);
   if (changed === 0) throw new DomainError("conflict", "POD_CHANGED", "The pod changed at the same time; try again.");
   return next;
 }
 
-function wrongState(status: PodStatus, event: PodEvent): DomainError {
-  const accepting = podStatusesAccepting(event);
-  return new DomainError(
-    "wrong-state",
-    "POD_WRONG_STATE",
-    `The pod is ${status}; this needs a pod that is ${accepting.join(" or ")}.`,
-    {
-      details: { status, allowed: accepting },
-    },
-  );
+/**
+ * Requires that a pod is active, for what does not move it along its lifecycle.
+ * @throws DomainError `POD_WRONG_STATE`
+ */
+export function requireActive({ status }: Pick<Pod, "status">): void {
+  if (status !== "active") throw wrongState(status, ["active"]);
+}
+
+function wrongState(status: PodStatus, allowed: readonly PodStatus[]): DomainError {
+  const message = `The pod is ${status}; this needs a pod that is ${allowed.join(" or ")}.`;
+  return new DomainError("wrong-state", "POD_WRONG_STATE", message, { details: { status, allowed } });
 }

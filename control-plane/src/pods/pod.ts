@@ -76,8 +76,9 @@ const podColumns: Sql = sql`p.id, p.tenant_id AS "tenantId", p.vmid, p.name, p.h
 export const selectPods: Sql = sql`SELECT ${podColumns} FROM cloud_pods p LEFT JOIN nodes n ON n.id = p.node_id`;
 
 /**
- * A pod by UUID or VMID. Under the tenants' login only the tenant's own can be found.
- * @throws DomainError `POD_NOT_FOUND`, also for pods that were deleted.
+ * A pod by UUID or VMID. Under the tenants' login only the tenant's own can be found. One that was deleted is found by its
+ * UUID alone: its VMID may be another's by now.
+ * @throws DomainError `POD_NOT_FOUND`
  */
 export async function findPod(tx: Queryable, tenantId: string, reference: string): Promise<Pod> {
   return await findOne(tx, sql`${selectPods} WHERE p.tenant_id = ${tenantId} AND ${referenceMatches(reference)}`);

@@ -3,6 +3,7 @@ import type { Queryable, Transaction } from "../platform/database.ts";
 import { resolvePlan } from "../plans/resolve-plan.ts";
 import type { Accepted } from "./change-power.ts";
 import { resizeDeadlineMs, sizeOf, wantSize, type PodSize } from "./change-size.saga.ts";
+import { requireActive } from "./change-status.ts";
 import { lockPod, type Pod } from "./pod.ts";
 import { requirePlanAllowed } from "./plan-limits.ts";
 import { lockAskedPod, requestWork, type Requester } from "./request-work.ts";
@@ -68,16 +69,7 @@ export async function checkScale<Taken>(
 }
 
 async function scaledSize(tx: Queryable, pod: Pod, order: ScaleOrder): Promise<PodSize> {
-  if (pod.status !== "active") {
-    throw new DomainError(
-      "wrong-state",
-      "POD_WRONG_STATE",
-      `The pod is ${pod.status}; this needs a pod that is active.`,
-      {
-        details: { status: pod.status, allowed: ["active"] },
-      },
-    );
-  }
+  requireActive(pod);
   if (pod.containerMissingSince !== null) throw containerMissing();
   const size = await wantedSize(tx, pod, order);
   if (size.diskGb < pod.diskGb) {

@@ -7,8 +7,8 @@ import { readQuotaLocked } from "./quota-row.ts";
 
 /**
  * Counts more (or, where negative, less) against a tenant's quota in the caller's transaction and keeps the
- * tenant's quota row locked to its end. Only what increases is checked. Call it first: quota rows are
- * locked before pods and nodes. Works under both logins.
+ * tenant's quota row locked to its end. Only what increases is checked. Its lock comes after that of a pod that is
+ * there already, and before the row of a new one and all of hosts. Works under both logins.
  * @throws DomainError `quota-exceeded` QUOTA_EXCEEDED with the figures as details; `wrong-state` TENANT_CLOSED
  */
 export async function reserveQuota(tx: Queryable, tenantId: string, requested: RequestedResources): Promise<void> {

@@ -1,6 +1,7 @@
 import { Money } from "@cloudpods/shared/money";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
+import { listInForce } from "./pricing.ts";
 
 /** What pods cost by what they are, whatever was measured. Ten places, rounded up. */
 export interface AllocatedCost {
@@ -27,10 +28,8 @@ export async function allocatedCost(db: Queryable, tenantId: string, at: Date): 
       JOIN cloud_pod_allocations a ON a.pod_id = p.id AND a.valid @> ${at}::timestamptz
       LEFT JOIN cloud_pod_plan_prices pp ON pp.plan_code = a.plan_code AND pp.currency = t.currency AND pp.valid @> ${at}::timestamptz
       LEFT JOIN LATERAL (
-        SELECT l.cpu_per_hour, l.memory_gb_per_hour, l.disk_gb_per_month FROM cloud_pod_pricing l
-        WHERE l.currency = t.currency AND (l.name = t.pricing_name OR l.is_default)
-          AND l.effective_from <= ${at} AND (l.effective_until IS NULL OR l.effective_until > ${at})
-        ORDER BY l.name IS NOT DISTINCT FROM t.pricing_name DESC LIMIT 1) AS list ON true
+        SELECT p.cpu_per_hour, p.memory_gb_per_hour, p.disk_gb_per_month
+        ${listInForce(sql`t.currency`, sql`t.pricing_name`, sql`${at}`)}) AS list ON true
       WHERE t.id = ${tenantId}),
     sums AS (
       SELECT coalesce(sum(coalesce(existing, 0) + coalesce(running, 0)), 0) AS per_hour, coalesce(sum(running * silent_hours), 0) AS unmeasured FROM rates)

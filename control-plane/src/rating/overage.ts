@@ -1,4 +1,5 @@
 import { sql, type Sql } from "../platform/sql.ts";
+import { listInForce } from "./pricing.ts";
 
 /**
  * Common table expressions that give `overages (pod_id, overage_bytes, cost_overage)` of
@@ -21,10 +22,7 @@ export const overageTables: Sql = sql`
     JOIN tenants t ON t.id = b.tenant_id
     JOIN tenant_pricing_names n ON n.tenant_id = b.tenant_id AND n.valid @> b.hour_start
     LEFT JOIN LATERAL (
-      SELECT p.network_out_gb FROM cloud_pod_pricing p
-      WHERE p.currency = t.currency AND (p.name = n.pricing_name OR p.is_default)
-        AND p.effective_from <= b.hour_start AND (p.effective_until IS NULL OR p.effective_until > b.hour_start)
-      ORDER BY p.name IS NOT DISTINCT FROM n.pricing_name DESC LIMIT 1) AS list ON true
+      SELECT p.network_out_gb ${listInForce(sql`t.currency`, sql`n.pricing_name`, sql`b.hour_start`)}) AS list ON true
     GROUP BY b.pod_id, list.network_out_gb),
   overages AS (
     SELECT pod_id, sum(bytes)::bigint AS overage_bytes, sum(proportion(price, bytes, 1073741824)) AS cost_overage

@@ -9,7 +9,7 @@ import { route } from "../http/route.ts";
 import { sqlState, violatedConstraint, type Queryable, type Transaction } from "../platform/database.ts";
 import { joinSql, sql, type Sql } from "../platform/sql.ts";
 import { recordAudit } from "../security/audit.ts";
-import { pricingInForce, type Pricing } from "./pricing.ts";
+import { pricingColumns, pricingInForce, type Pricing } from "./pricing.ts";
 
 const currency = z.string().regex(/^[A-Z]{3}$/, "must be an ISO 4217 code");
 const name = z
@@ -72,11 +72,6 @@ interface ListedPricing extends Pricing {
   readonly effectiveFromText: string;
 }
 
-const columns = sql`id, name, currency, cpu_per_hour AS "cpuPerHour", memory_gb_per_hour AS "memoryGbPerHour",
-  disk_gb_per_month AS "diskGbPerMonth", network_out_gb AS "networkOutGb",
-  network_in_gb AS "networkInGb", network_in_free AS "networkInFree", is_default AS "isDefault",
-  effective_from AS "effectiveFrom", effective_until AS "effectiveUntil"`;
-
 const tags = ["pricing"];
 
 /** Adds what usage costs: the list in force for everybody, its versions for administrators. */
@@ -122,7 +117,7 @@ function registerVersions(routes: RouteTable): void {
           : [sql`(effective_from, id) < (${beforeTime}::timestamptz, ${beforeId}::uuid)`]),
       ];
       const rows = await system.query<ListedPricing>(sql`
-        SELECT ${columns}, effective_from::text AS "effectiveFromText" FROM cloud_pod_pricing WHERE ${joinSql(conditions, sql` AND `)}
+        SELECT ${pricingColumns}, effective_from::text AS "effectiveFromText" FROM cloud_pod_pricing WHERE ${joinSql(conditions, sql` AND `)}
         ORDER BY effective_from DESC, id DESC LIMIT ${query.limit + 1}`);
       return { status: 200, body: toPage(rows, query.limit, (row) => [row.effectiveFromText, row.id], shown) };
     },
@@ -203,7 +198,7 @@ async function insertVersion(
       network_in_free, is_default, effective_from, effective_until)
     VALUES (${newId()}, ${wish.name}, ${wish.currency}, ${wish.cpuPerHour}, ${wish.memoryGbPerHour}, ${wish.diskGbPerMonth},
       ${wish.networkOutGb}, ${wish.networkInGb}, ${wish.networkInFree}, ${wish.isDefault}, ${from}, ${wish.effectiveUntil})
-    RETURNING ${columns}`);
+    RETURNING ${pricingColumns}`);
   if (added === undefined) throw new Error("an INSERT gives its row");
   return added;
 }

@@ -1,4 +1,5 @@
 import { sql, type Sql } from "../platform/sql.ts";
+import { listInForce } from "./pricing.ts";
 
 /**
  * Common table expressions that cut hours into pieces of constant rates. They read
@@ -38,10 +39,7 @@ export const pieceTables: Sql = sql`
       LEFT JOIN LATERAL (
         SELECT p.id, p.effective_from, p.cpu_per_hour, p.memory_gb_per_hour, p.disk_gb_per_month, p.network_out_gb,
           CASE WHEN p.network_in_free THEN 0 ELSE p.network_in_gb END AS network_in_gb
-        FROM cloud_pod_pricing p
-        WHERE p.currency = tenants.currency AND (p.name = n.pricing_name OR p.is_default)
-          AND p.effective_from <= s.from_at AND (p.effective_until IS NULL OR p.effective_until > s.from_at)
-        ORDER BY p.name IS NOT DISTINCT FROM n.pricing_name DESC LIMIT 1) AS list ON true
+        ${listInForce(sql`tenants.currency`, sql`n.pricing_name`, sql`s.from_at`)}) AS list ON true
       WINDOW in_order AS (PARTITION BY t.tenant_id, s.hour_start ORDER BY greatest(s.from_at, lower(n.valid)))) AS single) AS counted
     GROUP BY tenant_id, hour_start, stretch, list_from, cpu_per_hour, memory_gb_per_hour, disk_gb_per_month, network_out_gb, network_in_gb),
   plan_prices AS MATERIALIZED (

@@ -3,7 +3,7 @@ import { DomainError } from "@cloudpods/shared/errors";
 import type { Logger } from "pino";
 import type { Database, Transaction } from "../platform/database.ts";
 import { prepared, sql } from "../platform/sql.ts";
-import { advance, giveUp, type Advance } from "./advance-task.ts";
+import { advance, giveUp, waitingPollMs, type Advance } from "./advance-task.ts";
 import { currentStep, type FinishedCommand, type OpenCommand, type Saga, type Step, type StepOutcome } from "./saga.ts";
 import { stopCommand } from "./change-task.ts";
 import { appendTaskEvent } from "./task-events.ts";
@@ -257,7 +257,7 @@ async function applyChange(tx: Transaction, task: Task, change: Advance): Promis
 
 async function keepWaiting(tx: Transaction, task: Task): Promise<void> {
   await tx.execute(sql`
-    UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() + interval '5 s' WHERE id = ${task.id}`);
+    UPDATE cloud_pod_provisioning_tasks SET lease_until = NULL, run_after = now() + ${waitingPollMs} * interval '1 ms' WHERE id = ${task.id}`);
 }
 
 async function postpone(options: TaskWorkerOptions, taskId: string): Promise<void> {
