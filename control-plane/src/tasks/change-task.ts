@@ -50,6 +50,9 @@ export async function cancelTask(
   id: string,
   operatorsSteps: (type: TaskType) => readonly string[] | undefined = () => undefined,
 ): Promise<Cancellation> {
+  const { podId } = await findOwnTask(tx, tenantId, id);
+  // Pod before task, as everyone who works on a pod locks them: the command that stops the host refers to the pod.
+  await tx.query(sql`SELECT FROM cloud_pods WHERE id = ${podId} FOR UPDATE`);
   const task = await findOwnTask(tx, tenantId, id, true);
   if (isFinished(task.state))
     throw new DomainError("wrong-state", "TASK_FINISHED", `The task has ${task.state} already.`);

@@ -4,8 +4,10 @@ import { makeTenant } from "../../../test/support/people.ts";
 import { insertFleet } from "../../../test/support/placement-fleet.ts";
 import { makePod } from "../../../test/support/pods.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
+import { until } from "../../../test/support/until.ts";
 import { insertCommand } from "../nodes/send-command.ts";
 import { sql } from "../platform/sql.ts";
+import { cancelTask } from "./change-task.ts";
 import { createTask } from "./create-task.ts";
 import { readTaskEvents, recordCommandProgress } from "./task-events.ts";
 
@@ -55,7 +57,7 @@ async function waiting() {
     expect(last?.percent).toBe(task?.percent);
     return last;
   };
-  return { taskId, told };
+  return { tenantId, podId: pod.id, taskId, commandId, told };
 }
 
 test("a task goes on with its command, and never back", async () => {
@@ -78,4 +80,26 @@ test("how a host calls its programs is no news for customers", async () => {
   const call = "INFO: starting new backup job: vzdump 100000 --storage nfs --notes-template 0190-secret";
   expect(await told(0, call)).toMatchObject({ message: "create" });
   expect(await told(0, "INFO: archive file size: 512MB")).toMatchObject({ message: "INFO: archive file size: 512MB" });
+});
+
+test("who cancels work that its host has begun waits for the worker that has the pod, and the worker not for him", async () => {
+  const { tenantId, podId, taskId, commandId } = await waiting();
+  await db.system.execute(sql`UPDATE node_commands SET state = 'sent', sent_at = now() WHERE id = ${commandId}`);
+  const hasPod = Promise.withResolvers<void>();
+  const once = { retriesMax: 0 };
+  const working = db.system.transaction(async (tx) => {
+    await tx.query(sql`SELECT FROM cloud_pods WHERE id = ${podId} FOR UPDATE`);
+    hasPod.resolve();
+    await until("the one who cancels waits", async () => {
+      const blocked = await db.system.query(sql`
+        SELECT FROM pg_stat_activity WHERE datname = current_database() AND usename = 'cloudpods_api' AND cardinality(pg_blocking_pids(pid)) > 0`);
+      return blocked.length > 0;
+    });
+    await tx.query(sql`SELECT FROM cloud_pod_provisioning_tasks WHERE id = ${taskId} FOR UPDATE`);
+  }, once);
+  await hasPod.promise;
+  const cancelling = db.api.transaction((tx) => cancelTask(tx, tenantId, taskId), { tenantId, ...once });
+  // Neither ends as a deadlock.
+  const [, { nodeId }] = await Promise.all([working, cancelling]);
+  expect(nodeId).toBeDefined();
 });
