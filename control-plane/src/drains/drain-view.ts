@@ -1,10 +1,10 @@
 import { z } from "@hono/zod-openapi";
 import {
   drainPodHasLeft,
+  drainPodIsSettled,
   drainPodLeftStates,
   drainPodStates,
   drainStates,
-  type DrainPodState,
 } from "@cloudpods/shared/drain-lifecycle";
 import { timestamp, uuid } from "../http/fields.ts";
 import { plannedMoveView } from "../moves/move-views.ts";
@@ -68,7 +68,7 @@ export const drainDetail = drainView
     percent: z.number().int().openapi({ description: "100 only of a host that is drained." }),
     waitsFor: z.string().nullable().openapi({
       description:
-        "What keeps the drain as a whole: its host is away, or, once all pods have left, a copy that is not gone from there yet.",
+        "What keeps the drain as a whole: its host is away, pods have no place at present, or, once all have left, a copy that is not gone from there yet.",
     }),
     counts: z.record(z.string(), z.number().int()).openapi({ description: "How many pods are in which state." }),
     downtimeMs: z
@@ -153,12 +153,21 @@ function percentOf({ state }: Drain, pods: readonly { readonly percent: number }
 
 const namedMax = 5;
 
+/** What may pass while the drain goes on. */
+function isOfPlace(code: string | undefined): boolean {
+  return code === "NO_CAPACITY" || code === "NO_HOST";
+}
+
 async function waitsFor(
   tx: Queryable,
   { kind, nodeId, node, finishedAt }: Drain,
-  pods: readonly { readonly state: DrainPodState }[],
+  pods: readonly Pick<z.input<typeof podView>, "state" | "blocker">[],
 ): Promise<string | null> {
-  if (kind !== "drain" || finishedAt !== null) return null;
+  if (finishedAt !== null) return null;
+  const placeless = pods.filter(({ state, blocker }) => state === "blocked" && isOfPlace(blocker?.code)).length;
+  if (placeless > 0 && pods.every(({ state }) => drainPodIsSettled[state]))
+    return `${placeless} ${placeless === 1 ? "pod has" : "pods have"} no place at present; it is looked for again every minute until time is up.`;
+  if (kind !== "drain") return null;
   const [held, [status]] = await Promise.all([
     readHeldRooms(tx, nodeId),
     tx.query<{ state: string }>(sql`SELECT state FROM node_status WHERE node_id = ${nodeId}`),

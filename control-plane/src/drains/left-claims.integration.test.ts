@@ -2,6 +2,8 @@ import { pino } from "pino";
 import { expect, test } from "vitest";
 import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench } from "../../../test/support/move-workbench.ts";
+import { backUp, vanish } from "../../../test/support/lost-hosts.ts";
+import { createFleetView } from "../scheduling/fleet-view.ts";
 import { clearLeftCopies } from "../moves/left-copies.ts";
 import { sql } from "../platform/sql.ts";
 
@@ -73,4 +75,27 @@ test("a drain whose host falls silent before its pods have left says so", async 
   await state("online");
   bench.hosts.away.clear();
   expect(await drains.driveToEnd(from)).toMatchObject({ state: "drained", waitsFor: null });
+});
+
+test("an evacuation that waits for a place says so, and goes on when there is one", async () => {
+  const [dead, to] = await bench.nodes(2);
+  if (dead === undefined || to === undefined) throw new Error("two hosts");
+  await backUp(bench, await bench.podOn(dead), dead, 60);
+  await vanish(bench, dead);
+  const open = (isOpen: boolean) =>
+    bench.db.system.execute(sql`UPDATE nodes SET schedulable = ${isOpen} WHERE id = ${to.id}`);
+  await open(false);
+  await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, { reason: "it burnt", confirmFenced: true });
+  await drains.drive();
+  expect((await drains.call("GET", `/api/nodes/${dead.name}/drain`)).json).toMatchObject({
+    state: "moving",
+    counts: { blocked: 1 },
+    waitsFor: "1 pod has no place at present; it is looked for again every minute until time is up.",
+  });
+  await open(true);
+  bench.fleet = createFleetView();
+  await bench.db.system.execute(
+    sql`UPDATE node_drain_pods SET updated_at = updated_at - interval '1 minute' WHERE state = 'blocked'`,
+  );
+  expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", waitsFor: null, counts: { moved: 1 } });
 });
