@@ -20,6 +20,7 @@ import {
   wishFor,
 } from "../../../test/support/container-fixture.ts";
 import type { Fixture } from "../../../test/support/container-fixture.ts";
+import type { FaultRule } from "../../../test/simulated-host/host.ts";
 import { until } from "../../../test/support/until.ts";
 import { readOperationRecord } from "../pct/operation-record.ts";
 import type { ContainerWish } from "./container-wish.ts";
@@ -153,6 +154,7 @@ describe("a reader that goes away", () => {
     await once(naive, "exit");
     expect([lockOf(fixture, 9000), lockOf(fixture, 555)]).toEqual(["disk", "create"]);
 
+    stretch("clone");
     const agent = await startAgent(runningWish(cloneSpec(fixture.host)), "clone");
     await kill(agent);
     const { observation } = await fixture.containers.recover(VMID, bounds());
@@ -204,6 +206,11 @@ async function startAgent(wish: ContainerWish, program: string): Promise<ChildPr
   return agent;
 }
 
+/** Lets a program run for so long, before anything else befalls it, that its agent certainly dies meanwhile. */
+function stretch(command: string, ...faults: FaultRule[]): void {
+  fixture.host.setFaults([{ match: { command }, effect: { kind: "delay", ms: 500 }, times: 1 }, ...faults]);
+}
+
 async function kill(agent: ChildProcess): Promise<void> {
   const gone = once(agent, "exit");
   agent.kill("SIGKILL");
@@ -216,6 +223,7 @@ describe("an agent that is killed", () => {
   it.each(["clone", "set", "resize", "start", "exec", "push"])(
     "at %s: the next one finds what runs and finishes it",
     async (step) => {
+      stretch(step);
       await kill(await startAgent(wish(), step));
       const command = { commandId: "0193a5b0-2222-7abc-8def-000000000001" };
       const { ran } = await fixture.containers.recover(VMID, bounds(command));
@@ -229,7 +237,7 @@ describe("an agent that is killed", () => {
 
   it("at the create from an archive: the next one finds what runs and finishes it", async () => {
     const fromArchive = runningWish(cloneSpec(fixture.host, { source: archive }));
-    fixture.host.setFaults([{ match: { command: "create" }, effect: { kind: "delay", ms: 500 }, times: 1 }]);
+    stretch("create");
     await kill(await startAgent(fromArchive, "create"));
     const outcome = await fixture.containers.converge(fromArchive, bounds({ absentBefore: true }));
     expect(outcome.observation).toMatchObject({ podId: POD_ID, power: Power.POWER_RUNNING });
@@ -239,6 +247,7 @@ describe("an agent that is killed", () => {
   });
 
   it.each(["clone", "set", "start"])("at %s, and the pod is not wanted any more: nothing is left", async (step) => {
+    stretch(step);
     await kill(await startAgent(wish(), step));
     await fixture.containers.converge(wishFor({ present: false }), bounds());
     await expectWhole(false);
@@ -247,9 +256,7 @@ describe("an agent that is killed", () => {
   it.each(["after-reserve", "half-extracted"])(
     "together with its clone at %s: the records prove whose half it is",
     async (point) => {
-      fixture.host.setFaults([
-        { match: { command: "clone" }, effect: { kind: "die-at", point, signal: "KILL" }, times: 1 },
-      ]);
+      stretch("clone", { match: { command: "clone" }, effect: { kind: "die-at", point, signal: "KILL" }, times: 1 });
       await kill(await startAgent(wish(), "clone"));
       await until("the killed clone", () => lockOf(fixture, VMID) === "create");
       await fixture.containers.converge(wish(), bounds());
@@ -259,9 +266,8 @@ describe("an agent that is killed", () => {
 
   it("together with its destroy: the next one ends it", async () => {
     await fixture.containers.converge(wish(), bounds());
-    fixture.host.setFaults([
-      { match: { command: "destroy" }, effect: { kind: "die-at", point: "before-config", signal: "KILL" }, times: 1 },
-    ]);
+    const effect = { kind: "die-at", point: "before-config", signal: "KILL" } as const;
+    stretch("destroy", { match: { command: "destroy" }, effect, times: 1 });
     await kill(await startAgent(wishFor({ present: false }), "destroy"));
     await until("the killed destroy", () => volumesOf(fixture, VMID).length === 0);
     await fixture.containers.converge(wishFor({ present: false }), bounds());
