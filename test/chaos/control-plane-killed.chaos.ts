@@ -60,7 +60,7 @@ test(
     const { stored, truth } = await consumption(stack.db, stack.host("pve1"), witness);
     expect(stored).toEqual(truth);
   },
-  180_000 + rounds * 90_000,
+  180_000 + rounds * 300_000,
 );
 
 /** The order succeeded, with one container that runs; then it is given back. */
