@@ -29,7 +29,7 @@ interface Step {
 
 /**
  * Orders a pod, waits until it runs, looks at its health and destroys it, also when something failed. A first Ctrl-C or
- * SIGTERM destroys it too, without waiting for its end; a second one ends the program at once.
+ * SIGTERM destroys it too, without waiting for its end; a later one ends the program at once.
  * @throws TaskFailedError, InterruptedError
  */
 export async function proveProvisioning(cli: OpenedCli, order: TestOrder, deadlineMs: number): Promise<void> {
