@@ -2,7 +2,7 @@ import { pino } from "pino";
 import { expect, test } from "vitest";
 import { drainsOf } from "../../../test/support/drain-workbench.ts";
 import { MoveWorkbench } from "../../../test/support/move-workbench.ts";
-import { backUp, vanish } from "../../../test/support/lost-hosts.ts";
+import { backUp, comeBack, vanish } from "../../../test/support/lost-hosts.ts";
 import { createFleetView } from "../scheduling/fleet-view.ts";
 import { clearLeftCopies } from "../moves/left-copies.ts";
 import { sql } from "../platform/sql.ts";
@@ -98,4 +98,25 @@ test("an evacuation that waits for a place says so, and goes on when there is on
     sql`UPDATE node_drain_pods SET updated_at = updated_at - interval '1 minute' WHERE state = 'blocked'`,
   );
   expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", waitsFor: null, counts: { moved: 1 } });
+});
+
+test("a pod that comes home to a host that was evacuated leaves no room held there for its stale copy", async () => {
+  const [home, to] = await bench.nodes(2);
+  if (home === undefined || to === undefined) throw new Error("two hosts");
+  const pod = await bench.podOn(home);
+  await backUp(bench, pod, home, 60);
+  await vanish(bench, home);
+  await drains.call("POST", `/api/nodes/${home.name}/evacuate`, { reason: "it is silent", confirmFenced: true });
+  await drains.driveToEnd(home);
+  await comeBack(bench, home);
+  await drains.call("POST", `/api/nodes/${home.name}/uncordon`, {});
+  const held = async () => {
+    await clearLeftCopies({ db: bench.db.system, log: pino({ level: "silent" }) });
+    return (await bench.books(pod.id)).claims.map(({ nodeId }) => nodeId).toSorted();
+  };
+  expect(await held(), "for a time of grace").toEqual([home.id, to.id].toSorted());
+  const back = { target: home.name, reason: "home" };
+  expect((await drains.call("POST", `/api/cloud-pods/admin/${pod.vmid}/migrate`, back)).status).toBe(202);
+  await expect.poll(held, { timeout: 20_000, interval: 20 }).toEqual([home.id]);
+  expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [home.id], running: [home.id] });
 });

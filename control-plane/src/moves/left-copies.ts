@@ -79,8 +79,9 @@ function selectLeft(grace: number): Sql {
       AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.to_generation = k.generation
         AND m.source_freed_at IS NOT NULL AND m.switched_at IS NULL AND p.status <> 'deleted'
         AND (p.observed_power = 'unknown' OR p.observed_at IS NULL OR p.observed_at <= m.ended_at))
-      AND NOT EXISTS (SELECT FROM cloud_pod_moves m WHERE m.pod_id = k.pod_id AND m.from_generation = k.generation AND m.purpose = 'evacuate'
-        AND s.state_since > now() - ${grace} * interval '1 ms')
+      -- Of a pod that has come home there is no stale copy any more that the grace could keep.
+      AND (p.node_id IS NOT DISTINCT FROM k.node_id OR NOT EXISTS (SELECT FROM cloud_pod_moves m
+        WHERE m.pod_id = k.pod_id AND m.from_generation = k.generation AND m.purpose = 'evacuate' AND s.state_since > now() - ${grace} * interval '1 ms'))
       AND (c.id IS NULL OR c.state = 'succeeded'
         OR c.finished_at < now() - ${pauseAfter(sql`past.tries - 1`)}
         OR c.error_code IN ('VMID_CONFLICT', 'ON_OTHER_NODE'))`;
