@@ -727,6 +727,7 @@ TABLE cloud_pod_usage_monthly (
   CONSTRAINT no_negative_time CHECK ((LEAST(measured_ms, late_ms, not_running_ms, missing_ms, uptime_ms) >= 0))
 )
 CREATE INDEX cloud_pod_usage_monthly_of_tenant ON public.cloud_pod_usage_monthly USING btree (tenant_id, year_month)
+CREATE INDEX cloud_pod_usage_monthly_open ON public.cloud_pod_usage_monthly USING btree (year_month) WHERE (closed_at IS NULL)
 CREATE TRIGGER billed_figures_stay BEFORE DELETE OR UPDATE ON public.cloud_pod_usage_monthly FOR EACH ROW WHEN ((old.closed_at IS NOT NULL)) EXECUTE FUNCTION billed_figures_stay()
 
 TABLE cloud_pod_usage_samples PARTITION BY RANGE (sample_time) (
