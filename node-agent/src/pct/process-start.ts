@@ -14,10 +14,13 @@ export async function processStart(procRoot: string, pid: number): Promise<bigin
   }
 }
 
+/** Where the start is among the fields behind the name; the state is the first of them. */
+const START_FIELD = 19;
+
 /** The same out of the text of `/proc/<pid>/stat`; the name in parentheses may hold anything. */
 export function parseProcessStart(stat: string): bigint | undefined {
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const [state, start] = [fields[0], fields[19]];
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ", START_FIELD + 1);
+  const [state, start] = [fields[0], fields[START_FIELD]];
   if (state === "Z" || state === "X" || start === undefined || !/^\d+$/u.test(start)) return undefined;
   return BigInt(start);
 }

@@ -46,7 +46,7 @@ export function createMeteredContainers(paths: Pick<HostPaths, "pveRoot" | "proc
   let configs: Map<number, CachedConfig> | undefined;
 
   function lookAt(vmid: number): CachedConfig {
-    const path = join(folder, `${vmid}.conf`);
+    const path = `${folder}/${vmid}.conf`;
     const { mtimeMs, size } = statSync(path);
     const cached = configs?.get(vmid);
     if (cached?.isSettled === true && cached.mtimeMs === mtimeMs && cached.size === size) return cached;

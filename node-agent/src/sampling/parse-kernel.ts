@@ -18,18 +18,21 @@ export interface InterfaceBytes {
 
 /** A file that holds one number, such as memory.current or ifindex. */
 export function parseCounter(text: string): bigint | undefined {
-  const trimmed = text.trimEnd();
-  return isDigits(trimmed) ? BigInt(trimmed) : undefined;
+  return /^\d{1,20}\s*$/u.test(text) ? BigInt(text) : undefined;
 }
 
 /** The number of a key in a "flat keyed" file: cpu.stat, memory.stat (cgroup-v2, "Conventions"). */
 export function parseFlatKey(text: string, key: string): bigint | undefined {
-  const head = `${key} `;
-  let at = text.startsWith(head) ? 0 : text.indexOf(`\n${head}`) + 1;
-  if (at === 0 && !text.startsWith(head)) return undefined;
-  at += head.length;
-  const end = text.indexOf("\n", at);
-  return parseCounter(text.slice(at, end === -1 ? undefined : end));
+  return parseCounter(restOfLine(text, `${key} `) ?? "");
+}
+
+/** What stands behind the beginning of a line; undefined when no line begins so. */
+function restOfLine(text: string, head: string): string | undefined {
+  const lineStart = text.startsWith(head) ? 0 : text.indexOf(`\n${head}`) + 1;
+  if (lineStart === 0 && !text.startsWith(head)) return undefined;
+  const start = lineStart + head.length;
+  const end = text.indexOf("\n", start);
+  return text.slice(start, end === -1 ? undefined : end);
 }
 
 /**
@@ -40,14 +43,12 @@ export function parseFlatKey(text: string, key: string): bigint | undefined {
  * @param device "major:minor"
  */
 export function parseDeviceIo(text: string, device: string): DeviceIo | undefined {
-  for (const line of text.split("\n")) {
-    if (!line.startsWith(`${device} `)) continue;
-    const read = / rbytes=(\d+)/u.exec(line)?.[1];
-    const written = / wbytes=(\d+)/u.exec(line)?.[1];
-    if (read === undefined || written === undefined) return undefined;
-    return { readBytes: BigInt(read), writeBytes: BigInt(written) };
-  }
-  return { readBytes: 0n, writeBytes: 0n };
+  const line = restOfLine(text, `${device} `);
+  if (line === undefined) return { readBytes: 0n, writeBytes: 0n };
+  const read = /\brbytes=(\d+)/u.exec(line)?.[1];
+  const written = /\bwbytes=(\d+)/u.exec(line)?.[1];
+  if (read === undefined || written === undefined) return undefined;
+  return { readBytes: BigInt(read), writeBytes: BigInt(written) };
 }
 
 /**
@@ -90,8 +91,4 @@ export function parseFirstPid(text: string): number | undefined {
 /** Whether a /proc/<pid>/status is of a process that is the first one of its pid namespace. */
 export function isInit(status: string): boolean {
   return /^NSpid:.*\s1$/mu.test(status);
-}
-
-function isDigits(text: string): boolean {
-  return /^\d{1,20}$/u.test(text);
 }

@@ -85,7 +85,7 @@ export function sampleInterval(
   const traffic = trafficBetween(base.reading?.interfaces ?? [], current.interfaces);
   const isSameDevice = base.reading?.ioDevice === current.ioDevice;
   const cpuUsageUs = risen(base.reading?.cpuUsageUs, current.cpuUsageUs);
-  return Sample.fromPartial({
+  return {
     podId: pod.podId,
     vmid: pod.vmid,
     startMs: BigInt(base.startMs),
@@ -104,7 +104,7 @@ export function sampleInterval(
     sampleCount: 1,
     ...pod.allocation,
     incarnation: incarnationOf(bootId, current),
-  });
+  };
 }
 
 /** The longest interval that the control plane believes is a day; half of it leaves no doubt. */
@@ -116,6 +116,7 @@ const MAX_INTERVAL_MS = 12n * 3_600_000n;
  * they rose and a guess would be a bill.
  */
 export function cutLongInterval(sample: Sample): Sample[] {
+  if (sample.endMs - sample.startMs <= MAX_INTERVAL_MS) return [sample];
   const pieces: Sample[] = [];
   let { startMs } = sample;
   while (sample.endMs - startMs > MAX_INTERVAL_MS) {

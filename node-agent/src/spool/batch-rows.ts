@@ -44,10 +44,15 @@ export function nextSeqOf(database: DatabaseSync): bigint {
 }
 
 /** Adds a batch that was never offered under the next number. */
-export function insertBatch(database: DatabaseSync, batch: SampleBatch, isTimed: boolean): void {
+export function insertBatch(
+  database: DatabaseSync,
+  batch: SampleBatch,
+  isTimed: boolean,
+  payload: Uint8Array = encode(batch),
+): void {
   database
     .prepare("INSERT INTO batches VALUES (?, ?, ?, ?, ?, 0, 0, NULL, ?)")
-    .run(batch.seqFrom, batch.seqTo, batch.bootId, endOf(batch), isTimed ? 1n : 0n, encode(batch));
+    .run(batch.seqFrom, batch.seqTo, batch.bootId, endOf(batch), isTimed ? 1n : 0n, payload);
   writeFact(database, "next_seq", batch.seqTo + 1n);
 }
 

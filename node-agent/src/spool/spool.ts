@@ -185,7 +185,7 @@ class SqliteSpool implements Spool {
   append(tick: SampledTick): void {
     const { clock, log } = this.#options;
     inTransaction(this.#database, () => {
-      for (const batch of this.#batchesOf(tick)) insertBatch(this.#database, batch, false);
+      for (const { batch, payload } of this.#batchesOf(tick)) insertBatch(this.#database, batch, false, payload);
       writeFact(this.#database, "sampler_state", tick.samplerState);
       rememberOffset(this.#database, clock);
     });
@@ -200,13 +200,13 @@ class SqliteSpool implements Spool {
   }
 
   /** All parts of a tick but the last speak of their own samples only: they cover no time. */
-  #batchesOf(tick: SampledTick): SampleBatch[] {
+  #batchesOf(tick: SampledTick): { readonly batch: SampleBatch; readonly payload: Uint8Array }[] {
     const parts = splitTick(tick.samples);
     const firstSeq = this.nextSeq();
-    return parts.map((samples, index) => {
+    return parts.map(({ samples, encoded }, index) => {
       const isLast = index === parts.length - 1;
       const seq = firstSeq + BigInt(index);
-      return SampleBatch.fromPartial({
+      const header = SampleBatch.fromPartial({
         spoolId: this.spoolId(),
         seqFrom: seq,
         seqTo: seq,
@@ -214,8 +214,9 @@ class SqliteSpool implements Spool {
         coversFromMs: BigInt(tick.coversFromMonotonicMs),
         coversToMs: BigInt(isLast ? tick.coversToMonotonicMs : tick.coversFromMonotonicMs),
         unreadableVmids: isLast ? [...tick.unreadableVmids] : [],
-        samples,
       });
+      const payload = joined(SampleBatch.encode(header).finish(), encoded);
+      return { batch: { ...header, samples }, payload };
     });
   }
 
@@ -242,9 +243,7 @@ class SqliteSpool implements Spool {
     const header = SampleBatch.encode(SampleBatch.fromPartial({ lowestUnackedSeq })).finish();
     return [...again, ...fresh].map(({ seqFrom, seqTo, payload }) => {
       this.#schedule.offered(seqFrom, nowMs);
-      // Encoded messages that are joined decode as one
-      // (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
-      return { seqFrom, seqTo, payload: Buffer.concat([header, payload]) };
+      return { seqFrom, seqTo, payload: joined(header, payload) };
     });
   }
 
@@ -290,4 +289,12 @@ class SqliteSpool implements Spool {
       this.#schedule.forget(seqFrom);
     }
   }
+}
+
+/**
+ * Encoded messages that are joined decode as one
+ * (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+ */
+function joined(header: Uint8Array, rest: Uint8Array): Uint8Array {
+  return Buffer.concat([header, rest]);
 }
