@@ -90,7 +90,7 @@ function kept({ keepLast, keepDaily, keepWeekly }: BackupRules): number {
 export async function readPolicy(tx: Queryable, pod: Pod, lock = false): Promise<BackupPolicy> {
   const [policy] = await tx.query<BackupPolicy>(sql`
     SELECT enabled, every_hours AS "everyHours", keep_last AS "keepLast", keep_daily AS "keepDaily", keep_weekly AS "keepWeekly",
-      source, next_at AS "nextAt", version
+      source, CASE WHEN enabled THEN next_at END AS "nextAt", version
     FROM cloud_pod_backup_policies WHERE pod_id = ${pod.id} ${lock ? sql`FOR UPDATE` : sql``}`);
   return policy ?? { ...(await rulesOfPlan(tx, pod.planCode)), source: "plan", nextAt: null, version: 0 };
 }

@@ -19,6 +19,7 @@ describe("the rules of a pod's backups", () => {
     const path = `/${pod.id}/backup-policy`;
     const shown = await bench.ask(bench.customer, "GET", path);
     expect(shown.json).toMatchObject({ enabled: true, everyHours: 24, keepLast: 2, source: "plan", version: 1 });
+    expect(shown.json).toMatchObject({ nextAt: expect.any(String) });
     expect(shown.headers.get("etag")).toBe('"1"');
     const put = (body: object, version: number) =>
       bench.ask(bench.customer, "PUT", path, body, { "if-match": `"${version}"` });
@@ -53,7 +54,7 @@ describe("the rules of a pod's backups", () => {
   test("can be chosen with the order, or not at all", async () => {
     const pod = await bench.running({ backup: { enabled: false } });
     const shown = await bench.ask(bench.customer, "GET", `/${pod.id}/backup-policy`);
-    expect(shown.json).toMatchObject({ enabled: false, source: "tenant" });
+    expect(shown.json).toMatchObject({ enabled: false, source: "tenant", nextAt: null });
     const order = { planCode: "STARTER", hostname: "shop", backup: { keepWeekly: 50 } };
     const refused = await bench.ask(bench.customer, "POST", "/order", order);
     expect([refused.status, code(refused)]).toEqual([422, "BACKUP_POLICY_BEYOND_PLAN"]);
