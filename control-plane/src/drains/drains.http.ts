@@ -214,7 +214,7 @@ function registerWatching(routes: RouteTable): void {
 
 async function lastDrain(db: Queryable, nodeId: string): Promise<Drain> {
   const [drain] = await db.query<Drain>(sql`${selectDrains} WHERE d.node_id = ${nodeId} ORDER BY d.id DESC LIMIT 1`);
-  if (drain === undefined) throw noDrain();
+  if (drain === undefined) throw noDrain("The node was never drained or evacuated.");
   return drain;
 }
 

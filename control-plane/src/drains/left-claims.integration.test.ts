@@ -61,6 +61,10 @@ test("a drain whose host falls silent before its pods have left says so", async 
   const [from] = await bench.nodes(2);
   if (from === undefined) throw new Error("two hosts");
   await bench.podOn(from);
+  expect((await drains.call("GET", `/api/nodes/${from.name}/drain`)).json).toMatchObject({
+    error: "NO_DRAIN",
+    detail: "The node was never drained or evacuated.",
+  });
   bench.hosts.away.add(from.id);
   await drains.call("POST", `/api/nodes/${from.name}/drain`, { reason: "memory is replaced" });
   await drains.drive();

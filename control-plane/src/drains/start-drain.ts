@@ -186,8 +186,8 @@ async function findOpenDrain(tx: Queryable, nodeId: string): Promise<Drain | und
 }
 
 /** The refusal where there is nothing to look at or to cancel. */
-export function noDrain(): DomainError {
-  return new DomainError("not-found", "NO_DRAIN", "The node is not being drained.");
+export function noDrain(message = "The node is not being drained or evacuated."): DomainError {
+  return new DomainError("not-found", "NO_DRAIN", message);
 }
 
 async function readHost(tx: Queryable, nodeId: string): Promise<{ name: string; state: string; isSilent: boolean }> {
