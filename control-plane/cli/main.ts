@@ -22,7 +22,7 @@ try {
   } else {
     const isJson = process.argv.includes("--json");
     if (isJson && error instanceof ApiRefusal) process.stderr.write(`${error.text}\n`);
-    else output.note(describeError(error, { hasAll }));
+    else output.note(describeError(error, { hasAll, hasTokenOfEnvironment: Boolean(process.env["CLOUDPODS_TOKEN"]) }));
     // Half a start of the server would keep the process.
     process.exit(exitCodeOf(error));
   }

@@ -10,14 +10,24 @@ const hints: Readonly<Record<string, string>> = {
   IDEMPOTENCY_RESULT_NOT_REPLAYABLE: "The first answer was lost on its way: make another one.",
 };
 
+/** Signing in would not help: the environment comes before the profile. */
+const ofEnvironment: Readonly<Record<string, string>> = {
+  CREDENTIAL_EXPIRED: "It is the one of CLOUDPODS_TOKEN.",
+  CREDENTIAL_INVALID: "It is the one of CLOUDPODS_TOKEN.",
+};
+
 const tenantOrAll = "Name it with --tenant, or list those of all tenants with --all.";
 
 /** What ended a command, in the API's own words where it was the API. */
-export function describeError(error: unknown, command: { readonly hasAll?: boolean } = {}): string {
+export function describeError(
+  error: unknown,
+  command: { readonly hasAll?: boolean; readonly hasTokenOfEnvironment?: boolean } = {},
+): string {
   if (error instanceof ApiRefusal) {
     const { detail, error: code, errors = [] } = error.problem;
     const fields = errors.map(({ pointer, detail: what }) => `  ${pointer}: ${what}`);
-    const hint = code === "TENANT_REQUIRED" && command.hasAll === true ? tenantOrAll : hints[code];
+    const own = command.hasTokenOfEnvironment === true ? ofEnvironment[code] : undefined;
+    const hint = code === "TENANT_REQUIRED" && command.hasAll === true ? tenantOrAll : (own ?? hints[code]);
     return [`cloudpods: ${detail} (${code})`, ...fields, ...(hint === undefined ? [] : [`  ${hint}`])].join("\n");
   }
   if (error instanceof DomainError) return `cloudpods: ${error.message} (${error.code})`;
