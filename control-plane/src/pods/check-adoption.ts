@@ -98,8 +98,9 @@ async function readWhole(tx: Queryable, nodeId: string, shown: ContainerObservat
 function obstacles(seen: ContainerObservation, isStorageKnown: boolean, isMarkInVain: boolean): string[] {
   const { network } = seen;
   const when = (is: boolean, reason: string): string[] => (is ? [reason] : []);
+  // Nothing else is told of it: inventories leave out what is known of a pod.
+  if (seen.podId !== "" && !isMarkInVain) return ["it carries the mark of a pod"];
   return [
-    ...when(seen.podId !== "" && !isMarkInVain, "it carries the mark of a pod"),
     ...when(seen.template, "it is a template"),
     ...when(seen.lock !== "", `it is locked (${seen.lock})`),
     // Whoever is root in it would be root on the host.

@@ -327,7 +327,7 @@ describe("a container that nobody manages", () => {
     expect(await bench.used()).toMatchObject({ pods: 1, cores: 2, memoryMb: 1_024, diskGb: 8 });
     expect(await bench.allocations(pod.id)).toEqual([{ cores: 2, open: true }]);
     await tellUntil(async () => (await findings(container.vmid)).length === 0);
-    expect((await adopt(container)).json.error).toBe("CONTAINER_NOT_ADOPTABLE");
+    expect((await adopt(container)).json.details).toEqual({ reasons: ["it carries the mark of a pod"] });
   });
 
   test("stays as it was when the host refuses, and so do the books", async () => {
