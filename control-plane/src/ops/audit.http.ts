@@ -160,7 +160,7 @@ async function verify(ctx: UserContext, range: AuditRange) {
   const { fault, fromSeq, nextSeq, verifiedRows, unsealedRows, root } = found;
   if (fault !== undefined) ctx.log.error({ fault }, "the audit log is not what was sealed");
   // A root that was given wrongly says nothing about the log.
-  if (fault !== undefined && fault.code !== "ROOT_DIFFERS") await walkAtOnce(ctx.system);
+  if (fault !== undefined && fault.code !== "ROOT_DIFFERS") await walkAtOnce(ctx.system, fault);
   await recordAudit(ctx.system, {
     actor: ctx.actor,
     requestId: ctx.requestId,

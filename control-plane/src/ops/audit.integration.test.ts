@@ -175,6 +175,15 @@ describe("GET /api/ops/audit/verify", () => {
     expect(await proveAudit(db.system)).toEqual({ seq: BigInt(seq), code: "ROW_CHANGED" });
     await tamper("UPDATE audit_log SET action = 'thing.move' WHERE target_id = 'thing-4'");
     expect(await proveAudit(db.system)).toBeUndefined();
+    // Also where a walk that is under way has passed that row already.
+    await db.system.execute(sql`UPDATE audit_proof SET whole_at = now() - interval '2 days'`);
+    expect(await proveAudit(db.system, BigInt(seq))).toBeUndefined();
+    await tamper("UPDATE audit_log SET action = 'thing.hide' WHERE target_id = 'thing-4'");
+    expect(await proveAudit(db.system, 1n)).toBeUndefined();
+    await verify();
+    expect(await proveAudit(db.system)).toMatchObject({ code: "ROW_CHANGED" });
+    await tamper("UPDATE audit_log SET action = 'thing.move' WHERE target_id = 'thing-4'");
+    expect(await proveAudit(db.system)).toBeUndefined();
   });
 
   test.each([

@@ -46,12 +46,12 @@ export async function proveAudit(db: Database, rowsMax: bigint = rowsOfLook): Pr
 
 /**
  * Lets the walk over the whole log begin at the next look, not once a day only: somebody has found a fault, which the
- * overview shall show too. One that is under way goes on.
+ * overview shall show too. One that is under way goes on, unless it has passed that row.
  */
-export async function walkAtOnce(db: Queryable): Promise<void> {
+export async function walkAtOnce(db: Queryable, { seq }: AuditFault): Promise<void> {
   // With another version a look of this very moment writes nothing, and does not end the walk before it began.
   await db.execute(sql`
-    UPDATE audit_proof SET walk_seq = 1, walk_root = NULL, version = version + 1 WHERE walk_seq IS NULL`);
+    UPDATE audit_proof SET walk_seq = 1, walk_root = NULL, version = version + 1 WHERE walk_seq IS NULL OR walk_seq > ${seq}`);
 }
 
 async function look(tx: Transaction, rowsMax: bigint) {
