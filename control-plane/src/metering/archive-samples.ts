@@ -23,8 +23,7 @@ export interface ArchiveOptions {
 /** Runs `work` on a connection of its own; a statement may take long. */
 export async function withOwnClient<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client({
-    ...noticesLoss,
-    connectionString: databaseUrl,
+    ...noticesLoss(databaseUrl),
     application_name: "cloudpods-archive",
     connectionTimeoutMillis: 10_000,
   });

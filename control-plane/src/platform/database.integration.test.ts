@@ -1,8 +1,9 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { until } from "../../../test/support/until.ts";
+import { openDatabase } from "./database.ts";
 import { noticesLoss } from "./lost-connections.ts";
 import { sql } from "./sql.ts";
 
@@ -40,14 +41,30 @@ test("both ends of a connection ask whether the other is still there", async () 
     SELECT current_setting('tcp_keepalives_idle') AS idle, current_setting('tcp_user_timeout') AS unanswered`);
   expect(server).toEqual({ idle: "10", unanswered: "25000" });
 
-  expect(await restingTimer(noticesLoss)).toBe("keepalive");
+  expect(await restingTimer(noticesLoss(db.systemUrl))).toBe("keepalive");
   // negative control: the driver's own settings
-  expect(await restingTimer({})).toBe("none");
+  expect(await restingTimer({ connectionString: db.systemUrl })).toBe("none");
+});
+
+test.each(["address", "environment"])("what the %s asks of the server stays beside that", async (place) => {
+  const asked = "-c search_path=pg_catalog";
+  const url = new URL(db.systemUrl);
+  if (place === "address") url.searchParams.set("options", asked);
+  else vi.stubEnv("PGOPTIONS", asked);
+  const asks = openDatabase({ url: url.toString(), applicationName: "test options", connectionsMax: 1 });
+  try {
+    const [server] = await asks.query(sql`
+      SELECT current_setting('search_path') AS path, current_setting('tcp_user_timeout') AS unanswered`);
+    expect(server).toEqual({ path: "pg_catalog", unanswered: "25000" });
+  } finally {
+    vi.unstubAllEnvs();
+    await asks.close();
+  }
 });
 
 /** Which timer the kernel keeps for this end of a connection on which nothing happens (proc_net_tcp, column `tr`). */
 async function restingTimer(options: pg.ClientConfig): Promise<"keepalive" | "none"> {
-  const client = new pg.Client({ ...options, connectionString: db.systemUrl });
+  const client = new pg.Client(options);
   await client.connect();
   try {
     const { rows } = await client.query<{ port: number }>(

@@ -69,8 +69,7 @@ export function violatedConstraint(error: unknown): string | undefined {
 /** Opens a pool; connections are made when they are needed. */
 export function openDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool({
-    ...noticesLoss,
-    connectionString: options.url,
+    ...noticesLoss(options.url),
     application_name: options.applicationName,
     max: options.connectionsMax,
     connectionTimeoutMillis: 5_000,

@@ -133,8 +133,7 @@ function keepListening(options: HintsOptions, onPayload: (payload: string) => vo
 
   const listenOnce = async (): Promise<void> => {
     const next = new pg.Client({
-      ...noticesLoss,
-      connectionString: options.url,
+      ...noticesLoss(options.url),
       application_name: "cloudpods-hints",
       connectionTimeoutMillis: 5_000,
       query_timeout: 5_000,

@@ -2,6 +2,7 @@ import { createHmac, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { runner } from "node-pg-migrate";
 import pg from "pg";
+import { noticesLoss } from "./lost-connections.ts";
 
 /** Of advisory locks: one migration at a time. */
 const migrationLock = 0x6d69_0001;
@@ -77,7 +78,7 @@ export async function migrate(
     await client.query("SELECT pg_advisory_lock($1)", [migrationLock]);
     const api = apiUrl ?? (await ensureApiLogin(client, systemUrl));
     const done = await runner({
-      databaseUrl: systemUrl,
+      databaseUrl: noticesLoss(systemUrl),
       dir: migrationsDirectory,
       direction: "up",
       migrationsTable: "schema_migrations",
@@ -108,7 +109,7 @@ function loginUrl(baseUrl: string, user: string, password: string, database: str
 }
 
 async function withClient(url: string, work: (client: pg.Client) => Promise<void>): Promise<void> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
+  const client = new pg.Client({ ...noticesLoss(url), connectionTimeoutMillis: 10_000 });
   client.on("error", () => {});
   await client.connect();
   try {

@@ -52,8 +52,7 @@ async function holdOnce(
   signal: AbortSignal,
 ): Promise<void> {
   const client = new pg.Client({
-    ...noticesLoss,
-    connectionString: databaseUrl,
+    ...noticesLoss(databaseUrl),
     application_name: `cloudpods lock ${name}`,
     connectionTimeoutMillis: 5_000,
     query_timeout: 5_000,

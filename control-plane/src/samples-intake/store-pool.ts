@@ -25,8 +25,7 @@ export interface StorePool extends Queryable {
 /** Opens the connections; they are made when they are needed. */
 export function openStorePool(url: string, connectionsMax: number): StorePool {
   const pool = new pg.Pool({
-    ...noticesLoss,
-    connectionString: url,
+    ...noticesLoss(url),
     application_name: "cloudpods-ingest",
     max: connectionsMax,
     connectionTimeoutMillis: 5_000,
