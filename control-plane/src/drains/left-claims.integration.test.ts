@@ -104,6 +104,29 @@ test("an evacuation that waits for a place says so, and goes on when there is on
   expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", waitsFor: null, counts: { moved: 1 } });
 });
 
+test("a drain says of how many pods a place is looked for again, not of those that never had one", async () => {
+  const [from] = await bench.nodes(1);
+  // Room for one; the other one has none, and is asked when it has failed there.
+  for (const memoryMb of [1_024, 512]) await bench.nodes(1, { size: { cores: 32, memoryMb } });
+  if (from === undefined) throw new Error("no host");
+  for (let pods = 0; pods < 2; pods += 1) await bench.podOn(from);
+  bench.hosts.script = ({ op }) =>
+    op?.$case === "backup" ? { state: "failed", errorCode: "STORAGE_FULL", retryable: false } : undefined;
+  const where = `/api/nodes/${from.name}/drain`;
+  await drains.call("POST", where, { reason: "memory is replaced", onNoCapacity: "partial" });
+  const counts = async () => {
+    await drains.drive();
+    return (await drains.call("GET", where)).json["counts"];
+  };
+  await expect.poll(counts, { timeout: 20_000, interval: 20 }).toEqual({ blocked: 2 });
+  expect((await drains.call("GET", where)).json).toMatchObject({
+    state: "moving",
+    waitsFor: "1 pod has no place at present; it is looked for again every minute until time is up.",
+  });
+  await drains.call("DELETE", where);
+  expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled", waitsFor: null });
+});
+
 test("a pod that comes home to a host that was evacuated leaves no room held there for its stale copy", async () => {
   const [home, to] = await bench.nodes(2);
   if (home === undefined || to === undefined) throw new Error("two hosts");

@@ -4,7 +4,7 @@ import { targetSteadiness } from "../moves/watch-target.ts";
 import { isRecallable, isUntouched } from "../moves/untouched-move.ts";
 import { wasHeardSinceGivenUp } from "../nodes/host-silence.ts";
 import type { Queryable } from "../platform/database.ts";
-import { sql } from "../platform/sql.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import type { DrainFacts, DrainPodFacts } from "./decide-drain.ts";
 import type { Drain } from "./drain.ts";
 
@@ -29,6 +29,11 @@ interface PodRow {
 /** After so long a place is looked for again that was not there. */
 const lookAgainSeconds = 60;
 
+/** Whether what a pod `d` of a drain is blocked by may pass, by its last move `m`: it had a place before, or its host is gone. Null: nothing is in its way. */
+export function mayPass({ kind }: Pick<Drain, "kind">): Sql {
+  return sql`(d.blocker_code IN ('NO_CAPACITY', 'NO_HOST') AND (m.id IS NOT NULL OR ${kind === "evacuation"}))`;
+}
+
 /** Takes pods of the host into its drain that are not in it yet, e.g. orders that the cordon came too late for. */
 export async function enlistPods(tx: Queryable, drain: Pick<Drain, "id" | "nodeId">): Promise<void> {
   await tx.execute(sql`
@@ -50,7 +55,7 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
   const held = await readHeldRooms(tx, drain.nodeId);
   await enlistPods(tx, drain);
   const pods = await tx.query<PodRow>(sql`
-    SELECT d.pod_id AS "podId", d.state, d.blocker_code AS reason, d.blocker_code IN ('NO_CAPACITY', 'NO_HOST') AND (m.id IS NOT NULL OR ${drain.kind === "evacuation"}) AS "canWait",
+    SELECT d.pod_id AS "podId", d.state, d.blocker_code AS reason, ${mayPass(drain)} AS "canWait",
       d.updated_at <= now() - ${lookAgainSeconds} * interval '1 s' AS "isDue", cardinality(d.failed_targets) AS "failedTargets", m.state AS move, m.error_code IS NOT NULL AS "hasMoveFailed",
       p.status IN ('provisioning', 'deleting') OR EXISTS (
         SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
