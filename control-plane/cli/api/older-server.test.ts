@@ -62,6 +62,10 @@ test.each([
   ["what must be there is missing", { ...ofOlderServer, percent: undefined }],
   ["what must be there is null", { ...ofOlderServer, percent: null }],
   ["what may be null is something else", { ...ofOlderServer, outcome: 7 }],
+  [
+    "what would stand in the way is missing",
+    { ...ofOlderServer, pods: [{ ...ofOlderServer.pods[0], blocker: undefined }] },
+  ],
   ["a part of it is no object", { ...ofOlderServer, pods: ["shop"] }],
 ])("negative control: an answer where %s is none", async (_, wrong) => {
   answer = wrong;
