@@ -5,13 +5,14 @@ import {
   drainPodLeftStates,
   drainPodStates,
   drainStates,
+  type DrainPodState,
 } from "@cloudpods/shared/drain-lifecycle";
 import { timestamp, uuid } from "../http/fields.ts";
 import { plannedMoveView } from "../moves/move-views.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Drain } from "./drain.ts";
-import { mayPass, readHeldRooms } from "./read-drain-facts.ts";
+import { countWaiting, readHeldRooms } from "./read-drain-facts.ts";
 
 const podView = z.object({
   podId: uuid,
@@ -94,7 +95,6 @@ export const drainPlanView = z
 type PodRow = Omit<z.input<typeof podView>, "blocker" | "archiveAgeSeconds"> & {
   readonly blockerCode: string | null;
   readonly blockerMessage: string | null;
-  readonly canWait: boolean | null;
 };
 
 /** Each pod of a drain with the work on it, as it is now. */
@@ -103,7 +103,7 @@ export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Pro
     SELECT d.pod_id AS "podId", p.name, p.vmid, p.tenant_id AS "tenantId", d.state, t.name AS target,
       CASE WHEN t.id IS NOT NULL THEN m.strategy END AS strategy, m.task_id AS "taskId", k.step,
       CASE WHEN d.state = ANY(${drainPodLeftStates}) THEN 100 WHEN d.state = 'moving' THEN coalesce(k.percent, 0) ELSE 0 END AS percent,
-      d.expected_downtime_ms AS "expectedDowntimeMs", away.ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt", ${mayPass(drain)} AS "canWait",
+      d.expected_downtime_ms AS "expectedDowntimeMs", away.ms AS "downtimeMs", d.archive_made_at AS "archiveMadeAt",
       -- Whoever has no place yet because of other work waits for that; nothing has to write it down.
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'POD_BUSY' ELSE d.blocker_code END AS "blockerCode",
       CASE WHEN d.state = 'pending' AND busy.type IS NOT NULL THEN 'Other work on the pod is not finished: ' || busy.type || '.' ELSE d.blocker_message END AS "blockerMessage"
@@ -119,7 +119,7 @@ export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Pro
           a.purpose IN ('drain', 'evacuate') AND a.from_node_id = r.node_id AND a.created_at <= coalesce(r.finished_at, now())
           OR a.purpose = 'return' AND a.to_node_id = r.node_id AND a.created_at <= coalesce(r.returned_at, now()))) away ON true
     WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);
-  const pods = rows.map(({ blockerCode, blockerMessage, canWait: _, ...pod }) => ({
+  const pods = rows.map(({ blockerCode, blockerMessage, ...pod }) => ({
     ...pod,
     archiveAgeSeconds:
       pod.archiveMadeAt === null
@@ -133,7 +133,7 @@ export async function describeDrain(tx: Queryable, drain: Drain, now: Date): Pro
   return {
     ...drain,
     percent: percentOf(drain, pods),
-    waitsFor: await waitsFor(tx, drain, rows),
+    waitsFor: await waitsFor(tx, drain, pods),
     counts,
     downtimeMs:
       away.length === 0 ? null : { p50: quantile(away, 0.5), p95: quantile(away, 0.95), max: away.at(-1) ?? 0 },
@@ -156,12 +156,13 @@ const namedMax = 5;
 
 async function waitsFor(
   tx: Queryable,
-  { kind, nodeId, node, finishedAt }: Drain,
-  pods: readonly Pick<PodRow, "state" | "canWait">[],
+  drain: Drain,
+  pods: readonly { readonly state: DrainPodState }[],
 ): Promise<string | null> {
+  const { kind, nodeId, node, finishedAt } = drain;
   if (finishedAt !== null) return null;
-  const placeless = pods.filter(({ state, canWait }) => state === "blocked" && canWait === true).length;
-  if (placeless > 0 && pods.every(({ state }) => drainPodIsSettled[state]))
+  const placeless = pods.every(({ state }) => drainPodIsSettled[state]) ? await countWaiting(tx, drain) : 0;
+  if (placeless > 0)
     return `${placeless} ${placeless === 1 ? "pod has" : "pods have"} no place at present; it is looked for again every minute until time is up.`;
   if (kind !== "drain") return null;
   const [held, [status]] = await Promise.all([

@@ -30,8 +30,16 @@ interface PodRow {
 const lookAgainSeconds = 60;
 
 /** Whether what a pod `d` of a drain is blocked by may pass, by its last move `m`: it had a place before, or its host is gone. Null: nothing is in its way. */
-export function mayPass({ kind }: Pick<Drain, "kind">): Sql {
+function mayPass({ kind }: Pick<Drain, "kind">): Sql {
   return sql`(d.blocker_code IN ('NO_CAPACITY', 'NO_HOST') AND (m.id IS NOT NULL OR ${kind === "evacuation"}))`;
+}
+
+/** The pods of a drain for which a place is looked for again. */
+export async function countWaiting(tx: Queryable, drain: Pick<Drain, "id" | "kind">): Promise<number> {
+  const [waiting] = await tx.query<{ pods: number }>(sql`
+    SELECT count(*)::integer AS pods FROM node_drain_pods d LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
+    WHERE d.drain_id = ${drain.id} AND d.state = 'blocked' AND ${mayPass(drain)}`);
+  return waiting?.pods ?? 0;
 }
 
 /** Takes pods of the host into its drain that are not in it yet, e.g. orders that the cordon came too late for. */
