@@ -91,6 +91,9 @@ function happen(world: World, chances: Chances, random: () => number): void {
   }
 }
 
+/** Evenly between 0 and 1; `fc.double` gives bits by chance, which is nearly always nearly nothing. */
+const share = fc.integer({ min: 0, max: 1_000 }).map((thousandths) => thousandths / 1_000);
+
 const worlds = fc.record({
   pods: fc.array(fc.record({ isBusy: fc.boolean(), canRestore: fc.boolean() }), { maxLength: 8 }),
   kind: fc.constantFrom("drain" as const, "evacuation" as const),
@@ -101,11 +104,11 @@ const worlds = fc.record({
   deadlineAt: fc.integer({ min: 5, max: 60 }),
   backAt: fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined }),
   chances: fc.record({
-    place: fc.double({ min: 0, max: 1, noNaN: true }),
-    success: fc.double({ min: 0, max: 1, noNaN: true }),
-    cordon: fc.double({ min: 0, max: 0.5, noNaN: true }),
+    place: share,
+    success: share,
+    cordon: share.map((half) => half / 2),
   }),
-  seed: fc.infiniteStream(fc.double({ min: 0, max: 1, noNaN: true })),
+  seed: fc.infiniteStream(share),
 });
 
 test("whatever happens a drain ends, never moves too many at once, and never one without a good place", () => {

@@ -177,8 +177,11 @@ function judgePlan(facts: DrainFacts, isLate: boolean): DrainAction[] | undefine
     ({ state, move }) => state === "blocked" || (isLate && state === "left" && move === undefined),
   );
   if (without.length > 0) {
-    const claimed = facts.pods.filter(({ state }) => state === "claimed");
-    if (claimed.length > 0) return claimed.map(({ podId }) => ({ kind: "release", podId, state: "left", why: notAll }));
+    const left = facts.pods.flatMap(({ podId, state }): DrainAction[] => {
+      if (state === "claimed") return [{ kind: "release", podId, state: "left", why: notAll }];
+      return state === "pending" ? [{ kind: "settle", podId, state: "left", why: notAll }] : [];
+    });
+    if (left.length > 0) return left;
     if (isLate) return undefined;
     const outcome = `Nothing was moved: ${count(without.length, "pod has", "pods have")} no place elsewhere${reasonsOf(without)}.`;
     return [{ kind: "advance", event: "gave-up", outcome }];
