@@ -29,6 +29,11 @@ export function noWay(named?: { readonly node: string; readonly isItsOwn: boolea
   return { code: "NO_WAY", message: whyNoWay(named) };
 }
 
+/** Why nothing leads anywhere where it was not tried yet. */
+export function noOtherWay(): Blocker {
+  return { code: "NO_WAY", message: "No host is left for it: on each that it can get to its move has failed." };
+}
+
 function whyNoWay(named: Parameters<typeof noWay>[0]): string {
   if (named === undefined)
     return "No other host is in the same Proxmox cluster or sees a storage for backups that this one sees too.";

@@ -39,6 +39,12 @@ test("a move is refused to where the pod is, to where nothing leads, where there
   await expect(bench.move(crowded, b)).rejects.toMatchObject({ code: "POD_BUSY" });
   bench.hosts.away.clear();
   expect((await bench.end(task)).state).toBe("succeeded");
+  // Where it has failed is a way, but none any more.
+  const all = await bench.db.system.query<{ id: string }>(sql`SELECT id FROM nodes`);
+  const order = { purpose: "drain", reason: "test", requestedBy: "test", except: all.map(({ id }) => id) } as const;
+  const again = bench.inSystem(async (tx) => reserveMove(tx, bench.fleet, await lockPodById(tx, crowded.id), order));
+  const failed = "No host is left for it: on each that it can get to its move has failed.";
+  await expect(again).rejects.toMatchObject({ code: "NO_WAY", message: failed });
 });
 
 test("a target that is missed for a moment is waited for, and the pod runs on meanwhile; one that stays so is none", async () => {

@@ -10,7 +10,7 @@ import { NoCapacityError } from "../scheduling/no-capacity.ts";
 import { placePod, type Placement } from "../scheduling/place-pod.ts";
 import { lockMove, type Move, type MovePurpose, type MoveStrategy } from "./move.ts";
 import { moveRequest } from "./move-request.ts";
-import { noWay } from "./no-place.ts";
+import { noOtherWay, noWay } from "./no-place.ts";
 import type { Blocker } from "./plan-moves.ts";
 import { archiveStorageFor, blockedByVolumes, readReach, readSourceDisks, strategyFor } from "./reach.ts";
 
@@ -66,7 +66,10 @@ export async function reserveMove(tx: Queryable, fleet: FleetView, pod: Pod, ord
       full = error;
     }
   }
-  throw full ?? refusedFor(blockedByVolumes(disk, wanted) ?? (await noWayTo(tx, pod, targetNodeId)));
+  if (full !== undefined) throw full;
+  const hasFailedThere = reached.some((one) => except.includes(one.nodeId) && strategyFor(disk, one) !== undefined);
+  const why = wanted.length === 0 && hasFailedThere ? noOtherWay() : await noWayTo(tx, pod, targetNodeId);
+  throw refusedFor(blockedByVolumes(disk, wanted) ?? why);
 }
 
 /** Whether the pod shall run, as far as anybody but its host decides. */
