@@ -18,7 +18,7 @@ const policyView = z
     keepDaily: z.number().int().openapi({ description: "The newest of each of so many days (UTC)." }),
     keepWeekly: z.number().int().openapi({ description: "The newest of each of so many weeks (UTC, from Monday)." }),
     source: z.enum(["plan", "tenant"]).openapi({ description: "`plan`: the rules change with the plan." }),
-    nextAt: timestamp.nullable().openapi({ description: "Null: the schedule is off." }),
+    nextAt: timestamp.nullable().openapi({ description: "Null: the schedule is off, or the pod is not made yet." }),
     lastSuccessAt: timestamp.nullable().openapi({ description: "Of any backup that is there and can be read." }),
     version: z.number().int(),
   })
