@@ -30,6 +30,19 @@ export interface Rescue {
   readonly blocker?: Blocker;
 }
 
+/** What is said of a pod that nothing is left of. */
+export const noBackup: Blocker = {
+  code: "NO_BACKUP",
+  message: "There is no backup that another host sees, and its disk went with its host.",
+};
+
+/** Of pods that will not come back, whatever else happens; a pod that failed before has nothing to come back to. */
+export const hopelessCodes: readonly string[] = [noBackup.code, "POD_FAILED"];
+
+export function isHopeless({ code }: Blocker): boolean {
+  return hopelessCodes.includes(code);
+}
+
 /** Archives of a pod: its backups that are good, and what its moves have left. */
 const archivesOf = (pod: Pod): Sql => sql`
     (

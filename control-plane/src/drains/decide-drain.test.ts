@@ -22,6 +22,7 @@ const podWith = (podId: string, changes: Partial<PodWorld> = {}): PodWorld => ({
   reason: undefined,
   canWait: false,
   isDue: false,
+  isHopeless: false,
   ...changes,
 });
 
@@ -30,6 +31,7 @@ const drainOf = (pods: PodWorld[], changes: Partial<World> = {}): World => ({
   state: "planning",
   onNoCapacity: "fail",
   onDeadline: "leave",
+  onNoBackup: "keep",
   maxParallel: 2,
   deadlineMs: 1_000,
   isCancelled: false,
@@ -66,7 +68,16 @@ function carryOut(world: World, actions: readonly DrainAction[], chances: Chance
     } else if (action.kind === "start") {
       if (world.kind === "drain") expect([pod.state, pod.target]).toEqual(["claimed", "good"]);
       expect([world.isCancelled, world.isHostBack]).toEqual([false, false]);
-      Object.assign(pod, { state: "moving", move: "moving", isWaiting: random() < 0.5 });
+      const isHopeless = world.kind === "evacuation" && random() > chances.place;
+      Object.assign(
+        pod,
+        isHopeless ? { state: "blocked", isHopeless } : { state: "moving", move: "moving", isWaiting: random() < 0.5 },
+      );
+    } else if (action.kind === "give-up") {
+      expect([pod.state, pod.isHopeless, pod.isBusy, pod.isGone]).toEqual(["blocked", true, false, false]);
+      expect([world.onNoBackup, world.isCancelled, world.isHostBack]).toEqual(["mark-lost", false, false]);
+      expect(world.pods.filter(({ state: one }) => one === "moving" || one === "pending")).toEqual([]);
+      Object.assign(pod, { state: "lost", isHopeless: false });
     } else if (action.kind === "abort") {
       expect([pod.state, pod.isWaiting || (world.isHostBack && pod.canBeRecalled)]).toEqual(["moving", true]);
       Object.assign(pod, { move: "undone", isWaiting: false, wasAborted: true });
@@ -99,6 +110,7 @@ const worlds = fc.record({
   kind: fc.constantFrom("drain" as const, "evacuation" as const),
   onNoCapacity: fc.constantFrom("fail" as const, "partial" as const),
   onDeadline: fc.constantFrom("leave" as const, "stop-and-restore" as const),
+  onNoBackup: fc.constantFrom("keep" as const, "mark-lost" as const),
   maxParallel: fc.integer({ min: 1, max: 4 }),
   cancelAt: fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined }),
   deadlineAt: fc.integer({ min: 5, max: 60 }),

@@ -40,6 +40,8 @@ export interface DrainPodFacts {
   readonly canWait: boolean;
   /** And it is time to look again. */
   readonly isDue: boolean;
+  /** Blocked, because nothing is left that it could be brought back from. */
+  readonly isHopeless: boolean;
 }
 
 /** What a decision about a drain rests on. */
@@ -48,6 +50,7 @@ export interface DrainFacts {
   readonly state: "planning" | "moving";
   readonly onNoCapacity: "fail" | "partial";
   readonly onDeadline: "leave" | "stop-and-restore";
+  readonly onNoBackup: "keep" | "mark-lost";
   readonly maxParallel: number;
   readonly deadlineMs: number;
   readonly isCancelled: boolean;
@@ -71,6 +74,8 @@ export type DrainAction =
   | { readonly kind: "start"; readonly podId: string; readonly byArchive: boolean }
   /** End a move that waits and has done nothing to the pod yet, or whose pod stays its host's. */
   | { readonly kind: "abort"; readonly podId: string }
+  /** Mark a pod as lost. */
+  | { readonly kind: "give-up"; readonly podId: string }
   /** The drain itself goes on or ends. */
   | { readonly kind: "advance"; readonly event: DrainEvent; readonly outcome: string };
 
@@ -113,7 +118,18 @@ export function decideDrain(facts: DrainFacts, nowMs: number): DrainAction[] {
   }
   const started = startNext(facts, ready, isLate);
   if (started.length > 0) return started;
+  const hopeless = facts.pods.filter(({ isHopeless, isGone }) => isHopeless && !isGone);
+  if (facts.onNoBackup === "mark-lost" && hopeless.length > 0) return giveUp(hopeless, facts);
   return waiting.length > 0 ? [] : end(facts, isLate);
+}
+
+/**
+ * After everything that can be brought back: until then a member of the host's cluster may say that the host is there, and
+ * its pods with it.
+ */
+function giveUp(hopeless: readonly DrainPodFacts[], facts: DrainFacts): DrainAction[] {
+  if (facts.pods.some(({ state }) => state === "pending" || state === "moving")) return [];
+  return hopeless.filter(({ isBusy }) => !isBusy).map(({ podId }) => ({ kind: "give-up", podId }));
 }
 
 /** A host that has no room, or is away for a moment, is none for ever: until time is up it is asked again. */

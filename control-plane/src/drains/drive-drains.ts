@@ -11,7 +11,7 @@ import { answerForLostHost } from "./answer-for-lost-host.ts";
 import { orNote } from "./or-note.ts";
 import { abortFromDrain, claimForDrain, releaseFromDrain, settleDrainPod, startFromDrain } from "./place-drain-pod.ts";
 import { readDrainFacts } from "./read-drain-facts.ts";
-import { rescuePod } from "./rescue-pod.ts";
+import { giveUpPod, rescuePod } from "./rescue-pod.ts";
 import { returnPods } from "./return-pods.ts";
 import { cordonOfDrain } from "./start-drain.ts";
 
@@ -96,6 +96,9 @@ async function apply(
       return drain.kind === "evacuation"
         ? await rescuePod(tx, fleet, drain, action.podId)
         : await startFromDrain(tx, drain, action.podId, action.byArchive);
+    case "give-up":
+      await giveUpPod(tx, drain, action.podId);
+      return undefined;
     case "advance": {
       const state = await advanceDrain(tx, drain, action.event, action.outcome);
       if (state !== "moving") await endDrain(tx, drain, state, action.outcome);

@@ -82,6 +82,25 @@ test("a member that its cluster sees keeps its pods also where a host outside co
   });
 });
 
+test("no pod is called lost of a member that its cluster sees, once anybody was asked", async () => {
+  const [silent, member] = await bench.nodes(2, { cluster: true });
+  if (silent === undefined || member === undefined) throw new Error("no host");
+  const [bare, saved] = [await bench.podOn(silent), await bench.podOn(silent)];
+  await backUp(bench, saved, silent, 60);
+  await vanish(bench, silent, false);
+  bench.hosts.script = ({ op }) => (op?.$case === "inspect" ? memberOnline : undefined);
+  const where = `/api/nodes/${silent.name}/evacuate`;
+  await drains.call("POST", where, { ...order, onNoBackup: "mark-lost" });
+  expect(await drains.driveToEnd(silent)).toMatchObject({ state: "incomplete", counts: { failed: 2 } });
+  for (const { id } of [bare, saved])
+    expect(await bench.podNow(id)).toMatchObject({ nodeId: silent.id, status: "active" });
+  // It is fenced now.
+  bench.hosts.script = () => undefined;
+  await vanish(bench, silent);
+  await drains.call("POST", where, { ...order, onNoBackup: "mark-lost" });
+  expect(await drains.driveToEnd(silent)).toMatchObject({ state: "drained", counts: { lost: 1, moved: 1 } });
+});
+
 test("a member that is there again right after that is no success: the pod is said to have failed", async () => {
   const { silent, other, pod } = await cluster();
   await vanish(bench, silent);

@@ -11,7 +11,7 @@ import { selectPods, type Pod } from "../pods/pod.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { rankNodes } from "../scheduling/rank-nodes.ts";
 import { keptVerdict, verdictOf } from "../scheduling/verdict.ts";
-import { chooseRescue, type Rescue } from "./choose-rescue.ts";
+import { chooseRescue, noBackup, type Rescue } from "./choose-rescue.ts";
 import { membersFirst, rescueRequest } from "./rescue-pod.ts";
 
 /** What would be done about the pods of a host. */
@@ -63,7 +63,7 @@ export async function planEvacuation(
     const nothing = { ...identity, target: null, strategy: null, expectedDowntimeMs: null, expectedDurationMs: null };
     if (rescue === undefined) {
       const blocker = isMovable
-        ? { code: "NO_BACKUP", message: "There is no backup that another host sees, and its disk went with its host." }
+        ? noBackup
         : { code: `POD_${pod.status.toUpperCase()}`, message: `The pod is ${pod.status}.` };
       moves.push({ ...nothing, blocker });
       continue;

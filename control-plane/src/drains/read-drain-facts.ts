@@ -5,6 +5,7 @@ import { isRecallable, isUntouched } from "../moves/untouched-move.ts";
 import { wasHeardSinceGivenUp } from "../nodes/host-silence.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql, type Sql } from "../platform/sql.ts";
+import { hopelessCodes } from "./choose-rescue.ts";
 import type { DrainFacts, DrainPodFacts } from "./decide-drain.ts";
 import type { Drain } from "./drain.ts";
 
@@ -24,6 +25,7 @@ interface PodRow {
   readonly reason: string | null;
   readonly canWait: boolean | null;
   readonly isDue: boolean;
+  readonly isHopeless: boolean;
 }
 
 /** After so long a place is looked for again that was not there. */
@@ -64,6 +66,7 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
   await enlistPods(tx, drain);
   const pods = await tx.query<PodRow>(sql`
     SELECT d.pod_id AS "podId", d.state, d.blocker_code AS reason, ${mayPass(drain)} AS "canWait",
+      d.state = 'blocked' AND coalesce(d.blocker_code = ANY(${[...hopelessCodes]}), false) AS "isHopeless",
       d.updated_at <= now() - ${lookAgainSeconds} * interval '1 s' AS "isDue", cardinality(d.failed_targets) AS "failedTargets", m.state AS move, m.error_code IS NOT NULL AS "hasMoveFailed",
       p.status IN ('provisioning', 'deleting') OR EXISTS (
         SELECT FROM cloud_pod_provisioning_tasks t WHERE t.pod_id = p.id AND t.state NOT IN ('succeeded', 'failed', 'cancelled')) AS "isBusy",
@@ -76,12 +79,13 @@ export async function readDrainFacts(tx: Queryable, drain: Drain): Promise<Drain
     FROM node_drain_pods d JOIN cloud_pods p ON p.id = d.pod_id LEFT JOIN cloud_pod_moves m ON m.id = d.move_id
       LEFT JOIN nodes n ON n.id = m.to_node_id LEFT JOIN node_status s ON s.node_id = n.id
     WHERE d.drain_id = ${drain.id} ORDER BY p.memory_mb DESC, p.disk_gb DESC, p.id`);
-  const { kind, onNoCapacity, onDeadline, maxParallel, deadlineAt, cancelRequestedAt } = drain;
+  const { kind, onNoCapacity, onDeadline, onNoBackup, maxParallel, deadlineAt, cancelRequestedAt } = drain;
   return {
     kind,
     state: drain.state === "planning" ? "planning" : "moving",
     onNoCapacity,
     onDeadline,
+    onNoBackup,
     maxParallel,
     deadlineMs: deadlineAt.getTime(),
     isCancelled: cancelRequestedAt !== null,

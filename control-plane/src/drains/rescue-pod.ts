@@ -12,7 +12,7 @@ import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError } from "../scheduling/no-capacity.ts";
 import { placePod, type Placement } from "../scheduling/place-pod.ts";
 import type { PlacementRequest } from "../scheduling/placement-request.ts";
-import { chooseRescue, type Rescue, type RescueHost } from "./choose-rescue.ts";
+import { chooseRescue, isHopeless, noBackup, type Rescue, type RescueHost } from "./choose-rescue.ts";
 import { changeDrainPod, type Drain } from "./drain.ts";
 import { markLost } from "./mark-lost.ts";
 import { afterFailure, blockerFrom } from "./place-drain-pod.ts";
@@ -20,8 +20,7 @@ import { isHostBack } from "./read-drain-facts.ts";
 
 /**
  * Begins to bring a pod back elsewhere: a place is claimed and the task queued. The pod stays its old host's until the
- * switch, so a host that returns before that keeps it. Without anything to bring it back from it is kept as it is or
- * marked lost, as was asked; never for what is merely out of reach at this moment.
+ * switch, so a host that returns before that keeps it. Without anything to bring it back from it is kept as it is.
  * @returns the task; undefined when there is none
  */
 export async function rescuePod(
@@ -31,24 +30,10 @@ export async function rescuePod(
   podId: string,
 ): Promise<{ taskId: string; nodeId: string } | undefined> {
   const pod = await lockPodById(tx, podId);
-  if (pod.nodeId !== drain.nodeId || (await isBusy(tx, podId)) || (await isHostBack(tx, drain))) return undefined;
-  const seen = await seenByItsCluster(tx, drain);
-  if (seen !== undefined) {
-    await changeDrainPod(tx, drain.id, podId, { state: "failed", blocker: seen });
-    return undefined;
-  }
-  const blocker = blockerOf(pod, true, undefined);
-  const rescue = blocker === undefined ? await chooseRescue(tx, pod) : undefined;
-  if (rescue === undefined) {
-    const reason = blocker ?? (await damagedJustNow(tx, drain, podId)) ?? noBackup;
-    if (drain.onNoBackup === "mark-lost" && reason.code !== backupDamaged) {
-      await markLost(tx, pod, drain);
-      await changeDrainPod(tx, drain.id, podId, { state: "lost", blocker: reason });
-    } else await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: reason });
-    return undefined;
-  }
-  if (rescue.blocker !== undefined) {
-    await changeDrainPod(tx, drain.id, podId, { state: "blocked", blocker: rescue.blocker });
+  if (!(await mayDecide(tx, drain, pod))) return undefined;
+  const rescue = await findRescue(tx, drain, pod);
+  if ("state" in rescue) {
+    await changeDrainPod(tx, drain.id, podId, rescue);
     return undefined;
   }
   try {
@@ -86,6 +71,42 @@ export async function rescuePod(
     });
     return undefined;
   }
+}
+
+/**
+ * Marks a pod as lost that nothing is left of, as was asked: never for what is merely out of reach at this moment, nor once a
+ * member of the host's cluster has said that the host is there.
+ */
+export async function giveUpPod(tx: Transaction, drain: Drain, podId: string): Promise<void> {
+  const pod = await lockPodById(tx, podId);
+  if (!(await mayDecide(tx, drain, pod))) return;
+  const rescue = await findRescue(tx, drain, pod);
+  if (!("state" in rescue)) {
+    await changeDrainPod(tx, drain.id, podId, { state: "pending", blocker: null });
+    return;
+  }
+  const isLost = isHopeless(rescue.blocker);
+  if (isLost) await markLost(tx, pod, drain);
+  await changeDrainPod(tx, drain.id, podId, isLost ? { state: "lost", blocker: rescue.blocker } : rescue);
+}
+
+async function mayDecide(tx: Transaction, drain: Drain, pod: Pod): Promise<boolean> {
+  return pod.nodeId === drain.nodeId && !(await isBusy(tx, pod.id)) && !(await isHostBack(tx, drain));
+}
+
+/** What the pod can be brought back from, or what has become of it in the drain when there is nothing. */
+async function findRescue(
+  tx: Transaction,
+  drain: Drain,
+  pod: Pod,
+): Promise<Rescue | { readonly state: "blocked" | "failed"; readonly blocker: Blocker }> {
+  const seen = await seenByItsCluster(tx, drain);
+  if (seen !== undefined) return { state: "failed", blocker: seen };
+  const blocker = blockerOf(pod, true, undefined);
+  const rescue = blocker === undefined ? await chooseRescue(tx, pod) : undefined;
+  if (rescue !== undefined)
+    return rescue.blocker === undefined ? rescue : { state: "blocked", blocker: rescue.blocker };
+  return { state: "blocked", blocker: blocker ?? (await damagedJustNow(tx, drain, pod.id)) ?? noBackup };
 }
 
 /**
@@ -143,8 +164,6 @@ async function untried(tx: Transaction, drain: Drain, podId: string, hosts: read
   return others.length > 0 ? others : hosts;
 }
 
-const backupDamaged = "BACKUP_DAMAGED";
-
 /** It may be a storage that is empty for a moment, seen by one host: that a pod is lost for it people decide, by evacuating again. */
 async function damagedJustNow(tx: Transaction, drain: Drain, podId: string): Promise<Blocker | undefined> {
   const damaged = await tx.query(sql`
@@ -152,13 +171,8 @@ async function damagedJustNow(tx: Transaction, drain: Drain, podId: string): Pro
   if (damaged.length === 0) return undefined;
   const message =
     "Its last backups were found to be gone or unreadable during this evacuation. Look at them before another one.";
-  return { code: backupDamaged, message };
+  return { code: "BACKUP_DAMAGED", message };
 }
-
-const noBackup = {
-  code: "NO_BACKUP",
-  message: "There is no backup that another host sees, and its disk went with its host.",
-};
 
 /** What the pod needs of a host that brings it back. A disk that is still there needs no room. */
 export function rescueRequest(pod: Pod, { hosts, archive }: Rescue): PlacementRequest {

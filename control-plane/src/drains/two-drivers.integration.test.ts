@@ -61,7 +61,10 @@ test("does not give back what another drain of the host has claimed since", asyn
   expect(await drains.driveToEnd(from)).toMatchObject({ state: "drained", counts: { moved: 1 } });
 });
 
-test("declares no pod lost whose evacuation was cancelled since", async () => {
+test.each([
+  ["is looked at", 3, { left: 1 }],
+  ["is given up", 5, { blocked: 1 }],
+] as const)("declares no pod lost whose evacuation was cancelled before it %s", async (_, later, counts) => {
   const [dead] = two(await bench.nodes(2));
   const pod = await bench.podOn(dead);
   await vanish(bench, dead);
@@ -69,9 +72,9 @@ test("declares no pod lost whose evacuation was cancelled since", async () => {
   const order = { reason: "the host burnt", confirmFenced: true, onNoBackup: "mark-lost" };
   expect((await drains.call("POST", `${where}/evacuate`, order)).status).toBe(202);
   // What its host is still asked for is answered first, and the moving begins by a decision of its own.
-  await driveStandingStill(beforeTheFirstDeed + 3, async () => {
+  await driveStandingStill(beforeTheFirstDeed + later, async () => {
     await drains.call("DELETE", `${where}/drain`);
-    expect(await drains.driveToEnd(dead)).toMatchObject({ state: "cancelled" });
+    expect(await drains.driveToEnd(dead)).toMatchObject({ state: "cancelled", counts });
   });
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, status: "active" });
 });
