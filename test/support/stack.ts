@@ -124,7 +124,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         }
         const left = await processesAbout(directory);
         if (left.length > 0) throw new Error(`left behind: ${JSON.stringify(left)}`);
-        if (!process.env["KEEPIT"]) await rm(directory, { recursive: true, force: true });
+        await rm(directory, { recursive: true, force: true });
         return found;
       },
     };
