@@ -65,7 +65,7 @@ async function openDrainBench(bench: MoveWorkbench): Promise<DrainBench & { read
   return {
     call,
     drive,
-    async driveToEnd(node, deadlineMs = 40_000) {
+    async driveToEnd(node, deadlineMs = 90_000) {
       let seen: Record<string, unknown> = {};
       await expect
         .poll(

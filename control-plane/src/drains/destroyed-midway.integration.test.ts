@@ -23,7 +23,7 @@ async function hasBegun(node: BenchNode, op: string): Promise<string> {
         await drains.drive();
         return (id = (await bench.db.system.query<{ id: string }>(open))[0]?.id);
       },
-      { timeout: 20_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toBeDefined();
   return id ?? "";
@@ -55,7 +55,7 @@ async function expectNothingLeft(
         };
         return { ...left, archives: bench.hosts.archives.size, moves };
       },
-      { timeout: 20_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toEqual({
       ...besides,

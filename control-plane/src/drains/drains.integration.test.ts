@@ -162,7 +162,7 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   // The archive of the first is being made, the second waits for its turn with its pod running, the third has not begun.
   const asked = sql`SELECT id FROM node_commands WHERE node_id = ${from.id} AND op = 'backup' AND state = 'pending' ORDER BY id`;
   const commands = () => bench.db.system.query<{ id: string }>(asked);
-  await expect.poll(async () => (await commands()).length, { timeout: 10_000 }).toBe(2);
+  await expect.poll(async () => (await commands()).length, { timeout: 60_000 }).toBe(2);
   const [first] = await commands();
   const tell = (state: string) =>
     bench.db.system.execute(sql`UPDATE node_commands SET state = ${state} WHERE id = ${first?.id}`);
@@ -178,7 +178,7 @@ test("a cancelled drain begins nothing more, ends what it began, and keeps no pl
   await tell("pending");
   bench.hosts.away.clear();
   // Until its host has taken it up it would be one that waits.
-  await expect.poll(async () => (await commands()).map(({ id }) => id), { timeout: 10_000 }).not.toContain(first?.id);
+  await expect.poll(async () => (await commands()).map(({ id }) => id), { timeout: 60_000 }).not.toContain(first?.id);
   const end = await drains.driveToEnd(from);
   expect(end).toMatchObject({ state: "cancelled", counts: { moved: 1, left: 2 } });
   expect(await cordonOf(from)).toEqual([ownCordon.reason, ownCordon.until]);
@@ -290,7 +290,7 @@ test("a pod whose move fails on one host goes to another, and comes home when th
         await drains.drive();
         return (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json["returnedAt"] !== null;
       },
-      { timeout: 20_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toBe(true);
   expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: from.id });

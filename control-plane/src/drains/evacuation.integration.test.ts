@@ -39,7 +39,7 @@ test("is refused for a host that may live, and without the word that it is cut o
   const { asked } = await bench.db.system.transaction(async (tx) => {
     await lockHost(tx, node ?? noHost());
     const asking = drains.call("POST", where, order);
-    await expect.poll(() => bench.db.system.query(waiting), { timeout: 10_000 }).not.toEqual([]);
+    await expect.poll(() => bench.db.system.query(waiting), { timeout: 60_000 }).not.toEqual([]);
     expect(await drains.call("POST", `${where}?dryRun=true`, order), "it waits for nobody").toMatchObject({
       status: 200,
     });
@@ -137,7 +137,7 @@ test("brings pods back from their newest backups, shows how old those are, and k
         await clearLeftCopies(doors(), 0);
         return (await bench.books(pod.id)).claims.map(({ nodeId }) => nodeId);
       },
-      { timeout: 10_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toEqual([to.id]);
   expect(bench.hosts.copies(pod.vmid).here).toEqual([to.id]);
@@ -172,7 +172,7 @@ describe("a host that comes back", () => {
     await beingRestored(dead, to, pod);
     await comeBack(bench, dead);
     bench.hosts.away.delete(to.id);
-    await expect.poll(async () => await moveState(pod), { timeout: 10_000 }).toBe("undone");
+    await expect.poll(async () => await moveState(pod), { timeout: 60_000 }).toBe("undone");
     expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, generation: 1n });
     expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [dead.id], running: [dead.id] });
     expect((await bench.books(pod.id)).claims).toHaveLength(1);
@@ -189,7 +189,7 @@ describe("a host that comes back", () => {
     );
     await vanish(bench, dead, false);
     bench.hosts.away.delete(to.id);
-    await expect.poll(async () => await moveState(pod), { timeout: 10_000 }).toBe("undone");
+    await expect.poll(async () => await moveState(pod), { timeout: 60_000 }).toBe("undone");
     expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [dead.id], running: [dead.id] });
     expect(await bench.podNow(pod.id)).toMatchObject({ nodeId: dead.id, generation: 1n });
   });
@@ -211,7 +211,7 @@ describe("a host that comes back", () => {
           await drains.drive();
           return [reads, ...(await openCommands(to)).map(({ op }) => op)];
         },
-        { timeout: 20_000, interval: 20 },
+        { timeout: 60_000, interval: 20 },
       )
       .toEqual([2, "restore"]);
     await comeBack(bench, dead);
@@ -259,7 +259,7 @@ async function beingRestored(dead: BenchNode, to: BenchNode, pod: Pod): Promise<
 
 async function begun(node: BenchNode, op: string): Promise<void> {
   await expect
-    .poll(async () => (await openCommands(node)).map((open) => open.op), { timeout: 10_000, interval: 20 })
+    .poll(async () => (await openCommands(node)).map((open) => open.op), { timeout: 60_000, interval: 20 })
     .toEqual([op]);
 }
 

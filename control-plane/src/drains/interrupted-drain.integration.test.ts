@@ -26,7 +26,7 @@ describe("a host that dies in the middle of a drain", () => {
           await drains.drive();
           return await bench.db.system.query(rows);
         },
-        { timeout: 20_000, interval: 20 },
+        { timeout: 60_000, interval: 20 },
       )
       .toEqual([{ step }]);
   }
@@ -79,7 +79,7 @@ describe("a host that dies in the middle of a drain", () => {
           expect(await clearLeftArchives(doors(), 0)).toEqual({ asked: [], removed: 0, givenUp: 0 });
           return (await openCommands(to)).map(({ op }) => op);
         },
-        { timeout: 20_000, interval: 20 },
+        { timeout: 60_000, interval: 20 },
       )
       .toEqual(["restore"]);
     bench.hosts.script = () => undefined;
@@ -95,7 +95,7 @@ describe("a host that dies in the middle of a drain", () => {
           await clearLeftArchives(doors(), 0);
           return bench.hosts.archives.size;
         },
-        { timeout: 20_000, interval: 20 },
+        { timeout: 60_000, interval: 20 },
       )
       .toBe(archives - 1);
   });
@@ -175,7 +175,7 @@ test("a pod whose host does not give it up runs there again, also where there is
     await drains.drive();
     return (await bench.db.system.query(ends))[0];
   };
-  await expect.poll(ended, { timeout: 20_000, interval: 20 }).toMatchObject({ errorCode: "UNKNOWN_ERROR" });
+  await expect.poll(ended, { timeout: 60_000, interval: 20 }).toMatchObject({ errorCode: "UNKNOWN_ERROR" });
   expect(bench.hosts.at(from.id, pod.vmid)).toMatchObject({ written: 1, power: Power.POWER_RUNNING });
 });
 

@@ -30,7 +30,7 @@ test("a host is not drained as long as a copy of a pod that has left may be on i
     await drains.drive();
     return (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json;
   };
-  await expect.poll(async () => (await seen())["counts"], { timeout: 20_000 }).toEqual({ moved: 1 });
+  await expect.poll(async () => (await seen())["counts"], { timeout: 60_000 }).toEqual({ moved: 1 });
   expect(await seen()).toMatchObject({
     state: "moving",
     finishedAt: null,
@@ -46,7 +46,7 @@ test("a host is not drained as long as a copy of a pod that has left may be on i
         await clearLeftCopies({ db: bench.db.system, log: pino({ level: "silent" }) });
         return (await bench.books(pod.id)).claims.length;
       },
-      { timeout: 10_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toBe(1);
   expect(await drains.driveToEnd(from)).toMatchObject({
@@ -118,7 +118,7 @@ test("a drain says of how many pods a place is looked for again, not of those th
     await drains.drive();
     return (await drains.call("GET", where)).json["counts"];
   };
-  await expect.poll(counts, { timeout: 20_000, interval: 20 }).toEqual({ blocked: 2 });
+  await expect.poll(counts, { timeout: 60_000, interval: 20 }).toEqual({ blocked: 2 });
   expect((await drains.call("GET", where)).json).toMatchObject({
     state: "moving",
     waitsFor: "1 pod has no place at present; it is looked for again every minute until time is up.",
@@ -144,6 +144,6 @@ test("a pod that comes home to a host that was evacuated leaves no room held the
   expect(await held(), "for a time of grace").toEqual([home.id, to.id].toSorted());
   const back = { target: home.name, reason: "home" };
   expect((await drains.call("POST", `/api/cloud-pods/admin/${pod.vmid}/migrate`, back)).status).toBe(202);
-  await expect.poll(held, { timeout: 20_000, interval: 20 }).toEqual([home.id]);
+  await expect.poll(held, { timeout: 60_000, interval: 20 }).toEqual([home.id]);
   expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [home.id], running: [home.id] });
 });

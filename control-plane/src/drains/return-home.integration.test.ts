@@ -35,7 +35,7 @@ async function isReturned(node: BenchNode): Promise<void> {
         await drains.drive();
         return (await shown(node))["returnedAt"];
       },
-      { timeout: 20_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .not.toBeNull();
 }
@@ -51,7 +51,7 @@ describe("a pod that cannot come home", () => {
         : undefined;
     await drains.call("POST", `/api/nodes/${from.name}/uncordon`, {});
     await expect
-      .poll(() => afterPass(from), { timeout: 20_000, interval: 20 })
+      .poll(() => afterPass(from), { timeout: 60_000, interval: 20 })
       .toMatchObject({
         counts: { moved: 1 },
         returnedAt: null,
@@ -87,7 +87,7 @@ describe("a pod that cannot come home", () => {
           await later(sql`updated_at = updated_at - interval '1 day'`);
           return (await afterPass(from))["returnedAt"];
         },
-        { timeout: 20_000, interval: 20 },
+        { timeout: 60_000, interval: 20 },
       )
       .not.toBeNull();
     expect(await shown(from)).toMatchObject({

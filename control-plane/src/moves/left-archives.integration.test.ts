@@ -46,7 +46,7 @@ async function later({ id }: Pod, minutes: number): Promise<void> {
 
 async function answered({ id }: Pod): Promise<void> {
   const open = () => bench.db.system.query(sql`SELECT FROM node_commands WHERE pod_id = ${id} AND finished_at IS NULL`);
-  await expect.poll(async () => (await open()).length, { timeout: 10_000, interval: 10 }).toBe(0);
+  await expect.poll(async () => (await open()).length, { timeout: 60_000, interval: 10 }).toBe(0);
 }
 
 async function isNoted({ id }: Pod): Promise<boolean> {

@@ -72,7 +72,7 @@ describe("between hosts that only share a storage for backups", () => {
     bench.hosts.away.add(from.id);
     const task = await bench.move(pod, to);
     const waiting = sql`SELECT op FROM node_commands WHERE pod_id = ${pod.id} AND node_id = ${from.id} AND finished_at IS NULL`;
-    await expect.poll(() => bench.db.system.query(waiting), { timeout: 10_000 }).toEqual([{ op: "backup" }]);
+    await expect.poll(() => bench.db.system.query(waiting), { timeout: 60_000 }).toEqual([{ op: "backup" }]);
     expect(bench.hosts.copies(pod.vmid).running).toEqual([from.id]);
     await bench.db.system.execute(
       sql`UPDATE cloud_pod_moves SET begun_at = begun_at - interval '1 hour' WHERE pod_id = ${pod.id}`,
@@ -88,10 +88,10 @@ describe("between hosts that only share a storage for backups", () => {
     bench.hosts.away.add(from.id);
     const task = await bench.move(pod, to);
     const waiting = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'backup' AND finished_at IS NULL`;
-    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(1);
+    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 60_000 }).toBe(1);
     await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${to.id}`);
     await bench.db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE id = ${task}`);
-    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(0);
+    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 60_000 }).toBe(0);
     bench.hosts.away.clear();
     expect(await bench.end(task)).toEqual({ state: "failed", errorCode: "TARGET_CORDONED" });
     expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
@@ -108,7 +108,7 @@ describe("between hosts that only share a storage for backups", () => {
     };
     const task = await bench.move(pod, to);
     const waiting = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = ${op} AND finished_at IS NULL`;
-    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 10_000 }).toBe(1);
+    await expect.poll(async () => (await bench.db.system.query(waiting)).length, { timeout: 60_000 }).toBe(1);
     expect(bench.hosts.copies(pod.vmid).running).toEqual([]);
     await bench.db.system.execute(
       sql`UPDATE node_status SET state = 'offline', session_connected = false, state_since = now() - interval '3 minutes' WHERE node_id = ${to.id}`,
@@ -249,7 +249,7 @@ describe("inside a cluster", () => {
     bench.hosts.away.add(from.id);
     const task = await bench.move(pod, to);
     const asked = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'migrate'`;
-    await expect.poll(async () => (await bench.db.system.query(asked)).length, { timeout: 10_000 }).toBe(1);
+    await expect.poll(async () => (await bench.db.system.query(asked)).length, { timeout: 60_000 }).toBe(1);
     expect((await bench.books(pod.id)).stays).toEqual([
       { nodeId: from.id, open: true },
       { nodeId: to.id, open: true },
@@ -290,7 +290,7 @@ describe("inside a cluster", () => {
     bench.hosts.script = failing("migrate", from, { state: "failed", errorCode: "MEMBER_OFFLINE", retryable: true });
     const task = await bench.move(pod, to);
     const failed = sql`SELECT FROM node_commands WHERE pod_id = ${pod.id} AND op = 'migrate' AND state = 'failed'`;
-    await expect.poll(async () => (await bench.db.system.query(failed)).length, { timeout: 10_000 }).toBeGreaterThan(0);
+    await expect.poll(async () => (await bench.db.system.query(failed)).length, { timeout: 60_000 }).toBeGreaterThan(0);
     await bench.db.system.execute(sql`
       UPDATE node_status SET state = 'offline', session_connected = false, state_since = now() WHERE node_id = ${to.id}`);
     await bench.db.system.execute(sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE id = ${task}`);
@@ -345,7 +345,7 @@ describe("inside a cluster", () => {
       return { state: "failed", errorCode: "HOST_UNKNOWN", retryable: false, hadEffect: true };
     };
     expect(await bench.end(await bench.move(pod))).toEqual({ state: "failed", errorCode: "HOST_UNKNOWN" });
-    await expect.poll(async () => (await moveRow(pod.id))?.["state"], { timeout: 10_000 }).toBe("moved");
+    await expect.poll(async () => (await moveRow(pod.id))?.["state"], { timeout: 60_000 }).toBe("moved");
     await expectAt(to, pod, "running", 1);
   });
 });

@@ -167,7 +167,7 @@ test("an operator cancels a move until its pod is stopped for it, whoever asked 
   };
   const late = await begin();
   const stopped = sql`SELECT FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'moving' AND stopped_at IS NOT NULL`;
-  await expect.poll(async () => (await bench.db.system.query(stopped)).length, { timeout: 10_000 }).toBe(1);
+  await expect.poll(async () => (await bench.db.system.query(stopped)).length, { timeout: 60_000 }).toBe(1);
   expect(await call("POST", `${late}/cancel`)).toMatchObject({ status: 409, json: { error: "TASK_NOT_CANCELLABLE" } });
   bench.hosts.away.clear();
   expect((await bench.end(late.split("/").at(-1) ?? "")).state).toBe("succeeded");
@@ -203,7 +203,7 @@ describe("a copy that was left behind", () => {
           await clearLeftCopies(doors());
           return (await bench.books(pod.id)).claims.length;
         },
-        { timeout: 10_000, interval: 20 },
+        { timeout: 60_000, interval: 20 },
       )
       .toBe(1);
     expect(bench.hosts.copies(pod.vmid)).toEqual({ here: [to.id], running: [to.id] });

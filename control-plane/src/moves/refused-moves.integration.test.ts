@@ -64,7 +64,7 @@ test("a target that is missed for a moment is waited for, and the pod runs on me
       return asked;
     });
     const tried = sql`SELECT FROM cloud_pod_provisioning_tasks WHERE id = ${task.id} AND attempts > 0`;
-    await expect.poll(async () => (await bench.db.system.query(tried)).length, { timeout: 10_000 }).toBe(1);
+    await expect.poll(async () => (await bench.db.system.query(tried)).length, { timeout: 60_000 }).toBe(1);
     expect(bench.hosts.copies(pod.vmid).running).toEqual([from.id]);
     expect(bench.hosts.carriedOut).not.toContain(`backup@${from.name}`);
     return task.id;

@@ -25,7 +25,7 @@ async function asked(pod: Pod, op: string): Promise<string> {
   const open = sql`SELECT id FROM node_commands WHERE pod_id = ${pod.id} AND op = ${op} AND finished_at IS NULL`;
   let rows: { id: string }[] = [];
   await expect
-    .poll(async () => (rows = await bench.db.system.query<{ id: string }>(open)).length, { timeout: 10_000 })
+    .poll(async () => (rows = await bench.db.system.query<{ id: string }>(open)).length, { timeout: 60_000 })
     .toBe(1);
   return rows[0]?.id ?? "";
 }
@@ -88,7 +88,7 @@ describe.each(ways)("a move whose %s has not begun", (op, isCluster) => {
     await drains.drive();
     await bench.db.system.execute(sql`UPDATE node_commands SET state = 'pending' WHERE id = ${id}`);
     bench.hosts.away.clear();
-    await expect.poll(async () => (await bench.podNow(pod.id)).nodeId, { timeout: 10_000 }).toBe(to.id);
+    await expect.poll(async () => (await bench.podNow(pod.id)).nodeId, { timeout: 60_000 }).toBe(to.id);
     expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled", counts: { moved: 1 } });
   });
 
@@ -103,7 +103,7 @@ describe.each(ways)("a move whose %s has not begun", (op, isCluster) => {
       sql`UPDATE cloud_pod_provisioning_tasks SET run_after = now() WHERE pod_id = ${pod.id}`,
     );
     const undone = sql`SELECT FROM cloud_pod_moves WHERE pod_id = ${pod.id} AND state = 'undone'`;
-    await expect.poll(async () => (await bench.db.system.query(undone)).length, { timeout: 10_000 }).toBe(1);
+    await expect.poll(async () => (await bench.db.system.query(undone)).length, { timeout: 60_000 }).toBe(1);
     bench.hosts.away.clear();
     await drains.call("DELETE", `/api/nodes/${from.name}/drain`);
     expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled" });
@@ -121,9 +121,9 @@ describe.each(ways)("a move whose %s has not begun", (op, isCluster) => {
     };
     await drains.call("POST", `/api/nodes/${from.name}/drain`, order);
     await drains.drive();
-    await expect.poll(() => tries, { timeout: 20_000 }).toBe(3);
+    await expect.poll(() => tries, { timeout: 60_000 }).toBe(3);
     const pausing = sql`SELECT FROM cloud_pod_provisioning_tasks WHERE pod_id = ${pod.id} AND state = 'running' AND command_id IS NULL AND attempts = 3`;
-    await expect.poll(async () => (await bench.db.system.query(pausing)).length, { timeout: 10_000 }).toBe(1);
+    await expect.poll(async () => (await bench.db.system.query(pausing)).length, { timeout: 60_000 }).toBe(1);
     await drains.call("DELETE", `/api/nodes/${from.name}/drain`);
     expect(await drains.driveToEnd(from)).toMatchObject({ state: "cancelled", counts: { left: 1 } });
     expect(tries).toBe(3);

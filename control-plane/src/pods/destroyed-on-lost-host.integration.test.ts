@@ -23,7 +23,7 @@ test.each(["while its host is given up", "after it was lost with its host"])(
     await drains.driveToEnd(dead);
     if (isLost) await bench.destroy(await bench.podNow(pod.id));
     await expect
-      .poll(async () => (await bench.podNow(pod.id)).status, { timeout: 10_000, interval: 20 })
+      .poll(async () => (await bench.podNow(pod.id)).status, { timeout: 60_000, interval: 20 })
       .toBe("deleted");
     const places = async () => {
       const { claims, stays } = await bench.books(pod.id);
@@ -39,7 +39,7 @@ test.each(["while its host is given up", "after it was lost with its host"])(
       await clearLeftCopies(doors());
       return (await places()).claims;
     };
-    await expect.poll(cleared, { timeout: 10_000, interval: 20 }).toEqual([]);
+    await expect.poll(cleared, { timeout: 60_000, interval: 20 }).toEqual([]);
     expect(bench.hosts.copies(pod.vmid).here).toEqual([]);
   },
 );

@@ -73,7 +73,7 @@ test("a step that throws is a try like another, and the tries end", async () => 
     return await requeueTask(tx, failed, "reserve", 600_000);
   });
   await expect
-    .poll(async () => (await findTask(bench.db.system, task.id)).attempts, { timeout: 10_000, interval: 10 })
+    .poll(async () => (await findTask(bench.db.system, task.id)).attempts, { timeout: 60_000, interval: 10 })
     .toBeGreaterThan(0);
   // The backoff is not waited for: the next try is due now.
   await expect
@@ -84,7 +84,7 @@ test("a step that throws is a try like another, and the tries end", async () => 
         );
         return (await findTask(bench.db.system, task.id)).state;
       },
-      { timeout: 20_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toBe("failed");
   expect(await findTask(bench.db.system, task.id)).toMatchObject({ errorCode: "NO_CAPACITY" });
@@ -158,7 +158,7 @@ test("a pod that its host sees stopped is started again, and one on hold is not"
   expect(await reconcilePower(bench.db.system)).toBe(1);
   expect(await reconcilePower(bench.db.system)).toBe(0);
   await expect
-    .poll(async () => (await bench.podNow(pod.id)).observedPower, { timeout: 10_000, interval: 10 })
+    .poll(async () => (await bench.podNow(pod.id)).observedPower, { timeout: 60_000, interval: 10 })
     .toBe("running");
 
   await bench.db.system.execute(
@@ -187,7 +187,7 @@ test("a pod whose start has just failed is left alone also by who has seen it be
     );
   const late = standingStill(bench.db.system, 1, async () => {
     expect(await reconcilePower(bench.db.system)).toBe(1);
-    await expect.poll(starts, { timeout: 10_000, interval: 10 }).toEqual([{ state: "failed" }]);
+    await expect.poll(starts, { timeout: 60_000, interval: 10 }).toEqual([{ state: "failed" }]);
   });
   expect(await reconcilePower(late)).toBe(0);
   expect(await starts()).toHaveLength(1);

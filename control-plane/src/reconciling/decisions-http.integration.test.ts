@@ -44,7 +44,7 @@ async function found(node: BenchNode, kind: string, hosts: readonly BenchNode[] 
         seen = (await list(node)).find((one) => one.kind === kind);
         return seen !== undefined;
       },
-      { timeout: 15_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toBe(true);
   return seen ?? noHost();
@@ -138,7 +138,7 @@ describe("a copy that is all that is left of a pod", () => {
           await reconcileNodes({ db: bench.db.system, log, graceMs: 3_600_000, onCommand: () => {} });
           return [...(await list(from)), ...(await list(to))];
         },
-        { timeout: 15_000, interval: 20 },
+        { timeout: 60_000, interval: 20 },
       )
       .toEqual([]);
     expect(await decide(copy, "dismiss")).toMatchObject({ status: 409, json: { error: "FINDING_OVER" } });

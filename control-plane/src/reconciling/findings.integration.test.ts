@@ -78,7 +78,7 @@ async function tellUntil(isSo: () => Promise<boolean>): Promise<void> {
         await tellAndCompare();
         return await isSo();
       },
-      { timeout: 10_000, interval: 20 },
+      { timeout: 60_000, interval: 20 },
     )
     .toBe(true);
 }

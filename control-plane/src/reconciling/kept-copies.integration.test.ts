@@ -71,14 +71,14 @@ test("a copy that a move has left and that runs is stopped as soon as an invento
     await tell(from);
     return bench.hosts.at(from.id, pod.vmid)?.power === Power.POWER_STOPPED;
   };
-  await expect.poll(isStopped, { timeout: 10_000, interval: 20 }).toBe(true);
+  await expect.poll(isStopped, { timeout: 60_000, interval: 20 }).toBe(true);
   expect(await findings(pod)).toMatchObject([{ kind: "stale-copy", action: "stop" }]);
   const isOver = async (): Promise<unknown> => {
     await tell(from);
     return await findings(pod);
   };
   await expect
-    .poll(isOver, { timeout: 10_000, interval: 20 })
+    .poll(isOver, { timeout: 60_000, interval: 20 })
     .toMatchObject([{ state: "resolved", resolution: "gone" }]);
   expect(bench.hosts.copies(pod.vmid)).toEqual({ here: expect.arrayContaining([from.id, to.id]), running: [to.id] });
   expect((await bench.books(pod.id)).claims).toHaveLength(2);
