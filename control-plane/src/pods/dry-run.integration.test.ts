@@ -124,7 +124,8 @@ test("a pod with volumes that no pod has is destroyed only by who says so, and n
   const asked = await bench.ask(bench.customer, "DELETE", `/${other.id}`);
   expect(asked.status).toBe(202);
   // Something was added after the host had looked: it is no reason to ask again by itself.
-  await expect.poll(async () => (await bench.podNow(other.id)).lastErrorCode).toBe("MORE_THAN_A_POD");
+  const error = async () => (await bench.podNow(other.id)).lastErrorCode;
+  await expect.poll(error, { timeout: 60_000 }).toBe("MORE_THAN_A_POD");
   expect(await commandsOf(other.id)).toEqual([{ volumes: [] }]);
 });
 

@@ -139,7 +139,7 @@ test("an order that is cancelled leaves nothing", async () => {
       : undefined;
   const { pod, task } = await bench.order();
   await expect
-    .poll(async () => (await findTask(bench.db.system, task.id)).step, { timeout: 10_000, interval: 10 })
+    .poll(async () => (await findTask(bench.db.system, task.id)).step, { timeout: 60_000, interval: 10 })
     .toBe("start");
   await bench.inTenant((tx) => cancelTask(tx, task.tenantId, task.id));
   expect(await bench.end(task.id)).toEqual({ state: "cancelled", errorCode: "CANCELLED" });
@@ -199,12 +199,11 @@ test("destroying ends the bill with the request, and the place is free after the
   const pod = await bench.activePod();
   const asked = new Date();
   bench.script = (command) =>
-    command.op?.$case === "ensureAbsent" && Date.now() - asked.getTime() < 300
-      ? { state: "failed", errorCode: "LOCKED", retryable: true }
-      : undefined;
+    command.op?.$case === "ensureAbsent" ? { state: "failed", errorCode: "LOCKED", retryable: true } : undefined;
   const { task } = await bench.inTenant((tx) => destroyPodNow(tx, bench.who(), pod.id, asked));
   expect(await bench.used()).toEqual({ pods: 0, cores: 0, memoryMb: 0, diskGb: 0 });
   expect(await bench.claim(pod.id)).toBeDefined();
+  bench.script = () => undefined;
   expect(await bench.end(task.id)).toMatchObject({ state: "succeeded" });
   expect(await bench.claim(pod.id)).toBeUndefined();
   const [allocation] = await bench.db.system.query<{ until: Date }>(
@@ -228,9 +227,13 @@ test("a destroy during an order wins, and nothing is left", async () => {
 
 test("64 orders at once at one below the limit grant exactly one", async () => {
   bench.tenantId = (await aTenant(bench.db.system, { pods: 1 })).id;
-  const orders = Array.from({ length: 64 }, (_, index) =>
-    bench.order({ planCode: "STARTER", hostname: `race-${index}` }),
-  );
+  /** Who has waited for a connection until his patience was at an end, as on a machine that stands still, asks again. */
+  const order = (hostname: string): Promise<unknown> =>
+    bench.order({ planCode: "STARTER", hostname }).catch((error: unknown) => {
+      if (!String(error).includes("timeout exceeded when trying to connect")) throw error;
+      return order(hostname);
+    });
+  const orders = Array.from({ length: 64 }, (_, index) => order(`race-${index}`));
   const results = await Promise.allSettled(orders);
   const refusals = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
   expect(refusals).toHaveLength(63);
