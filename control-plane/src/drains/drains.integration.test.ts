@@ -217,6 +217,9 @@ test("a target that is away for a moment is none for ever: its place is looked f
   bench.hosts.away.add(from.id);
   await drains.call("POST", `/api/nodes/${from.name}/drain`, { ...order, maxParallel: 1 });
   await drains.drive();
+  // The first is to have set out: one that a worker takes up only now would wait for its target too.
+  const asked = sql`SELECT FROM node_commands WHERE node_id = ${from.id} AND op = 'backup'`;
+  await expect.poll(async () => (await bench.db.system.query(asked)).length, { timeout: 60_000 }).toBe(1);
   const shown = async () => (await drains.call("GET", `/api/nodes/${from.name}/drain`)).json;
   expect(await shown()).toMatchObject({ state: "moving", counts: { moving: 1, claimed: 1 } });
   const target = (state: string, since = sql`now()`) =>
