@@ -32,16 +32,14 @@ export async function spawnKilledWorker(
   const ignore = bell.onRing(() => void child.stdin.write("\n"));
   try {
     const hasEnded = (): boolean => child.exitCode !== null || child.signalCode !== null;
+    // Before it has said that it is past the last commit it may be at the boundary after it, and just about to die.
     await untilRung(
       `a worker's death at boundary ${nth}, or the end of its work`,
       system,
-      async () => hasEnded() || (await isDone()),
-      30_000,
+      async () => hasEnded() || (isPastTheEnd && (await isDone())),
     );
-    // Before it has said that it is past the last commit it may be at the boundary after it, and just about to die.
-    const patience = setTimeout(() => child.kill("SIGKILL"), isPastTheEnd ? 0 : 2_000);
+    child.kill("SIGKILL");
     await ended;
-    clearTimeout(patience);
   } finally {
     ignore();
     child.kill("SIGKILL");
