@@ -42,6 +42,9 @@ afterAll(async () => {
 type Victim = "source" | "target" | "control plane";
 const victims: readonly Victim[] = ["source", "target", "control plane"];
 
+/** Whoever looks may come too late for any step: so often a pod moves at most until somebody has died in a long one. */
+const movesMax = 5;
+
 /** Steps in which a host works, so that somebody can die in them for certain, and those that are over at once. */
 const ways = [
   {
@@ -105,16 +108,21 @@ test.each(ways)(
     for (let round = 0; round < rounds; round += 1)
       for (const [index, step] of [...long, ...short].entries()) {
         const victim = victims[(index + round) % victims.length] ?? "source";
-        const from = (await look(api, pod)).node ?? "";
-        const to = from === one ? other : one;
-        const wish = { target: to, reason: "chaos" };
-        const ask = () => stack.admin().request<Accepted>("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, wish);
-        const { task } = await untilPlaced(`the move to ${to}`, ask);
-        if (await comesTo(step, task.id)) met.push(step);
-        await kill(victim, from, to);
-        await succeeded(api, { pod, task });
-        await untilAlone(pod, to, `the ${victim} died at ${step}`);
-        expect(await pctByHand(stack.host(to), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
+        const isLong = long.some((each) => each === step);
+        for (let moves = isLong ? movesMax : 1; moves > 0; moves -= 1) {
+          const from = (await look(api, pod)).node ?? "";
+          const to = from === one ? other : one;
+          const wish = { target: to, reason: "chaos" };
+          const ask = () => stack.admin().request<Accepted>("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, wish);
+          const { task } = await untilPlaced(`the move to ${to}`, ask);
+          const isMet = await comesTo(step, task.id);
+          if (isMet) met.push(step);
+          await kill(victim, from, to);
+          await succeeded(api, { pod, task });
+          await untilAlone(pod, to, `the ${victim} died at ${step}`);
+          expect(await pctByHand(stack.host(to), "exec", String(pod.vmid), "--", "ls", "/")).toContain("kept");
+          if (isMet) break;
+        }
       }
     console.log(`died at: ${met.join(", ")}`);
     for (const step of long) expect(met).toContain(step);
