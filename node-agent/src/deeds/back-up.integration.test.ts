@@ -15,6 +15,7 @@ import type { Fixture } from "../../../test/support/container-fixture.ts";
 import { until } from "../../../test/support/until.ts";
 import type { ContainerFailure } from "../containers/container-failure.ts";
 import type { BackupOrder, DeedOptions } from "../containers/containers.ts";
+import { createOperationRunner } from "../pct/operation-runner.ts";
 
 let fixture: Fixture;
 /** Times at which what a container used was read because something was about to stop it. */
@@ -57,6 +58,12 @@ const isRunning = async (): Promise<boolean> =>
   (await fixture.host.containers()).some(({ vmid, running }) => vmid === VMID && running);
 const dumps = async (): Promise<number> =>
   (await fixture.host.invocations()).filter(({ argv }) => argv[0] === "vzdump").length - dumpsBefore;
+
+/** The process of a look of the agent with this word. */
+const pidOf = (word: string): number | undefined =>
+  createOperationRunner(fixture.operationsDir)
+    .recorded(0)
+    .find(({ argv }) => argv.includes(word))?.process?.pid;
 
 /** The host's list of tasks tells of a backup of many guests, whose worker is this very process. @returns ends it */
 function pretendBackup(): () => void {
@@ -257,7 +264,7 @@ describe("an archive", () => {
 
   it("that a container stands still for is read before others have been", async () => {
     const volumeId = await made();
-    fixture.host.setFaults([{ match: { program: "zstd" }, effect: { kind: "delay", ms: 2_500 }, times: 1 }]);
+    fixture.host.setFaults([{ match: { program: "zstd" }, effect: { kind: "delay", ms: 4_000 }, times: 1 }]);
     const ended: string[] = [];
     const read = async (name: string, atOnce: boolean) => {
       await fixture.containers.verifyBackup({ vmid: VMID, volumeId, atOnce }, bounds());
@@ -267,7 +274,12 @@ describe("an archive", () => {
     const before = await reads();
     const first = read("first", false);
     await until("the first is being read", async () => (await reads()) > before);
-    await Promise.all([first, read("waits", false), read("at once", true)]);
+    const pid = await until("its process", () => pidOf("--test"));
+    // However long the others take, it stands still for them.
+    process.kill(pid, "SIGSTOP");
+    const waits = read("waits", false);
+    await read("at once", true).finally(() => process.kill(pid, "SIGCONT"));
+    await Promise.all([first, waits]);
     expect(ended).toEqual(["at once", "first", "waits"]);
   });
 
