@@ -83,7 +83,7 @@ describe("a container's life", () => {
     expect(again.commandLines).toEqual([]);
     expect(await callCount()).toBe(before);
 
-    const address = await fixture.containers.awaitAddress(VMID, 5_000, AbortSignal.timeout(10_000));
+    const address = await fixture.containers.awaitAddress(VMID, 60_000, AbortSignal.timeout(60_000));
     expect(address).toMatch(/^10\./u);
     expect((await fixture.containers.observe(VMID))?.ip).toBe(address);
 

@@ -77,7 +77,7 @@ describe("heavy work", () => {
   it("never has more than three programs at a time, however many containers are wished", async () => {
     const volumeId = "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst";
     const source = { $case: "archive", value: { volumeId } } as const;
-    fixture.host.setFaults([{ match: { command: "create" }, effect: { kind: "delay", ms: 600 } }]);
+    fixture.host.setFaults([{ match: { command: "create" }, effect: { kind: "delay", ms: 1_500 } }]);
     const numbers = [1, 2, 3, 4, 5, 6];
     const wishes = numbers.map((number) =>
       wishFor({

@@ -6,6 +6,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { enrolByHand } from "../../../test/support/agent-process.ts";
 import { makeTestAuthority } from "../../../test/support/test-authority.ts";
 import { type TestEnrolment, startTestEnrolment } from "../../../test/support/test-enrolment.ts";
+import { until } from "../../../test/support/until.ts";
 import { certificateBelongsToKey, identityPaths, loadIdentity } from "./identity-files.ts";
 import { type HostFacts, joinControlPlane } from "./join.ts";
 import { renewCertificate } from "./renew.ts";
@@ -65,7 +66,7 @@ test("a process that dies before the answer leaves a key that the next one uses"
   writeFileSync(join(stateDir, "unrelated"), "");
   const failed = joinControlPlane(stateDir, nobody, token, host).catch((error: unknown) => error);
   // The request is on disk before it is sent.
-  await expect.poll(() => existsSync(identityPaths(stateDir).joinRequest)).toBe(true);
+  await until("the request", () => existsSync(identityPaths(stateDir).joinRequest));
   const key = readFileSync(identityPaths(stateDir).nextKey, "utf8");
   const identity = await joinControlPlane(stateDir, enrolment.url, token, host);
   expect(identity.keyPem).toBe(key);
