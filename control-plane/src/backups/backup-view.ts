@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { counter, timestamp, uuid } from "../http/fields.ts";
-import type { ToldCommand } from "../moves/ask-hosts.ts";
-import { commandView } from "../moves/move-views.ts";
+import type { ToldCommand } from "../nodes/ask-hosts.ts";
+import { commandView } from "../nodes/command-view.ts";
 import { backupModes, backupStates, type Backup } from "./backup.ts";
 import type { RestorePlan } from "./plan-restore.ts";
 

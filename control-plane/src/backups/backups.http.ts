@@ -4,7 +4,7 @@ import { dryRun, uuid } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
-import { askHosts } from "../moves/ask-hosts.ts";
+import { askHosts } from "../nodes/ask-hosts.ts";
 import { sql } from "../platform/sql.ts";
 import { readExtraVolumes } from "../pods/extra-volumes.ts";
 import { domain, hostname, labels, sshKey } from "../pods/hostnames.ts";

@@ -1,8 +1,8 @@
 import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { checkVersion } from "../http/version-check.ts";
-import { commandTo, type PlannedCommand } from "../moves/planned-commands.ts";
 import { isBusy } from "../moves/request-move.ts";
 import { shallRun } from "../moves/reserve-move.ts";
+import { commandTo, type PlannedCommand } from "../nodes/planned-command.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { ExtraVolumes } from "../pods/extra-volumes.ts";

@@ -1,10 +1,10 @@
-import type { PlannedCommand } from "../moves/planned-commands.ts";
 import { readPlannedCommands, type PlannedPod } from "../moves/read-planned-commands.ts";
 import { noPlace } from "../moves/no-place.ts";
 import { shallRun } from "../moves/reserve-move.ts";
 import { planMoves, withRoomTaken, type PlannedMove } from "../moves/plan-moves.ts";
 import { expectedCost, totalDurationMs } from "../moves/expected-downtime.ts";
 import { readHistory, readPodsToMove, readSurroundings } from "../moves/read-surroundings.ts";
+import type { PlannedCommand } from "../nodes/planned-command.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { selectPods, type Pod } from "../pods/pod.ts";

@@ -1,18 +1,8 @@
 import { z } from "@hono/zod-openapi";
 import { timestamp, uuid } from "../http/fields.ts";
-import type { ToldCommand } from "./ask-hosts.ts";
+import type { ToldCommand } from "../nodes/ask-hosts.ts";
+import { commandView } from "../nodes/command-view.ts";
 import type { PlannedMove } from "./plan-moves.ts";
-
-/** What a host would be told. */
-export const commandView = z.object({
-  node: z.string(),
-  command: z.string().openapi({ description: "Its name in the protocol." }),
-  lines: z.array(z.string()).readonly().nullable().openapi({
-    description:
-      "What the host would run, as the host itself says; null with a reason where that is not known. What is given only when it is really done is shown as <id> and <time>.",
-  }),
-  reason: z.string().nullable(),
-});
 
 /** What would be done about one pod. */
 export const plannedMoveView = z

@@ -1,10 +1,8 @@
-import { Command, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
+import { commandTo, made, type PlannedCommand } from "../nodes/planned-command.ts";
 import type { Pod } from "../pods/pod.ts";
 import { shutdownTimeoutSeconds, targetSpec } from "./forward-steps.ts";
 import type { MoveStrategy } from "./move.ts";
-
-/** What a command is given only when the move is made, and by what name it is shown instead. */
-const made = { id: "00000000-0000-0000-0000-000000000000", stamp: "2000_01_01-00_00_00" } as const;
 
 /** A host of a planned move. */
 export interface PlannedHost {
@@ -31,27 +29,7 @@ export interface PlannedWay {
   readonly runs: boolean;
 }
 
-/** One command that a host would be told. */
-export interface PlannedCommand {
-  readonly nodeId: string;
-  readonly node: string;
-  readonly command: Command;
-  /** False: what it would run is only known once the commands before it were carried out on another host. */
-  readonly canBeAsked: boolean;
-}
-
-type Operation = NonNullable<Command["op"]>;
-
-/** A command about a pod that a host would be told. */
-export function commandTo(
-  { nodeId, node }: Pick<PlannedHost, "nodeId" | "node">,
-  { id: podId, vmid, generation }: Pick<Pod, "id" | "vmid" | "generation">,
-  op: Operation,
-  canBeAsked = true,
-): PlannedCommand {
-  const command = Command.fromPartial({ commandId: made.id, podId, vmid, generation, op });
-  return { nodeId, node, command, canBeAsked };
-}
+type Operation = NonNullable<PlannedCommand["command"]["op"]>;
 
 /** What the hosts of a move would be told, in order. */
 export function plannedCommands(way: PlannedWay): PlannedCommand[] {
@@ -97,9 +75,4 @@ export function plannedCommands(way: PlannedWay): PlannedCommand[] {
 /** A name as vzdump would give it. */
 function archiveName(storage: string, vmid: number): string {
   return `${storage}:backup/vzdump-lxc-${vmid}-${made.stamp}.tar.zst`;
-}
-
-/** A command line without what only seems to be known. */
-export function withoutMadeUp(line: string): string {
-  return line.replaceAll(made.id, "<id>").replaceAll(made.stamp, "<time>");
 }

@@ -1,8 +1,9 @@
+import type { PlannedCommand } from "../nodes/planned-command.ts";
 import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { Pod } from "../pods/pod.ts";
 import type { PlannedMove } from "./plan-moves.ts";
-import { plannedCommands, type PlannedCommand, type PlannedHost } from "./planned-commands.ts";
+import { plannedCommands, type PlannedHost } from "./planned-commands.ts";
 import { readReach, type Reach } from "./reach.ts";
 
 /** A pod of a plan, and whether it would run afterwards. */

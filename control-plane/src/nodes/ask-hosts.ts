@@ -1,8 +1,8 @@
-import { askCommands, type PlanAnswer } from "../nodes/ask-node.ts";
-import { operationName } from "../nodes/send-command.ts";
 import type { Database } from "../platform/database.ts";
 import type { Hints } from "../platform/hints.ts";
-import { withoutMadeUp, type PlannedCommand } from "./planned-commands.ts";
+import { askCommands, type PlanAnswer } from "./ask-node.ts";
+import { withoutMadeUp, type PlannedCommand } from "./planned-command.ts";
+import { operationName } from "./send-command.ts";
 
 /** A planned command with what its host would run for it, or why that is not known. */
 export interface ToldCommand {
@@ -14,15 +14,15 @@ export interface ToldCommand {
 }
 
 /**
- * Asks all hosts of planned moves for their own command lines, each host once and all at a time. Outside of a
+ * Asks all hosts of plans for their own command lines, each host once and all at a time. Outside of a
  * transaction: a silent host must not hold a connection. `hints` undefined: none is asked.
  */
 export async function askHosts(
   { db, hints }: { readonly db: Database; readonly hints: Hints | undefined },
-  moves: readonly (readonly PlannedCommand[])[],
+  plans: readonly (readonly PlannedCommand[])[],
 ): Promise<ToldCommand[][]> {
   const asked = Map.groupBy(
-    moves.flat().filter(({ canBeAsked }) => canBeAsked && hints !== undefined),
+    plans.flat().filter(({ canBeAsked }) => canBeAsked && hints !== undefined),
     ({ nodeId }) => nodeId,
   );
   const answers = new Map<PlannedCommand, PlanAnswer>();
@@ -40,7 +40,7 @@ export async function askHosts(
       });
     }),
   );
-  return moves.map((commands) => commands.map((planned) => toldOf(planned, answers.get(planned))));
+  return plans.map((commands) => commands.map((planned) => toldOf(planned, answers.get(planned))));
 }
 
 function toldOf({ node, command, canBeAsked }: PlannedCommand, answer: PlanAnswer | undefined): ToldCommand {
