@@ -109,6 +109,9 @@ export function requireUsable(backup: Backup): asserts backup is UsableBackup {
   );
 }
 
+/** Whether something can be made from a backup `b`: what `requireUsable` asks of one that was read. */
+export const isUsable: Sql = sql`(b.state = 'available' AND b.damaged_at IS NULL AND b.delete_requested_at IS NULL)`;
+
 /** Whether something is being made from a backup `b`; only under the owner's login. */
 export const isInUse: Sql = sql`(
   EXISTS (SELECT FROM cloud_pod_provisioning_tasks u WHERE u.pod_id = b.pod_id AND u.type = 'restore'

@@ -10,7 +10,7 @@ import { findPod, type Pod } from "../pods/pod.ts";
 import type { Requester } from "../pods/request-work.ts";
 import { podBusy } from "../tasks/create-task.ts";
 import { lookWish } from "./archive-steps.ts";
-import { findBackup, type UsableBackup } from "./backup.ts";
+import { findBackup, isUsable, type UsableBackup } from "./backup.ts";
 import { requireNothingBesides, requireRestorable } from "./require-restorable.ts";
 import { restoreWish } from "./restore-wish.ts";
 
@@ -63,7 +63,7 @@ function commandsOf(pod: Pod, { volumeId }: UsableBackup, runs: boolean): Planne
 
 async function countNewer(tx: Queryable, { id, podId, startedAt }: UsableBackup): Promise<number> {
   const [counted] = await tx.query<{ newer: number }>(sql`
-    SELECT count(*)::integer AS newer FROM cloud_pod_backups
-    WHERE pod_id = ${podId} AND id <> ${id} AND started_at >= ${startedAt} AND state = 'available' AND damaged_at IS NULL AND delete_requested_at IS NULL`);
+    SELECT count(*)::integer AS newer FROM cloud_pod_backups b
+    WHERE b.pod_id = ${podId} AND b.id <> ${id} AND b.started_at >= ${startedAt} AND ${isUsable}`);
   return counted?.newer ?? 0;
 }

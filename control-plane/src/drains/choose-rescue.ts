@@ -1,3 +1,4 @@
+import { isUsable } from "../backups/backup.ts";
 import { seesBackup } from "../backups/backup-storage.ts";
 import type { MoveStrategy } from "../moves/move.ts";
 import type { Blocker } from "../moves/plan-moves.ts";
@@ -46,8 +47,8 @@ export function isHopeless({ code }: Blocker): boolean {
 /** Archives of a pod: its backups that are good, and what its moves have left. */
 const archivesOf = (pod: Pod): Sql => sql`
     (
-      SELECT id AS backup_id, volume_id, storage, storage_id, started_at AS made_at FROM cloud_pod_backups
-      WHERE pod_id = ${pod.id} AND state = 'available' AND damaged_at IS NULL AND delete_requested_at IS NULL
+      SELECT b.id AS backup_id, b.volume_id, b.storage, b.storage_id, b.started_at AS made_at FROM cloud_pod_backups b
+      WHERE b.pod_id = ${pod.id} AND ${isUsable}
       UNION ALL
       SELECT NULL, m.archive_volume_id, m.archive_storage, s.id, m.archive_made_at FROM cloud_pod_moves m JOIN nodes f ON f.id = m.from_node_id
       JOIN storages s ON s.name = m.archive_storage AND (s.node_id = f.id OR s.cluster_id = f.cluster_id)
