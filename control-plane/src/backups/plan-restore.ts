@@ -7,6 +7,7 @@ import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import type { ExtraVolumes } from "../pods/extra-volumes.ts";
 import { findPod, type Pod } from "../pods/pod.ts";
+import { shutdownTimeoutSeconds } from "../pods/power-steps.ts";
 import type { Requester } from "../pods/request-work.ts";
 import { podBusy } from "../tasks/create-task.ts";
 import { lookWish } from "./archive-steps.ts";
@@ -51,11 +52,11 @@ function commandsOf(pod: Pod, { volumeId }: UsableBackup, runs: boolean): Planne
   const { nodeId, nodeName } = pod;
   if (nodeId === null) return [];
   const host = { nodeId, node: nodeName ?? "" };
-  const power = (wanted: Power, shutdownTimeoutSeconds: number) =>
-    commandTo(host, pod, { $case: "ensurePower", value: { power: wanted, shutdownTimeoutSeconds } });
+  const power = (wanted: Power, timeoutSeconds: number) =>
+    commandTo(host, pod, { $case: "ensurePower", value: { power: wanted, shutdownTimeoutSeconds: timeoutSeconds } });
   return [
     commandTo(host, pod, lookWish(volumeId).op),
-    ...(pod.containerMissingSince === null ? [power(Power.POWER_STOPPED, 60)] : []),
+    ...(pod.containerMissingSince === null ? [power(Power.POWER_STOPPED, shutdownTimeoutSeconds)] : []),
     commandTo(host, pod, restoreWish(pod, volumeId).op),
     ...(runs ? [power(Power.POWER_RUNNING, 0)] : []),
   ];

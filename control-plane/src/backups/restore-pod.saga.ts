@@ -5,7 +5,7 @@ import { sql } from "../platform/sql.ts";
 import { differences } from "../pods/container-spec.ts";
 import { observationOf, sendWish } from "../pods/command-steps.ts";
 import { lockPodById } from "../pods/pod.ts";
-import { startStep, stopStep } from "../pods/power-steps.ts";
+import { shutdownTimeoutSeconds, startStep, stopStep } from "../pods/power-steps.ts";
 import { systemActor } from "../security/actor.ts";
 import { recordAudit } from "../security/audit.ts";
 import { allowMoreTime, explainFailure } from "../tasks/change-task.ts";
@@ -130,7 +130,7 @@ const undoStep: Step = {
   async begin({ tx, task }) {
     const pod = await lockPodById(tx, task.podId);
     const power = (await shallRun(tx, pod)) ? Power.POWER_RUNNING : Power.POWER_STOPPED;
-    const value = { power, shutdownTimeoutSeconds: 60 };
+    const value = { power, shutdownTimeoutSeconds };
     const sent = await sendWish(tx, pod, task.id, { op: { $case: "ensurePower", value }, timeoutMs: 300_000 });
     return { kind: "wait", ...sent, message: "Looking what is left of the container" };
   },

@@ -5,7 +5,8 @@ import { commandStep } from "./command-steps.ts";
 
 /** A start after a crash may check the file system first, which took 45 s on real hosts. */
 const startTimeoutMs = 300_000;
-const shutdownTimeoutSeconds = 60;
+/** How long a guest may take to shut down before it is stopped. */
+export const shutdownTimeoutSeconds = 60;
 /** The guest's own time to shut down, the forced stop after it, and a margin. */
 const stopTimeoutMs = (shutdownTimeoutSeconds + 60) * 1_000;
 /** A reboot that comes hours late would be a fault of ours, not a service. */
