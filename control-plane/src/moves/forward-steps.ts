@@ -11,7 +11,7 @@ import { noteInstants, type Move } from "./move.ts";
 import { moveContext, moveStep, type MoveContext } from "./move-steps.ts";
 import { noteDowntime } from "./note-downtime.ts";
 import { beginStay } from "./switch-place.ts";
-import { placeFault, unsteadyTarget, watchPlace, watchTarget } from "./watch-target.ts";
+import { departureFault, watchPlace, watchTarget } from "./watch-target.ts";
 
 const minuteMs = 60_000;
 /** Disks of hundreds of GB over a slow network. */
@@ -38,7 +38,7 @@ export const checkStep: Step = {
     const { tx, pod, move } = await moveContext(context);
     if (pod.nodeId !== move.fromNodeId || pod.generation !== move.fromGeneration)
       return { kind: "fail", code: "MOVE_OUTDATED", message: "The pod is not where it was when the move was planned" };
-    const fault = (await placeFault(tx, pod, move)) ?? (await unsteadyTarget(tx, move));
+    const fault = await departureFault(tx, pod, move);
     return fault ?? { kind: "done", message: `Has a place on ${move.toNode}` };
   },
 };

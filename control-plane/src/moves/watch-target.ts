@@ -17,31 +17,45 @@ const shakenSeconds = 60;
 export const targetSteadiness: Sql = sql`(
   CASE WHEN s.state = 'online' THEN 'good' WHEN s.state = 'degraded' AND s.state_since > now() - ${shakenSeconds} * interval '1 s' THEN 'shaken' ELSE 'bad' END)`;
 
-/** Whether a pod can set out for its target; one that is shaken is waited for, and nothing is done to the pod meanwhile. */
-export async function unsteadyTarget(
-  tx: Queryable,
-  move: Move,
-): Promise<Extract<StepOutcome, { kind: "fail" | "retry" }> | undefined> {
-  const [target] = await tx.query<{ state: string; steadiness: "good" | "shaken" | "bad" }>(
-    sql`SELECT s.state, ${targetSteadiness} AS steadiness FROM node_status s WHERE s.node_id = ${move.toNodeId}`,
-  );
-  if (target?.steadiness === "good") return undefined;
-  const kind = target?.steadiness === "shaken" ? "retry" : "fail";
-  return { kind, code: "TARGET_NOT_ONLINE", message: `${move.toNode} is ${target?.state ?? "removed"}` };
+/** A target with what is claimed for the pod there. */
+interface Target {
+  readonly schedulable: boolean;
+  readonly state: string;
+  readonly steadiness: "good" | "shaken" | "bad";
+  readonly hasQuorum: boolean;
+  readonly fits: boolean;
 }
 
-/** Why the claimed place cannot be taken; undefined: it can, as far as is known of a host that may be degraded. */
-export async function placeFault(
+type Failure = Extract<StepOutcome, { kind: "fail" }>;
+
+/**
+ * Why a pod cannot set out for its target; undefined: it can. A target that is shaken is waited for, and nothing is done
+ * to the pod meanwhile.
+ */
+export async function departureFault(
   tx: Queryable,
   pod: Pod,
   move: Move,
-): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
-  const [target] = await tx.query<{ schedulable: boolean; state: string; hasQuorum: boolean; fits: boolean }>(sql`
-    SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state, s.quorate IS NOT FALSE AS "hasQuorum",
+): Promise<Failure | Extract<StepOutcome, { kind: "retry" }> | undefined> {
+  const target = await readTarget(tx, pod, move);
+  const fault = faultOf(target, move);
+  if (fault !== undefined || target === undefined || target.steadiness === "good") return fault;
+  const kind = target.steadiness === "shaken" ? "retry" : "fail";
+  return { kind, code: "TARGET_NOT_ONLINE", message: `${move.toNode} is ${target.state}` };
+}
+
+async function readTarget(tx: Queryable, pod: Pod, move: Move): Promise<Target | undefined> {
+  const [target] = await tx.query<Target>(sql`
+    SELECT n.schedulable AND n.removed_at IS NULL AS schedulable, s.state, ${targetSteadiness} AS steadiness, s.quorate IS NOT FALSE AS "hasQuorum",
       k.cpu = ${pod.cores} AND k.memory_mb = ${pod.memoryMb} AND (k.disk_gb = ${pod.diskGb} OR k.disk_gb = 0 AND EXISTS (
         SELECT FROM node_claims o WHERE o.pod_id = k.pod_id AND o.generation = ${move.fromGeneration} AND o.storage_id = k.storage_id)) AS fits
     FROM node_claims k JOIN nodes n ON n.id = k.node_id JOIN node_status s ON s.node_id = n.id
     WHERE k.pod_id = ${pod.id} AND k.generation = ${move.toGeneration}`);
+  return target;
+}
+
+/** Why the claimed place cannot be taken; undefined: it can, as far as is known of a host that may be degraded. */
+function faultOf(target: Target | undefined, move: Move): Failure | undefined {
   const fault = (code: string, message: string) => ({ kind: "fail", code, message }) as const;
   if (target === undefined) return fault("CLAIM_LOST", "The place is not claimed any more");
   if (!target.schedulable) return fault("TARGET_CORDONED", `${move.toNode} is cordoned`);
@@ -57,7 +71,7 @@ export async function watchPlace(
   { tx, pod, move }: MoveContext,
   { state }: OpenCommand,
 ): ReturnType<NonNullable<Step["watch"]>> {
-  return state === "running" ? undefined : await placeFault(tx, pod, move);
+  return state === "running" ? undefined : faultOf(await readTarget(tx, pod, move), move);
 }
 
 /** A target that is gone is not waited for as long as nothing of the pod can run there: the pod goes on where it was. */
@@ -67,11 +81,7 @@ export async function watchTarget({ tx, move }: MoveContext): ReturnType<NonNull
 }
 
 /** Why nothing more is to be tried with the target: it is offline, and has been for so long. Undefined: it is not. */
-export async function goneTarget(
-  tx: Queryable,
-  move: Move,
-  forSeconds: number,
-): Promise<Extract<StepOutcome, { kind: "fail" }> | undefined> {
+export async function goneTarget(tx: Queryable, move: Move, forSeconds: number): Promise<Failure | undefined> {
   const gone = await tx.query(sql`
     SELECT FROM node_status WHERE node_id = ${move.toNodeId} AND state IN ('offline', 'lost', 'removed')
       AND state_since <= now() - ${forSeconds} * interval '1 s'`);
