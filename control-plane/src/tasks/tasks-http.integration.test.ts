@@ -8,12 +8,7 @@ import { findTask } from "./change-task.ts";
 const bench = new PodsOverHttp();
 
 test("what the system did by itself is not the customer's to try again, but an operator's", async () => {
-  const pod = await bench.running();
-  bench.script = ({ op }) =>
-    op?.$case === "ensurePower" ? { state: "failed", errorCode: "STOP_FAILED", retryable: false } : undefined;
-  const stop = await bench.ask(bench.customer, "POST", `/${pod.id}/stop`);
-  const id = String(stop.headers.get("location")).split("/").at(-1) ?? "";
-  expect((await bench.end(id)).state).toBe("failed");
+  const id = await failedStop();
   const before = (await findTask(bench.db.system, id)).requestedBy;
   const retry = (who: Person): Promise<Sent> =>
     send(bench.app, "POST", `/api/tasks/${id}/retry`, { headers: who.headers });
@@ -64,12 +59,7 @@ test("the story of a finished task ends, also for who has heard its end and when
 });
 
 test("the story of a task that was tried again goes on to its end", async () => {
-  const pod = await bench.running();
-  bench.script = ({ op }) =>
-    op?.$case === "ensurePower" ? { state: "failed", errorCode: "STOP_FAILED", retryable: false } : undefined;
-  const stop = await bench.ask(bench.customer, "POST", `/${pod.id}/stop`);
-  const id = String(stop.headers.get("location")).split("/").at(-1) ?? "";
-  expect((await bench.end(id)).state).toBe("failed");
+  const id = await failedStop();
   // negative control: it was over
   expect((await story(id)).at(-1)).toContain('"state":"failed"');
   bench.script = () => undefined;
@@ -77,6 +67,17 @@ test("the story of a task that was tried again goes on to its end", async () => 
   expect((await bench.end(id)).state).toBe("succeeded");
   expect((await story(id)).at(-1)).toContain('"state":"succeeded"');
 });
+
+/** The id of a customer's task that has failed, and would again. */
+async function failedStop(): Promise<string> {
+  const pod = await bench.running();
+  bench.script = ({ op }) =>
+    op?.$case === "ensurePower" ? { state: "failed", errorCode: "STOP_FAILED", retryable: false } : undefined;
+  const stop = await bench.ask(bench.customer, "POST", `/${pod.id}/stop`);
+  const id = String(stop.headers.get("location")).split("/").at(-1) ?? "";
+  expect((await bench.end(id)).state).toBe("failed");
+  return id;
+}
 
 /** The lines of a task's stream, once that has ended. */
 async function story(id: string, lastEventId?: string): Promise<string[]> {
