@@ -84,7 +84,7 @@ export const queuedTask = task.extend({
   command: z.object({ op: z.string(), state: z.string(), node: z.string() }).nullable(),
 });
 
-export const dryRun = z.object({
+const ordered = {
   quota: z.object({ allowed: z.boolean(), message: z.string().optional() }).nullable(),
   placement: z
     .object({
@@ -93,10 +93,14 @@ export const dryRun = z.object({
       reasons: z.array(z.object({ filter: z.string(), nodes: z.number() })),
     })
     .nullable(),
+  price: z.object({ amount: z.string(), currency: z.string(), per: z.string() }).nullable(),
+};
+
+export const dryRun = z.object({
+  ...ordered,
   commands: z.array(z.string()).nullable(),
   commandsReason: z.string().nullable(),
   dnsRecords: z.array(z.unknown()),
-  price: z.object({ amount: z.string(), currency: z.string(), per: z.string() }).nullable(),
 });
 
 /** What hosts would be told. */
@@ -114,6 +118,16 @@ export const restorePlan = z.object({
   vmid: z.number(),
   backup: z.object({ id: z.string(), madeAt: timestamp, ageSeconds: z.number() }),
   newerBackups: z.number(),
+  newPod: z
+    .object({
+      hostname: z.string(),
+      planCode: z.string().nullable(),
+      cores: z.number(),
+      memoryMb: z.number(),
+      diskGb: z.number(),
+      ...ordered,
+    })
+    .nullable(),
   runs: z.boolean(),
   commands: toldCommands,
 });

@@ -14,6 +14,7 @@ import { UsageError } from "../errors.ts";
 import { finishWork, nameOf } from "../finish-work.ts";
 import { listAll } from "../open-cli.ts";
 import { describeRemoval, renderBackups, renderRestorePlan } from "../views/backup-views.ts";
+import { requirePossible } from "../views/dry-run-view.ts";
 import { addBackupPolicyCommands } from "./backup-policy-commands.ts";
 
 const backupId = idOf("backup", "backups ls POD");
@@ -83,24 +84,24 @@ function addRestore(pods: Command): void {
     .argument("<backup>", "id, see: cloudpods backups ls", backupId)
     .option("--as-new <hostname>", "make a new pod of it and leave the other alone")
     .option("--plan <code>", "with --as-new; by default as the pod was")
-    .option("--dry-run", "tell what would happen and change nothing; of a restore in place")
+    .option("--dry-run", "tell what would happen and change nothing")
     .option("-y, --yes", "do not ask", false)
     .action(async (reference: string, id: string, options: RestoreOptions) => {
       const { asNew, plan } = options;
       // Whoever names a plan means a new pod; without its name the pod itself would be overwritten.
       if (plan !== undefined && asNew === undefined)
         throw new UsageError("--plan is for a new pod: name it by --as-new.");
-      if (asNew !== undefined && options.dryRun === true)
-        throw new UsageError("--dry-run tells of a restore in place: leave --as-new out.");
       await withCli(options, async (cli) => {
         const pod = (await cli.api.call("showPod", { pod: reference })).body;
+        const body = asNew === undefined ? {} : { asNewPod: true, hostname: asNew, planCode: plan };
         if (options.dryRun === true) {
-          cli.show(await cli.api.call("previewRestore", { pod: pod.id, id, body: {} }), renderRestorePlan);
+          const preview = await cli.api.call("previewRestore", { pod: pod.id, id, body });
+          cli.show(preview, renderRestorePlan);
+          if (preview.body.newPod !== null) requirePossible(preview.body.newPod);
           return;
         }
         if (asNew === undefined)
           await confirm(`This puts ${nameOf(pod)} back to a backup; newer data is lost`, pod.hostname, options.yes);
-        const body = asNew === undefined ? {} : { asNewPod: true, hostname: asNew, planCode: plan };
         await finishWork(cli, await cli.api.call("restoreBackup", { pod: pod.id, id, body }), options);
       });
     });

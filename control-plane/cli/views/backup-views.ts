@@ -1,6 +1,7 @@
 import type { AnswerOf } from "../api/endpoints.ts";
-import { countOf, formatAge, formatBytes, formatDuration } from "../terminal/format.ts";
+import { countOf, formatAge, formatBytes, formatDuration, formatMb } from "../terminal/format.ts";
 import { renderFields, renderTable, type Column } from "../terminal/table.ts";
+import { orderLines } from "./dry-run-view.ts";
 import { nameOf, toldLines } from "./move-views.ts";
 
 type Backup = AnswerOf<"listBackups">["data"][number];
@@ -30,9 +31,10 @@ export function describeRemoval({ id, state }: Pick<Backup, "id" | "state">): st
     : `${id}: it is ${state}, and nothing is left of it`;
 }
 
-/** What a restore in place would do, in words. */
+/** What a restore would do, in words. */
 export function renderRestorePlan(plan: AnswerOf<"previewRestore">): string {
-  const { backup, newerBackups: newer, runs, commands } = plan;
+  const { backup, newerBackups: newer, newPod, runs, commands } = plan;
+  if (newPod !== null) return renderNewPod(plan, newPod);
   const stays =
     newer === 0 ? "there is no newer backup" : `${countOf(newer, "newer backup")} ${newer === 1 ? "stays" : "stay"}`;
   return [
@@ -41,6 +43,23 @@ export function renderRestorePlan(plan: AnswerOf<"previewRestore">): string {
     `Its size, plan and address stay as they are, and it would ${runs ? "run" : "be stopped"} afterwards.`,
     "Its host would be told:",
     ...toldLines(commands),
+    "Nothing was changed.",
+  ].join("\n");
+}
+
+function renderNewPod(
+  plan: AnswerOf<"previewRestore">,
+  newPod: NonNullable<AnswerOf<"previewRestore">["newPod"]>,
+): string {
+  const { backup, newerBackups: newer, commands } = plan;
+  const { hostname, planCode, cores, memoryMb, diskGb } = newPod;
+  const size = `${countOf(cores, "core")}, ${formatMb(memoryMb)}, ${diskGb} GB`;
+  const since = newer === 0 ? "" : `; there ${newer === 1 ? "is" : "are"} ${countOf(newer, "newer backup")}`;
+  return [
+    `${hostname} would be made of the backup of ${nameOf(plan)} of ${backup.madeAt}, ${formatDuration(backup.ageSeconds * 1_000)} old${since}.`,
+    `Size:  ${planCode === null ? size : `${planCode} (${size})`}`,
+    ...orderLines(newPod),
+    ...(commands.length === 0 ? [] : ["Its host would be told:", ...toldLines(commands)]),
     "Nothing was changed.",
   ].join("\n");
 }

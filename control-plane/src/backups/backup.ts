@@ -109,6 +109,15 @@ export function requireUsable(backup: Backup): asserts backup is UsableBackup {
   );
 }
 
+/** An archive does not fit on a smaller disk. @throws DomainError `DISK_TOO_SMALL` */
+export function requireRoom({ spec }: Pick<Backup, "spec">, diskGb: number): void {
+  if (spec.diskGb <= diskGb) return;
+  const detail = `The backup is of a disk of ${spec.diskGb} GB; ${diskGb} GB are too little for it.`;
+  throw new DomainError("invalid", "DISK_TOO_SMALL", detail, {
+    details: { backupDiskGb: spec.diskGb, diskGb },
+  });
+}
+
 /** Whether something can be made from a backup `b`: what `requireUsable` asks of one that was read. */
 export const isUsable: Sql = sql`(b.state = 'available' AND b.damaged_at IS NULL AND b.delete_requested_at IS NULL)`;
 

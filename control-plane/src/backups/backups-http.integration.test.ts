@@ -117,6 +117,9 @@ test("a pod is not restored over a snapshot that its host has told of; what cost
     SELECT ${backup}, p.tenant_id, p.id, p.node_id, s.id, s.name, 'manual', 'stop', 'available', s.name || ':backup/x', p.generation, p.vmid,
       json_build_object('diskGb', p.disk_gb), now()
     FROM cloud_pods p JOIN node_storages v ON v.node_id = p.node_id JOIN storages s ON s.id = v.storage_id WHERE p.id = ${pod.id} LIMIT 1`);
+  await bench.db.system.execute(
+    sql`UPDATE node_status SET capabilities = capabilities || ARRAY['restore'] WHERE node_id = ${nodeId}`,
+  );
   const restoreOver = async (...partsOfNoPod: string[]) => {
     const containers = [ContainerObservation.fromPartial({ vmid, podId: pod.id, partsOfNoPod })];
     const inventory = Inventory.fromPartial({ quorate: true, observedAtMs: BigInt(Date.now()), containers });
@@ -131,19 +134,41 @@ test("a pod is not restored over a snapshot that its host has told of; what cost
       status: 409,
       json: { error: "MORE_THAN_A_POD", message: expect.stringMatching(advice) },
     });
-  const [dry, asked] = await restoreOver("net1");
+  const asNew = { asNewPod: true, hostname: "copy", planCode: "STARTER" };
+  const [[dry, asked], fresh] = await Promise.all([
+    restoreOver("net1"),
+    bench.ask(bench.customer, "POST", `/${vmid}/backups/${backup}/restore?dryRun=true`, asNew),
+  ]);
   expect(dry).toMatchObject({
     status: 200,
-    json: { dryRun: true, podId: pod.id, vmid, backup: { id: backup }, newerBackups: 0, runs: true },
+    json: { dryRun: true, podId: pod.id, vmid, backup: { id: backup }, newerBackups: 0, newPod: null, runs: true },
+  });
+  expect(fresh, "a snapshot is no reason against a new pod").toMatchObject({
+    status: 200,
+    json: {
+      podId: pod.id,
+      backup: { id: backup },
+      newPod: {
+        hostname: "copy",
+        planCode: "CLOUD_POD_STARTER",
+        diskGb: 30,
+        quota: { allowed: true },
+        placement: { node: expect.any(String), hosts: null },
+        price: { amount: "1.49" },
+      },
+      runs: true,
+    },
   });
   const silent = { lines: null, reason: expect.stringContaining("did not answer") };
   expect(dry.json["commands"]).toContainEqual({ node: expect.any(String), command: "restore", ...silent });
+  expect(fresh.json["commands"]).toContainEqual({ node: expect.any(String), command: "restore", ...silent });
   expect(asked.status).toBe(202);
 });
 
 test("what cannot be is refused and changes nothing", async () => {
   const pod = await bench.running();
   const backup = newId();
+  const asNew = { asNewPod: true, hostname: "other" };
   for (const [method, path, body, status, error] of [
     ["POST", `/${pod.id}/backup`, { note: "x" }, 409, "NO_BACKUP_STORAGE"],
     ["POST", `/${pod.id}/backup`, { mode: "live" }, 422, "VALIDATION_FAILED"],
@@ -152,13 +177,8 @@ test("what cannot be is refused and changes nothing", async () => {
     ["DELETE", `/${pod.id}?finalBackup=yes`, undefined, 422, "VALIDATION_FAILED"],
     ["POST", `/${pod.id}/backups/${backup}/restore`, {}, 404, "BACKUP_NOT_FOUND"],
     ["POST", `/${pod.id}/backups/${backup}/restore?dryRun=true`, {}, 404, "BACKUP_NOT_FOUND"],
-    [
-      "POST",
-      `/${pod.id}/backups/${backup}/restore?dryRun=true`,
-      { asNewPod: true, hostname: "other" },
-      422,
-      "DRY_RUN_IN_PLACE_ONLY",
-    ],
+    ["POST", `/${pod.id}/backups/${backup}/restore?dryRun=true`, asNew, 404, "BACKUP_NOT_FOUND"],
+    ["POST", `/${pod.id}/backups/${backup}/restore`, asNew, 404, "BACKUP_NOT_FOUND"],
     ["POST", `/${pod.id}/backups/${backup}/restore`, { asNewPod: true }, 422, "VALIDATION_FAILED"],
     ["POST", `/${pod.id}/backups/${backup}/restore`, { hostname: "other" }, 422, "VALIDATION_FAILED"],
     ["DELETE", `/${pod.id}/backups/${backup}`, undefined, 404, "BACKUP_NOT_FOUND"],

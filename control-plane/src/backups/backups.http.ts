@@ -1,10 +1,10 @@
-import { DomainError } from "@cloudpods/shared/errors";
 import { z } from "@hono/zod-openapi";
 import { dryRun, uuid } from "../http/fields.ts";
 import { decodeCursor, listOf, listQuery, toIdPage } from "../http/list-page.ts";
 import type { RouteTable } from "../http/route-table.ts";
 import { route } from "../http/route.ts";
 import { askHosts } from "../nodes/ask-hosts.ts";
+import type { PlannedCommand } from "../nodes/planned-command.ts";
 import { sql } from "../platform/sql.ts";
 import { readExtraVolumes } from "../pods/extra-volumes.ts";
 import { domain, hostname, labels, sshKey } from "../pods/hostnames.ts";
@@ -13,9 +13,9 @@ import { accepted, requester } from "../pods/pod-power.http.ts";
 import { acceptedView } from "../pods/pod-view.ts";
 import { findPod } from "../pods/pod.ts";
 import { backupModes, backupStates, selectBackups, type Backup } from "./backup.ts";
-import { backupView, restorePlanView, toBackupView, toRestorePlanView } from "./backup-view.ts";
+import { backupView, restorePlanView, toBackupView, toNewPodPlanView, toRestorePlanView } from "./backup-view.ts";
 import { deleteBackup } from "./delete-backup.ts";
-import { planRestore } from "./plan-restore.ts";
+import { planNewPod, planRestore } from "./plan-restore.ts";
 import { requestBackup } from "./request-backup.ts";
 import { orderFromBackup, requestRestore } from "./request-restore.ts";
 
@@ -120,32 +120,31 @@ function registerRestore(routes: RouteTable, options: PodOrderOptions): void {
     async handler({ params, query, body, ifMatch }, ctx) {
       const who = requester(ctx, ifMatch);
       const { asNewPod, hostname: name, ...wish } = body;
-      if (query.dryRun && asNewPod) throw noDryRunOfNewPod();
+      const ask = async (commands: readonly PlannedCommand[]) =>
+        (await askHosts({ db: ctx.system, hints: options.allHints }, [commands])).flat();
       if (!asNewPod || name === undefined) {
         const pod = await ctx.inTenant((tx) => findPod(tx, ctx.tenantId, params.pod));
         // Inventories hold the containers of all tenants.
         const parts = (await readExtraVolumes(ctx.system, [pod.id], "snapshots")).get(pod.id);
         if (query.dryRun) {
           const plan = await ctx.inTenant((tx) => planRestore(tx, who, pod.id, params.id, parts));
-          const [told = []] = await askHosts({ db: ctx.system, hints: options.allHints }, [plan.commands]);
-          return { status: 200, body: toRestorePlanView(plan, told, ctx.now) };
+          return { status: 200, body: toRestorePlanView(plan, await ask(plan.commands), ctx.now) };
         }
         const restored = await ctx.inTenant((tx) => requestRestore(tx, who, pod.id, params.id, parts));
         return accepted(restored, ctx, options.hints);
       }
-      const ordering = { ...who, ...options, isEmailVerified: () => isEmailVerified(ctx) };
+      const ordering = { ...who, ...options, now: ctx.now, isEmailVerified: () => isEmailVerified(ctx) };
+      const newPod = { ...wish, hostname: name };
+      if (query.dryRun) {
+        const plan = await ctx.inTenant((tx) => planNewPod(tx, ordering, params.pod, params.id, newPod));
+        return { status: 200, body: toNewPodPlanView(plan, await ask(plan.commands), ctx) };
+      }
       const ordered = await keepingFailures(ctx, () =>
-        ctx.inTenant((tx) => orderFromBackup(tx, ordering, params.pod, params.id, { ...wish, hostname: name })),
+        ctx.inTenant((tx) => orderFromBackup(tx, ordering, params.pod, params.id, newPod)),
       );
       return accepted(ordered, ctx, options.hints);
     },
   });
-}
-
-function noDryRunOfNewPod(): DomainError {
-  const detail =
-    "A dry run tells of a restore in place; what a new pod would cost and where it would be, of its order.";
-  return new DomainError("invalid", "DRY_RUN_IN_PLACE_ONLY", detail, { errors: [{ pointer: "/asNewPod", detail }] });
 }
 
 function registerDeletion(routes: RouteTable): void {

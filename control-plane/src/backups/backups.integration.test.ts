@@ -2,28 +2,29 @@ import { Command } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway"
 import { newId } from "@cloudpods/shared/ids";
 import { describe, expect, test } from "vitest";
 import { BackupWorkbench, failing } from "../../../test/support/backup-workbench.ts";
-import { sql } from "../platform/sql.ts";
+import { made } from "../nodes/planned-command.ts";
+import { sql, type Sql } from "../platform/sql.ts";
 import type { Accepted } from "../pods/change-power.ts";
 import { destroyAfterBackup } from "../pods/destroy-pod.ts";
+import type { Ordering } from "../pods/order-pod.ts";
 import type { Pod } from "../pods/pod.ts";
 import { prepareRetry } from "../pods/retry-work.ts";
 import { findTask } from "../tasks/change-task.ts";
 import { archiveTimeoutMs } from "./archive-steps.ts";
 import { selectBackups, type Backup } from "./backup.ts";
 import { deleteBackup } from "./delete-backup.ts";
-import { planRestore } from "./plan-restore.ts";
+import { planNewPod, planRestore } from "./plan-restore.ts";
 import { orderFromBackup, requestRestore, type RestoreWish } from "./request-restore.ts";
 
 const bench = new BackupWorkbench();
 
+function ordering(): Ordering {
+  const { who, fleet } = bench;
+  return { ...who, defaultRegion: "local", fleet, isEmailVerified: () => Promise.resolve(true) };
+}
+
 function asNewPod(pod: Pod, backupId: string, wish: Partial<RestoreWish> = {}): Promise<Accepted> {
-  const ordering = {
-    ...bench.who,
-    defaultRegion: "local",
-    fleet: bench.fleet,
-    isEmailVerified: () => Promise.resolve(true),
-  };
-  return bench.inTenant((tx) => orderFromBackup(tx, ordering, pod.id, backupId, { hostname: "copy", ...wish }));
+  return bench.inTenant((tx) => orderFromBackup(tx, ordering(), pod.id, backupId, { hostname: "copy", ...wish }));
 }
 
 function destroyLast(pod: Pod): Promise<Accepted> {
@@ -230,6 +231,87 @@ describe("the dry run of a restore in place", () => {
     bench.hosts.away.clear();
     await bench.end(task.id);
     expect(await plan(pod.id, backupId)).toMatchObject({ backup: { id: backupId } });
+  });
+});
+
+describe("the dry run of a new pod of a backup", () => {
+  const plan = (pod: Pod, backupId: string, wish: Partial<RestoreWish> = {}) => {
+    const who = { ...ordering(), now: new Date() };
+    return bench.inTenant((tx) => planNewPod(tx, who, pod.id, backupId, { hostname: "copy", ...wish }));
+  };
+
+  /** How much there is of everything that the order would write. */
+  async function traces(): Promise<unknown> {
+    const of = (table: Sql) => sql`(SELECT count(*) FROM ${table} WHERE tenant_id = ${bench.tenantId})`;
+    const [row] = await bench.db.system.query(sql`
+      SELECT ${of(sql`cloud_pods`)} AS pods, ${of(sql`cloud_pod_provisioning_tasks`)} AS tasks, ${of(sql`node_claims`)} AS claims,
+        ${of(sql`node_commands`)} AS commands, ${of(sql`subscriptions`)} AS subscriptions, ${of(sql`audit_log`)} AS audited,
+        ${of(sql`placement_failures`)} AS failures, (SELECT last_value FROM vmid_seq) AS vmid,
+        (SELECT used_cloud_pods FROM cloud_pod_quotas WHERE tenant_id = ${bench.tenantId}) AS quota`);
+    return row;
+  }
+
+  test("tells what is then ordered, and leaves nothing behind", async () => {
+    const { pod, backupId, nodes } = await bench.backedUp();
+    await bench.db.system.execute(sql`UPDATE nodes SET schedulable = false WHERE id = ${nodes[0].id}`);
+    const before = await traces();
+    const { commands, ...rest } = await plan(pod, backupId);
+    expect(rest).toMatchObject({
+      pod: { id: pod.id },
+      backup: { id: backupId },
+      newerBackups: 0,
+      hostname: "copy",
+      planned: {
+        size: { cores: 1, memoryMb: 1_024, diskGb: 30, plan: { code: "CLOUD_POD_STARTER" } },
+        quota: { allowed: true },
+        placement: { node: nodes[1].name },
+        price: { amount: "1.49", per: "month" },
+      },
+    });
+    expect(await traces()).toEqual(before);
+
+    const { pod: ordered, task } = await bench.done(asNewPod(pod, backupId));
+    expect(await traces(), "negative control: an order leaves something").not.toEqual(before);
+    const { nodeId, mac, diskGb } = await bench.podNow(ordered.id);
+    expect({ nodeId, diskGb }).toEqual({ nodeId: nodes[1].id, diskGb: 30 });
+    const told = await bench.db.system.query<{ command: unknown }>(
+      sql`SELECT command FROM node_commands WHERE task_id = ${task.id} AND op <> 'inspect' ORDER BY revision`,
+    );
+    const opOf = ({ op }: Command) => JSON.stringify(Command.toJSON(Command.fromPartial({ op })));
+    expect(commands.map(({ node }) => node)).toEqual([nodes[1].name, nodes[1].name]);
+    expect(told.map(({ command }) => opOf(Command.fromJSON(command)))).toEqual(
+      commands.map(({ command }) => opOf(command).replaceAll(made.mac, mac)),
+    );
+  });
+
+  test("is refused as the order is, and says what the order would lack", async () => {
+    const { pod, backupId } = await bench.backedUp();
+    const small = { resources: { cores: 1, memoryMb: 512, diskGb: 29 } };
+    const refused = async (code: string, wish: Partial<RestoreWish> = {}, id = backupId) => {
+      await expect(plan(pod, id, wish), code).rejects.toMatchObject({ code });
+      await expect(asNewPod(pod, id, wish), code).rejects.toMatchObject({ code });
+    };
+    const change = (what: Sql) => bench.db.system.execute(what);
+    await refused("BACKUP_NOT_FOUND", {}, newId());
+    await refused("PLAN_NOT_FOUND", { planCode: "PALACE" });
+    await change(sql`UPDATE cloud_pod_backups SET damaged_at = now() WHERE id = ${backupId}`);
+    await refused("BACKUP_DAMAGED");
+    await change(sql`UPDATE cloud_pod_backups SET damaged_at = NULL WHERE id = ${backupId}`);
+    expect(await plan(pod, backupId)).toMatchObject({ planned: { quota: { allowed: true } } });
+
+    await change(sql`UPDATE nodes SET schedulable = false`);
+    expect(await plan(pod, backupId)).toMatchObject({ planned: { placement: { node: null } }, commands: [] });
+    await expect(asNewPod(pod, backupId)).rejects.toMatchObject({ code: "NO_CAPACITY" });
+    await change(sql`
+      UPDATE cloud_pod_quotas SET source = 'tenant', max_cloud_pods = used_cloud_pods WHERE tenant_id = ${bench.tenantId}`);
+    expect(await plan(pod, backupId)).toMatchObject({ planned: { quota: { allowed: false } } });
+    await expect(asNewPod(pod, backupId)).rejects.toMatchObject({ code: "QUOTA_EXCEEDED" });
+    // What can never be comes first.
+    await refused("DISK_TOO_SMALL", small);
+    await change(
+      sql`UPDATE node_storages SET available = false WHERE storage_id IN (SELECT id FROM storages WHERE holds_backups)`,
+    );
+    await refused("BACKUP_NOT_REACHABLE");
   });
 });
 

@@ -1,12 +1,12 @@
-import type { Transaction } from "../platform/database.ts";
+import type { Queryable, Transaction } from "../platform/database.ts";
 import type { Accepted } from "../pods/change-power.ts";
 import type { ExtraVolumes } from "../pods/extra-volumes.ts";
 import { orderPod, type Ordering, type PodOrder } from "../pods/order-pod.ts";
-import { lockPod } from "../pods/pod.ts";
+import { lockPod, type Pod } from "../pods/pod.ts";
 import { lockAskedPod, requestWork, type Requester } from "../pods/request-work.ts";
-import { lockBackup, requireUsable, type BackupSpec } from "./backup.ts";
+import { lockBackup, requireUsable, type Backup, type BackupSpec, type UsableBackup } from "./backup.ts";
 import { hostsSeeing, notReachable } from "./backup-storage.ts";
-import { requireNothingBesides, requireRestorable, requireRoom } from "./require-restorable.ts";
+import { requireNothingBesides, requireRestorable } from "./require-restorable.ts";
 import { checkArchiveStep, restoreDeadlineMs } from "./restore-pod.saga.ts";
 
 /**
@@ -46,8 +46,7 @@ export type RestoreWish = Pick<
 /**
  * Orders a new pod that is made from a backup, of a pod that lives or of one that is gone. It is an order as any other,
  * with its own id, address and subscription; only its place must see the archive.
- * @throws DomainError `POD_NOT_FOUND`, `BACKUP_NOT_FOUND`, `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`, `BACKUP_NOT_REACHABLE`,
- *   `DISK_TOO_SMALL`, and as `orderPod`
+ * @throws DomainError `POD_NOT_FOUND`, `BACKUP_NOT_FOUND`, and as `newPodOf` and `orderPod`
  */
 export async function orderFromBackup(
   tx: Transaction,
@@ -57,7 +56,19 @@ export async function orderFromBackup(
   wish: RestoreWish,
 ): Promise<Accepted> {
   const former = await lockPod(tx, who.tenantId, reference);
-  const backup = await lockBackup(tx, former, backupId);
+  return await orderPod(tx, who, await newPodOf(tx, former, await lockBackup(tx, former, backupId), wish));
+}
+
+/**
+ * The order of a new pod that is made from a backup.
+ * @throws DomainError `BACKUP_NOT_AVAILABLE`, `BACKUP_DAMAGED`, `BACKUP_NOT_REACHABLE`
+ */
+export async function newPodOf(
+  tx: Queryable,
+  former: Pod,
+  backup: Backup,
+  wish: RestoreWish,
+): Promise<PodOrder & { readonly source: UsableBackup }> {
   requireUsable(backup);
   if ((await hostsSeeing(tx, backup)).length === 0) throw notReachable(backup);
   const { spec } = backup;
@@ -67,15 +78,7 @@ export async function orderFromBackup(
       : spec.planCode !== null
         ? { planCode: spec.planCode }
         : { resources: sizeOf(spec) };
-  const accepted = await orderPod(tx, who, {
-    region: former.region,
-    sshKeys: former.sshKeys,
-    ...wish,
-    ...size,
-    source: { backupId, volumeId: backup.volumeId, template: spec.template },
-  });
-  requireRoom(backup, accepted.pod.diskGb);
-  return accepted;
+  return { region: former.region, sshKeys: former.sshKeys, ...wish, ...size, source: backup };
 }
 
 function sizeOf({ cores, memoryMb, swapMb, diskGb }: BackupSpec) {

@@ -3,7 +3,7 @@ import type { Queryable } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { namesOf, type ExtraVolumes } from "../pods/extra-volumes.ts";
 import type { Pod } from "../pods/pod.ts";
-import { requireUsable, type Backup, type UsableBackup } from "./backup.ts";
+import { requireRoom, requireUsable, type Backup, type UsableBackup } from "./backup.ts";
 import { hostsSeeing, notReachable } from "./backup-storage.ts";
 import { requireBackable } from "./request-backup.ts";
 
@@ -34,15 +34,6 @@ export function requireNothingBesides(parts: ExtraVolumes | undefined): void {
       "Have them removed on the host, or restore the backup as a new pod.",
     { details: { parts: parts.keys } },
   );
-}
-
-/** An archive does not fit on a smaller disk. @throws DomainError `DISK_TOO_SMALL` */
-export function requireRoom({ spec }: Backup, diskGb: number): void {
-  if (spec.diskGb <= diskGb) return;
-  const detail = `The backup is of a disk of ${spec.diskGb} GB; ${diskGb} GB are too little for it.`;
-  throw new DomainError("invalid", "DISK_TOO_SMALL", detail, {
-    details: { backupDiskGb: spec.diskGb, diskGb },
-  });
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { ContainerSpec } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { containerSpecOf } from "../pods/container-spec.ts";
 import type { Wish } from "../pods/command-steps.ts";
 import type { Pod } from "../pods/pod.ts";
@@ -12,10 +13,15 @@ export function beforeRestoreWish(pod: Pod, volumeId: string): Wish {
   return { op: { $case: "inspect", value: { awaitAddressMs: 0, beforeRestore } }, timeoutMs: lookTimeoutMs };
 }
 
-/** What makes a pod's container from an archive, in place of one of this very pod that may be there. */
+/** Makes a container from an archive, in place of one of the same pod that may be there. */
+export function restoreOperation(spec: ContainerSpec, volumeId: string): Wish["op"] {
+  return { $case: "restore", value: { volumeId, spec, overwrite: true, takeOverFrom: "" } };
+}
+
+/** What makes a pod's container from an archive. */
 export function restoreWish(pod: Pod, volumeId: string): Wish {
   return {
-    op: { $case: "restore", value: { volumeId, spec: containerSpecOf(pod), overwrite: true, takeOverFrom: "" } },
+    op: restoreOperation(containerSpecOf(pod), volumeId),
     timeoutMs: archiveTimeoutMs,
     // It may stand behind other work of the host; the pod is stopped for it already.
     ttlMs: archiveTimeoutMs,

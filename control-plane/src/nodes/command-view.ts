@@ -6,7 +6,7 @@ export const commandView = z.object({
   command: z.string().openapi({ description: "Its name in the protocol." }),
   lines: z.array(z.string()).readonly().nullable().openapi({
     description:
-      "What the host would run, as the host itself says; null with a reason where that is not known. What is given only when it is really done is shown as <id> and <time>.",
+      "What the host would run, as the host itself says; null with a reason where that is not known. What is given only when it is really done is shown as <id>, <pod>, <vmid>, <mac> and <time>.",
   }),
   reason: z.string().nullable(),
 });

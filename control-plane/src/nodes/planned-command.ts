@@ -1,7 +1,15 @@
 import { Command } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 
 /** What a command is given only when it is really sent, and by what name it is shown instead. */
-export const made = { id: "00000000-0000-0000-0000-000000000000", stamp: "2000_01_01-00_00_00" } as const;
+export const made = {
+  id: "00000000-0000-0000-0000-000000000000",
+  pod: "00000000-0000-0000-0000-000000000001",
+  /** The highest that Proxmox knows. */
+  vmid: 999_999_999,
+  /** Of nobody: ours begin as those that Proxmox gives out. */
+  mac: "02:00:00:00:00:00",
+  stamp: "2000_01_01-00_00_00",
+} as const;
 
 /** One command that a host would be told. */
 export interface PlannedCommand {
@@ -25,5 +33,10 @@ export function commandTo(
 
 /** A command line without what only seems to be known. */
 export function withoutMadeUp(line: string): string {
-  return line.replaceAll(made.id, "<id>").replaceAll(made.stamp, "<time>");
+  return line
+    .replaceAll(made.id, "<id>")
+    .replaceAll(made.pod, "<pod>")
+    .replaceAll(String(made.vmid), "<vmid>")
+    .replaceAll(made.mac, "<mac>")
+    .replaceAll(made.stamp, "<time>");
 }

@@ -1,4 +1,5 @@
 import { DomainError } from "@cloudpods/shared/errors";
+import { requireRoom } from "../backups/backup.ts";
 import { chosenRules, rulesOfPlan } from "../backups/backup-policy.ts";
 import { requireBudgetLeft } from "../budgets/require-budget-left.ts";
 import { requireNoRestore } from "../nodes/declare-restored.ts";
@@ -35,8 +36,8 @@ const defaultSwapMb = 512;
 /**
  * Everything that is asked of an order before its place, for the order itself and for its dry run alike.
  * `takeQuota` reserves or only compares; what must not be true of two at once is asked after it, under its lock.
- * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `REGION_UNKNOWN`, `TEMPLATE_UNKNOWN`, `BACKUP_POLICY_BEYOND_PLAN`, `BUDGET_EXHAUSTED`,
- *   `NOT_PRICED`, `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, and what `takeQuota` throws
+ * @throws DomainError `RESTORE_IN_PROGRESS`, `PLAN_NOT_FOUND`, `REGION_UNKNOWN`, `TEMPLATE_UNKNOWN`, `BACKUP_POLICY_BEYOND_PLAN`, `DISK_TOO_SMALL`,
+ *   `BUDGET_EXHAUSTED`, `NOT_PRICED`, `EMAIL_NOT_VERIFIED`, `PLAN_LIMIT_REACHED`, and what `takeQuota` throws
  */
 export async function checkOrder<Quota>(
   tx: Queryable,
@@ -57,6 +58,7 @@ export async function checkOrder<Quota>(
   await requirePriced(tx, who.tenantId, size.plan);
   await requireTemplate(tx, order.template, region);
   if (order.backup !== undefined) chosenRules(await rulesOfPlan(tx, size.plan?.code ?? null), order.backup, "/backup");
+  if (order.source !== undefined) requireRoom(order.source, size.diskGb);
   const quota = await takeQuota(quotaOf(size));
   if (size.plan !== undefined) await requirePlanAllowed(tx, who, size.plan);
   return { size, region, quota };

@@ -2,6 +2,7 @@ import { Power, type ContainerSpec, type PlanQuestion } from "@cloudpods/shared/
 import { newId } from "@cloudpods/shared/ids";
 import { shownMoney } from "../http/fields.ts";
 import { askPlan, type PlanAnswer } from "../nodes/ask-node.ts";
+import { made } from "../nodes/planned-command.ts";
 import type { Hints } from "../platform/hints.ts";
 import { resolvePlan, type Plan } from "../plans/resolve-plan.ts";
 import type { Database, Queryable } from "../platform/database.ts";
@@ -14,13 +15,12 @@ import type { FleetView } from "../scheduling/fleet-view.ts";
 import { judgeGrowth } from "../scheduling/growth-verdict.ts";
 import { previewPlacement, type Place } from "../scheduling/place-pod.ts";
 import type { PlacementVerdict } from "../scheduling/verdict.ts";
-import { checkOrder } from "./check-order.ts";
+import { checkOrder, type OrderedSize } from "./check-order.ts";
 import { containerSpecOf } from "./container-spec.ts";
 import { requireNothingElse, type DestroyOptions } from "./destroy-pod.ts";
-import { newMacAddress } from "./mac-address.ts";
 import type { PodOrder } from "./order-pod.ts";
 import type { Pod } from "./pod.ts";
-import { placementRequestOf } from "./reserve-place.ts";
+import { requestOf } from "./reserve-place.ts";
 import { checkScale, type ScaleOrder } from "./scale-pod.ts";
 
 /** What would happen; nothing of it is written. */
@@ -68,23 +68,45 @@ export interface DryRunAsker {
   readonly now: Date;
 }
 
+/** Who asks what an order would do. */
+export interface OrderAsker extends DryRunAsker {
+  readonly defaultRegion: string;
+  readonly fleet: FleetView;
+}
+
+/** What an order would come to, whatever its pod is made from. */
+export interface PlannedOrder extends Pick<DryRun, "quota" | "placement" | "price"> {
+  readonly size: OrderedSize;
+  /** The place that it would get and what would be made there; undefined: there is none. */
+  readonly there: { readonly nodeId: string; readonly node: string; readonly spec: ContainerSpec } | undefined;
+}
+
 /** What an order would do. @throws DomainError as `checkOrder`: the order would too */
-export async function dryRunOrder(
-  tx: Queryable,
-  who: DryRunAsker & { readonly defaultRegion: string; readonly fleet: FleetView },
-  order: PodOrder,
-): Promise<DryRun> {
+export async function dryRunOrder(tx: Queryable, who: OrderAsker, order: PodOrder): Promise<DryRun> {
+  const { quota, placement, price, there } = await planOrder(tx, who, order);
+  return { quota, placement, price, question: there && aboutNewPod(there.nodeId, there.spec) };
+}
+
+/** What an order would come to; nothing is claimed. @throws DomainError as `checkOrder` */
+export async function planOrder(tx: Queryable, who: OrderAsker, order: PodOrder): Promise<PlannedOrder> {
   const { tenantId } = who;
   const { size, region, quota } = await checkOrder(tx, who, order, (requested) =>
     checkTenantQuota(tx, { tenantId, requested }),
   );
-  const request = placementRequestOf({ ...size, region, placementRequest: order.placement ?? {} }, order.template);
+  const request = await requestOf(tx, {
+    ...size,
+    region,
+    placementRequest: order.placement ?? {},
+    template: order.template ?? null,
+    sourceBackupId: order.source?.id ?? null,
+  });
   const { place, verdict } = await previewPlacement(tx, who.fleet, tenantId, request);
   return {
+    size,
     quota,
     placement: { node: place?.node ?? null, summary: verdict.summary, verdict },
     price: await priceFor(tx, who, size, size.plan),
-    question: place && aboutNewPod(place.nodeId, specAt(place, order, size)),
+    there: place && { nodeId: place.nodeId, node: place.node, spec: specAt(place, order, size) },
   };
 }
 
@@ -167,10 +189,10 @@ function specAt(
     storage,
     bridge,
     pool,
-    template,
+    template: template ?? order.source?.spec.template ?? null,
     id: "",
     hostname: order.hostname,
-    mac: newMacAddress(),
+    mac: made.mac,
     nesting: true,
     rateLimitKibPerSecond: 0,
     sshKeys: order.sshKeys ?? [],

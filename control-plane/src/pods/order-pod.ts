@@ -1,5 +1,6 @@
 import { newId } from "@cloudpods/shared/ids";
 import type { BackupWish } from "../backups/backup-policy.ts";
+import type { UsableBackup } from "../backups/backup.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
 import { reserveQuota } from "../quotas/reserve-quota.ts";
@@ -38,7 +39,7 @@ export interface PodOrder {
   /** Rules for its backups, as far as they shall not be the plan's. */
   readonly backup?: BackupWish | undefined;
   /** The backup that it is made from; absent: it is made from a template. */
-  readonly source?: { readonly backupId: string; readonly volumeId: string; readonly template: string };
+  readonly source?: Pick<UsableBackup, "id" | "volumeId" | "spec">;
 }
 
 /** Who orders, for whom. */
@@ -76,7 +77,7 @@ export async function orderPod(tx: Transaction, who: Ordering, order: PodOrder):
       memoryMb: size.memoryMb,
       diskGb: size.diskGb,
       hostname: order.hostname,
-      ...(order.source === undefined ? {} : { backupId: order.source.backupId }),
+      ...(order.source === undefined ? {} : { backupId: order.source.id }),
     },
   });
   const placed = await reservePlace(tx, who.fleet, await findPod(tx, who.tenantId, podId));
@@ -116,7 +117,7 @@ async function insertPod(
       template, source_backup_id, source_volume_id, mac, ssh_keys, labels, placement_request)
     VALUES (${podId}, ${who.tenantId}, next_vmid(), ${order.name ?? order.hostname}, ${order.hostname}, ${order.domain ?? null},
       ${region}, ${size.plan?.code ?? null}, ${size.billingMode}, ${size.cores}, ${size.memoryMb}, ${size.swapMb},
-      ${size.diskGb}, ${order.source?.template ?? order.template ?? null}, ${order.source?.backupId ?? null}, ${order.source?.volumeId ?? null}, ${newMacAddress()}, ${order.sshKeys ?? []}, ${JSON.stringify(order.labels ?? {})},
+      ${size.diskGb}, ${order.source?.spec.template ?? order.template ?? null}, ${order.source?.id ?? null}, ${order.source?.volumeId ?? null}, ${newMacAddress()}, ${order.sshKeys ?? []}, ${JSON.stringify(order.labels ?? {})},
       ${JSON.stringify(order.placement ?? {})})`);
   // The subscription refers to nothing; the pod's reference is checked once both rows are there.
   await tx.execute(sql`UPDATE cloud_pods SET subscription_id = ${subscriptionId} WHERE id = ${podId}`);

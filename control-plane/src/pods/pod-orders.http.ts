@@ -8,15 +8,14 @@ import { route } from "../http/route.ts";
 import { checkVersion } from "../http/version-check.ts";
 import type { Hints } from "../platform/hints.ts";
 import { sql } from "../platform/sql.ts";
-import type { QuotaCheck } from "../quotas/quota.ts";
 import type { FleetView } from "../scheduling/fleet-view.ts";
 import { NoCapacityError, recordPlacementFailure } from "../scheduling/no-capacity.ts";
 import { destroyAfterBackup, destroyPodNow, requireFinalBackup } from "./destroy-pod.ts";
+import { dryRunView, presentOrder } from "./dry-run-view.ts";
 import { askHost, dryRunDestroy, dryRunOrder, dryRunScale, type DryRun } from "./dry-run.ts";
 import { readExtraVolumes } from "./extra-volumes.ts";
 import { domain, hostname, labels, sshKey } from "./hostnames.ts";
 import { orderPod } from "./order-pod.ts";
-import { hostsFor, hostsView } from "./placement-hosts.ts";
 import type { PodHints } from "./pod-hints.ts";
 import { accepted, requester } from "./pod-power.http.ts";
 import { acceptedView } from "./pod-view.ts";
@@ -73,37 +72,6 @@ const scaleBody = z
     error: "name either planCode or resources",
   })
   .openapi("PodScale");
-
-const dryRunView = z
-  .object({
-    dryRun: z.literal(true),
-    quota: z
-      .object({
-        allowed: z.boolean(),
-        message: z.string().optional(),
-        details: z.record(z.string(), z.number()).optional(),
-      })
-      .nullable(),
-    placement: z
-      .object({
-        node: z.string().nullable(),
-        summary: z.string(),
-        reasons: z.array(z.object({ filter: z.string(), nodes: z.number().int() })),
-        hosts: hostsView,
-      })
-      .nullable(),
-    commands: z.array(z.string()).nullable().openapi({
-      description:
-        "What the host would run, as the host itself says; null with a reason when it did not answer. What an order is given only when it is made is shown as <vmid>, <pod> and <mac>.",
-    }),
-    commandsReason: z.string().nullable(),
-    dnsRecords: z.array(z.unknown()),
-    price: z
-      .object({ amount: z.string(), currency: z.string(), per: z.literal("month") })
-      .nullable()
-      .openapi({ description: "Of resources of one's own: when used all month, without traffic." }),
-  })
-  .openapi("DryRun");
 
 const finalBackup = queryFlag("Make a backup first, which stays for 30 days; without it nothing is removed.");
 
@@ -203,30 +171,15 @@ function registerScale(routes: RouteTable, options: PodOrderOptions): void {
 
 async function answerDryRun(ctx: TenantContext, options: PodOrderOptions, plan: DryRun) {
   const commands = await askHost({ db: ctx.system, hints: options.allHints }, plan);
-  const { quota, placement, price } = plan;
   return {
     status: 200 as const,
     body: {
       dryRun: true as const,
-      quota: quota === null ? null : presentQuota(quota),
-      placement: placement === null ? null : presentPlacement(ctx, placement),
+      ...presentOrder(ctx, plan),
       commands: "commandLines" in commands ? [...commands.commandLines] : null,
       commandsReason: "reason" in commands ? commands.reason : null,
       dnsRecords: [],
-      price,
     },
-  };
-}
-
-function presentPlacement(ctx: TenantContext, { node, summary, verdict }: NonNullable<DryRun["placement"]>) {
-  return { node, summary, reasons: verdict.reasons, hosts: hostsFor(ctx, verdict) };
-}
-
-function presentQuota({ allowed, message, details }: QuotaCheck) {
-  return {
-    allowed,
-    ...(message === undefined ? {} : { message }),
-    ...(details === undefined ? {} : { details: { ...details } }),
   };
 }
 

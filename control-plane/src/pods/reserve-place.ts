@@ -29,8 +29,14 @@ export async function reservePlace(tx: Queryable, fleet: FleetView, pod: Pod): P
   return await lockPodById(tx, pod.id);
 }
 
-/** A pod that is made from a backup needs no template, but a host that sees the archive. */
-async function requestOf(tx: Queryable, pod: Pod): Promise<PlacementRequest> {
+/**
+ * What a pod, there or ordered, needs of its first node. One that is made from a backup needs no template, but a host that
+ * sees the archive.
+ */
+export async function requestOf(
+  tx: Queryable,
+  pod: Parameters<typeof placementRequestOf>[0] & Pick<Pod, "template" | "sourceBackupId">,
+): Promise<PlacementRequest> {
   if (pod.sourceBackupId === null) return placementRequestOf(pod, pod.template ?? undefined);
   return {
     ...placementRequestOf(pod, undefined),
@@ -40,7 +46,7 @@ async function requestOf(tx: Queryable, pod: Pod): Promise<PlacementRequest> {
   };
 }
 
-/** What an order or a pod needs of a node. */
+/** What a pod needs of any node. */
 export function placementRequestOf(
   pod: {
     readonly cores: number;
