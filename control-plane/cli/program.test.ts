@@ -53,6 +53,36 @@ test("who mistakes a command sees how that one is written", async () => {
 });
 
 test.each([
+  [["nope", "--help"], /unknown command 'nope'\nUsage: cloudpods .*\nCommands: login, .*, help\n/],
+  [["pods", "nope", "--help"], /unknown command 'nope'\nUsage: cloudpods pods .*\nCommands: ls, show, .*, help\n/],
+  [["pods", "nope"], /unknown command 'nope'\nUsage: cloudpods pods .*\nCommands: ls, show, /],
+  [["help", "pods", "nope"], /unknown command 'nope'\nUsage: cloudpods pods .*\nCommands: ls, show, /],
+  [["pods", "help", "nope"], /unknown command 'nope'\nUsage: cloudpods pods .*\nCommands: ls, show, /],
+])("%j is no command: nobody is shown another one's help, but what there is", async (words, says) => {
+  const shown = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+  const written = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  await expect(buildProgram().parseAsync(words, { from: "user" })).rejects.toMatchObject({ exitCode: 1 });
+  expect(written.mock.calls.map(([chunk]) => chunk).join("")).toMatch(says);
+  expect(shown).not.toHaveBeenCalled();
+});
+
+test.each([
+  [["--help"], ""],
+  [["help"], ""],
+  [["help", "pods", "ls"], " pods ls"],
+  [["pods", "help"], " pods"],
+  [["pods", "help", "ls"], " pods ls"],
+  [["pods", "ls", "--help"], " pods ls"],
+  [["usage", "shop-1", "--help"], " usage"],
+])("%j is answered with the help of%s", async (words, path) => {
+  const shown = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+  const ended = buildProgram().parseAsync(words, { from: "user" });
+  // Commander leaves by an error; our own command returns.
+  await ended.catch((error: unknown) => expect(error).toMatchObject({ exitCode: 0 }));
+  expect(shown.mock.calls.map(([chunk]) => chunk).join("")).toContain(`Usage: cloudpods${path} [options]`);
+});
+
+test.each([
   [["--profile", "x", "migrate"], "option '--profile <name>' means nothing to migrate"],
   [["--tenant", "acme", "pods", "ls", "--all"], "option '--all' cannot be used with option '--tenant"],
   [["--nonsense", "pods", "ls"], "unknown option '--nonsense'"],

@@ -1,4 +1,4 @@
-import { Command, Help, type Option } from "commander";
+import { type AddHelpTextContext, Command, Help, type Option } from "commander";
 import { readVersion } from "../src/version.ts";
 import { addAccountCommands } from "./commands/account-commands.ts";
 import { addCompletionCommands } from "./commands/completion-commands.ts";
@@ -22,6 +22,7 @@ export function buildProgram(): Command {
     .enablePositionalOptions()
     .hook("preSubcommand", passDown)
     .hook("preAction", refuseUnknown)
+    .addHelpText("beforeAll", refuseHelpOfNothing)
     .addHelpText("after", afterHelp());
   addClientOptions(program);
   program.commandsGroup("Signing in:");
@@ -35,16 +36,50 @@ export function buildProgram(): Command {
   addPlacementCommands(program);
   program.commandsGroup("On the control plane's machine:");
   addServerCommands(program, usage);
-  program.commandsGroup("This program:").helpCommand(true);
+  program.commandsGroup("This program:");
   addCompletionCommands(program);
+  addHelpCommand(program);
   showUsageAfterErrors(program);
   return program;
 }
 
+/** Commander's own stops at the first word. */
+function addHelpCommand(program: Command): void {
+  program
+    .command("help")
+    .description("display help for command")
+    .argument("[command...]")
+    .action((words: readonly string[]) => {
+      let asked = program;
+      for (const word of words) asked = asked.commands.find((below) => below.name() === word) ?? strange(asked, word);
+      asked.outputHelp();
+    });
+}
+
+/** Help is displayed before anybody looks whether what it was asked for is there. */
+function refuseHelpOfNothing({ command }: AddHelpTextContext): string {
+  const [first, second] = command.args;
+  const word = first === "help" && command.parent !== null ? second : first;
+  if (word === undefined || word.startsWith("-") || !takesNothingElse(command)) return "";
+  return command.commands.some((below) => below.name() === word) ? "" : strange(command, word);
+}
+
+/** A word that is none of the commands of `usage` is a pod. */
+function takesNothingElse(command: Command): boolean {
+  return command.commands.length > 0 && command.name() !== "usage";
+}
+
+function strange(command: Command, word: string): never {
+  command.error(`error: unknown command '${word}'`);
+}
+
 /** Who mistook a command sees how that one is written, not how all of them are. */
 function showUsageAfterErrors(command: Command): void {
-  const usage = command.createHelp().commandUsage(command);
-  command.showHelpAfterError(`Usage: ${usage}\n(--help after any command tells more)`);
+  const help = command.createHelp();
+  const names = help.visibleCommands(command).map((below) => below.name());
+  const commands = names.length === 0 ? "" : `\nCommands: ${names.join(", ")}`;
+  const usage = help.commandUsage(command);
+  command.showHelpAfterError(`Usage: ${usage}${commands}\n(--help after any command tells more)`);
   command.commands.forEach(showUsageAfterErrors);
 }
 
