@@ -13,6 +13,7 @@ export const podEvents = [
   "delete-failed",
   "gone",
   "lost",
+  "taken-back",
 ] as const;
 export type PodEvent = (typeof podEvents)[number];
 
@@ -25,6 +26,7 @@ export type PodEvent = (typeof podEvents)[number];
  * active, suspended, failed ─delete-asked→ deleting ─gone→ deleted
  *                                   └─delete-failed→ failed
  * active, suspended ─lost→ failed: its host is gone, and there is no backup
+ * failed ─taken-back→ active: its host is back with it
  * ```
  */
 export const podTransitions = {
@@ -38,6 +40,7 @@ export const podTransitions = {
     "delete-failed": undefined,
     gone: undefined,
     lost: undefined,
+    "taken-back": undefined,
   },
   active: {
     activated: undefined,
@@ -49,6 +52,7 @@ export const podTransitions = {
     "delete-failed": undefined,
     gone: undefined,
     lost: "failed",
+    "taken-back": undefined,
   },
   suspended: {
     activated: undefined,
@@ -60,6 +64,7 @@ export const podTransitions = {
     "delete-failed": undefined,
     gone: undefined,
     lost: "failed",
+    "taken-back": undefined,
   },
   failed: {
     activated: undefined,
@@ -71,6 +76,7 @@ export const podTransitions = {
     "delete-failed": undefined,
     gone: "deleted",
     lost: undefined,
+    "taken-back": "active",
   },
   deleting: {
     activated: undefined,
@@ -82,6 +88,7 @@ export const podTransitions = {
     "delete-failed": "failed",
     gone: "deleted",
     lost: undefined,
+    "taken-back": undefined,
   },
   deleted: {
     activated: undefined,
@@ -93,6 +100,7 @@ export const podTransitions = {
     "delete-failed": undefined,
     gone: undefined,
     lost: undefined,
+    "taken-back": undefined,
   },
 } as const satisfies Record<PodStatus, Record<PodEvent, PodStatus | undefined>>;
 

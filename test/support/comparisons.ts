@@ -40,6 +40,7 @@ export const aPod = (changes: Partial<KnownPod> = {}): KnownPod => ({
   isSeenAtHome: true,
   wasActivated: true,
   wasAdopted: false,
+  isRemovalAsked: false,
   newestBackup: null,
   ...changes,
 });

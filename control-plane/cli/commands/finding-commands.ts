@@ -23,7 +23,8 @@ interface FindingOptions extends ClientOptions {
 const remedies = ["accept", "repair", "remove", "dismiss"];
 
 const whatTheyDo = `
-accept   the pod becomes as its host shows it; one that was resized has no plan any more and is paid by use
+accept   the pod becomes as its host shows it; one that was resized has no plan any more and is paid by use; one that was given
+         up with its host is that host's again, as it was, and is paid for from then on
 repair   the container becomes as the pod is; one that is missing is restored from the newest backup; left archives are tried again
 remove   the container goes; of a missing one the pod is destroyed
 dismiss  all is left as it is until it changes

@@ -57,7 +57,7 @@ const evacuateBody = z.strictObject({
   }),
   onNoBackup: z.enum(["keep", "mark-lost"]).default("keep").openapi({
     description:
-      "Of pods that nothing is left of elsewhere (`NO_BACKUP`): `keep` them in case the host returns, or `mark-lost`. What is only out of reach at present (`BACKUP_NOT_REACHABLE`, `DISK_NOT_REACHABLE`) or was found damaged just now (`BACKUP_DAMAGED`) keeps its pod in any case: evacuate again when that is settled.",
+      "Of pods that nothing is left of elsewhere (`NO_BACKUP`): `keep` them in case the host returns, or `mark-lost`. What is only out of reach at present (`BACKUP_NOT_REACHABLE`, `DISK_NOT_REACHABLE`) or was found damaged just now (`BACKUP_DAMAGED`) keeps its pod in any case: evacuate again when that is settled. A host that comes back with a pod that was marked lost shows it as a finding that can be accepted.",
   }),
   maxParallel: z.number().int().min(1).max(16).default(4),
 });

@@ -85,7 +85,10 @@ export function registerFindingRoutes(
     idempotent: true,
     request: {
       body: z.strictObject({
-        action: z.enum(["accept", "repair", "remove", "dismiss"]),
+        action: z.enum(["accept", "repair", "remove", "dismiss"]).openapi({
+          description:
+            "`accept`: the pod becomes as its host shows it. One that was given up with its host (`orphan`) is that host's again, with its id, tenant, plan and data: it needs its quota as an order does, room where none was held for it, and its address; `QUOTA_EXCEEDED`, `BUDGET_EXHAUSTED`, `PLAN_LIMIT_REACHED`, `NOT_PRICED`, `NO_CAPACITY`, `STORAGE_UNKNOWN`, `ADDRESS_CONFLICT`, `MAC_CONFLICT`, `COPY_ELSEWHERE` and `NODE_NOT_ONLINE` say what stands against it.",
+        }),
         reason: z.string().min(1).max(500),
       }),
       example: { action: "dismiss", reason: "belongs to the backup team" },

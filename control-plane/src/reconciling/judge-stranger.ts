@@ -1,7 +1,7 @@
 import { Power, type ContainerObservation } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { volumesAmong } from "../pods/extra-volumes.ts";
 import type { AutomaticDeed, Fact, Remedy } from "./finding.ts";
-import type { KnownPod } from "./known-pod.ts";
+import { isLost, type KnownPod } from "./known-pod.ts";
 
 /** A container that is not its pod's own, and what may be done about it without asking anybody. */
 export interface Stranger {
@@ -51,7 +51,8 @@ export function judgeUnmarked(seen: ContainerObservation, ofItsId: KnownPod | un
  * What has another id than its pod was made by hand, what carries the generation in force was moved by hand, and a mark
  * above all that we ever told is of a time that our books have lost. Volumes that no pod has are data that nobody moved or
  * backed up with the pod: a container with any goes on an operator's word only, and with the volumes that the finding shows. A copy that a move in vain has left where a place is
- * still kept for it becomes the pod, if an operator says so, once the pod's own host has lost it.
+ * still kept for it becomes the pod, if an operator says so, once the pod's own host has lost it; what a pod was that was given
+ * up with its host becomes that again.
  */
 export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefined): Stranger {
   if (pod === undefined) return { fact: marked("orphan", seen, { pod: "unknown" }), stop: false, remove: false };
@@ -64,6 +65,7 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
     inForce: String(pod.generation),
     ofTheSameId: seen.vmid === pod.vmid,
     ...(isSomebodysOwn(pod) ? { adoption: "in vain" } : {}),
+    ...(isLost(pod) ? { givenUp: "with its host" } : {}),
   };
   // A host thinks in pods: told to remove one id of a pod it would forget the other.
   const offered: readonly Remedy[] = seen.vmid === pod.vmid ? ["remove", "dismiss"] : ["dismiss"];
@@ -72,7 +74,7 @@ export function judgeMarked(seen: ContainerObservation, pod: KnownPod | undefine
   if (!livesElsewhere) {
     const isOver = pod.status === "deleted" || !pod.wasActivated;
     return {
-      fact: marked("orphan", seen, evidence, offered),
+      fact: marked("orphan", seen, evidence, isAsGivenUp(seen, pod) ? ["accept", ...offered] : offered),
       stop: isOurDoing && isOver && pod.status === "deleted" && seen.power === Power.POWER_RUNNING,
       remove: isOurDoing && isOver && !hasMore,
     };
@@ -113,6 +115,11 @@ export function judgeKept(seen: ContainerObservation, pod: KnownPod): Stranger {
 /** Never removed: it is somebody's. What the books have ended with can begin anew. */
 function offeredOf(seen: ContainerObservation, { status, vmid }: KnownPod): readonly Remedy[] {
   return status === "deleted" && seen.vmid === vmid ? ["adopt", "dismiss"] : ["dismiss"];
+}
+
+/** A lost pod whose container is what it was when it was given up; what is of an older place lacks what was written since. */
+function isAsGivenUp({ vmid, generation }: ContainerObservation, pod: KnownPod): boolean {
+  return isLost(pod) && !pod.isRemovalAsked && vmid === pod.vmid && generation === pod.generation;
 }
 
 /** An adoption that failed: the container is whose it was before. */

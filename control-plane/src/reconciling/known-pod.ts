@@ -34,8 +34,15 @@ export interface KnownPod {
   readonly isSeenAtHome: boolean;
   readonly wasActivated: boolean;
   readonly wasAdopted: boolean;
+  /** Its owner has given it up. */
+  readonly isRemovalAsked: boolean;
   /** What it could be restored from. */
   readonly newestBackup: { readonly id: string; readonly madeAt: string } | null;
+}
+
+/** Given up with its host: should that come back, what is left of the pod must be seen. Its room is kept for it. */
+export function isLost({ nodeId, status, wasActivated }: KnownPod): boolean {
+  return nodeId === null && status === "failed" && wasActivated;
 }
 
 /** Whether the pod shall have a container. */

@@ -87,6 +87,7 @@ async function readPods(
         SELECT FROM node_inventories i WHERE i.node_id = p.node_id AND p.observed_at >= i.observed_at
           AND i.received_at > now() - interval '10 minutes') AS "isSeenAtHome",
       p.activated_at IS NOT NULL AS "wasActivated", p.adopted_network IS NOT NULL AS "wasAdopted",
+      p.deletion_requested_at IS NOT NULL AS "isRemovalAsked",
       (SELECT json_build_object('id', b.id, 'madeAt', b.started_at) FROM cloud_pod_backups b
        WHERE b.pod_id = p.id AND b.state = 'available' AND b.damaged_at IS NULL ORDER BY b.started_at DESC LIMIT 1) AS "newestBackup"
     FROM cloud_pods p LEFT JOIN nodes n ON n.id = p.node_id

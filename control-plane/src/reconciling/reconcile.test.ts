@@ -138,6 +138,17 @@ describe("a container whose pod has no place", () => {
     expect(unknown).toMatchObject({ seen: [{ kind: "orphan", evidence: { pod: "unknown" } }], deeds: [] });
   });
 
+  test("can be the pod again when it is what the pod was when it was given up with its host, and its owner still wants it", () => {
+    const offered = (pod: Partial<KnownPod>, container: Partial<ContainerObservation> = stopped) =>
+      compare(orphan({ status: "failed", generation: 2n, highestGeneration: 3n, ...pod }, container)).seen[0]?.offered;
+    const same = { ...stopped, generation: 2n };
+    expect(offered({}, same)).toEqual(["accept", "remove", "dismiss"]);
+    for (const generation of [1n, 3n]) expect(offered({}, { generation })).toEqual(["remove", "dismiss"]);
+    expect(offered({}, { ...same, vmid: 900 })).toEqual(["dismiss"]);
+    for (const pod of [{ isRemovalAsked: true }, { wasActivated: false }, { status: "deleted" } as const])
+      expect(offered(pod, same)).toEqual(["remove", "dismiss"]);
+  });
+
   test("is left to people while a fault of ours is presumed, and after six tries", () => {
     expect(again(orphan({ status: "deleted" }), 30, { mayAct: false }).deeds).toEqual([]);
     const tried = known({

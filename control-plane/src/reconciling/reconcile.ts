@@ -5,7 +5,7 @@ import type { AutomaticDeed, Fact, KnownFinding, StuckArchive } from "./finding.
 import { judgeArchives } from "./judge-archives.ts";
 import { judgeHome, missing } from "./judge-home.ts";
 import { dueDeed, judgeKept, judgeMarked, judgeUnmarked, type Stranger } from "./judge-stranger.ts";
-import { shallExist, type KnownPod } from "./known-pod.ts";
+import { isLost, shallExist, type KnownPod } from "./known-pod.ts";
 
 /** One host, as it is and as it should be. */
 export interface Comparison {
@@ -147,11 +147,6 @@ function isPlaced(pod: KnownPod, nodeId: string): boolean {
 function goesByItself(pod: KnownPod, { partsOfNoPod }: ContainerObservation): boolean {
   const isLeftToPeople = pod.status === "deleted" ? volumesAmong(partsOfNoPod).length > 0 : pod.isMissingAtHome;
   return pod.hasRoomHere && !isLost(pod) && !isLeftToPeople;
-}
-
-/** Given up with its host: should that come back, what is left of the pod must be seen. Its room is kept for it. */
-function isLost({ nodeId, status, wasActivated }: KnownPod): boolean {
-  return nodeId === null && status === "failed" && wasActivated;
 }
 
 /** Whose a container without a mark could be: of the pod that has the id now, else of one that had it. */

@@ -1,5 +1,6 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { requestRestore } from "../backups/request-restore.ts";
+import { takeBack } from "../drains/take-back.ts";
 import { acceptCopy } from "../moves/accept-copy.ts";
 import type { Transaction } from "../platform/database.ts";
 import { sql } from "../platform/sql.ts";
@@ -81,7 +82,7 @@ async function act(
   pod: Pod | undefined,
   decision: Decision,
 ): Promise<Task | undefined> {
-  const comparison = await requireStillSo(tx, finding, decision.now);
+  const comparison = await requireStillSo(tx, finding, decision);
   await tx.execute(sql`
     UPDATE node_findings SET state = 'open', resolved_at = NULL, resolved_by = NULL, resolution = NULL, reason = ${decision.reason}
     WHERE id = ${finding.id}`);
@@ -90,7 +91,7 @@ async function act(
     await noteAction(tx, finding, decision, null);
     return undefined;
   }
-  const task = pod === undefined ? undefined : await requestedWork(tx, finding, pod, decision);
+  const task = pod === undefined ? undefined : await requestedWork(tx, finding, pod, comparison, decision);
   if (task !== undefined) {
     await noteAction(tx, finding, decision, task.id);
     return task;
@@ -125,13 +126,17 @@ async function tryArchivesAgain(tx: Transaction, { podId }: Finding): Promise<vo
 /** What is done as ordinary work on the pod; undefined for what is a single command. */
 async function requestedWork(
   tx: Transaction,
-  { kind, nodeId, evidence }: Finding,
+  { kind, nodeId, node, vmid, evidence }: Finding,
   pod: Pod,
+  { containers }: ReadComparison,
   { action, actor, requestId, now }: Decision,
 ): Promise<Task | undefined> {
   const who = { tenantId: pod.tenantId, actor, requestId };
   if (kind === "resized" && action === "accept") return await acceptSize(tx, pod, evidence, who);
   if (kind === "stale-copy" && action === "accept") return await acceptCopy(tx, pod, nodeId, who, now);
+  const container = containers.find((seen) => seen.vmid === vmid);
+  if (kind === "orphan" && action === "accept" && container !== undefined)
+    return await takeBack(tx, pod, { nodeId, node, container }, { actor, requestId, now });
   if (kind !== "missing") return undefined;
   if (action === "remove") return (await destroyPodNow(tx, who, pod.id, now)).task;
   // The finding offers it only where there is one.
@@ -161,12 +166,13 @@ async function acceptSize(
   });
 }
 
-/** The newest inventory decides, and nothing is begun while somebody works on the pod. */
-async function requireStillSo(tx: Transaction, finding: Finding, now: Date): Promise<ReadComparison> {
+/** The newest inventory and the pod as it is now decide, and nothing is begun while somebody works on it. */
+async function requireStillSo(tx: Transaction, finding: Finding, { action, now }: Decision): Promise<ReadComparison> {
   const comparison = await readComparison(tx, finding.nodeId);
   if (comparison === undefined) throw outdated();
   const { seen } = reconcile(comparison, { now, graceMs: 0, sightingsMin: 1, mayAct: false });
-  if (!seen.some((fact) => fact.known?.id === finding.id && fact.subject === finding.subject)) throw outdated();
+  const still = seen.find((fact) => fact.known?.id === finding.id && fact.subject === finding.subject);
+  if (still?.offered.includes(action) !== true) throw outdated();
   return comparison;
 }
 
