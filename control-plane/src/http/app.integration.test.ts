@@ -1,8 +1,8 @@
 import { DomainError } from "@cloudpods/shared/errors";
 import { z } from "@hono/zod-openapi";
 import { Writable } from "node:stream";
-import { createServer } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { freePort } from "../../../test/support/free-port.ts";
 import { makePerson, makeTenant, send, testPassword, type Person } from "../../../test/support/people.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { buildTestApp, type TestApp } from "../../../test/support/test-app.ts";
@@ -100,7 +100,7 @@ function register(routes: RouteTable): void {
 
 beforeAll(async () => {
   db = await createTestDatabase();
-  app = buildTestApp(db, { register, log, deadlineMs: 2_000 }).app;
+  app = buildTestApp(db, { register, log }).app;
   person = await makePerson(db, app, { tenants: { [await makeTenant(db)]: "owner" } });
 });
 afterAll(() => db.close());
@@ -224,9 +224,9 @@ test("refusals are problems; unknown errors tell the request id only, and the lo
 });
 
 test("a request that takes too long is given up", async () => {
-  const startedMs = performance.now();
-  expect((await send(app, "GET", "/api/fails/slowly")).json).toMatchObject({ status: 503, error: "DEADLINE_EXCEEDED" });
-  expect(performance.now() - startedMs).toBeLessThan(4_000);
+  const hasty = buildTestApp(db, { register, deadlineMs: 500 }).app;
+  const answer = await send(hasty, "GET", "/api/fails/slowly");
+  expect(answer.json).toMatchObject({ status: 503, error: "DEADLINE_EXCEEDED" });
 });
 
 test("the log has each request with its route and caller, and no secret", async () => {
@@ -315,13 +315,8 @@ test("a part that is not ready makes the whole not ready, and says which without
 });
 
 test("without the database requests are refused with a time to come back, and work again with it", async () => {
-  const listener = createServer();
-  await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
-  const address = listener.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
-  await new Promise((resolve) => listener.close(resolve));
   const url = new URL(db.systemUrl);
-  url.port = String(address.port); // nobody listens there any more
+  url.port = String(await freePort()); // nobody listens there
   const away = openDatabase({ url: url.toString(), applicationName: "test", connectionsMax: 2 });
   const cut = buildTestApp({ system: away, api: away }, { register }).app;
   const answer = await send(cut, "GET", "/api/security/me/profile", { headers: person.headers });

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { bearer, makePerson, makeTenant, testPassword, type Person } from "../../../test/support/people.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { buildTestApp } from "../../../test/support/test-app.ts";
+import { until } from "../../../test/support/until.ts";
 import { registerSecurityRoutes } from "../security/security.http.ts";
 import { eventStream } from "./event-stream.ts";
 
@@ -64,7 +65,7 @@ test("a client that hangs up ends its source", async () => {
   await response.body?.getReader().read();
   expect(openSources).toBe(1);
   gone.abort();
-  await expect.poll(() => openSources).toBe(0);
+  await until("the end of its source", () => openSources === 0);
 });
 
 test("the server can close while streams are open", async () => {
