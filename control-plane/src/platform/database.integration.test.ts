@@ -67,13 +67,17 @@ async function restingTimer(options: pg.ClientConfig): Promise<"keepalive" | "no
   const client = new pg.Client(options);
   await client.connect();
   try {
-    const { rows } = await client.query<{ port: number }>(
-      "SELECT client_port AS port FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+    const { rows } = await client.query<{ here: number; there: number }>(
+      "SELECT client_port AS here, inet_server_port() AS there FROM pg_stat_activity WHERE pid = pg_backend_pid()",
     );
-    const port = (rows[0]?.port ?? 0).toString(16).toUpperCase().padStart(4, "0");
+    // Connections to other servers, also those that have ended, may leave from the same port.
+    const [here, there] = [rows[0]?.here, rows[0]?.there].map(
+      (port = 0) => `:${port.toString(16).toUpperCase().padStart(4, "0")}`,
+    ) as [string, string]; // two in, two out
     return await until("a connection at rest", async () => {
       const lines = (await readFile("/proc/net/tcp", "utf8")).split("\n").map((line) => line.trim().split(/\s+/));
-      const timer = lines.find(([, local]) => local?.endsWith(`:${port}`))?.[5]?.slice(0, 2);
+      const mine = lines.find(([, local, remote]) => local?.endsWith(here) && remote?.endsWith(there));
+      const timer = mine?.[5]?.slice(0, 2);
       return timer === "02" ? "keepalive" : timer === "00" && "none";
     });
   } finally {
