@@ -110,7 +110,7 @@ test("PostgreSQL stops and comes back: nothing is lost, nothing counts twice", a
     server = await startEmbeddedPostgres({ directory });
     proxy.target(server.port);
     host.offer(...batches.slice(40));
-    await until("all acknowledgements", () => host.waiting() === 0, 40_000);
+    await until("all acknowledgements", () => host.waiting() === 0);
     const [stored] = await until("the count", () =>
       database.query<{ rows: number }>(sql`SELECT count(*)::integer AS rows FROM cloud_pod_usage_samples`),
     );

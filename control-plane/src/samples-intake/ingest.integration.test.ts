@@ -13,6 +13,7 @@ import {
   replicaTls,
   type BrokerSideTls,
 } from "../../../test/support/broker-identities.ts";
+import { freePort } from "../../../test/support/free-port.ts";
 import { startMosquitto } from "../../../test/support/mosquitto.ts";
 import { createTestDatabase, type TestDatabase } from "../../../test/support/postgres.ts";
 import { publishingHost, type PublishingHost } from "../../../test/support/publishing-host.ts";
@@ -50,11 +51,12 @@ interface RunningBroker {
   stop(): Promise<void>;
 }
 
-async function startEmbedded(port = 0): Promise<RunningBroker> {
+async function startEmbedded(port?: number): Promise<RunningBroker> {
   const broker = await startBroker({
     tls: await brokerTls(authority),
     host: "127.0.0.1",
-    port,
+    // One that nobody takes while the broker is away.
+    port: port ?? (await freePort()),
     authorizeNode: async () => true,
     log,
     registry: new Registry(),
@@ -274,7 +276,8 @@ describe("heartbeats", () => {
     );
     await until("the conditions", async () => (await conditions()).length === 3);
     expect(await conditions()).toEqual(["ClockSkew", "StorageFull", "TelemetryLag"]);
-    await send(host, beat());
+    // It knows our clock: read late, it would seem slow otherwise.
+    await send(host, beat({ disciplinedMs: BigInt(Date.now()), synchronised: true }));
     await until("the all-clear", async () => (await conditions()).length === 0);
     const events = await db.system.query<{ kind: string }>(
       sql`SELECT kind FROM node_events WHERE node_id = ${node().nodeId} ORDER BY id`,

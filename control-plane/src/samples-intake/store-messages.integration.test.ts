@@ -305,7 +305,7 @@ describe("a sealed day", () => {
     await context.days.make([day]);
     const inside = Promise.withResolvers<void>();
     const release = Promise.withResolvers<void>();
-    const writer = pool.transaction(10_000, async (tx) => {
+    const writer = pool.transaction(60_000, async (tx) => {
       await tx.query(sql`SELECT pg_advisory_xact_lock_shared(hashtext('usage_days'), ${day})`);
       inside.resolve();
       await release.promise;
