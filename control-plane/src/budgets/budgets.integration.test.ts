@@ -37,6 +37,8 @@ beforeAll(async () => {
 });
 afterAll(() => db.close());
 beforeEach(async () => {
+  // Nobody of the tests before is judged and given back with whoever is here.
+  await db.system.execute(sql`DELETE FROM cloud_pod_budgets`);
   tenantId = (await aTenant(db.system)).id;
   await db.system.execute(sql`UPDATE tenants SET billing_email = 'pay@example.test' WHERE id = ${tenantId}`);
   spend = "0";
