@@ -139,9 +139,9 @@ test("Ctrl-C reaches the whole process group of a terminal, and yet the server e
 
 test("a command that is interrupted leaves no server behind", async () => {
   const { child } = start(["admin", "create-user", "--email", "x@example.test"], "a good password 1\n");
-  await until("its server", async () => (await servers()).length === 1, 30_000);
+  await until("its server", async () => (await servers()).length === 1);
   child.kill("SIGTERM");
   await exitOf(child);
   // The last of its processes may still be on its way out.
-  await until("the end of its server", async () => (await servers()).length === 0, 5_000);
+  await until("the end of its server", async () => (await servers()).length === 0);
 });

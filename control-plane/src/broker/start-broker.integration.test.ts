@@ -69,7 +69,7 @@ async function dial(tls: Partial<BrokerSideTls>, options: mqtt.IClientOptions = 
   return client;
 }
 
-const closed = (client: MqttClient) => until("the end of the connection", () => !client.connected, 5_000);
+const closed = (client: MqttClient) => until("the end of the connection", () => !client.connected);
 
 async function refusals(reason: string): Promise<number> {
   const values = (await registry.getSingleMetric("cloudpods_broker_refusals_total")?.get())?.values ?? [];

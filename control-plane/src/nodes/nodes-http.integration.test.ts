@@ -39,6 +39,7 @@ beforeAll(async () => {
   db = await createTestDatabase();
   deps = await issuingDeps(db.system);
   hints = openHints({ url: db.systemUrl, log: createLog({ level: "silent" }) });
+  await hints.listening;
   ({ app } = buildTestApp(db, {
     register: (routes) => {
       registerSecurityRoutes(routes, { secureCookies: true });
@@ -113,7 +114,7 @@ describe("a cordon with an end", () => {
     const { opening } = await db.system.transaction(async (tx) => {
       await lockNode(tx, draining.nodeId);
       const ending = endCordons(db.system);
-      await until("the cordon that ends", async () => (await db.system.query(waiting)).length > 0, 10_000);
+      await until("the cordon that ends", async () => (await db.system.query(waiting)).length > 0);
       await tx.execute(sql`
         INSERT INTO node_drains (id, node_id, kind, reason, requested_by, request_id, max_parallel, deadline_at, on_no_capacity, on_deadline)
         VALUES (${drainId}, ${draining.nodeId}, 'drain', 'work', 'test', 'test', 1, now() + interval '1 h', 'fail', 'leave')`);

@@ -144,10 +144,10 @@ test("replicas that run follow what is stored", async () => {
   followed.onChange(() => (changes += 1));
   const first = followed.active.id;
   await step();
-  await expect.poll(() => followed.all.length, { timeout: 5_000 }).toBe(2);
+  await expect.poll(() => followed.all.length, { timeout: 60_000 }).toBe(2);
   expect(followed.active.id).toBe(first);
   await step(forced);
-  await expect.poll(() => followed.active.id === first, { timeout: 5_000 }).toBe(false);
+  await expect.poll(() => followed.active.id === first, { timeout: 60_000 }).toBe(false);
   expect(changes).toBe(2);
   followed.stop();
 });
