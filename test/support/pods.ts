@@ -1,4 +1,3 @@
-import { randomInt } from "node:crypto";
 import { newId } from "@cloudpods/shared/ids";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import type { TestDatabase } from "./postgres.ts";
@@ -10,13 +9,16 @@ export interface MadePod {
   readonly taskId: string;
 }
 
+/** No two living pods have one: above those that the database gives to orders, below those that tests choose. */
+let lastVmid = 700_000;
+
 /** Writes a pod of a tenant as it is after its order: for tests of who may see it, not of its life. */
 export async function makePod(
   db: Pick<TestDatabase, "system">,
   tenantId: string,
   wish: { hostname: string },
 ): Promise<MadePod> {
-  const [id, taskId, vmid] = [newId(), newId(), randomInt(100_000, 999_999)];
+  const [id, taskId, vmid] = [newId(), newId(), (lastVmid += 1)];
   await db.system.transaction(async (tx) => {
     await tx.execute(sql`
       INSERT INTO cloud_pods (id, tenant_id, vmid, name, hostname, region, status, cores, memory_mb, disk_gb, mac)
