@@ -56,6 +56,20 @@ test("a wrong configuration is named whole, without its values, and ends with EX
   expect(said).not.toContain("s3cret");
 });
 
+test.each([
+  ["pods ls --profile nope", 2, "COMMAND_LINE_INVALID"],
+  ["pods ls --nonsense", 2, "COMMAND_LINE_INVALID"],
+  ["pods ls", 5, "CREDENTIAL_MISSING"],
+])(
+  "with --json the last thing that is said of a failed %s is a problem as the API has them",
+  async (args, ends, error) => {
+    const home = { XDG_CONFIG_HOME: "/nonexistent" };
+    const { code, said } = await run([...args.split(" "), "--json"], home);
+    expect(code, said).toBe(ends);
+    expect(JSON.parse(said.trimEnd().split("\n").at(-1) ?? "")).toMatchObject({ error, detail: expect.any(String) });
+  },
+);
+
 test("migrate says that there is nothing to do when there is nothing to do", async () => {
   expect(await run(["migrate"], external())).toEqual({ code: 0, said: "The schema is up to date.\n" });
 });

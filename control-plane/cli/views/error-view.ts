@@ -1,5 +1,12 @@
-import { DomainError } from "@cloudpods/shared/errors";
-import { ApiRefusal } from "../errors.ts";
+import { DomainError, type ErrorKind } from "@cloudpods/shared/errors";
+import {
+  ApiRefusal,
+  InterruptedError,
+  NotSignedInError,
+  TaskFailedError,
+  UnreachableError,
+  UsageError,
+} from "../errors.ts";
 
 /** What helps with refusals that the command line has a word for. */
 const hints: Readonly<Record<string, string>> = {
@@ -32,4 +39,50 @@ export function describeError(
   }
   if (error instanceof DomainError) return `cloudpods: ${error.message} (${error.code})`;
   return `cloudpods: ${error instanceof Error ? error.message : String(error)}`;
+}
+
+/** Part of a problem document that tells of what it is. */
+interface Nature {
+  /** The API's, where it would have answered so. */
+  readonly status?: number;
+  readonly title: string;
+  readonly error: string;
+}
+
+/** What is looked up here is refused as the API would. */
+const ofKind: Partial<Readonly<Record<ErrorKind, Omit<Nature, "error">>>> = {
+  "not-found": { status: 404, title: "Not found" },
+  conflict: { status: 409, title: "Conflict" },
+};
+
+/** What ended a command, for scripts: a problem of the API as it came, and everything else in its form; one line. */
+export function errorAsJson(error: unknown): string {
+  if (error instanceof ApiRefusal && isObject(error.text)) return error.text;
+  const nature = natureOf(error);
+  const detail = error instanceof Error ? error.message : String(error);
+  return JSON.stringify({ type: `urn:cloudpods:error:${nature.error}`, ...nature, detail, message: detail });
+}
+
+function natureOf(error: unknown): Nature {
+  if (error instanceof ApiRefusal) {
+    const { status, title, error: code } = error.problem;
+    return { status, title, error: code };
+  }
+  if (error instanceof DomainError) return { title: "Refused", ...ofKind[error.kind], error: error.code };
+  if (error instanceof NotSignedInError) return { status: 401, title: "Not signed in", error: "CREDENTIAL_MISSING" };
+  if (error instanceof UsageError) return { title: "Wrong command line", error: "COMMAND_LINE_INVALID" };
+  if (error instanceof UnreachableError) return { title: "No answer in time", error: "UNREACHABLE" };
+  if (error instanceof TaskFailedError) return { title: "Not done", error: "TASK_FAILED" };
+  if (error instanceof InterruptedError) return { title: "Interrupted", error: "INTERRUPTED" };
+  return { title: "Unexpected", error: "UNEXPECTED" };
+}
+
+/** Not so where something between us and the control plane has answered. */
+function isObject(text: string): boolean {
+  try {
+    const parsed: unknown = JSON.parse(text);
+    return typeof parsed === "object" && parsed !== null;
+  } catch {
+    return false;
+  }
 }
