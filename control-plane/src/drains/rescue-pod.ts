@@ -114,10 +114,11 @@ async function findRescue(
  * is restored there would run twice.
  */
 async function seenByItsCluster(tx: Transaction, { nodeId, node, startedAt }: Drain): Promise<Blocker | undefined> {
-  const seen = await tx.query(sql`
-    SELECT FROM cloud_pod_moves WHERE from_node_id = ${nodeId} AND purpose = 'evacuate' AND created_at >= ${startedAt} AND error_code = ${memberOnline}`);
-  if (seen.length === 0) return undefined;
-  const message = `${node} is seen by its Proxmox cluster, so it is not cut off and its pods may run there. Fence it, then evacuate it again.`;
+  const [seen] = await tx.query<{ at: Date }>(sql`
+    SELECT coalesce(ended_at, created_at) AS at FROM cloud_pod_moves WHERE from_node_id = ${nodeId} AND purpose = 'evacuate' AND created_at >= ${startedAt} AND error_code = ${memberOnline}
+    ORDER BY at DESC LIMIT 1`);
+  if (seen === undefined) return undefined;
+  const message = `${node} was seen by its Proxmox cluster at ${seen.at.toISOString()}, so it was not cut off and its pods may run there. Fence it, then evacuate it again.`;
   return { code: memberOnline, message };
 }
 
