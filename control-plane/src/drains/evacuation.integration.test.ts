@@ -151,7 +151,7 @@ test("what is lost is said to be lost, is not paid for any more, and then the ho
   await vanish(bench, dead);
   expect(await drains.call("DELETE", `/api/nodes/${dead.name}`)).toMatchObject({
     status: 409,
-    json: { error: "NODE_NOT_EMPTY" },
+    json: { error: "NODE_NOT_EMPTY", detail: expect.stringContaining("evacuate it first") },
   });
   await drains.call("POST", `/api/nodes/${dead.name}/evacuate`, { ...order, onNoBackup: "mark-lost" });
   expect(await drains.driveToEnd(dead)).toMatchObject({ state: "drained", counts: { lost: 1, moved: 1 } });

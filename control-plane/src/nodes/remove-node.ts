@@ -32,7 +32,7 @@ export async function removeNode(tx: Transaction, nodeId: string, by: NodeChange
   await tx.query(sql`SELECT FROM node_capacity WHERE node_id = ${nodeId} FOR UPDATE`);
   if (isGone) await releaseLeftClaims(tx, nodeId);
   const backupsGone = await countBackupsOnlyOn(tx, nodeId);
-  await refuseOccupied(tx, nodeId, backupsGone);
+  await refuseOccupied(tx, nodeId, isGone, backupsGone);
   await tx.execute(
     sql`UPDATE nodes SET removed_at = now(), schedulable = false, version = version + 1 WHERE id = ${nodeId}`,
   );
@@ -70,15 +70,17 @@ async function releaseLeftClaims(tx: Transaction, nodeId: string): Promise<void>
   for (const { podId, generation } of left) await releaseClaim(tx, podId, generation);
 }
 
-async function refuseOccupied(tx: Transaction, nodeId: string, backups: number): Promise<void> {
+async function refuseOccupied(tx: Transaction, nodeId: string, isGone: boolean, backups: number): Promise<void> {
   const [held] = await tx.query<{ pods: number; claims: number }>(sql`
     SELECT (SELECT count(*)::integer FROM cloud_pods WHERE node_id = ${nodeId} AND status <> 'deleted') AS pods,
       (SELECT count(*)::integer FROM node_claims WHERE node_id = ${nodeId}) AS claims`);
   if (held === undefined || (held.pods === 0 && held.claims === 0)) return;
+  // Nothing moves from a host that does not answer.
+  const what = isGone ? "evacuate it first, which needs it to be cut off for good" : "move or destroy them first";
   throw new DomainError(
     "wrong-state",
     "NODE_NOT_EMPTY",
-    `The node still holds pods or room for pods; move or destroy them first.${backups === 0 ? "" : ` With it would go ${backups} backups that no other host sees.`}`,
+    `The node still holds pods or room for pods; ${what}.${backups === 0 ? "" : ` With it would go ${backups} backups that no other host sees.`}`,
     { details: { ...held, backups } },
   );
 }
