@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { builtPrograms } from "./built-programs.ts";
 import { compileCache } from "./compile-cache.ts";
+import { restBetweenRequestsMs, until } from "./until.ts";
 
 /** What a command said and how it ended. */
 export interface Ended {
@@ -20,6 +21,8 @@ interface RunOptions {
   readonly interruptAt?: RegExp | undefined;
   readonly interruptWith?: "SIGINT" | "SIGTERM";
 }
+
+const missesAgent = /\b(?:NO_CAPACITY|NODE_NOT_ONLINE)\b/;
 
 /** The program `cloudpods` as its user has it, with a home of its own. */
 export type CommandLine = Awaited<ReturnType<typeof openCommandLine>>;
@@ -50,14 +53,28 @@ export async function openCommandLine() {
     const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
     return { code, out, err };
   }
+  /** Nothing comes to a host whose agent is missed, as on a busy machine it may be: who is refused a place for that asks again. */
+  async function runPlaced(...asked: Parameters<typeof run>): Promise<Ended> {
+    return await until(
+      `a place for ${String(asked[0])}`,
+      async () => {
+        const ended = await run(...asked);
+        return !(ended.code !== 0 && missesAgent.test(ended.err)) && ended;
+      },
+      60_000,
+      restBetweenRequestsMs,
+    );
+  }
   return {
     /** Where profiles are kept. */
     home,
     /** Runs a command; in one text its arguments have no spaces. */
     run,
+    /** Runs a command that needs a place on a host. */
+    runPlaced,
     /** Runs a command that must succeed and gives its JSON. */
     async json(args: string, env: Readonly<Record<string, string>> = {}) {
-      const ended = await run(`${args} --json`, { env });
+      const ended = await runPlaced(`${args} --json`, { env });
       expect(ended.code, ended.err).toBe(0);
       return JSON.parse(ended.out);
     },

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Database, openDatabase } from "../../control-plane/src/platform/database.ts";
 import type { DatabaseLogins } from "../../control-plane/src/platform/migrate.ts";
 import { type ApiClient, createApiClient } from "../../tools/demo/api-client.ts";
+import { sql } from "../../control-plane/src/platform/sql.ts";
 import { type Invariants, checkInvariants, faultsOf } from "../../tools/demo/check-invariants.ts";
 import type { SimulatedHostOptions } from "../simulated-host/host.ts";
 import { type DemoHost, createDemoHost } from "../../tools/demo/demo-hosts.ts";
@@ -59,6 +60,12 @@ export interface Stack {
 
 const settleDeadlineMs = 60_000;
 
+/**
+ * Each pod has a moment of the day for its backup, by its id. One in 1,440 comes within a minute, and whoever asks something of
+ * the pod then is told that it is busy.
+ */
+const withoutSchedules = sql`UPDATE plan_backup_policies SET enabled = false`;
+
 /** Starts the first replica, enrols the hosts by real join tokens and waits until they are online. */
 export async function startStack(options: StackOptions): Promise<Stack> {
   const directory = await mkdtemp(join(tmpdir(), "cloudpods-stack-"));
@@ -83,6 +90,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const [first] = replicas;
     await first.start();
     const credentials = await seed(db, directory);
+    await db.execute(withoutSchedules);
     const [adminToken, customerToken] = await Promise.all(
       [credentials.adminEmail, credentials.customerEmail].map((email) =>
         signIn(first.url, email, credentials.password),
