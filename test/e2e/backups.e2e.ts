@@ -86,7 +86,7 @@ test("a pod is backed up, restored where it is, made anew, and outlived by its l
   expect(await foldersIn(back)).toContain("kept");
 
   await api.request("DELETE", `/api/cloud-pods/${pod.id}/backups/${backup.id}`);
-  await until("the archive is gone", async () => (await archivesOf(pod)).length === 1, 30_000);
+  await until("the archive is gone", async () => (await archivesOf(pod)).length === 1, 90_000);
   await until("the backup is pruned", async () =>
     (await backupsOf(pod)).some(({ id, state }) => id === backup.id && state === "pruned"),
   );

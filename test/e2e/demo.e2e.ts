@@ -51,7 +51,7 @@ function startDemo(...options: readonly string[]): Demo {
       signal(-(child.pid ?? 0), "SIGINT");
       // npm may be gone before what it ran.
       await exitOf(child);
-      await until("the end of every process", async () => (await processesAbout(folder)).length === 0, 30_000);
+      await until("the end of every process", async () => (await processesAbout(folder)).length === 0, 90_000);
     },
   };
   return demo;

@@ -108,7 +108,7 @@ export async function metered(api: ApiClient, pod: { readonly id: string }): Pro
     `usage of ${pod.id}`,
     async () =>
       (await api.request<{ status: string }>("GET", `/api/cloud-pods/${pod.id}/usage/realtime`)).status === "live",
-    30_000,
+    90_000,
     restBetweenRequestsMs,
   );
 }

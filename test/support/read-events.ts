@@ -9,7 +9,7 @@ export interface StreamedEvent {
 export async function readEvents(
   url: string,
   headers: Readonly<Record<string, string>>,
-  deadlineMs = 60_000,
+  deadlineMs = 120_000,
 ): Promise<StreamedEvent[]> {
   const answer = await fetch(url, { headers, signal: AbortSignal.timeout(deadlineMs) });
   if (!answer.ok) throw new Error(`${url} answered ${answer.status}: ${await answer.text()}`);
