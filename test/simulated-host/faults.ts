@@ -21,6 +21,7 @@ export type FaultEffect =
   | { kind: "exit"; code: number; stderr: string; stdout?: string }
   | { kind: "delay"; ms: number }
   | { kind: "hang" }
+  | { kind: "hold"; until: string }
   | { kind: "die-at"; point: string; signal: "KILL" | "TERM" | "INT" }
   | { kind: "lie"; stdout?: string; stderr?: string }
   | { kind: "fail-after"; code: number; stderr: string }

@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
 import type { FaultEffect } from "./faults.ts";
 import { CommandFailure } from "./failure.ts";
 import { pauseUnscaled } from "./pace.ts";
@@ -19,6 +21,7 @@ export function dieHere(effects: FaultEffect[], point: string): void {
 export async function strikeBefore(effects: FaultEffect[]): Promise<number | undefined> {
   for (const effect of effects) {
     if (effect.kind === "delay") await pauseUnscaled(effect.ms);
+    if (effect.kind === "hold") await hold(effect.until);
     if (effect.kind === "hang") await new Promise(() => setInterval(() => {}, 60_000));
     if (effect.kind === "exit" || effect.kind === "lie") {
       print(effect.stdout ?? "");
@@ -27,6 +30,11 @@ export async function strikeBefore(effects: FaultEffect[]): Promise<number | und
     }
   }
   return undefined;
+}
+
+/** Until the file is there, or its folder has gone with its host. */
+async function hold(path: string): Promise<void> {
+  while (!existsSync(path) && existsSync(dirname(path))) await pauseUnscaled(20);
 }
 
 /** What faults do after a command has done its work. @throws CommandFailure for `fail-after` */

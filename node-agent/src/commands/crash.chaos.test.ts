@@ -1,4 +1,6 @@
 import { randomUUID } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { Command, CommandOutcome, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { enrolByHand } from "../../../test/support/agent-process.ts";
@@ -28,10 +30,11 @@ async function prepare({ gateway }: AgentScenario, commands: readonly Command[])
   }
 }
 
-/** Kills the agent while the given `pct` subcommand runs, and starts the next one. */
+/** Kills the agent while the given `pct` subcommand runs, starts the next one and lets the subcommand go on. */
 async function killDuring(scenario: AgentScenario, command: Command, subcommand: string): Promise<void> {
   const { agent, gateway } = scenario;
-  agent.host.setFaults([{ match: { command: subcommand }, effect: { kind: "delay", ms: 700 }, times: 1 }]);
+  const released = join(agent.host.root, "released");
+  agent.host.setFaults([{ match: { command: subcommand }, effect: { kind: "hold", until: released }, times: 1 }]);
   const before = (await agent.host.invocations()).length;
   gateway.command(command);
   await until(`pct ${subcommand}`, async () => {
@@ -41,6 +44,8 @@ async function killDuring(scenario: AgentScenario, command: Command, subcommand:
   await agent.kill("SIGKILL");
   expect(gateway.results(command.commandId)).toEqual([]);
   agent.start();
+  await gateway.session(2);
+  writeFileSync(released, "");
 }
 
 function fromArchive(pod: Pod): Command {

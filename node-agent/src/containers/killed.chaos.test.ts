@@ -206,15 +206,18 @@ async function startAgent(wish: ContainerWish, program: string): Promise<ChildPr
   return agent;
 }
 
-/** Lets a program run for so long, before anything else befalls it, that its agent certainly dies meanwhile. */
+/** Lets a program run until its agent is killed, before anything else befalls it. */
 function stretch(command: string, ...faults: FaultRule[]): void {
-  fixture.host.setFaults([{ match: { command }, effect: { kind: "delay", ms: 500 }, times: 1 }, ...faults]);
+  fixture.host.setFaults([{ match: { command }, effect: { kind: "hold", until: release() }, times: 1 }, ...faults]);
 }
+
+const release = (): string => join(fixture.host.root, "released");
 
 async function kill(agent: ChildProcess): Promise<void> {
   const gone = once(agent, "exit");
   agent.kill("SIGKILL");
   await gone;
+  await writeFile(release(), "");
 }
 
 describe("an agent that is killed", () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Command, CommandOutcome, Power } from "@cloudpods/shared/gen/cloudpods/agent/v1/agent_gateway";
@@ -36,14 +36,18 @@ async function killDuring(scenario: AgentScenario, command: Command, program: Pr
   expect(gateway.results(command.commandId)).toEqual([]);
   agent.start();
   await gateway.session(2);
+  writeFileSync(release(scenario), "");
   return gateway.result(command.commandId, 60_000);
 }
 
-const stretch = (program: Program, word?: string) => ({
-  match: { program, ...(word === undefined ? {} : { command: word }) },
-  effect: { kind: "delay", ms: 700 } as const,
-  times: 1,
-});
+/** Lets a program run until its agent was killed and the next one is there. */
+function stretch(scenario: AgentScenario, program: Program, word?: string) {
+  rmSync(release(scenario), { force: true });
+  const match = { program, ...(word === undefined ? {} : { command: word }) };
+  return { match, effect: { kind: "hold", until: release(scenario) } as const, times: 1 };
+}
+
+const release = ({ agent }: AgentScenario): string => join(agent.host.root, "released");
 
 const backup = (pod: Pod, mode = "stop"): Command =>
   pod.command({ $case: "backup", value: { backupId: randomUUID(), storage: "local", mode } });
@@ -63,7 +67,7 @@ describe("an agent that is killed with SIGKILL", () => {
     const scenario = await connectedScenario();
     const pod = podCommands(scenario.agent.host);
     await prepare(scenario, [pod.create(), pod.start()]);
-    scenario.agent.host.setFaults([stretch("vzdump")]);
+    scenario.agent.host.setFaults([stretch(scenario, "vzdump")]);
     const result = await killDuring(scenario, backup(pod), "vzdump", String(pod.vmid));
     expect(result).toMatchObject({
       outcome: succeeded,
@@ -78,7 +82,7 @@ describe("an agent that is killed with SIGKILL", () => {
     const pod = podCommands(scenario.agent.host);
     await prepare(scenario, [pod.create(), pod.start()]);
     const effect = { kind: "die-at", point: "half-extracted", signal: "KILL" } as const;
-    scenario.agent.host.setFaults([stretch("vzdump"), { match: { program: "vzdump" }, effect, times: 1 }]);
+    scenario.agent.host.setFaults([stretch(scenario, "vzdump"), { match: { program: "vzdump" }, effect, times: 1 }]);
     const result = await killDuring(scenario, backup(pod), "vzdump", String(pod.vmid));
     expect(result).toMatchObject({ outcome: interrupted, observation: { power: Power.POWER_RUNNING, lock: "" } });
     expect([dumps(scenario), (await calls(scenario, "vzdump", String(pod.vmid))).length]).toEqual([[], 1]);
@@ -88,7 +92,7 @@ describe("an agent that is killed with SIGKILL", () => {
     const scenario = await connectedScenario();
     const pod = podCommands(scenario.agent.host);
     await prepare(scenario, [pod.create(), pod.start()]);
-    scenario.agent.host.setFaults([stretch("pct", "shutdown")]);
+    scenario.agent.host.setFaults([stretch(scenario, "pct", "shutdown")]);
     const result = await killDuring(scenario, backup(pod, "shut-down"), "pct", "shutdown");
     expect(result).toMatchObject({
       outcome: succeeded,
@@ -105,13 +109,13 @@ describe("an agent that is killed with SIGKILL", () => {
     const made = backup(pod, "snapshot");
     await prepare(scenario, [pod.create(), made]);
     const { volumeId = "" } = gateway.results(made.commandId)[0]?.backup ?? {};
-    agent.host.setFaults([stretch("zstd")]);
+    agent.host.setFaults([stretch(scenario, "zstd")]);
     const verify = pod.command({ $case: "verifyBackup", value: { volumeId, atOnce: false } });
     expect(await killDuring(scenario, verify, "zstd", "--test")).toMatchObject({
       outcome: succeeded,
       backup: { found: true, readable: true },
     });
-    agent.host.setFaults([stretch("pvesm", "free")]);
+    agent.host.setFaults([stretch(scenario, "pvesm", "free")]);
     const remove = pod.command({ $case: "deleteBackup", value: { volumeId } });
     expect(await killDuring(scenario, remove, "pvesm", "free")).toMatchObject({
       outcome: succeeded,
@@ -130,7 +134,7 @@ describe("an agent that is killed with SIGKILL", () => {
       await prepare(scenario, [pod.create(), made]);
       const { volumeId = "" } = gateway.results(made.commandId)[0]?.backup ?? {};
       const effect = { kind: "die-at", point: point ?? "never", signal: "KILL" } as const;
-      agent.host.setFaults([stretch("pct", "restore"), { match: { command: "restore" }, effect, times: 1 }]);
+      agent.host.setFaults([stretch(scenario, "pct", "restore"), { match: { command: "restore" }, effect, times: 1 }]);
       const value = { volumeId, spec: pod.spec, overwrite: true, takeOverFrom: "" };
       const result = await killDuring(scenario, pod.command({ $case: "restore", value }), "pct", "restore");
       expect(result).toMatchObject({ outcome: succeeded, backup: { restored: true }, observation: { lock: "" } });
@@ -147,7 +151,7 @@ describe("an agent that is killed with SIGKILL", () => {
     const look = pod.inspect();
     await prepare(scenario, [look]);
     const { configSha256 = "" } = gateway.results(look.commandId)[0]?.observation ?? {};
-    agent.host.setFaults([stretch("pct", "set")]);
+    agent.host.setFaults([stretch(scenario, "pct", "set")]);
     const adopt = pod.command({ $case: "adopt", value: { expectedConfigSha256: configSha256, replacesPodId: "" } });
     const result = await killDuring(scenario, adopt, "pct", "set");
     expect(result).toMatchObject({ outcome: succeeded, observation: { podId: pod.podId } });
@@ -174,7 +178,7 @@ describe("an agent that is killed with SIGKILL", () => {
     const spec = { ...pod.spec, storage: "shared", source };
     await prepare(scenario, [pod.command({ $case: "ensureContainer", value: { spec } }), pod.start()]);
     const effect = { kind: "die-at", point: point ?? "never", signal: "KILL" } as const;
-    agent.host.setFaults([stretch("pct", "migrate"), { match: { command: "migrate" }, effect, times: 1 }]);
+    agent.host.setFaults([stretch(scenario, "pct", "migrate"), { match: { command: "migrate" }, effect, times: 1 }]);
     const value = { target: "pve2", targetStorage: "", shutdownTimeoutSeconds: 5 };
     const result = await killDuring(scenario, pod.command({ $case: "migrate", value }), "pct", "migrate");
     const isHere = outcome === interrupted;
