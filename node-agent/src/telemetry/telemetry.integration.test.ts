@@ -18,6 +18,7 @@ import { type Broker, startBroker } from "../../../control-plane/src/broker/star
 import type { ServerTls } from "../../../control-plane/src/platform/tls-listener.ts";
 import type { SigningAuthority } from "../../../control-plane/src/nodes/certificate-authority.ts";
 import { brokerTls, hostTls, replicaTls } from "../../../test/support/broker-identities.ts";
+import { freePort } from "../../../test/support/free-port.ts";
 import { makeTestAuthority } from "../../../test/support/test-authority.ts";
 import { until } from "../../../test/support/until.ts";
 import { type DisciplinedClock, createDisciplinedClock } from "../clock/disciplined-clock.ts";
@@ -41,7 +42,8 @@ let telemetry: Telemetry;
 beforeEach(async () => {
   authority = await makeTestAuthority();
   serverTls = await brokerTls(authority);
-  broker = await openBroker(0);
+  // It comes back to the port that it left, which an own connection of the machine could have taken meanwhile.
+  broker = await openBroker(await freePort());
   clock = createDisciplinedClock({ bootId: "boot-1", monotonicMs: () => performance.now() * CLOCK_FACTOR });
   const nowMs = clock.monotonicMs();
   clock.recordExchange({ sentMonotonicMs: nowMs, receivedMonotonicMs: nowMs, serverTimeMs: 1_700_000_000_000 });
