@@ -16,7 +16,7 @@ import { followTo, requireSuccess } from "../finish-work.ts";
 import { listAll, type OpenedCli } from "../open-cli.ts";
 import type { Answer } from "../api/client.ts";
 import type { AnswerOf } from "../api/endpoints.ts";
-import { describeTask, renderQueue, renderTasks } from "../views/task-views.ts";
+import { describeCancelling, describeRetry, describeTask, renderQueue, renderTasks } from "../views/task-views.ts";
 
 interface ListOptions extends ClientOptions {
   readonly all?: true;
@@ -59,7 +59,7 @@ export function addTaskCommands(program: Command): void {
   clientCommand(tasks, "cancel", "cancel a task; what it did is taken back")
     .argument("<task>", "id", taskId)
     .action(async (task: string, options: ClientOptions) =>
-      withCli(options, async (cli) => cli.show(await cli.api.call("cancelTask", { task }), describeTask)),
+      withCli(options, async (cli) => cli.show(await cli.api.call("cancelTask", { task }), describeCancelling)),
     );
   addWaitOptions(clientCommand(tasks, "retry", "try a failed task again"))
     .argument("<task>", "id", taskId)
@@ -67,7 +67,7 @@ export function addTaskCommands(program: Command): void {
       withCli(options, async (cli) => {
         const again = await cli.api.call("retryTask", { task });
         if (options.wait === true) await follow(cli, again, options);
-        else cli.show(again, describeTask);
+        else cli.show(again, describeRetry);
       }),
     );
 }

@@ -48,7 +48,26 @@ export function renderQueue(tasks: readonly QueuedTask[]): string {
 }
 
 /** A task in a line. */
-export function describeTask({ id, type, state, step, percent, error }: Task): string {
+export function describeTask(task: Task): string {
+  const { state, step, percent, error } = task;
   const why = error === null ? "" : `: ${error.message} (${error.code})`;
-  return `Task ${id} (${type}) ${state}, ${step}, ${percent} %${why}`;
+  return `${nameOf(task)} ${state}, ${step}, ${percent} %${why}`;
+}
+
+/** A task that was asked to be cancelled: what was begun on a host ends first. */
+export function describeCancelling(task: Task): string {
+  return task.finishedAt === null ? `${nameOf(task)} is being cancelled; ${howToWatch(task)}` : describeTask(task);
+}
+
+/** A task that is tried again. */
+export function describeRetry(task: Task): string {
+  return task.finishedAt === null ? `${nameOf(task)} is tried again; ${howToWatch(task)}` : describeTask(task);
+}
+
+function nameOf({ id, type }: Task): string {
+  return `Task ${id} (${type})`;
+}
+
+function howToWatch({ id }: Task): string {
+  return `watch it with: cloudpods tasks watch ${id}`;
 }
