@@ -33,7 +33,8 @@ function nameOf(name: string): string {
 
 function valueOf(name: string, value: unknown): string {
   if (value === null || value === undefined || value === "") return "none";
-  if (typeof value === "string") return value;
+  // What differs is told by its member's name.
+  if (typeof value === "string") return name === "differs" ? nameOf(value) : value;
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value === "number") return amountOf(name, value);
   // Members of lists are told by the name of the list.

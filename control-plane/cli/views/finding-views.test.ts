@@ -19,7 +19,7 @@ describe("what a finding rests on", () => {
     ],
     [
       { seen: { cores: 4, swapMb: 2_048 }, wanted: { cores: 2, swapMb: 512 }, differs: ["cores", "swapMb"] },
-      "seen (cores 4, swap 2 GB), wanted (cores 2, swap 512 MB), differs cores and swapMb",
+      "seen (cores 4, swap 2 GB), wanted (cores 2, swap 512 MB), differs cores and swap",
     ],
     [
       { wanted: { cores: 1 }, newestBackup: null, seenOn: [{ node: "pve2", power: "running" }, { node: "pve3" }] },
