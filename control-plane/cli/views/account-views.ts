@@ -74,8 +74,10 @@ export function renderUsage(usage: AnswerOf<"showUsage">): string {
   return `${total}\n\n${table}`;
 }
 
-/** A pod's days. */
+/** A pod's days; an hour is in them some minutes after its end. */
 export function renderPodUsage({ dailyUsage }: AnswerOf<"showPodUsage">): string {
+  if (dailyUsage.length === 0)
+    return "No hour of these days is added up yet; what the month costs so far: cloudpods usage";
   return renderTable(
     [
       { name: "day (utc)", value: ({ date }) => date },
