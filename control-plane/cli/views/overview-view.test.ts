@@ -66,6 +66,14 @@ test("a proof of metering that failed stands out, one that held is told", () => 
   expect(proof(0)).toContain("rolled up to 2026-03-02T09:00:00.000Z");
 });
 
+test("one of what is measured is told as one", () => {
+  const one = { spools: { total: 1 }, lostBatches: 1, dirtyHours: { waiting: 1 } };
+  expect(shown({ metering: { ...quiet.metering, ...one } })).toMatch(
+    /; 1 batch waiting on hosts; .*; 1 hour to roll up; 1 batch LOST in the last 24 h$/m,
+  );
+  expect(shown({})).toContain("0 batches waiting on hosts; no hour is rolled up yet; 0 hours to roll up");
+});
+
 test("of the audit log new rows are one proof and all of it is another", () => {
   const audit = {
     unsealedRows: 1,

@@ -133,10 +133,10 @@ function measured({
       : `lag p50 ${ago(lag.p50Seconds)}, p95 ${ago(lag.p95Seconds)}, max ${ago(lag.maxSeconds)}`,
     ...(neverReported === 0 ? [] : [`${neverReported} of ${countOf(hosts, "host")} never reported`]),
     ...(late.length === 0 ? [] : [`behind: ${late.join(", ")}`]),
-    `${spools.total} batches wait on hosts`,
+    `${countOf(spools.total, "batch", "batches")} waiting on hosts`,
     rolledUpTo === null ? "no hour is rolled up yet" : `rolled up to ${rolledUpTo}`,
-    `${dirtyHours.waiting} hours to roll up`,
-    ...(lostBatches === 0 ? [] : [`${lostBatches} batches LOST in the last 24 h`]),
+    `${countOf(dirtyHours.waiting, "hour")} to roll up`,
+    ...(lostBatches === 0 ? [] : [`${countOf(lostBatches, "batch", "batches")} LOST in the last 24 h`]),
   ].join("; ");
 }
 
