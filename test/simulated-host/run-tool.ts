@@ -36,9 +36,9 @@ export function runTool(path: string, ...argv: string[]): Promise<ToolResult> {
   return startTool(path, argv).ended;
 }
 
-/** Waits until a condition holds. @throws Error naming `what` after 10 s */
+/** Waits until a condition holds. @throws Error naming `what` after a minute */
 export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 60_000;
   while (!(await holds())) {
     if (performance.now() > deadline) throw new Error(`timed out waiting until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
