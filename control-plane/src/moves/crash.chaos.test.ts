@@ -97,12 +97,12 @@ describe("kill -9 of the worker at every boundary of a move ends with one runnin
       "release",
     ])
       for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} ${step}`);
-  }, 240_000);
+  }, 600_000);
 
   test("inside a cluster", async () => {
     const died = await dieEverywhere(await bench.nodes(2, { cluster: true }), nothing);
     for (const step of ["transfer", "confirm", "start", "switch"]) expect(died).toContain(`committed ${step}`);
-  }, 240_000);
+  }, 600_000);
 
   test("inside a cluster by archive, as a linked clone goes", async () => {
     const died = await dieEverywhere(await bench.nodes(2, { cluster: true }), refusesToMigrate);
@@ -118,14 +118,14 @@ describe("kill -9 of the worker at every boundary of a move ends with one runnin
       "forget-archive",
     ])
       for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} ${step}`);
-  }, 240_000);
+  }, 600_000);
 
   test("that fails when the copy was told to run", async () => {
     // The way there is that of the first test.
     const died = await dieEverywhere(await bench.nodes(2), startFailsOnTarget, 20);
     for (const step of ["undo-restore", "undo-start", "undo-backup", "undo-check"])
       expect(died).toContain(`committed ${step}`);
-  }, 240_000);
+  }, 600_000);
 });
 
 describe("a source inside a cluster that has given its container up", () => {
@@ -250,7 +250,7 @@ describe("an agent that dies in the middle of any command of a move leaves one r
       }
       await worker.stop();
     },
-    240_000,
+    600_000,
   );
 });
 
@@ -268,4 +268,4 @@ test("a worker in a process of its own that is killed in the middle of its trans
     await survivor.stop();
     await expectOneCopy(pod);
   }
-}, 120_000);
+}, 600_000);

@@ -204,7 +204,7 @@ test.each(changes)(
     for (const step of steps)
       for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} ${type} ${step}`);
   },
-  170_000,
+  600_000,
 );
 
 test("kill -9 of a worker at every boundary of a resize that fails leaves what was before", async () => {
@@ -222,4 +222,4 @@ test("kill -9 of a worker at every boundary of a resize that fails leaves what w
     },
   });
   for (const step of ["undo-reserve", "undo-resize"]) expect(died).toContain(`committed resize ${step}`);
-}, 170_000);
+}, 600_000);

@@ -77,7 +77,7 @@ test("kill -9 of a worker at every boundary of an order ends in exactly one pod"
     for (const boundary of ["stepped", "committed"]) expect(died).toContain(`${boundary} create ${step}`);
   }
   expect(died).toContain("claimed create create");
-}, 170_000);
+}, 600_000);
 
 test("kill -9 of a worker at every boundary of an order that fails ends in nothing at all", async () => {
   const fail = (command: Command): ScriptedEnd | undefined =>
@@ -89,4 +89,4 @@ test("kill -9 of a worker at every boundary of an order that fails ends in nothi
     expect(claims).toEqual([]);
   });
   for (const step of ["undo-create", "undo-release"]) expect(died).toContain(`committed create ${step}`);
-}, 170_000);
+}, 600_000);
