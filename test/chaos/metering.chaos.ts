@@ -54,7 +54,7 @@ const shortForm: Form = {
   },
   faults: { agent: 4, replica: 2, broker: 1, postgres: 1, backend: 3 },
   stepMs: hourMs / 2,
-  deadlineMs: 400_000,
+  deadlineMs: 900_000,
 };
 
 /** From a month of 31 days over February into the next one of 31, a hundred pods. */
@@ -92,6 +92,8 @@ afterAll(async () => {
   await world.dispose();
 });
 
+const mergedSamples = sql`SELECT FROM cloud_pod_usage_samples WHERE sample_count > 1 LIMIT 1`;
+
 async function expectTruth(): Promise<void> {
   expect(differences(truth, await storedFigures(world.db)).slice(0, 20)).toEqual([]);
   for (const month of monthsOf(world.story)) expect((await verifyMetering(world.db, month)).findings).toEqual([]);
@@ -111,8 +113,9 @@ test(
     const mischief = world.agents.map((agent) => agent.meddled());
     console.log(JSON.stringify({ died, mischief }));
     expect(died).toEqual(form.faults);
-    expect(mischief[0]?.["merged"]).toBeGreaterThan(0);
     await settle(world);
+    // An agent that dies before it has told takes its counts with it, so what was stored tells whether the small spool merged.
+    expect(await world.db.query(mergedSamples)).not.toEqual([]);
     await expectTruth();
     const lost = await world.db.query(sql`
       SELECT reason FROM telemetry_dead_letters UNION ALL SELECT reason FROM usage_rejected_samples
