@@ -1,7 +1,7 @@
 import { readdir, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Accepted, type PodAnswer, ask, look, order, succeeded } from "../support/customer.ts";
+import { type Accepted, type PodAnswer, ask, look, order, succeeded, untilPlaced } from "../support/customer.ts";
 import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
@@ -52,7 +52,7 @@ async function archivesOf(pod: PodAnswer): Promise<string[]> {
 async function restoreAs(pod: PodAnswer, backup: BackupAnswer, wish: object): Promise<PodAnswer> {
   const api = stack.customer();
   const path = `/api/cloud-pods/${pod.id}/backups/${backup.id}/restore`;
-  return await succeeded(api, await api.request<Accepted>("POST", path, wish));
+  return await succeeded(api, await untilPlaced(path, () => api.request<Accepted>("POST", path, wish)));
 }
 
 test("a pod is backed up, restored where it is, made anew, and outlived by its last backup", async () => {

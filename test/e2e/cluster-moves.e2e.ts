@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../control-plane/src/platform/sql.ts";
 import { copiesOf } from "../support/copies.ts";
-import { type Accepted, type PodAnswer, look, order, succeeded } from "../support/customer.ts";
+import { type Accepted, type PodAnswer, look, order, succeeded, untilPlaced } from "../support/customer.ts";
 import { pctByHand } from "../support/pct-by-hand.ts";
 import { createTestDatabase, type TestDatabase } from "../support/postgres.ts";
 import { type Stack, startStack } from "../support/stack.ts";
@@ -39,11 +39,9 @@ async function podOn(name: string, storage: string): Promise<PodAnswer> {
 }
 
 async function move(pod: PodAnswer, target: string): Promise<void> {
-  const wish = { target, reason: "test" };
-  await succeeded(
-    stack.customer(),
-    await stack.admin().request<Accepted>("POST", `/api/cloud-pods/admin/${pod.id}/migrate`, wish),
-  );
+  const path = `/api/cloud-pods/admin/${pod.id}/migrate`;
+  const ask = () => stack.admin().request<Accepted>("POST", path, { target, reason: "test" });
+  await succeeded(stack.customer(), await untilPlaced(`${pod.vmid} on ${target}`, ask));
 }
 
 async function expectOn(pod: PodAnswer, name: string): Promise<void> {

@@ -54,9 +54,9 @@ const missedAgent: ReadonlySet<string> = new Set(["NO_CAPACITY", "NODE_NOT_ONLIN
  * Asks for what needs a place. Nothing comes to a host whose agent is missed, and nothing leaves it: such a refusal is asked
  * again, as its Retry-After says, only sooner.
  */
-export async function untilPlaced(hostname: string, ask: () => Promise<Accepted>): Promise<Accepted> {
+export async function untilPlaced(what: string, ask: () => Promise<Accepted>): Promise<Accepted> {
   return await until(
-    `a place for ${hostname}`,
+    `a place for ${what}`,
     () =>
       ask().catch((error: unknown) => {
         if (error instanceof ApiError && missedAgent.has(error.code)) return undefined;
