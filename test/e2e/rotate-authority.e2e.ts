@@ -64,16 +64,16 @@ async function identityOf(name: string): Promise<{ issuer: string; believed: num
   return { issuer: certificate.issuer, believed: bundle.match(/BEGIN CERTIFICATE/g)?.length ?? 0 };
 }
 
-/** Who has signed the certificate that a replica's gateway shows now. */
+/** Who has signed the certificate that a replica's gateway shows now; nobody when it shows none, as one that is busy may not. */
 async function gatewayIssuer({ url }: Stack["replicas"][number]): Promise<string> {
   const { port } = stack.front.gateway;
   const host = new URL(url).hostname;
-  return await new Promise((resolve, reject) => {
+  return await new Promise((resolve) => {
     const socket = connect({ port, host, rejectUnauthorized: false, ALPNProtocols: ["h2"] }, () => {
       resolve(socket.getPeerX509Certificate()?.issuer ?? "");
       socket.destroy();
     });
-    socket.once("error", reject);
+    socket.once("error", () => resolve(""));
   });
 }
 
@@ -109,8 +109,15 @@ test("another authority takes over while the fleet works, and a host that slept 
   const sleeper = stack.host("pve2");
   expect(await identityOf("pve2")).toEqual({ issuer: nameOf(former.pem), believed: 1 });
   await sleeper.startAgent();
+  // Not by its state: that it was gone may be noticed later than that it is back.
+  await until(
+    "pve2 does not believe the gateway and renews",
+    async () =>
+      (await readFile(sleeper.logPath, "utf8")).includes("WRONG_CA") &&
+      (await identityOf("pve2")).issuer === nameOf(active.pem),
+    120_000,
+  );
   await untilOnline(stack.admin(), stack.hosts);
-  expect(await readFile(sleeper.logPath, "utf8")).toContain("WRONG_CA");
   expect(await identityOf("pve2")).toEqual({ issuer: nameOf(active.pem), believed: 2 });
 
   // What replicas signed for themselves by the former one counts for a week.
@@ -132,4 +139,4 @@ test("another authority takes over while the fleet works, and a host that slept 
   await untilOnline(stack.admin(), stack.hosts);
   const api = stack.customer();
   expect(await succeeded(api, await order(api, "after", "pve2"))).toMatchObject({ status: "active", node: "pve2" });
-});
+}, 300_000);
