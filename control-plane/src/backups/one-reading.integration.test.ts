@@ -34,7 +34,7 @@ function waitingBeforeItsChange(isSo: () => Promise<boolean>): Database {
           work({
             ...tx,
             async execute(statement) {
-              if (!hasWaited) await expect.poll(isSo, { timeout: 10_000 }).toBe(true);
+              if (!hasWaited) await expect.poll(isSo, { timeout: 60_000 }).toBe(true);
               hasWaited = true;
               return await tx.execute(statement);
             },

@@ -87,6 +87,6 @@ async function story(id: string, lastEventId?: string): Promise<string[]> {
   expect(answer.status).toBe(200);
   let text: string | undefined;
   void answer.text().then((whole) => (text = whole));
-  await until("the end of the stream", () => text !== undefined, 10_000);
+  await until("the end of the stream", () => text !== undefined);
   return (text ?? "").split("\n").filter((line) => line.startsWith("data: "));
 }
