@@ -21,6 +21,7 @@ export interface DispatchRound {
 
 interface CommandRow extends Omit<OpenCommand, "inFlight"> {
   readonly nodeId: string;
+  /** Null when the session had it. */
   readonly command: unknown;
   readonly waitedMs: number;
 }
@@ -45,8 +46,9 @@ export async function dispatchCommands(db: Database, sessions: readonly LiveSess
     ]);
     for (const session of sessions) {
       const own = rows.filter((row) => row.nodeId === session.nodeId);
+      // As it was when they were read: one that has ended since came without its command.
       const choice = chooseCommands(
-        own.map((row) => ({ ...row, inFlight: session.inFlight.has(row.id) })),
+        own.map((row) => ({ ...row, inFlight: row.command === null })),
         windowMax,
       );
       superseded.push(...choice.superseded);
