@@ -38,10 +38,20 @@ async function untilAllAt(replica: Replica): Promise<void> {
   await until(`all hosts at ${replica.name}`, async () => isDeepStrictEqual(await sessionHolders(), [id]));
 }
 
-/** Moves the agents to where the front sends them now. */
+/** Moves the agent to where the front sends it now, and waits until it is there: its host counts as online meanwhile. */
 async function redial(name: string): Promise<void> {
+  const before = await sessionsOf(name);
   await stack.host(name).killAgent();
   await stack.host(name).startAgent();
+  await until(`a session of ${name}`, async () => (await sessionsOf(name)) > before);
+}
+
+/** How many sessions a host has begun. */
+async function sessionsOf(name: string): Promise<bigint> {
+  const [row] = await stack.db.query<{ count: bigint }>(
+    sql`SELECT s.session_epoch AS count FROM node_status s JOIN nodes n ON n.id = s.node_id WHERE n.name = ${name}`,
+  );
+  return row?.count ?? 0n;
 }
 
 test("both replicas serve one fleet: each commands the other's hosts", async () => {
@@ -98,7 +108,8 @@ test("a replica that is asked to end hands back what it holds", async () => {
   const accepted = await Promise.all(["pve1", "pve2"].map((host) => order(stack.customer(two), `grace-${host}`, host)));
   const startedMs = performance.now();
   expect(await two.terminate()).toBe(0);
-  expect(performance.now() - startedMs).toBeLessThan(15_000);
+  // As long as its unit's TimeoutStopSec.
+  expect(performance.now() - startedMs).toBeLessThan(60_000);
   await Promise.all(accepted.map((each) => succeeded(api, each)));
   const [left] = await stack.db.query<{ rows: bigint; leases: bigint }>(sql`
     SELECT (SELECT count(*) FROM control_plane_replicas WHERE id = ${await idOf(two)}) AS rows,
