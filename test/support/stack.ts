@@ -96,7 +96,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         signIn(first.url, email, credentials.password),
       ),
     );
-    const admin = (replica = first): ApiClient => createApiClient(replica.url, adminToken);
+    const admin = (replica = first): ApiClient => closing(createApiClient(replica.url, adminToken));
     await Promise.all(
       options.hosts.map((name) =>
         addHost(name, {
@@ -118,7 +118,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       front,
       credentials,
       customerToken: customerToken ?? "",
-      customer: (replica = first) => createApiClient(replica.url, customerToken),
+      customer: (replica = first) => closing(createApiClient(replica.url, customerToken)),
       admin,
       host: (name) => hosts.find((host) => host.name === name) ?? noHost(name),
       settle,
@@ -140,6 +140,17 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     await stop();
     throw error;
   }
+}
+
+/**
+ * A connection for each request: one that is kept is closed by the server after a few seconds, maybe just when a test that
+ * stood still sends its next request over it.
+ */
+function closing(api: ApiClient): ApiClient {
+  return {
+    request: async (method, path, body, headers = {}) =>
+      await api.request(method, path, body, { connection: "close", ...headers }),
+  };
 }
 
 /** Waits until the control plane sees hosts online, and so places pods on them. */
