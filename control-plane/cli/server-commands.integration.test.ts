@@ -114,6 +114,18 @@ test("a lost password is set from the command line, and ends the user's sessions
   expect(await verifyPassword("staple correct horse", row?.hash)).toBe(true);
 });
 
+test("usage is not asked of a database that would be made for the question", async () => {
+  const directory = "/nonexistent/cloudpods";
+  for (const args of [
+    ["metering", "verify"],
+    ["usage", "export", "--tenant", "shop-co"],
+  ]) {
+    const { code, said } = await run(args, { CLOUDPODS_DATA_DIR: directory });
+    expect(code, said).toBe(78);
+    expect(said).toContain(`CLOUDPODS_DATA_DIR: ${directory} has no database`);
+  }
+});
+
 test("a tenant's month comes as CSV, by slug or id; a wrong name or month is said", async () => {
   const tenantId = await makeTenant(db, "shop-co");
   const pod = await makePod(db, tenantId, { hostname: "shop" });
