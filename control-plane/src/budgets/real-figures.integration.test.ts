@@ -60,7 +60,7 @@ test("a budget is judged by what was measured a minute ago, long before any roll
   // 80 % of it is spent to the last place.
   await db.system.execute(sql`
     INSERT INTO cloud_pod_budgets (tenant_id, monthly_limit_amount, currency, notification_emails)
-    VALUES (${pod.tenantId}, ${spent.total.toString()}::numeric / 0.8, ${spent.currency}, '{pay@example.test}')`);
+    VALUES (${pod.tenantId}, trunc(${spent.total.toString()}::numeric / 0.8, 10), ${spent.currency}, '{pay@example.test}')`);
   expect(await evaluateBudgets(deps(), inHour(19))).toMatchObject({ alerts: 1, failed: 0 });
   expect(await evaluateBudgets(deps(), inHour(20))).toMatchObject({ alerts: 1, failed: 0 });
   await measure(20, 40);
