@@ -1,6 +1,6 @@
 import { Heartbeat, NodePresence, SampleAcks } from "@cloudpods/shared/gen/cloudpods/agent/v1/telemetry";
 import { type NodeTopics, nodeTopics } from "@cloudpods/shared/topics";
-import { type MqttClient, connect } from "mqtt";
+import { type IClientOptions, type MqttClient, connect } from "mqtt";
 import { messageOf } from "../agent-error.ts";
 import { fullJitterMs } from "../backoff.ts";
 import type { Spool } from "../spool/spool.ts";
@@ -168,7 +168,8 @@ class MqttTelemetry implements Telemetry {
     const { nodeId, log } = this.#options;
     const { certificatePem, privateKeyPem, caBundlePem } = this.#credentials;
     const { acks, status } = this.#topics;
-    const client = connect(this.#brokerUrl, {
+    const client = connect({
+      ...addressOf(this.#brokerUrl),
       protocolVersion: 4,
       clientId: `cloudpods-agent-${nodeId}`,
       clean: true,
@@ -276,4 +277,12 @@ async function sayGoodbye(client: MqttClient, topic: string, payload: Buffer): P
   await Promise.race([goodbye().catch(() => undefined), deadline]);
   clearTimeout(timer);
   client.end(true);
+}
+
+/** Taken apart here: what takes an address apart inside the client is deprecated, and says so at every start. @throws TypeError */
+function addressOf(brokerUrl: string): Pick<IClientOptions, "protocol" | "host" | "port"> {
+  const { protocol, hostname, port } = new URL(brokerUrl);
+  // Brackets are the address's and not the host's.
+  const host = hostname.replaceAll(/[[\]]/g, "");
+  return { protocol: protocol === "mqtt:" ? "mqtt" : "mqtts", host, ...(port === "" ? {} : { port: Number(port) }) };
 }
