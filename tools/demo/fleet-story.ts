@@ -1,11 +1,12 @@
 import { workingLoad } from "../../test/support/metered-truth.ts";
 import type { Database } from "../../control-plane/src/platform/database.ts";
 import { sql } from "../../control-plane/src/platform/sql.ts";
-import { type ApiClient, ApiError, until } from "./api-client.ts";
+import { type ApiClient, until } from "./api-client.ts";
 import { checkInvariants, faultsOf, type Invariants } from "./check-invariants.ts";
 import type { DemoHost } from "./demo-hosts.ts";
 import { whyNot } from "./fleet-drain.ts";
 import { type DrainThroughOutage, drainThroughOutage, type OutageStage } from "./fleet-outage.ts";
+import { orderPod } from "./order-pod.ts";
 import { watchDoubleRuns, type DoubleRuns } from "./watch-double-runs.ts";
 
 /** The last line of the fleet's story; every promise is a figure that is to be zero. */
@@ -90,22 +91,11 @@ async function fill(stage: FleetStage): Promise<void> {
   });
 }
 
-/** What asks for patience: the answer is on its way, or no host was online for a moment. */
-const isPassing: ReadonlySet<string> = new Set(["IDEMPOTENCY_IN_PROGRESS", "NO_CAPACITY"]);
-
-/** Orders a pod; one whose answer is late is asked for again with the same key, and made once. */
+/** Every other one is a linked clone, which Proxmox does not migrate: it moves by an archive. */
 async function order({ api }: FleetStage, index: number): Promise<void> {
   const hostname = `fleet-${index + 1}`;
-  // Every other one is a linked clone, which Proxmox does not migrate: it moves by an archive.
   const wish = { planCode: "STARTER", hostname, ...(index % 2 === 0 ? { template: archive } : {}) };
-  await until(`${hostname} is ordered`, orderTimeoutMs, async () => {
-    try {
-      return await api.request("POST", "/api/cloud-pods", wish, { "idempotency-key": hostname });
-    } catch (error) {
-      if (error instanceof ApiError && !isPassing.has(error.code)) throw error;
-      return undefined;
-    }
-  });
+  await orderPod(api, wish, hostname, orderTimeoutMs);
 }
 
 /** The host with the most pods. */

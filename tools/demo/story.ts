@@ -3,6 +3,7 @@ import { sql } from "../../control-plane/src/platform/sql.ts";
 import { type ApiClient, until } from "./api-client.ts";
 import { checkInvariants, faultsOf, type Invariants } from "./check-invariants.ts";
 import type { DemoHost } from "./demo-hosts.ts";
+import { orderPod } from "./order-pod.ts";
 
 /** The last line of the unattended demo. */
 export interface Report extends Invariants {
@@ -74,12 +75,8 @@ export async function playStory(stage: Stage): Promise<Report> {
 }
 
 async function order(stage: Stage, planCode: string, hostname: string): Promise<Accepted> {
-  return await stage.api.request<Accepted>(
-    "POST",
-    "/api/cloud-pods",
-    { planCode, hostname },
-    { "idempotency-key": `demo-${hostname}-${stage.startedAtMs}` },
-  );
+  const key = `demo-${hostname}-${stage.startedAtMs}`;
+  return await orderPod(stage.api, { planCode, hostname }, key, activeTimeoutMs);
 }
 
 async function untilActive(stage: Stage, podId: string): Promise<PodAnswer> {
