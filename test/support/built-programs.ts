@@ -44,7 +44,7 @@ function makePrograms(): BuiltPrograms {
 function build(folder: string): void {
   const half = `${folder}.${process.pid}`;
   mkdirSync(cache, { recursive: true });
-  execFileSync(process.execPath, [join(root, "tools/build.ts"), half], { stdio: "inherit", timeout: 60_000 });
+  execFileSync(process.execPath, [join(root, "tools/build.ts"), half], { stdio: "inherit", timeout: 300_000 });
   keepMade(half, folder);
 }
 

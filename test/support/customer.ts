@@ -35,7 +35,7 @@ export interface Accepted {
 }
 
 /** Room for a host that restarts and a lease that must run out. */
-const taskDeadlineMs = 90_000;
+const taskDeadlineMs = 170_000;
 const endStates = ["succeeded", "failed", "cancelled"];
 
 /** Orders a small pod, on a host of choice where one is named. */
@@ -62,7 +62,7 @@ export async function untilPlaced(what: string, ask: () => Promise<Accepted>): P
         if (error instanceof ApiError && missedAgent.has(error.code)) return undefined;
         throw error;
       }),
-    60_000,
+    120_000,
     restBetweenRequestsMs,
   );
 }

@@ -49,7 +49,7 @@ test("a stuck cluster file system takes one thread, and answers again when it do
   release();
   for (const name of [".members", "storage.cfg"]) rmSync(join(pveRoot, name));
   writeFileSync(join(pveRoot, ".members"), '{"nodename":"pve1","version":1}');
-  await expect.poll(() => readCluster(pveRoot)).toMatchObject({ nodeName: "pve1", quorate: true });
+  await expect.poll(() => readCluster(pveRoot), { timeout: 20_000 }).toMatchObject({ nodeName: "pve1", quorate: true });
 }, 30_000);
 
 test("an empty directory where the cluster file system belongs says nothing", async () => {

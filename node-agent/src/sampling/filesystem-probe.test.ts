@@ -71,8 +71,8 @@ test("a storage with two hung mounts is not asked again until one of them answer
   const elsewhere = await probe.size("other storage", "d", 2000);
   expect(elsewhere.kind).toBe("answered");
   kernel.release();
-  await expect.poll(async () => (await ask("c")).kind).toBe("answered");
-  await expect.poll(async () => (await ask("a")).kind).toBe("answered");
+  await expect.poll(async () => (await ask("c")).kind, { timeout: 20_000 }).toBe("answered");
+  await expect.poll(async () => (await ask("a")).kind, { timeout: 20_000 }).toBe("answered");
 });
 
 test("however many storages hang, one thread is left to others and one to the cluster file system", async () => {
